@@ -1,0 +1,47 @@
+"""InternVL 2, 2.5 and 2.5-MPO on PaddlePaddle, through PaddleNLP.
+
+    import paddle_internvl                      # from here on PaddleNLP's Auto classes know InternVL
+    from paddlenlp.transformers import AutoModel, AutoTokenizer
+
+Importing this package imports neither Paddle nor PaddleNLP (they take seconds): names are loaded when they are first
+used, and the registration runs once PaddleNLP is there, be it before or after this import.
+"""
+
+from importlib import import_module
+
+import wrapt
+
+from paddle_internvl import runtime
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> module
+    "InternVLChatModel": "modeling",
+    "InternVisionModel": "models.vision",
+    "InternVLChatConfig": "configuration",
+    "InternVisionConfig": "configuration",
+    "GenerationConfig": "generation.config",
+    "load_image": "preprocess.image",
+    "build_transform": "preprocess.image",
+    "dynamic_preprocess": "preprocess.tiles",
+    "find_closest_aspect_ratio": "preprocess.grid",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
+
+
+runtime.set_cpu_threads()  # only an environment variable, which Paddle reads when it is imported
+
+
+@wrapt.when_imported("paddlenlp")
+def _register(_paddlenlp) -> None:
+    import_module(f"{__name__}.registration").register()

@@ -1,0 +1,47 @@
+"""Packaging. The pins are those that work together; each odd one says what it mends."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "paddle_internvl/__init__.py").read_text(encoding="utf-8"))[1]
+
+REQUIRED = [
+    "paddlenlp==3.0.0b4",
+    "aistudio-sdk<0.3",  # 0.3 removed hub.download, without which paddlenlp can't be imported
+    "datasets<4",  # paddlenlp 3.0.0b4 was written for datasets 3
+    "pyarrow<20",  # later ones need numpy 2, paddlenlp pins numpy 1
+    "numpy>=1.24,<2",
+    "pillow>=10.1",
+    "safetensors>=0.4",
+    "sentencepiece>=0.2",
+    "tqdm>=4.60",
+    "wrapt>=1.16",
+]
+# Paddle itself is an extra, since the CPU and GPU builds are two packages of which only one may be installed.
+EXTRAS = {
+    "cpu": ["paddlepaddle==3.3.1"],
+    "gpu": ["paddlepaddle-gpu>=3.0"],
+    "video": ["opencv-python-headless>=4.8", "decord>=0.6; platform_machine == 'x86_64'"],
+    "serve": ["fastapi>=0.110", "uvicorn>=0.27", "pydantic>=2.6", "prometheus-client>=0.20"],
+    "demo": ["gradio>=5"],
+    "train": ["visualdl>=2.5"],
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"],
+}
+
+setup(
+    name="paddle_internvl",
+    version=VERSION,
+    description="InternVL 2 / 2.5 / 2.5-MPO on PaddlePaddle: converter, models, chat",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["paddle_internvl*", "convert*"]),
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["paddle-internvl=paddle_internvl.cli.main:main"]},
+    classifiers=["Programming Language :: Python :: 3", "License :: OSI Approved :: MIT License"],
+)
