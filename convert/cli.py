@@ -1,0 +1,112 @@
+"""Command line of the converter.
+
+    python -m convert hf2pd --src HF_DIR --dst DIR [--dtype bfloat16] [--max-shard-size 5GB]
+    python -m convert pd2hf --src DIR --dst HF_DIR
+    python -m convert inspect DIR [--json]
+
+Exit codes: 0 done, 2 the input or the call is wrong (one line says what and what to do), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from convert import CheckpointError
+from convert.dtypes import FLOATS
+from convert.mappings import rules_for
+from convert.rules import plan
+from convert.safetensors_io import Checkpoint, read_config
+from convert.streaming import convert, is_paddle_layout
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if not match or match[2].upper() not in _UNITS or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 5GB, 500MB or a number of bytes")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m convert", description="Checkpoints: Hugging Face <-> Paddle.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    directions = {"hf2pd": "Hugging Face folder -> Paddle folder", "pd2hf": "Paddle folder -> Hugging Face folder"}
+    for name, summary in directions.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--src", type=Path, required=True, help="folder with config.json and *.safetensors")
+        command.add_argument("--dst", type=Path, required=True, help="new folder; must not exist or be empty")
+        command.add_argument("--dtype", choices=list(FLOATS), help="cast every float tensor (default: keep the bytes)")
+        command.add_argument("--max-shard-size", type=_size, default=_size("5GB"), help="per file (default: 5GB)")
+        command.add_argument("--json", action="store_true", help="print the audit as JSON")
+    inspect = commands.add_parser("inspect", help="list tensors and the rule that takes each")
+    inspect.add_argument("folder", type=Path)
+    inspect.add_argument("--json", action="store_true", help="print the list as JSON")
+    return parser
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    # disable=None: a bar on a terminal, silence elsewhere.
+    with tqdm(unit="B", unit_scale=True, desc=arguments.command, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        audit = convert(
+            arguments.src,
+            arguments.dst,
+            to_paddle=arguments.command == "hf2pd",
+            dtype=arguments.dtype,
+            max_shard_size=arguments.max_shard_size,
+            progress=progress,
+        )
+    print(json.dumps(asdict(audit)) if arguments.json else audit)
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    checkpoint = Checkpoint(arguments.folder)
+    to_paddle = not is_paddle_layout(checkpoint)
+    rules = rules_for(read_config(arguments.folder))
+    owner = {name: rule.kind for rule in rules for name in (rule.upstream if to_paddle else rule.ours)}
+    rows = [
+        {
+            "name": name,
+            "shape": list(info.shape),
+            "dtype": info.dtype,
+            "file": info.file.name,
+            "rule": owner.get(name, "-"),
+        }
+        for name, info in checkpoint.tensors.items()
+    ]
+    if arguments.json:
+        print(json.dumps({"layout": "upstream" if to_paddle else "paddle", "tensors": rows}))
+    else:
+        width = max((len(row["name"]) for row in rows), default=0)
+        for row in rows:
+            print(f"{row['name']:{width}}  {str(row['shape']):18} {row['dtype']:5} {row['rule']:7} {row['file']}")
+        size = sum(info.nbytes for info in checkpoint.tensors.values())
+        print(f"{len(rows)} tensors, {size:,} bytes, {'upstream' if to_paddle else 'Paddle'} layout")
+    plan(rules, checkpoint.tensors, to_paddle=to_paddle)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _inspect(arguments) if arguments.command == "inspect" else _convert(arguments)
+    except (CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on from the finished shards", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,283 @@
+"""Rules: what happens to each tensor between upstream's layout and ours, forward and backward.
+
+In: a table of rules and the names, dtypes and shapes of a checkpoint. Out: `Output`s, each of which can fill any
+rows of one tensor from the arrays of others. Bytes are moved, never computed. Knows no files.
+
+Upstream holds a linear weight as [out, in], Paddle as [in, out]. That a weight is linear is written in its row:
+many are square, so no shape could tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from convert import CheckpointError
+from convert.layouts import Segment
+from convert.safetensors_io import TensorInfo
+
+Shape = tuple[int, ...]
+_BLOCK = 256  # elements; a transpose walks blocks of this side, so that both sides stay in cache
+
+
+@dataclass(frozen=True)
+class Copy:
+    """`length` features of tensor `source` from its feature `start`, to the output's features from `target`."""
+
+    source: str
+    start: int
+    length: int
+    target: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor to be made.
+
+    Attributes:
+        copies: what its feature axis is made of. transposed: source and output swap their two axes.
+        feature_axis: which axis of the output the copies run along.
+    """
+
+    name: str
+    shape: Shape
+    copies: tuple[Copy, ...]
+    transposed: bool = False
+    feature_axis: int = 0
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the tensor is another one, byte for byte."""
+        return not self.transposed and len(self.copies) == 1 and self.copies[0].length == self.shape[0]
+
+    def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
+        """Write rows first..last of the tensor into `out` [last - first, ...], reading sources by name."""
+        for copy in self.copies:
+            source = read(copy.source)
+            stop = copy.target + copy.length
+            if self.feature_axis == 1:  # output rows are columns of the source
+                block = source[copy.start : copy.start + copy.length, first:last]
+                _transpose(block, out[:, copy.target : stop])
+                continue
+            low, high = max(first, copy.target), min(last, stop)
+            if low >= high:
+                continue
+            begin, end = low - copy.target + copy.start, high - copy.target + copy.start
+            if self.transposed:
+                _transpose(source[:, begin:end], out[low - first : high - first])
+            else:
+                out[low - first : high - first] = source[begin:end]
+
+
+def _transpose(source: np.ndarray, out: np.ndarray) -> None:
+    """out[:] = source.T, block by block through a small array whose rows are a little longer than a block's: rows of
+    a power of two bytes apart share their cache lines' places, which makes the plain form four times slower."""
+    rows, columns = source.shape
+    memory = np.empty((_BLOCK, _BLOCK + 16), source.dtype)
+    for r in range(0, rows, _BLOCK):
+        for c in range(0, columns, _BLOCK):
+            block = source[r : r + _BLOCK, c : c + _BLOCK]
+            here = memory[: block.shape[0], : block.shape[1]]
+            here[:] = block
+            out[c : c + _BLOCK, r : r + _BLOCK] = here.T
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Base of the rules: upstream tensors and ours, with upstream's shape of each.
+
+    Attributes:
+        upstream, ours: names; `{}` stands for the layer in a rule given to `per_layer`.
+        shapes: of the upstream tensors, in the alphabet of the tables. optional: may be absent from a checkpoint.
+    """
+
+    upstream: tuple[str, ...]
+    ours: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    optional: bool = False
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+    def at(self, layer: int) -> Rule:
+        """The rule of one layer."""
+        return replace(
+            self,
+            upstream=tuple(name.format(layer) for name in self.upstream),
+            ours=tuple(name.format(layer) for name in self.ours),
+        )
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        """Shapes of our tensors."""
+        raise NotImplementedError
+
+    def forward(self) -> list[Output]:
+        """Our tensors from upstream's."""
+        raise NotImplementedError
+
+    def backward(self) -> list[Output]:
+        """Upstream's tensors from ours."""
+        raise NotImplementedError
+
+
+class _OneToOne(Rule):
+    transposed = False
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        return (self.shapes[0][::-1],) if self.transposed else self.shapes
+
+    def _output(self, source: str, target: str, source_shape: Shape) -> list[Output]:
+        if not self.transposed:
+            return [Output(target, source_shape, (Copy(source, 0, source_shape[0], 0),))]
+        copies = (Copy(source, 0, source_shape[0], 0),)
+        return [Output(target, source_shape[::-1], copies, transposed=True, feature_axis=1)]
+
+    def forward(self) -> list[Output]:
+        return self._output(self.upstream[0], self.ours[0], self.shapes[0])
+
+    def backward(self) -> list[Output]:
+        return self._output(self.ours[0], self.upstream[0], self.our_shapes()[0])
+
+
+class Keep(_OneToOne):
+    """The same bytes under another name."""
+
+
+class Linear(_OneToOne):
+    """The weight of a linear layer: transposed."""
+
+    transposed = True
+
+
+@dataclass(frozen=True)
+class Split(Rule):
+    """One fused upstream tensor into several of ours, along its rows, by a layout. Two axes: linear, transposed."""
+
+    layout: tuple[Segment, ...] = ()
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        rows = [0] * len(self.ours)
+        for segment in self.layout:
+            rows[segment.part] += segment.length
+        return tuple((*self.shapes[0][1:], count) for count in rows)
+
+    def forward(self) -> list[Output]:
+        linear = len(self.shapes[0]) == 2
+        outputs = []
+        for part, (name, shape) in enumerate(zip(self.ours, self.our_shapes())):
+            copies = tuple(
+                Copy(self.upstream[0], s.start, s.length, s.part_start) for s in self.layout if s.part == part
+            )
+            outputs.append(Output(name, shape, copies, linear, feature_axis=1 if linear else 0))
+        return outputs
+
+    def backward(self) -> list[Output]:
+        copies = tuple(Copy(self.ours[s.part], s.part_start, s.length, s.start) for s in self.layout)
+        return [Output(self.upstream[0], self.shapes[0], copies, transposed=len(self.shapes[0]) == 2)]
+
+
+@dataclass(frozen=True)
+class Drop(Rule):
+    """An upstream tensor that we do not need. It is not written back."""
+
+    why: str = ""
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        return ()
+
+    def forward(self) -> list[Output]:
+        return []
+
+    def backward(self) -> list[Output]:
+        return []
+
+
+def keep(upstream: str, ours: str, shape: Shape, optional: bool = False) -> Keep:
+    """A row of a table: see `Keep`."""
+    return Keep((upstream,), (ours,), (shape,), optional)
+
+
+def linear(upstream: str, ours: str, shape: Shape, optional: bool = False) -> Linear:
+    """A row of a table: see `Linear`. `shape` is upstream's [out, in]."""
+    return Linear((upstream,), (ours,), (shape,), optional)
+
+
+def split(upstream: str, ours: Sequence[str], shape: Shape, layout: tuple[Segment, ...]) -> Split:
+    """A row of a table: see `Split`."""
+    return Split((upstream,), tuple(ours), (shape,), layout=layout)
+
+
+def drop(upstream: str, why: str) -> Drop:
+    """A row of a table: see `Drop`."""
+    return Drop((upstream,), (), (), optional=True, why=why)
+
+
+def per_layer(layers: int, rules: Iterable[Rule]) -> list[Rule]:
+    """The rules once for every layer."""
+    rules = list(rules)
+    return [rule.at(layer) for layer in range(layers) for rule in rules]
+
+
+def plan(rules: Sequence[Rule], tensors: dict[str, TensorInfo], *, to_paddle: bool) -> list[tuple[Rule, Output]]:
+    """What has to be made, in the order of the table: every tensor is taken by exactly one rule.
+
+    Args:
+        rules: the table. tensors: what the checkpoint holds. to_paddle: forward, else backward.
+    Raises:
+        CheckpointError: names without a rule or of two, names that are missing, wrong shapes, mixed dtypes; all of
+        them counted, the first of each named.
+    """
+    owner: dict[str, Rule] = {}
+    problems: list[str] = []
+    for rule in rules:
+        for name in rule.upstream if to_paddle else rule.ours:
+            if name in owner:
+                problems.append(f"{name} is taken by two rules ({owner[name].kind}, {rule.kind})")
+            owner[name] = rule
+    problems += _unknown(tensors, owner) + _missing(tensors, rules, to_paddle)
+    planned: list[tuple[Rule, Output]] = []
+    for rule in rules:
+        names = rule.upstream if to_paddle else rule.ours
+        shapes = rule.shapes if to_paddle else rule.our_shapes()
+        if not all(name in tensors for name in names):
+            continue
+        for name, shape in zip(names, shapes):
+            if tensors[name].shape != shape:
+                problems.append(f"{name} has shape {list(tensors[name].shape)}, config.json means {list(shape)}")
+        if len({tensors[name].dtype for name in names}) > 1:
+            problems.append(f"{', '.join(names)} differ in dtype and can't be joined")
+        planned += [(rule, output) for output in (rule.forward() if to_paddle else rule.backward())]
+    if problems:
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise CheckpointError(f"the checkpoint does not fit its config.json: {problems[0]}{more}")
+    return planned
+
+
+def _unknown(tensors: dict[str, TensorInfo], owner: dict[str, Rule]) -> list[str]:
+    names = sorted(tensors.keys() - owner.keys())
+    if not names:
+        return []
+    shown = ", ".join(f"{name} in {tensors[name].file.name}" for name in names[:3])
+    return [f"{len(names)} tensors have no rule: {shown}{' ...' if len(names) > 3 else ''}"]
+
+
+def _missing(tensors: dict[str, TensorInfo], rules: Sequence[Rule], to_paddle: bool) -> list[str]:
+    names = [n for rule in rules if not rule.optional for n in (rule.upstream if to_paddle else rule.ours)]
+    lost = [name for name in names if name not in tensors]
+    if not lost:
+        return []
+    return [f"{len(lost)} tensors are missing: {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''}"]
+
+
+def dtype_of(output: Output, tensors: dict[str, TensorInfo]) -> str:
+    """The dtype an output takes over from its sources."""
+    return tensors[output.copies[0].source].dtype
+
+
+def elements(output: Output) -> int:
+    """How many numbers the output holds."""
+    return prod(output.shape)

@@ -1,0 +1,203 @@
+"""Folders of safetensors: headers, lazily mapped tensors, shards and their index. Every dtype is opaque bytes.
+
+In: a folder. Out: named arrays that map the files, and header bytes for files to be written. Knows no model.
+Format: https://github.com/huggingface/safetensors#format (8 bytes little-endian header size, JSON header, data).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from convert import CheckpointError
+from convert.dtypes import SIZES, carrier
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")
+_MAX_HEADER = 100 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a file: where its bytes lie and what they are."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int  # of its first byte in the file
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * SIZES[self.dtype]
+
+
+def read_header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Tensors and metadata of one safetensors file, checked against the file's size.
+
+    Raises:
+        CheckpointError: the file is no safetensors file, is truncated, or its header contradicts itself.
+    """
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        start = stream.read(8)
+        if len(start) < 8:
+            raise CheckpointError(f"{file} is truncated: {size} bytes hold no safetensors header; download it again")
+        (length,) = struct.unpack("<Q", start)
+        if length > min(size - 8, _MAX_HEADER):
+            raise CheckpointError(
+                f"{file} is truncated or no safetensors file: its header claims {length} bytes, {size - 8} are there; "
+                "download it again"
+            )
+        try:
+            header = json.loads(stream.read(length))
+            metadata = header.pop("__metadata__", None) or {}
+            tensors = {}
+            for name, entry in header.items():
+                begin, end = entry["data_offsets"]
+                info = TensorInfo(name, entry["dtype"], tuple(entry["shape"]), file, 8 + length + begin)
+                if info.dtype not in SIZES:
+                    raise CheckpointError(f"{file}: tensor {name} has the unknown dtype {info.dtype}")
+                if info.nbytes != end - begin:
+                    raise CheckpointError(
+                        f"{file}: tensor {name} of shape {list(info.shape)} {info.dtype} needs {info.nbytes} bytes, "
+                        f"its header gives it {end - begin}"
+                    )
+                tensors[name] = info
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{file} has no readable safetensors header; download it again") from error
+    end = max((info.offset + info.nbytes for info in tensors.values()), default=8 + length)
+    if end != size:
+        state = "truncated" if end > size else "longer than its header says"
+        raise CheckpointError(f"{file} is {state}: {end} bytes by its header, {size} are there; download it again")
+    return tensors, metadata
+
+
+class Checkpoint:
+    """The safetensors of a folder, one file or shards with an index.
+
+    Attributes:
+        tensors: name -> TensorInfo, in file order. metadata: of the first file. folder: the path.
+    Raises:
+        CheckpointError: no weights, pickles only, a missing shard, an index that contradicts the shards, a name twice.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder} is not a folder; give the folder that holds config.json")
+        index = self.folder / INDEX_FILE
+        promised = _read_json(index)["weight_map"] if index.exists() else None
+        names = sorted(set(promised.values())) if promised else [SINGLE_FILE]
+        self.tensors: dict[str, TensorInfo] = {}
+        self.metadata: dict[str, str] | None = None
+        for name in names:
+            file = self.folder / name
+            if not file.exists():
+                raise CheckpointError(self._absence(name, promised is not None))
+            tensors, metadata = read_header(file)
+            twice = sorted(tensors.keys() & self.tensors.keys())
+            if twice:
+                raise CheckpointError(f"tensor {twice[0]} is in {self.tensors[twice[0]].file.name} and in {name}")
+            self.tensors |= tensors
+            self.metadata = metadata if self.metadata is None else self.metadata
+        if promised is not None and promised.keys() != self.tensors.keys():
+            lost = sorted(promised.keys() - self.tensors.keys())
+            extra = sorted(self.tensors.keys() - promised.keys())
+            first = (
+                f"{lost[0]} is in {promised[lost[0]]} by the index, not in fact" if lost else f"{extra[0]} is not in it"
+            )
+            raise CheckpointError(f"{index} contradicts the shards: {first} ({len(lost)} missing, {len(extra)} extra)")
+        self._maps: dict[Path, np.memmap] = {}
+
+    def _absence(self, name: str, in_index: bool) -> str:
+        if in_index:
+            return f"{self.folder} lacks the shard {name} that {INDEX_FILE} names; download it again"
+        pickles = sorted(f.name for f in self.folder.iterdir() if f.suffix in PICKLES)
+        if pickles:
+            return (
+                f"{self.folder} holds weights as a pickle ({pickles[0]}), which can run code when read; "
+                "save them as safetensors first (safetensors.torch.save_file)"
+            )
+        return f"{self.folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}; is the download complete?"
+
+    def array(self, name: str) -> np.ndarray:
+        """The tensor's bytes as unsigned integers of its size, in its shape, mapped from the file."""
+        info = self.tensors[name]
+        if info.nbytes == 0:
+            return np.zeros(info.shape, carrier(info.dtype))
+        if info.file not in self._maps:
+            self._maps[info.file] = np.memmap(info.file, np.uint8, "r")
+        raw = self._maps[info.file][info.offset : info.offset + info.nbytes]
+        if info.offset % SIZES[info.dtype]:
+            raw = raw.copy()  # files of other writers may place a tensor at any byte
+        return np.asarray(raw).view(carrier(info.dtype)).reshape(info.shape)
+
+    def release(self) -> None:
+        """Unmap the files; arrays handed out keep theirs alive."""
+        self._maps.clear()
+
+
+def header_bytes(tensors: list[tuple[str, str, tuple[int, ...]]], metadata: dict[str, str]) -> bytes:
+    """Size and header of a file that holds (name, dtype, shape) tensors in that order, padded to 8 bytes."""
+    header: dict = {"__metadata__": metadata}
+    offset = 0
+    for name, dtype, shape in tensors:
+        end = offset + prod(shape) * SIZES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def shard_names(count: int) -> list[str]:
+    """File names of a checkpoint of `count` files."""
+    if count == 1:
+        return [SINGLE_FILE]
+    return [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+
+
+def in_shards(tensors: list[T], size: Callable[[T], int], max_shard_size: int) -> list[list[T]]:
+    """Tensors in order, cut into runs of at most `max_shard_size` bytes (a larger tensor is a run of its own)."""
+    shards: list[list[T]] = [[]]
+    used = 0
+    for tensor in tensors:
+        if shards[-1] and used + size(tensor) > max_shard_size:
+            shards.append([])
+            used = 0
+        shards[-1].append(tensor)
+        used += size(tensor)
+    return shards
+
+
+def index_text(weight_map: dict[str, str], total_size: int) -> str:
+    """Content of the index of a sharded checkpoint."""
+    return json.dumps({"metadata": {"total_size": total_size}, "weight_map": weight_map}, indent=2) + "\n"
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{file} is not valid JSON: {error}") from None
+
+
+def read_config(folder: Path) -> dict:
+    """config.json of a checkpoint folder, or of the path of a .json file."""
+    file = folder if folder.suffix == ".json" else folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist; give a checkpoint folder with its config.json")
+    return _read_json(file)
