@@ -1,0 +1,160 @@
+"""The one decoder of every language backbone: embeddings in, logits out. Knows nothing of images or text.
+
+Families differ in fields of `DecoderConfig`, not in code. Parameters carry the Llama spelling; the checkpoints' fused
+layouts are taken apart by the mapping tables in `convert`.
+"""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddlenlp.transformers import PretrainedModel
+
+from paddle_internvl.configuration import DecoderConfig
+from paddle_internvl.models import rope
+from paddle_internvl.models.attention import attention
+from paddle_internvl.models.kv_cache import KVCache
+from paddle_internvl.models.layers import RMSNorm
+
+
+def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias_attr=None if bias else False)
+
+
+class DecoderAttention(nn.Layer):
+    """Causal self-attention with K kv heads that H query heads share."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        d, e = config.hidden_size, config.head_dim
+        self.flash = True
+        self.head_dim = e
+        self.q_proj = _linear(d, config.num_attention_heads * e, config.qkv_bias)
+        self.k_proj = _linear(d, config.num_key_value_heads * e, config.qkv_bias)
+        self.v_proj = _linear(d, config.num_key_value_heads * e, config.qkv_bias)
+        self.o_proj = _linear(config.num_attention_heads * e, d, config.output_bias)
+
+    def forward(self, x, cos, sin, key_mask, cache: KVCache | None, layer: int) -> paddle.Tensor:  # x [B, L, D]
+        b, length, _ = x.shape
+        q = self.q_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, H, E]
+        k = self.k_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, K, E]
+        v = self.v_proj(x).reshape([b, length, -1, self.head_dim])
+        q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # [B, M, K, E]
+        y = attention(q, k, v, causal=True, key_mask=key_mask, flash=self.flash)
+        return self.o_proj(y.reshape([b, length, -1]))
+
+
+class DecoderMLP(nn.Layer):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.gate_proj = _linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = _linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = _linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Layer):
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.self_attn = DecoderAttention(config)
+        self.mlp = DecoderMLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x, cos, sin, key_mask, cache, layer: int) -> paddle.Tensor:  # [B, L, D]
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class DecoderModel(nn.Layer):
+    """Token embedding, layers and final norm."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        scaling = config.rope_scaling or {"type": "default", "factor": 1.0}
+        self.rope = rope.Rope(
+            head_dim=config.head_dim,
+            theta=config.rope_theta,
+            kind=scaling["type"],
+            factor=float(scaling["factor"]),
+            trained_length=config.max_position_embeddings,
+        )
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.LayerList([DecoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x, position_ids, key_mask, cache: KVCache | None) -> paddle.Tensor:  # x [B, L, D]
+        cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, key_mask, cache, i)
+        if cache is not None:
+            cache.advance(x.shape[1])
+        return self.norm(x)
+
+
+class DecoderForCausalLM(PretrainedModel):
+    """The decoder with its output head."""
+
+    config_class = DecoderConfig
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__(config)
+        self.model = DecoderModel(config)
+        self.lm_head = _linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.model.embed_tokens
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty KV cache for `batch` sequences of up to `capacity` positions."""
+        c = self.config
+        dtype = self.model.embed_tokens.weight.dtype
+        return KVCache(c.num_hidden_layers, batch, capacity, c.num_key_value_heads, c.head_dim, dtype)
+
+    def forward(
+        self,
+        input_ids: paddle.Tensor | None = None,
+        inputs_embeds: paddle.Tensor | None = None,
+        attention_mask: paddle.Tensor | None = None,
+        position_ids: paddle.Tensor | None = None,
+        cache: KVCache | None = None,
+        last_only: bool = False,
+    ) -> paddle.Tensor:
+        """Logits of the next token at every position.
+
+        Args:
+            input_ids: int64 [B, L], or inputs_embeds: [B, L, D].
+            attention_mask: [B, M], 1 for tokens and 0 for padding, over the cached positions too; None: no padding.
+            position_ids: int64 [B, L]; None: counted over the mask, as upstream (`prepare_inputs_for_generation`).
+            cache: positions already seen; it is extended by L.
+            last_only: only the last position's logits.
+        Returns:
+            float32 [B, L, V], or [B, 1, V].
+        """
+        x = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        length = x.shape[1]
+        past = 0 if cache is None else cache.length
+        key_mask = None if attention_mask is None else attention_mask.astype("bool")
+        if position_ids is None:
+            position_ids = count_positions(key_mask, x.shape[0], past + length)[:, past:]
+        x = self.model(x, position_ids, key_mask, cache)
+        if last_only:
+            x = x[:, -1:]
+        return self.lm_head(x).astype("float32")
+
+
+def count_positions(key_mask: paddle.Tensor | None, batch: int, total: int) -> paddle.Tensor:
+    """Position of each of `total` tokens, int64 [B, M]: counted over the unmasked ones; padding gets 1 as upstream."""
+    if key_mask is None:
+        return paddle.arange(total).unsqueeze(0).expand([batch, total])
+    positions = key_mask.astype("int64").cumsum(-1) - 1
+    return paddle.where(key_mask, positions, paddle.ones([], "int64"))

@@ -1,0 +1,164 @@
+"""InternViT: pixel tiles in, patch features out. Knows nothing of images, projector or text.
+
+Follows upstream `modeling_intern_vit.py`. Two kinds, by config: 300M (LayerNorm, biased qkv) and 6B (RMSNorm,
+q/k normalisation over the whole width, no qkv bias). There is no norm after the last layer.
+"""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddlenlp.transformers import PretrainedModel
+from paddlenlp.transformers.model_outputs import BaseModelOutputWithPooling
+
+from paddle_internvl.configuration import InternVisionConfig
+from paddle_internvl.models.attention import attention
+from paddle_internvl.models.layers import DropPath, RMSNorm, rms_norm
+
+
+def _norm(config: InternVisionConfig) -> nn.Layer:
+    if config.norm_type == "rms_norm":
+        return RMSNorm(config.hidden_size, config.layer_norm_eps)
+    return nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+
+
+class InternVisionEmbeddings(nn.Layer):
+    """Patches by a strided convolution, a class token in front, learned positions."""
+
+    def __init__(self, config: InternVisionConfig):
+        super().__init__()
+        width, patch = config.hidden_size, config.patch_size
+        self.grid = config.image_size // patch
+        normal = nn.initializer.Normal(0.0, config.initializer_range)
+        self.class_embedding = self.create_parameter([1, 1, width], default_initializer=normal)
+        self.patch_embedding = nn.Conv2D(config.num_channels, width, kernel_size=patch, stride=patch)
+        self.position_embedding = self.create_parameter([1, 1 + self.grid**2, width], default_initializer=normal)
+
+    def positions(self, height: int, width: int) -> paddle.Tensor:
+        """Position embedding [1, 1 + height * width, C], resized bicubically in float32 to the patch grid."""
+        if (height, width) == (self.grid, self.grid):
+            return self.position_embedding
+        table = self.position_embedding
+        grid = table[:, 1:].astype("float32").reshape([1, self.grid, self.grid, -1]).transpose([0, 3, 1, 2])
+        grid = F.interpolate(grid, size=[height, width], mode="bicubic", align_corners=False)
+        grid = grid.flatten(2).transpose([0, 2, 1]).astype(table.dtype)
+        return paddle.concat([table[:, :1], grid], axis=1)
+
+    def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:  # [T, 3, S, S]
+        patches = self.patch_embedding(pixel_values)  # [T, C, height, width]
+        tiles, width, grid_h, grid_w = patches.shape
+        patches = patches.flatten(2).transpose([0, 2, 1])  # [T, P, C]
+        x = paddle.concat([self.class_embedding.expand([tiles, 1, width]), patches], axis=1)
+        return x + self.positions(grid_h, grid_w)  # [T, 1+P, C]
+
+
+class InternAttention(nn.Layer):
+    """Multi-head self-attention over the patches of one tile."""
+
+    def __init__(self, config: InternVisionConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.flash = True
+        self.num_heads = config.num_attention_heads
+        self.eps = config.layer_norm_eps
+        self.qkv = nn.Linear(width, 3 * width, bias_attr=None if config.qkv_bias else False)
+        self.proj = nn.Linear(width, width)
+        if config.qk_normalization:
+            self.q_norm = RMSNorm(width, config.layer_norm_eps)
+            self.k_norm = RMSNorm(width, config.layer_norm_eps)
+        self.qk_normalization = config.qk_normalization
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [T, 1+P, C]
+        tiles, length, width = x.shape
+        q, k, v = self.qkv(x).split(3, axis=-1)
+        if self.qk_normalization:  # over all heads together, before they are separated
+            q = rms_norm(q, self.q_norm.weight, self.eps)
+            k = rms_norm(k, self.k_norm.weight, self.eps)
+        q, k, v = (y.reshape([tiles, length, self.num_heads, -1]) for y in (q, k, v))  # [T, 1+P, H, E]
+        return self.proj(attention(q, k, v, causal=False, flash=self.flash).reshape([tiles, length, width]))
+
+
+class InternMLP(nn.Layer):
+    """Two linear layers around an exact (erf) GELU."""
+
+    def __init__(self, config: InternVisionConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class InternVisionEncoderLayer(nn.Layer):
+    """Pre-norm attention and MLP, each scaled by a learned vector and dropped stochastically in training."""
+
+    def __init__(self, config: InternVisionConfig, drop_path_rate: float):
+        super().__init__()
+        width = config.hidden_size
+        scale = nn.initializer.Constant(config.initializer_factor)
+        self.attn = InternAttention(config)
+        self.mlp = InternMLP(config)
+        self.norm1 = _norm(config)
+        self.norm2 = _norm(config)
+        self.ls1 = self.create_parameter([width], default_initializer=scale)
+        self.ls2 = self.create_parameter([width], default_initializer=scale)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [T, 1+P, C]
+        x = x + self.drop_path(self.attn(self.norm1(x)) * self.ls1)
+        return x + self.drop_path(self.mlp(self.norm2(x)) * self.ls2)
+
+
+class InternVisionEncoder(nn.Layer):
+    """The stack of layers."""
+
+    def __init__(self, config: InternVisionConfig):
+        super().__init__()
+        depth = config.num_hidden_layers
+        rates = [config.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.layers = nn.LayerList([InternVisionEncoderLayer(config, rate) for rate in rates])
+
+
+class InternVisionModel(PretrainedModel):
+    """The vision tower.
+
+    Source: upstream `modeling_intern_vit.py`, `InternVisionModel`.
+    """
+
+    config_class = InternVisionConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: InternVisionConfig):
+        super().__init__(config)
+        self.embeddings = InternVisionEmbeddings(config)
+        self.encoder = InternVisionEncoder(config)
+
+    def hidden_state(self, pixel_values: paddle.Tensor, index: int) -> paddle.Tensor:
+        """Hidden state `index` of [embeddings, layer 1, ..., layer L], negative from the end: [T, 1+P, C].
+        Later layers are not run."""
+        layers = self.encoder.layers
+        x = self.embeddings(pixel_values)
+        for layer in layers[: index % (len(layers) + 1)]:
+            x = layer(x)
+        return x
+
+    def forward(self, pixel_values: paddle.Tensor, output_hidden_states: bool = False, return_dict: bool = True):
+        """Features of every patch.
+
+        Args:
+            pixel_values: [T, 3, S, S], normalised; another side than the config's resizes the positions.
+            output_hidden_states: also return the embeddings' and every layer's output.
+        Returns:
+            `.last_hidden_state` [T, 1+P, C], `.pooler_output` [T, C] (the class token), `.hidden_states` or None;
+            with return_dict=False a tuple of those that are not None.
+        """
+        hidden_states = [self.embeddings(pixel_values)]
+        for layer in self.encoder.layers:
+            hidden_states.append(layer(hidden_states[-1]))
+        last = hidden_states[-1]
+        states = tuple(hidden_states) if output_hidden_states else None
+        if not return_dict:
+            return (last, last[:, 0], states) if output_hidden_states else (last, last[:, 0])
+        return BaseModelOutputWithPooling(last_hidden_state=last, pooler_output=last[:, 0], hidden_states=states)
