@@ -1,0 +1,152 @@
+"""A PaddleNLP tokenizer base that treats added tokens as transformers does.
+
+In: text and the folder's own token files. Out: ids and text. It knows no vocabulary: subclasses bring
+`_tokenize`, `_convert_token_to_id`, `_convert_id_to_token` and `convert_tokens_to_string`.
+
+PaddleNLP's own base strips white space beside special tokens, ignores the flags in `added_tokens_decoder`, appends
+tokens that the vocabulary already has, and cleans up spaces on decoding whatever the config says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable
+
+from paddlenlp.transformers import AddedToken, PretrainedTokenizer
+from paddlenlp.transformers.tokenizer_utils import Trie
+
+
+class AddedTokensTokenizer(PretrainedTokenizer):
+    """Follows transformers' `PreTrainedTokenizer`: `_add_tokens`, `tokenize`, `_decode`."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load from a folder or hub id.
+
+        Raises:
+            FileNotFoundError: a folder without the vocabulary file. ValueError: a vocabulary file that can't be read.
+        """
+        kwargs.pop("trust_remote_code", None)
+        folder = str(pretrained_model_name_or_path)
+        if os.path.isdir(folder):
+            for name in cls.resource_files_names.values():
+                if not os.path.isfile(os.path.join(folder, name)):
+                    raise FileNotFoundError(f"{folder} has no {name}, which {cls.__name__} needs")
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, resolved_vocab_files, pretrained_model_name_or_path, *args, **kwargs):
+        loaded = super()._from_pretrained(resolved_vocab_files, pretrained_model_name_or_path, *args, **kwargs)
+        if loaded is False:  # how PaddleNLP reports a vocabulary file that is broken
+            names = ", ".join(cls.resource_files_names.values())
+            raise ValueError(f"{pretrained_model_name_or_path}: {names} is not a readable vocabulary")
+        return loaded
+
+    def __len__(self) -> int:
+        return len(self.get_vocab())
+
+    def _add_tokens(self, new_tokens, special_tokens: bool = False) -> int:
+        """Register tokens; one that the vocabulary has keeps its id. Returns how many ids are new."""
+        vocabulary = self.get_vocab()
+        next_id = max(vocabulary.values()) + 1
+        first_id = next_id
+        special = set(self.all_special_tokens)
+        for token in new_tokens:
+            content = str(token)
+            if not content or content in self.added_tokens_encoder:
+                continue
+            if not isinstance(token, AddedToken):
+                is_special = special_tokens or content in special
+                token = AddedToken(content, lstrip=False, rstrip=False, normalized=not is_special, special=is_special)
+            if content not in vocabulary:
+                vocabulary[content] = next_id
+                next_id += 1
+            self.added_tokens_encoder[content] = vocabulary[content]
+            self.added_tokens_decoder[vocabulary[content]] = token
+        return next_id - first_id
+
+    def _trie(self) -> tuple[Trie, dict[str, AddedToken]]:
+        """A trie over the added tokens, and their flags by content; rebuilt when tokens were added."""
+        count = len(self.added_tokens_decoder)
+        if getattr(self, "_trie_count", None) != count:
+            flags = {str(token): token for token in self.added_tokens_decoder.values()}
+            trie = Trie()
+            for content in flags:
+                trie.add(content)
+            self._trie_count, self._trie_and_flags = count, (trie, flags)
+        return self._trie_and_flags
+
+    def split_added_tokens(self, text: str, only: Collection[str] | None = None) -> list[tuple[str, bool]]:
+        """Cut `text` at its added tokens (at those in `only`): (part, whether it is such a token), in order."""
+        trie, flags = self._trie()
+        if only is None:
+            return [(part, part in flags) for part in trie.split(text) if part]
+        parts = re.split("(" + "|".join(map(re.escape, only)) + ")", text)
+        return [(part, part in only and part in flags) for part in parts if part]
+
+    def tokens_of(self, parts: Iterable[tuple[str, bool]]) -> list[str]:
+        """Tokens of parts as `split_added_tokens` gives them. Neighbouring text is tokenized as one, and the added
+        tokens' flags strip the white space beside them."""
+        merged: list[tuple[str, bool]] = []
+        for part, is_token in parts:
+            if merged and not is_token and not merged[-1][1]:
+                part = merged.pop()[0] + part
+            merged.append((part, is_token))
+        _, flags = self._trie()
+        tokens: list[str] = []
+        for i, (part, is_token) in enumerate(merged):
+            if is_token:
+                tokens.append(part)
+                continue
+            if i > 0 and flags[merged[i - 1][0]].rstrip:
+                part = part.lstrip()
+            if i + 1 < len(merged) and flags[merged[i + 1][0]].lstrip:
+                part = part.rstrip()
+            if part:
+                tokens.extend(self._tokenize(part))
+        return tokens
+
+    def tokenize(self, text: str, split_special_tokens: bool = False, **kwargs) -> list[str]:
+        """Tokens of `text`. With split_special_tokens=True added tokens in it are ordinary text."""
+        text, _ = self.prepare_for_tokenization(text, **kwargs)
+        return self.tokens_of([(text, False)] if split_special_tokens else self.split_added_tokens(text))
+
+    def decode(
+        self,
+        token_ids,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        spaces_between_special_tokens: bool = True,
+        **kwargs,
+    ) -> str:
+        """Text of token ids (an int, a list, an array or a tensor)."""
+        ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
+        ids = [ids] if isinstance(ids, int) else ids
+        special = set(self.all_special_tokens)
+        # Added tokens stand apart from the pieces between them, except those that the vocabulary itself contains.
+        apart = (set(self.added_tokens_encoder) - special) | {
+            token for token in map(str, self.additional_special_tokens)
+            if self.convert_tokens_to_ids(token) >= self.vocab_size
+        }  # fmt: skip
+        texts: list[str] = []
+        pieces: list[str] = []
+        for token in self.convert_ids_to_tokens(ids, skip_special_tokens=skip_special_tokens):
+            if token not in apart:
+                pieces.append(token)
+                continue
+            if pieces:
+                texts.append(self.convert_tokens_to_string(pieces))
+                pieces = []
+            texts.append(token)
+        if pieces:
+            texts.append(self.convert_tokens_to_string(pieces))
+        text = (" " if spaces_between_special_tokens else "").join(part for part in texts if part)
+        clean = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        return self.clean_up_tokenization(text) if clean else text
+
+    def batch_decode(self, sequences, skip_special_tokens: bool = False, **kwargs) -> list[str]:
+        """`decode` of each sequence."""
+        return [self.decode(ids, skip_special_tokens=skip_special_tokens, **kwargs) for ids in sequences]
