@@ -1,0 +1,1 @@
+"""Images and videos to pixel tiles: numpy and PIL, no model."""

@@ -1,0 +1,35 @@
+"""Tiles to normalised numbers: PIL images in, float32 arrays out. Knows no grid and no model."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@cache
+def _lookup() -> np.ndarray:
+    """float32 [3, 256]: the normalised value of every byte in every channel, as torchvision computes it."""
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+    return (levels - mean[:, None]) / std[:, None]
+
+
+def normalize(tile: Image.Image, input_size: int) -> np.ndarray:
+    """One picture as float32 [3, S, S]: RGB, bicubic to S x S where it is not, / 255, ImageNet mean and deviation."""
+    if tile.mode != "RGB":
+        tile = tile.convert("RGB")
+    if tile.size != (input_size, input_size):
+        tile = tile.resize((input_size, input_size), Image.Resampling.BICUBIC)
+    levels = np.asarray(tile)  # [S, S, 3] bytes
+    table = _lookup()
+    return np.stack([table[channel][levels[:, :, channel]] for channel in range(3)])
+
+
+def normalize_all(tiles: list[Image.Image], input_size: int) -> np.ndarray:
+    """float32 [T, 3, S, S]."""
+    return np.stack([normalize(tile, input_size) for tile in tiles])
