@@ -1,0 +1,99 @@
+"""The decoding loop: prompt embeddings in, token ids out, step by step.
+
+Knows ids and logits only. Text, pictures and streams are its callers' business; a caller that stops asking for
+steps stops the generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.generation.sampling import Sampler
+from paddle_internvl.models.decoder import DecoderForCausalLM, count_positions
+
+FINISHED = -1  # stands for the token of a row that has ended
+
+
+@dataclass(frozen=True)
+class Step:
+    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; log_probs float32 [B] or None."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray | None
+
+
+def generate_steps(
+    decoder: DecoderForCausalLM,
+    inputs_embeds: paddle.Tensor,
+    attention_mask: paddle.Tensor | None,
+    config: GenerationConfig,
+    stop: Callable[[int, list[int]], bool] = lambda row, ids: False,
+) -> Iterator[Step]:
+    """Decode until every row has ended or `config.max_new_tokens` are made.
+
+    Args:
+        decoder: the language model. inputs_embeds: [B, L, D]. attention_mask: [B, L], padding on the left, or None.
+        config: the settings. stop: asked after every token with a row and its ids so far; True ends the row.
+    Raises:
+        ValueError: padding on the right.
+    """
+    batch, length, _ = inputs_embeds.shape
+    mask = None if attention_mask is None else attention_mask.astype("bool")
+    if mask is not None:
+        if not bool(mask[:, -1].all()):
+            raise ValueError("attention_mask ends with padding; pad on the left (tokenizer.padding_side = 'left')")
+        mask = None if bool(mask.all()) else mask
+    cache = decoder.new_cache(batch, length + config.max_new_tokens)
+    positions = count_positions(mask, batch, length)  # [B, L]
+    sampler = Sampler(config, batch)
+    generated: list[list[int]] = [[] for _ in range(batch)]
+    alive = np.ones(batch, bool)
+    inputs = {"inputs_embeds": inputs_embeds}
+    for made in range(config.max_new_tokens):
+        with paddle.no_grad():
+            logits = decoder(**inputs, attention_mask=mask, position_ids=positions, cache=cache, last_only=True)
+            ids, log_probs = sampler(logits[:, 0], generated)
+        for row in np.flatnonzero(alive):
+            generated[row].append(int(ids[row]))
+        yield Step(np.where(alive, ids, FINISHED), log_probs)
+        for row in np.flatnonzero(alive):
+            alive[row] = not (ids[row] in config.eos_token_id or stop(row, generated[row]))
+        if not alive.any() or made + 1 == config.max_new_tokens:
+            return
+        inputs = {"input_ids": paddle.to_tensor(ids.reshape(batch, 1))}
+        positions = positions[:, -1:] + 1
+        if mask is not None:
+            mask = paddle.concat([mask, paddle.ones([batch, 1], "bool")], axis=1)
+
+
+def generate_ids(
+    decoder: DecoderForCausalLM,
+    inputs_embeds: paddle.Tensor,
+    attention_mask: paddle.Tensor | None,
+    config: GenerationConfig,
+    pad_token_id: int,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """All new ids at once; arguments: see `generate_steps`.
+
+    Args:
+        pad_token_id: fills rows that ended early. on_step: sees every step as it is made.
+    Returns:
+        ids: int64 [B, made]; log-probabilities: float32 [B, made], 0 behind a row's end, or None if not asked for.
+    """
+    steps = []
+    for step in generate_steps(decoder, inputs_embeds, attention_mask, config):
+        on_step(step)
+        steps.append(step)
+    ids = np.stack([step.ids for step in steps], axis=1)
+    log_probs = None
+    if config.log_probs:
+        log_probs = np.where(ids == FINISHED, 0.0, np.stack([step.log_probs for step in steps], axis=1)).astype(
+            np.float32
+        )
+    return np.where(ids == FINISHED, pad_token_id, ids), log_probs

@@ -1,0 +1,59 @@
+"""Text of an answer while it grows: token ids in, pieces of text out, whose sum is the whole answer.
+
+In: a decode function and ids. Out: text. A piece never ends inside a character or inside what may become a stop
+string, and leading and trailing white space is left out, as it is of a finished answer. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from paddle_internvl.generation.stopping import cut, held_back
+
+_BROKEN = "\N{REPLACEMENT CHARACTER}"  # what decoding shows in place of a character whose bytes are not all there
+# What tokenizers' clean-up joins to the word before it (transformers `clean_up_tokenization`): not to be sent while it
+# may still become that. The last one is two of its replacements in a row.
+_JOINED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're", " n ' t")
+
+
+class TextStream:
+    """One answer in the making.
+
+    Args:
+        decode: ids -> text. stops: strings that end the answer; it is cut before the first of them.
+    Attributes:
+        stopped: whether a stop string has been met.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = ()):
+        self._decode, self._stops = decode, tuple(stops)
+        self._ids: list[int] = []
+        self._sent = ""
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """Take one id; returns the text that is now certain, often ''."""
+        self._ids.append(token_id)
+        text = self._decode(self._ids)
+        whole = cut(text, self._stops)
+        self.stopped = self.stopped or len(whole) < len(text)
+        if not self.stopped:
+            whole = whole.rstrip(_BROKEN)
+            whole = whole[: len(whole) - held_back(whole, self._stops + _JOINED)]
+        return self._send(whole.strip())
+
+    def finish(self) -> str:
+        """The rest, once no more ids come."""
+        return self._send(self.text)
+
+    @property
+    def text(self) -> str:
+        """The whole answer so far, as if it ended here."""
+        return cut(self._decode(self._ids), self._stops).strip()
+
+    def _send(self, text: str) -> str:
+        if len(text) < len(self._sent):  # what was held back before a stop string turned out to be white space
+            return ""
+        piece = text[len(self._sent) :]
+        self._sent = text
+        return piece
