@@ -1,0 +1,57 @@
+"""Fixtures that several packages' tests share: random checkpoints on disk, and models and tokenizers from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import pytest
+
+warnings.filterwarnings("ignore")
+
+import paddle_internvl  # noqa: E402, F401
+
+from tests.checkpoints import CASES, random_checkpoint, tiny_config  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
+        return
+    skip = pytest.mark.skip(reason="torch and transformers are not installed")
+    for item in items:
+        if "torch" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet():
+    from paddlenlp.utils.log import logger
+
+    logger.set_level("ERROR")
+
+
+@pytest.fixture(scope="session")
+def hf_folders(tmp_path_factory):
+    """case -> a raw Hugging Face folder with random weights."""
+    root = tmp_path_factory.mktemp("hf")
+    return {case: random_checkpoint(root / case, tiny_config(case)) for case in CASES}
+
+
+@pytest.fixture(scope="session")
+def models(hf_folders):
+    """case -> the model loaded from its raw folder. Tests must leave it as it is."""
+    from paddlenlp.transformers import AutoModel
+
+    return {case: AutoModel.from_pretrained(str(folder)) for case, folder in hf_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(hf_folders):
+    from paddlenlp.transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(hf_folders["dynamic_gqa"]))
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param

@@ -1,0 +1,169 @@
+"""Write the reference values that tests compare with, from upstream's own code on torch. Run `make goldens`.
+
+    python -m tests.goldens.make_goldens --upstream CLONE
+
+CLONE is a checkout of https://github.com/OpenGVLab/InternVL. Needs torch and transformers besides this project's own
+requirements. The weights are `tests.checkpoints.random_checkpoint`'s, so only inputs' seeds and outputs are kept.
+Every file holds its birth certificate under `made_by`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.machinery
+import json
+import subprocess
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import nn
+
+from tests.checkpoints import CASES, TOKENIZER, random_checkpoint, random_pixels, tiny_config
+from tests.goldens import texts
+
+HERE = Path(__file__).parent
+NEW_TOKENS = 24
+
+
+def import_upstream(clone: Path):
+    """Upstream's modules; DropPath (timm) and LoRA (peft) are stood in for, neither acts in inference."""
+
+    class DropPath(nn.Module):
+        def __init__(self, rate: float = 0.0):
+            super().__init__()
+
+        def forward(self, x):
+            return x
+
+    for name in ("timm", "timm.models", "timm.models.layers", "peft"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        sys.modules[name] = module
+    sys.modules["timm.models.layers"].DropPath = DropPath
+    sys.modules["peft"].LoraConfig = sys.modules["peft"].get_peft_model = None
+    sys.path.insert(0, str(clone / "internvl_chat"))
+    from internvl.model.internlm2.tokenization_internlm2 import InternLM2Tokenizer
+    from internvl.model.internvl_chat.configuration_internvl_chat import InternVLChatConfig
+    from internvl.model.internvl_chat.modeling_internvl_chat import InternVLChatModel
+
+    return InternVLChatConfig, InternVLChatModel, InternLM2Tokenizer
+
+
+def certificate(clone: Path, **more) -> dict:
+    """What made a golden."""
+    commit = subprocess.run(["git", "-C", clone, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__}
+    return {"upstream": commit, **versions, **more}
+
+
+def greedy(model, pixel_values, input_ids, new_tokens: int, ends: tuple[int, ...] = ()) -> list[int]:
+    """Upstream's decoder with its KV cache, step by step, taking the likeliest token, as its `generate` does."""
+    for layer in model.language_model.model.layers:
+        layer.attention._init_rope()  # dynamic NTK keeps the longest length it has met; a request starts anew
+    embeds = model.language_model.get_input_embeddings()(input_ids)
+    if pixel_values is not None:
+        features = model.extract_feature(pixel_values).flatten(0, 1)
+        embeds = embeds.masked_scatter((input_ids == model.img_context_token_id)[..., None], features)
+    made: list[int] = []
+    inputs, past = {"inputs_embeds": embeds}, None
+    while len(made) < new_tokens and (not made or made[-1] not in ends):
+        length = input_ids.shape[1] + len(made)
+        positions = torch.arange(length)[None, 0 if past is None else -1 :]
+        out = model.language_model(
+            **inputs, attention_mask=torch.ones(1, length, dtype=torch.long), position_ids=positions,
+            past_key_values=past, use_cache=True,
+        )  # fmt: skip
+        made.append(int(out.logits[0, -1].argmax()))
+        inputs, past = {"input_ids": torch.tensor([[made[-1]]])}, out.past_key_values
+    return made
+
+
+def model_golden(case: str, clone: Path, upstream) -> None:
+    """Stages, loss, greedy ids and a chat of one tiny config."""
+    config_class, model_class, tokenizer_class = upstream
+    config = tiny_config(case)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = random_checkpoint(Path(temporary) / "hf", config)
+        tokenizer = tokenizer_class.from_pretrained(str(folder))
+        fields = {k: v for k, v in config.items() if k not in ("model_type", "torch_dtype")}
+        model = model_class(config_class(**fields), use_flash_attn=False).eval()
+        weights = {name: tensor.float() for name, tensor in load_file(str(folder / "model.safetensors")).items()}
+        model.load_state_dict(weights, strict=True)
+    context = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    model.img_context_token_id = context
+    pixels = torch.from_numpy(random_pixels(3, config["force_image_size"]))
+    generator = np.random.default_rng(1)
+    length = 90  # longer than dynamic_gqa's max_position_embeddings
+    ids = generator.integers(3, 1000, (1, length))
+    ids[0, 5 : 5 + 3 * model.num_image_token] = context
+    labels = np.where(generator.random((1, length)) < 0.5, ids, -100)
+    ids_t, labels_t = torch.from_numpy(ids), torch.from_numpy(labels)
+    out: dict[str, np.ndarray] = {"input_ids": ids, "labels": labels}
+    with torch.no_grad():
+        vision = model.vision_model(pixel_values=pixels, output_hidden_states=True, return_dict=True)
+        out["vision.embeddings"] = vision.hidden_states[0].numpy()
+        out["vision.last_hidden_state"] = vision.last_hidden_state.numpy()
+        out["extract_feature"] = model.extract_feature(pixels).numpy()
+        flags = torch.ones(3, 1, dtype=torch.long)
+        result = model(
+            pixel_values=pixels, input_ids=ids_t, attention_mask=torch.ones_like(ids_t), image_flags=flags,
+            labels=labels_t, return_dict=True,
+        )  # fmt: skip
+        out["logits"], out["loss"] = result.logits[:, ::6].numpy(), result.loss.numpy()
+        short = ids_t[:, :40]
+        out["greedy"] = np.array(greedy(model, pixels, short, NEW_TOKENS))
+        out["greedy.text"] = np.array(greedy(model, None, ids_t[:, 20:], NEW_TOKENS))
+        chats = chat_goldens(model, tokenizer, pixels)
+    made_by = certificate(clone, case=case, weights_seed=0, pixels_seed=0, ids_seed=1)
+    np.savez_compressed(HERE / f"{case}.npz", made_by=json.dumps(made_by), chats=json.dumps(chats), **out)
+
+
+def chat_goldens(model, tokenizer, pixels) -> list[dict]:
+    """Upstream's own `chat`, whose `generate` is the greedy loop: prompts' ids and answers."""
+    prompts: list[list[int]] = []
+
+    def generate(pixel_values=None, input_ids=None, attention_mask=None, eos_token_id=None, max_new_tokens=0):
+        prompts.append(input_ids[0].tolist())
+        return torch.tensor([greedy(model, pixel_values, input_ids, max_new_tokens, (eos_token_id,))])
+
+    model.generate = generate
+    chats = []
+    for question, tiles, counts, history in texts.CHATS:
+        answer = model.chat(
+            tokenizer, pixels[:tiles] if tiles else None, question, {"max_new_tokens": NEW_TOKENS},
+            history=None if history is None else [tuple(turn) for turn in history], num_patches_list=counts,
+        )  # fmt: skip
+        chats.append({"question": question, "tiles": tiles, "num_patches_list": counts, "history": history,
+                      "prompt_ids": prompts.pop(), "answer": answer})  # fmt: skip
+    return chats
+
+
+def tokenizer_golden(clone: Path, tokenizer_class) -> None:
+    """Ids and decoded texts of upstream's slow InternLM2 tokenizer on the bundled vocabulary."""
+    tokenizer = tokenizer_class.from_pretrained(str(TOKENIZER))
+    rows = []
+    for text in texts.corpus():
+        ids = tokenizer(text)["input_ids"]
+        rows.append([text, ids, tokenizer.decode(ids), tokenizer.decode(ids, skip_special_tokens=True)])
+    content = {"made_by": certificate(clone, vocabulary="demo/checkpoints/internvl-tiny"), "rows": rows}
+    (HERE / "internlm2_tokenizer.json").write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--upstream", type=Path, required=True, help="checkout of OpenGVLab/InternVL")
+    clone = parser.parse_args().upstream
+    upstream = import_upstream(clone)
+    tokenizer_golden(clone, upstream[2])
+    for case in CASES:
+        model_golden(case, clone, upstream)
+
+
+if __name__ == "__main__":
+    main()
