@@ -1,0 +1,1 @@
+"""How the bundled checkpoint is made: scenes, questions, tokenizer, training, export, evaluation."""
