@@ -17,6 +17,7 @@ REQUIRED = [
     "pillow>=10.1",
     "safetensors>=0.4",
     "sentencepiece>=0.2",
+    "rich>=13",
     "tqdm>=4.60",
     "wrapt>=1.16",
 ]
@@ -28,7 +29,7 @@ EXTRAS = {
     "serve": ["fastapi>=0.110", "uvicorn>=0.27", "pydantic>=2.6", "prometheus-client>=0.20"],
     "demo": ["gradio>=5"],
     "train": ["visualdl>=2.5"],
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"],
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "setuptools>=64", "wheel"],
 }
 
 setup(

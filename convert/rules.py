@@ -50,8 +50,9 @@ class Output:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the tensor is another one, byte for byte."""
-        return not self.transposed and len(self.copies) == 1 and self.copies[0].length == self.shape[0]
+        """Whether the tensor's rows are another one's, from its first row on, byte for byte."""
+        (copy, *more) = self.copies
+        return not (self.transposed or more or copy.start) and copy.length == self.shape[0]
 
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         """Write rows first..last of the tensor into `out` [last - first, ...], reading sources by name."""

@@ -98,10 +98,11 @@ class ShardWriter:
         rows = max(1, _PIECE // row_bytes)
         if tensor.output.transposed:
             rows = max(_ROWS, rows // _ROWS * _ROWS)
-        return [
-            self._makers.submit(self._write_rows, tensor, fd, offset + first * row_bytes, first, min(first + rows, shape[0]))
-            for first in range(0, shape[0], rows)
-        ]  # fmt: skip
+        pieces = []
+        for first in range(0, shape[0], rows):
+            last, place = min(first + rows, shape[0]), offset + first * row_bytes
+            pieces.append(self._makers.submit(self._write_rows, tensor, fd, place, first, last))
+        return pieces
 
     def _write_rows(self, tensor: Tensor, fd: int, offset: int, first: int, last: int) -> int:
         output = tensor.output

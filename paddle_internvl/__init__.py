@@ -22,6 +22,8 @@ _HOME = {  # public name -> module
     "InternVisionConfig": "configuration",
     "GenerationConfig": "generation.config",
     "load_image": "preprocess.image",
+    "load_video": "preprocess.video",
+    "get_index": "preprocess.video",
     "build_transform": "preprocess.image",
     "dynamic_preprocess": "preprocess.tiles",
     "find_closest_aspect_ratio": "preprocess.grid",

@@ -6,9 +6,12 @@ Knows nothing about models, checkpoints or files. Importing it touches neither P
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import sys
+import warnings
 from pathlib import Path
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -52,6 +55,15 @@ def keep_freed_memory() -> None:
         if hasattr(libc, "mallopt"):
             libc.mallopt(_GLIBC_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(_GLIBC_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def import_paddle_quietly(log_level: str = "ERROR") -> None:
+    """Import Paddle and PaddleNLP without the notices they print on the way, for command lines. An error in the
+    import is raised as it is."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        from paddlenlp.utils.log import logger
+    logger.set_level(log_level)
 
 
 def cuda_capability() -> tuple[int, int] | None:

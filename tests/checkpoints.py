@@ -1,4 +1,4 @@
-"""Random checkpoints in upstream's layout, the same on every machine: numpy only, so the golden script uses them too."""
+"""Random checkpoints in upstream's layout, the same on every machine. numpy only: the golden script uses them too."""
 
 from __future__ import annotations
 

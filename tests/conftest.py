@@ -10,7 +10,6 @@ import pytest
 warnings.filterwarnings("ignore")
 
 import paddle_internvl  # noqa: E402, F401
-
 from tests.checkpoints import CASES, random_checkpoint, tiny_config  # noqa: E402
 
 

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.checkpoints import ROOT, TOKENIZER
 from tests.goldens.texts import SPECIAL

@@ -1,0 +1,47 @@
+# make setup   .venv from the lock file            make test   tests (no network, GPU or torch)
+# make demo    convert and ask the bundled model   make lint   ruff
+# make bench   ratios measured in one run          make goldens UPSTREAM=clone   reference values, with torch
+# make lock    renew requirements.lock
+
+SHELL := /bin/bash
+# The first Python of 3.10 to 3.12 that runs; `make PYTHON=... setup` takes another.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+CHECKPOINT := demo/checkpoints/internvl-tiny
+
+.PHONY: setup demo test lint bench goldens lock
+setup: $(READY)
+
+$(READY): requirements.lock setup.py
+	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; none was found"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY)
+	@BIN=$(BIN) CHECKPOINT=$(CHECKPOINT) bash demo/scripts/tour.sh
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks.conversion
+
+goldens: $(READY)
+	@test -n "$(UPSTREAM)" || { echo "error: say UPSTREAM=<checkout of OpenGVLab/InternVL>"; exit 2; }
+	$(PYTHON) -m venv .venv-reference
+	.venv-reference/bin/pip install --quiet -r requirements.lock
+	.venv-reference/bin/pip install --quiet torch==2.13.0 transformers==4.55.4 einops==0.8.1
+	.venv-reference/bin/python -m tests.goldens.make_goldens --upstream $(UPSTREAM)
+
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 setup.py \
+		--extra cpu --extra video --extra test --no-annotate --output-file requirements.lock

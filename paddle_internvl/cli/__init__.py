@@ -1,0 +1,1 @@
+"""`paddle-internvl`: one file per subcommand, heavy imports inside `run`."""

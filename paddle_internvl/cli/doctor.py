@@ -1,0 +1,174 @@
+"""Check this machine and installation, and say what to do about each problem.
+
+examples:
+  paddle-internvl doctor
+  paddle-internvl doctor --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import import_module, metadata
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+_REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece", "wrapt")
+_OPTIONAL = {  # distribution -> what it is for
+    "opencv-python-headless": "videos",
+    "decord": "videos (preferred reader)",
+    "fastapi": "the server",
+    "gradio": "the web demo",
+    "torch": "live comparison with the reference in tests",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: what is there, how good that is, and what to do."""
+
+    what: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def findings() -> list[Finding]:
+    """Everything, in the order in which a problem would show."""
+    found = [_python(), *_packages()]
+    paddle = _paddle()
+    found.append(paddle)
+    if paddle.state != PROBLEM:
+        found += [_paddlenlp(), *_cuda(), _threads()]
+    return found + _optional()
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if (3, 10) <= sys.version_info[:2] <= (3, 12):
+        return Finding("Python", OK, version)
+    return Finding("Python", PROBLEM, version, "use Python 3.10, 3.11 or 3.12: Paddle 3.3 has no wheel for others")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for name in _REQUIRED:
+        version = _version(name)
+        advice = "" if version else f"pip install {name}"
+        found.append(Finding(name, OK if version else PROBLEM, version or "not installed", advice))
+    aistudio = _version("aistudio-sdk")
+    if aistudio and not aistudio.startswith("0.2"):
+        advice = "pip install 'aistudio-sdk<0.3': paddlenlp can't be imported with a later one"
+        found.append(Finding("aistudio-sdk", PROBLEM, aistudio, advice))
+    return found
+
+
+def _paddle() -> Finding:
+    from paddle_internvl import runtime
+
+    builds = [name for name in ("paddlepaddle", "paddlepaddle-gpu") if _version(name)]
+    if not builds:
+        return Finding("Paddle", PROBLEM, "not installed", "pip install paddlepaddle==3.3.1, or a GPU build (README)")
+    if len(builds) == 2:
+        return Finding("Paddle", PROBLEM, "both builds are installed", "pip uninstall paddlepaddle, keep the GPU build")
+    detail = f"{builds[0]} {_version(builds[0])}"
+    try:
+        runtime.import_paddle_quietly()
+    except Exception as error:  # whatever keeps it from importing is what the user has to see
+        return Finding("Paddle", PROBLEM, f"{detail} can't be imported: {error}", "reinstall with the pins of setup.py")
+    return Finding("Paddle", OK, detail)
+
+
+def _paddlenlp() -> Finding:
+    from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
+
+    import paddle_internvl  # noqa: F401
+
+    wrapped = hasattr(_BaseAutoModelClass._get_model_class_from_config, "__wrapped__")
+    if wrapped:
+        return Finding("registration", OK, "PaddleNLP's Auto classes know InternVL")
+    return Finding("registration", PROBLEM, "AutoModel does not know InternVL", "use paddlenlp==3.0.0b4")
+
+
+def _cuda() -> list[Finding]:
+    import paddle
+
+    from paddle_internvl import runtime
+
+    driver = _driver()
+    capability = runtime.cuda_capability()
+    if not paddle.is_compiled_with_cuda():
+        advice = "install paddlepaddle-gpu (README) to use the card" if driver else ""
+        detail = f"CPU build of Paddle; NVIDIA driver: {driver or 'none'}"
+        return [Finding("CUDA", NOTE, detail, advice or "a CPU runs float32 only, the large models want a card")]
+    if capability is None:
+        return [Finding("CUDA", PROBLEM, f"GPU build, but no card; driver: {driver or 'none'}", "check nvidia-smi")]
+    name = paddle.device.cuda.get_device_name()
+    found = [Finding("CUDA", OK, f"{paddle.version.cuda()}, driver {driver}, {name}, sm{capability[0]}{capability[1]}")]
+    if capability >= (8, 0):
+        found.append(Finding("bfloat16", OK, "yes"))
+        found.append(Finding("flash attention", OK, "yes"))
+    else:
+        found.append(Finding("bfloat16", NOTE, "no: needs sm80", "float16 is used in its place"))
+        found.append(Finding("flash attention", NOTE, "no: needs sm80", "plain attention is used in its place"))
+    return found
+
+
+def _driver() -> str | None:
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    lines = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    return lines[0].strip() if lines else None
+
+
+def _threads() -> Finding:
+    from paddle_internvl import runtime
+
+    cores, threads = runtime.cpu_cores(), os.environ.get("OMP_NUM_THREADS")
+    if threads == str(cores):
+        return Finding("CPU threads", OK, f"{threads} of {cores} cores")
+    advice = "unset OMP_NUM_THREADS to use every core" if threads else "import paddle_internvl before paddle"
+    return Finding("CPU threads", NOTE, f"OMP_NUM_THREADS={threads}, {cores} cores", advice)
+
+
+def _optional() -> list[Finding]:
+    found = []
+    for name, purpose in _OPTIONAL.items():
+        version = _version(name)
+        detail = f"{version or 'not installed'} ({purpose})"
+        found.append(Finding(name, OK if version else NOTE, detail, "" if version else f"pip install {name}"))
+    return found
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import_module("convert")  # the converter is part of the installation too
+    found = findings()
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None)
+        colors = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
+        for finding in found:
+            table.add_row(f"[{colors[finding.state]}]{finding.state}[/]", finding.what, finding.detail, finding.advice)
+        Console().print(table)
+    return int(any(finding.state == PROBLEM for finding in found))

@@ -1,0 +1,135 @@
+"""Show what a checkpoint or config is, what memory it takes, and what a picture costs. Loads no weights.
+
+examples:
+  paddle-internvl info CKPT
+  paddle-internvl info configs/tiny/dynamic_gqa.json --size 1920x1080
+  paddle-internvl info CKPT --image photo.jpg --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from math import prod
+from pathlib import Path
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CKPT|CONFIG", type=Path, help="checkpoint folder or config.json")
+    picture = parser.add_mutually_exclusive_group()
+    picture.add_argument("--image", metavar="F", help="also: tile grid and tokens of this picture")
+    picture.add_argument("--size", metavar="WxH", help="also: tile grid and tokens of a picture of this size")
+    parser.add_argument("--max-num", type=int, help="the most tiles (default: the config's)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def describe(config: dict) -> dict:
+    """Fields, parameter counts and memory of a config.json."""
+    from convert.mappings import rules_for
+
+    vision, llm = config["vision_config"], config["llm_config"]
+    parameters: Counter[str] = Counter()
+    for rule in rules_for(config):
+        for name, shape in zip(rule.ours, rule.our_shapes()):
+            parameters[name.partition(".")[0]] += prod(shape)
+    total = sum(parameters.values())
+    layers, kv_heads = llm["num_hidden_layers"], llm.get("num_key_value_heads") or llm["num_attention_heads"]
+    cache = 2 * layers * kv_heads * (llm["hidden_size"] // llm["num_attention_heads"])  # numbers per position
+    return {
+        "architecture": config["architectures"][0],
+        "language model": llm["architectures"][0],
+        "template": config.get("template"),
+        "dtype": config.get("torch_dtype"),
+        "vision": {key: vision.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads",
+                                                    "intermediate_size", "image_size", "patch_size", "norm_type",
+                                                    "qk_normalization")},
+        "decoder": {key: llm.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads",
+                                                  "num_key_value_heads", "intermediate_size", "vocab_size",
+                                                  "max_position_embeddings", "rope_theta", "rope_scaling")},
+        "tile side": _tile_side(config),
+        "tokens per tile": _tokens_per_tile(config),
+        "tiles": [config.get("min_dynamic_patch", 1), config.get("max_dynamic_patch", 6)],
+        "parameters": {**parameters, "total": total},
+        "weights bytes": {dtype: total * size for dtype, size in _BYTES.items()},
+        "KV cache bytes per token": {dtype: cache * size for dtype, size in _BYTES.items()},
+    }  # fmt: skip
+
+
+def _tile_side(config: dict) -> int:
+    return config.get("force_image_size") or config["vision_config"].get("image_size", 224)
+
+
+def _tokens_per_tile(config: dict) -> int:
+    patches = _tile_side(config) // config["vision_config"].get("patch_size", 14)
+    return int(patches**2 * config.get("downsample_ratio", 0.5) ** 2)
+
+
+def describe_picture(config: dict, width: int, height: int, max_num: int | None) -> dict:
+    """Tile grid and tokens of a picture of width x height pixels."""
+    from paddle_internvl.preprocess.grid import choose_grid
+
+    grid = choose_grid(
+        width,
+        height,
+        config.get("min_dynamic_patch", 1),
+        max_num or config.get("max_dynamic_patch", 6),
+        _tile_side(config),
+        config.get("use_thumbnail", False),
+    )
+    return {
+        "size": [width, height],
+        "grid (columns x rows)": [grid.columns, grid.rows],
+        "thumbnail": grid.thumbnail,
+        "tiles": grid.tiles,
+        "visual tokens": grid.tiles * _tokens_per_tile(config),
+    }
+
+
+def _size(arguments: argparse.Namespace) -> tuple[int, int] | None:
+    if arguments.size:
+        match = re.fullmatch(r"(\d+)[xX](\d+)", arguments.size)
+        if not match:
+            raise ValueError(f"--size {arguments.size} is no size; write WIDTHxHEIGHT, e.g. 1920x1080")
+        return int(match[1]), int(match[2])
+    if arguments.image:
+        from paddle_internvl.preprocess.image import open_image
+
+        return open_image(arguments.image).size
+    return None
+
+
+def _human(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_human(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " .. ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _gigabytes(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{dtype} {size / 1e9:.2f} GB" for dtype, size in sizes.items())
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from convert.safetensors_io import read_config
+
+    config = read_config(arguments.checkpoint)
+    document = describe(config)
+    size = _size(arguments)
+    if size:
+        document["picture"] = describe_picture(config, *size, arguments.max_num)
+    if arguments.json:
+        print(json.dumps(document, ensure_ascii=False))
+        return 0
+    table = Table(show_header=False, box=None)
+    for name, value in document.items():
+        table.add_row(name, _gigabytes(value) if name == "weights bytes" else _human(value))
+    Console().print(table)
+    return 0

@@ -1,0 +1,58 @@
+"""Named stages of the network, recorded while it runs: for parity work, where the first divergence is what counts.
+
+In: a model. Out: name -> tensor, in the order of computation. The network itself knows nothing of this.
+
+    pixel_values, vit.embed, vit.block.{i}, shuffle, projector, embeds, dec.block.{i}, dec.norm, logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import paddle
+from paddle import nn
+
+from paddle_internvl.models.internvl import InternVLNetwork
+
+
+def _outputs(model: InternVLNetwork) -> dict[str, nn.Layer]:
+    """Stages that are a layer's output."""
+    vision, decoder = model.vision_model, model.language_model
+    return {
+        "vit.embed": vision.embeddings,
+        **{f"vit.block.{i}": layer for i, layer in enumerate(vision.encoder.layers)},
+        "projector": model.mlp1,
+        **{f"dec.block.{i}": layer for i, layer in enumerate(decoder.model.layers)},
+        "dec.norm": decoder.model.norm,
+        "logits": decoder.lm_head,
+    }
+
+
+def _inputs(model: InternVLNetwork) -> dict[str, nn.Layer]:
+    """Stages that are what a layer is given."""
+    return {
+        "pixel_values": model.vision_model.embeddings,
+        "shuffle": model.mlp1,
+        "embeds": model.language_model.model.layers[0],
+    }
+
+
+@contextmanager
+def capture(model: InternVLNetwork) -> Iterator[dict[str, paddle.Tensor]]:
+    """Within this context the returned dict collects every stage the model runs through; the last run counts."""
+    stages: dict[str, paddle.Tensor] = {}
+
+    def note_output(name: str):
+        return lambda layer, inputs, output: stages.__setitem__(name, output)
+
+    def note_input(name: str):
+        return lambda layer, inputs: stages.__setitem__(name, inputs[0])
+
+    hooks = [layer.register_forward_post_hook(note_output(name)) for name, layer in _outputs(model).items()]
+    hooks += [layer.register_forward_pre_hook(note_input(name)) for name, layer in _inputs(model).items()]
+    try:
+        yield stages
+    finally:
+        for hook in hooks:
+            hook.remove()
