@@ -82,8 +82,8 @@ def _filter(logits: paddle.Tensor, config: GenerationConfig) -> paddle.Tensor:
         before = probabilities.cumsum(-1) - probabilities
         drop = before >= config.top_p  # a token goes when those likelier than it are enough
         drop[:, 0] = False  # top_p=0 keeps the likeliest
-        drop = paddle.put_along_axis(paddle.zeros_like(drop), order, drop, axis=-1)
-        logits = paddle.where(drop, never, logits)
+        drop = drop.astype("int32").take_along_axis(order.argsort(axis=-1), axis=-1)  # back in the vocabulary's order
+        logits = paddle.where(drop == 1, never, logits)
     if config.min_p > 0.0:
         probabilities = F.softmax(logits, axis=-1)
         least = config.min_p * probabilities.max(axis=-1, keepdim=True)

@@ -134,7 +134,7 @@ def _decord(path: Path) -> Clip | None:
         return None
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-    except decord.DECORDError as error:
+    except (decord.DECORDError, RuntimeError) as error:
         raise ValueError(f"cannot read video {path} with decord: {str(error).splitlines()[0]}") from None
     if len(reader) == 0:
         raise ValueError(f"cannot read video {path} with decord: it has no frames")

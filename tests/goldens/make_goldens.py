@@ -10,6 +10,7 @@ Every file holds its birth certificate under `made_by`.
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.machinery
 import json
 import subprocess
@@ -155,10 +156,53 @@ def tokenizer_golden(clone: Path, tokenizer_class) -> None:
     (HERE / "internlm2_tokenizer.json").write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
 
 
+class RecordedImage:
+    """Stands in for a picture: remembers what it is resized to, so that thousands of sizes take no time."""
+
+    def __init__(self, width: int, height: int):
+        self.size = width, height
+        self.resized: list[tuple[int, int]] = []
+
+    def resize(self, size):
+        self.resized.append(size)
+        return self
+
+    def crop(self, box):
+        return self
+
+
+def grid_golden(clone: Path) -> None:
+    """The grid and number of tiles upstream's `dynamic_preprocess` takes, for thousands of sizes and several limits."""
+    source = ast.parse((clone / "internvl_chat/internvl/train/dataset.py").read_text())
+    names = ("find_closest_aspect_ratio", "dynamic_preprocess")
+    functions = [node for node in source.body if isinstance(node, ast.FunctionDef) and node.name in names]
+    space: dict = {}
+    exec(compile(ast.Module(functions, []), "dataset.py", "exec"), space)
+    generator = np.random.default_rng(0)
+    sizes = [(w, h) for w in range(64, 3000, 192) for h in range(64, 3000, 192)]
+    sizes += [(448 * i, 448 * j) for i in range(1, 8) for j in range(1, 8)]
+    sizes += np.exp(generator.uniform(np.log(8), np.log(8000), (2000, 2))).astype(int).tolist()
+    sizes += [(1, 1), (1, 5000), (5000, 1), (680, 680), (640, 480), (1280, 720), (1920, 1080), (4032, 3024)]
+    limits = [(1, 12), (1, 6), (1, 24), (1, 1), (2, 2), (3, 8), (4, 12)]
+    rows = np.zeros((len(sizes), len(limits), 3), np.uint8)
+    for i, (width, height) in enumerate(sizes):
+        for j, (least, most) in enumerate(limits):
+            image = RecordedImage(width, height)
+            tiles = space["dynamic_preprocess"](image, least, most, image_size=448, use_thumbnail=True)
+            columns, grid_rows = (side // 448 for side in image.resized[0])
+            rows[i, j] = columns, grid_rows, len(tiles)
+    made_by = certificate(clone, sizes_seed=0, python=sys.version.split()[0])
+    np.savez_compressed(
+        HERE / "grids.npz", made_by=json.dumps(made_by), sizes=np.array(sizes, np.uint16), limits=np.array(limits),
+        grids=rows,
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--upstream", type=Path, required=True, help="checkout of OpenGVLab/InternVL")
     clone = parser.parse_args().upstream
+    grid_golden(clone)
     upstream = import_upstream(clone)
     tokenizer_golden(clone, upstream[2])
     for case in CASES:

@@ -1,0 +1,168 @@
+"""The command line as a user calls it: answers, JSON, exit codes, one-line errors."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from paddle_internvl.cli import doctor
+from paddle_internvl.cli.main import main
+from tests.checkpoints import TINY
+
+
+@pytest.fixture
+def checkpoint(hf_folders):
+    return str(hf_folders["dynamic_gqa"])
+
+
+@pytest.fixture
+def picture(tmp_path):
+    file = tmp_path / "a.png"
+    Image.new("RGB", (112, 56), "red").save(file)
+    return str(file)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    file = tmp_path / "clip.gif"
+    frames = [Image.new("RGB", (56, 56), (20 * k, 0, 0)) for k in range(8)]
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=100)
+    return str(file)
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from paddle_internvl.cli.main import build_parser; print(build_parser().format_help()); "
+    shown = python(code + "print([name for name in ('paddle', 'paddlenlp', 'numpy', 'PIL') if name in sys.modules])")
+    assert all(name in shown for name in ("chat", "info", "doctor")) and shown.splitlines()[-1] == "[]"
+
+
+def test_chat_json(checkpoint, picture, clip, capsys):
+    arguments = ["chat", checkpoint, "--question", "What?", "--question", "And?", "--max-new-tokens", "4", "--json"]
+    assert main([*arguments, "--image", picture, "--image", picture]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert document["pictures"] == [{"tiles": 3, "tokens": 12}] * 2
+    (first, _), (second, answer) = document["history"]
+    assert first == "Image-1: <image>\nImage-2: <image>\nWhat?" and second == "And?" and document["answer"] == answer
+    assert main([*arguments, "--video", clip, "--frames", "4"]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(document["pictures"]) == 4 and document["history"][0][0].startswith("Frame1: <image>\nFrame2: <image>\n")
+
+
+def test_chat_streams_what_json_says(checkpoint, picture, capsys):
+    arguments = [
+        "chat",
+        checkpoint,
+        "--image",
+        picture,
+        "--question",
+        "What?",
+        "--max-new-tokens",
+        "9",
+        "--max-num",
+        "1",
+    ]
+    main(arguments)
+    streamed = capsys.readouterr().out
+    main([*arguments, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["answer"] == streamed.removesuffix("\n") and document["pictures"][0]["tiles"] == 1
+
+
+def test_conversation(checkpoint, picture, capsys, monkeypatch):
+    lines = [
+        "Hello",
+        f"/image {picture}",
+        "What?",
+        "/image nowhere.png",
+        "/dance",
+        "",
+        "/reset",
+        "Hello",
+        "/quit",
+        "never",
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert main(["chat", checkpoint, "--max-new-tokens", "4"]) == 0
+    captured = capsys.readouterr()
+    answers = captured.out.splitlines()
+    assert len(answers) == 3 and answers[0] == answers[2]  # the reset forgot the picture
+    assert "no such picture: nowhere.png" in captured.err and "/dance is no command" in captured.err
+
+
+def test_settings_reach_the_model(checkpoint, capsys):
+    def answer(*more):
+        assert main(["chat", checkpoint, "--question", "Hi", "--max-new-tokens", "9", *more]) == 0
+        return capsys.readouterr().out
+
+    greedy = answer()
+    assert answer("--system", "Other.") != greedy
+    assert answer("--temperature", "5", "--seed", "1") == answer("--temperature", "5", "--seed", "1") != greedy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chat", "CKPT", "--image", "none.png", "--question", "a"], "no such picture: none.png"),
+        (["chat", "CKPT", "--video", "none.mp4", "--question", "a"], "no such video: none.mp4"),
+        (["chat", "CKPT", "--json"], "--json needs --question"),
+        (["chat", "CKPT", "--question", "<image>"], "1 <image> marks but 0 pictures"),
+        (["info", "/nowhere"], "/nowhere/config.json does not exist"),
+        (["info", str(TINY / "dynamic_gqa.json"), "--size", "big"], "--size big is no size"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(checkpoint, arguments, message, capsys):
+    assert main([checkpoint if word == "CKPT" else word for word in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_info(checkpoint, picture, models, capsys):
+    assert main(["info", checkpoint, "--json", "--size", "1000x480", "--max-num", "2"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    counted = sum(parameter.size for parameter in models["dynamic_gqa"].parameters())
+    assert document["parameters"]["total"] == counted and document["weights bytes"]["bfloat16"] == 2 * counted
+    assert document["tokens per tile"] == 4 and document["tile side"] == 56
+    assert document["picture"] == {"size": [1000, 480], "grid (columns x rows)": [2, 1], "thumbnail": True,
+                                   "tiles": 3, "visual tokens": 12}  # fmt: skip
+    assert main(["info", str(TINY / "biased_v1.json"), "--image", picture]) == 0
+    shown = capsys.readouterr().out
+    assert "112 .. 56" in shown and "total" in shown
+
+
+def test_info_loads_no_weights(checkpoint):
+    call = f"main(['info', {checkpoint!r}, '--json'])"
+    shown = python(f"import sys; from paddle_internvl.cli.main import main; {call}; print('paddle' in sys.modules)")
+    assert shown.splitlines()[-1] == "False"
+
+
+def test_kv_cache_figure_by_hand():
+    from paddle_internvl.cli.info import describe
+
+    config = json.loads((TINY / "dynamic_gqa.json").read_text())
+    assert describe(config)["KV cache bytes per token"]["float32"] == 3 * 2 * 2 * 16 * 4  # layers, k and v, K, E, bytes
+
+
+def test_doctor(capsys):
+    assert main(["doctor", "--json"]) == 0
+    found = {row["what"]: row for row in json.loads(capsys.readouterr().out)}
+    assert found["Paddle"]["state"] == found["registration"]["state"] == "ok"
+    assert {"Python", "CUDA", "CPU threads", "decord"} <= found.keys()
+    assert main(["doctor"]) == 0 and "Paddle" in capsys.readouterr().out
+
+
+def test_doctor_names_problems_and_ways_out(capsys, monkeypatch):
+    real = doctor._version
+    versions = {"aistudio-sdk": "0.3.9", "sentencepiece": None, "paddlepaddle-gpu": "3.3.1"}
+    monkeypatch.setattr(doctor, "_version", lambda name: versions[name] if name in versions else real(name))
+    assert main(["doctor", "--json"]) == 1
+    found = {row["what"]: row for row in json.loads(capsys.readouterr().out)}
+    assert found["aistudio-sdk"]["advice"].startswith("pip install 'aistudio-sdk<0.3'")
+    assert found["sentencepiece"]["advice"] == "pip install sentencepiece"
+    assert "both builds" in found["Paddle"]["detail"]

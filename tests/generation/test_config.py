@@ -1,0 +1,63 @@
+"""Settings from every accepted source; nothing unknown or unsupported passes."""
+
+import pytest
+
+from paddle_internvl import GenerationConfig
+from paddle_internvl.generation.config import generation_config
+
+
+def test_from_dict_and_keywords():
+    config = generation_config({"max_new_tokens": 7, "do_sample": True, "temperature": 0.5}, top_k=3)
+    assert (config.max_new_tokens, config.do_sample, config.temperature, config.top_k) == (7, True, 0.5, 3)
+    assert generation_config() == GenerationConfig()
+    assert generation_config(config, max_new_tokens=8).max_new_tokens == 8
+    assert generation_config(config) is config
+
+
+def test_lmdeploy_names():
+    config = generation_config({"random_seed": 4, "stop_words": ["a", "b"]})
+    assert config.seed == 4 and config.stop_strings == ("a", "b")
+
+
+def test_paddlenlp_config():
+    from paddlenlp.generation import GenerationConfig as PaddleNLPConfig
+
+    config = generation_config(PaddleNLPConfig(max_new_tokens=9, do_sample=True, top_p=0.5, eos_token_id=[2, 5]))
+    assert (config.max_new_tokens, config.do_sample, config.top_p, config.eos_token_id) == (9, True, 0.5, (2, 5))
+    assert generation_config(PaddleNLPConfig(max_length=11)).max_new_tokens == 11
+    with pytest.raises(ValueError, match="num_beams=3 is not supported; use num_beams=1"):
+        generation_config(PaddleNLPConfig(num_beams=3))
+
+
+def test_one_or_several_ends():
+    assert generation_config({"eos_token_id": 5}).eos_token_id == (5,)
+    assert generation_config({"eos_token_id": [5, 6]}).eos_token_id == (5, 6)
+    assert generation_config({"stop": "x"}).stop_strings == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temprature": 1}, "generation setting 'temprature' is not known; known: do_sample"),
+        ({"num_beams": 2}, "num_beams=2 is not supported; use num_beams=1"),
+        ({"bad_words_ids": [[1]]}, "bad_words_ids=.* is not supported; leave it out"),
+        ({"top_p": 1.5}, r"top_p=1.5 is outside \[0, 1\]"),
+        ({"temperature": -1}, "temperature=-1 is outside"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 is outside"),
+        ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens=5 exceeds max_new_tokens=4"),
+        ({"stop_strings": ["a", ""]}, "stop_strings holds an empty text"),
+    ],
+)
+def test_refusals(settings, message):
+    with pytest.raises(ValueError, match=message):
+        generation_config(settings)
+
+
+def test_other_types():
+    with pytest.raises(TypeError, match="not list"):
+        generation_config([1])
+
+
+def test_temperature_zero_is_greedy():
+    assert not GenerationConfig(do_sample=True, temperature=0).samples
+    assert GenerationConfig(do_sample=True).samples

@@ -1,0 +1,63 @@
+"""Streams: their pieces sum to the whole answer, whatever the tokens, and break no character and no stop string."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddle_internvl.generation.stopping import cut, held_back
+from paddle_internvl.generation.streaming import TextStream
+
+
+def stream(ids, decode, stops=()):
+    out = TextStream(decode, stops)
+    pieces = []
+    for token in ids:
+        pieces.append(out.push(token))
+        if out.stopped:
+            break
+    return [*pieces, out.finish()]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 1008), max_size=40),
+    stops=st.lists(st.sampled_from(["circle", "的", "</s>", " a"]), max_size=2),
+)
+def test_pieces_sum_to_the_whole(tokenizer, ids, stops):
+    decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)  # noqa: E731
+    whole = cut(decode(ids), stops).strip()
+    assert "".join(stream(ids, decode, stops)) == whole
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="你好😀é a.'nt", max_size=20))
+def test_no_piece_ends_inside_a_character(tokenizer, text):
+    ids = [tokenizer.sp_model.piece_to_id(f"<0x{byte:02X}>") for byte in text.encode()]  # a byte a token
+    pieces = stream(ids, tokenizer.decode)
+    assert "".join(pieces) == tokenizer.decode(ids).strip()
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+def letters(ids):
+    return "".join(map(chr, ids))
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "pieces"),
+    [
+        ("abSTOPcd", ["STOP"], ["a", "b", "", "", "", "", ""]),
+        ("abSTOcd", ["STOP"], ["a", "b", "", "", "", "STOc", "d", ""]),
+        ("  a b  ", [], ["", "", "a", "", " b", "", "", ""]),
+        ("it 's", [], ["i", "t", "", "", " 's", ""]),
+    ],
+)
+def test_pieces_by_hand(text, stops, pieces):
+    assert stream(map(ord, text), letters, stops) == pieces
+
+
+def test_stop_strings_that_overlap():
+    assert cut("a b c", ["c", "b"]) == "a "
+    assert cut("abc", []) == "abc"
+    assert held_back("xab", ["abc", "bcd"]) == 2
+    assert held_back("ab", ["ab"]) == 0  # complete: cut, not held
+    assert held_back("", ["a"]) == 0
