@@ -9,7 +9,6 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/ready
-CHECKPOINT := demo/checkpoints/internvl-tiny
 
 .PHONY: setup demo test lint bench goldens lock
 setup: $(READY)
@@ -22,7 +21,7 @@ $(READY): requirements.lock setup.py
 	@touch $(READY)
 
 demo: $(READY)
-	@BIN=$(BIN) CHECKPOINT=$(CHECKPOINT) bash demo/scripts/tour.sh
+	$(BIN)/python -m demo.scripts.tour
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -1,0 +1,77 @@
+"""The bundled pictures and the questions of `make demo`, rendered from fixed seeds.
+
+python -m demo.tiny.assets FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+from PIL import Image
+
+from demo.tiny import questions, scenes
+from demo.tiny.scenes import Print, Scene, Thing, place
+from paddle_internvl.prompt.media import frame_prefix, picture_prefix
+
+
+def _scene(
+    width: int, height: int, *things: tuple[str, str, str], prints: tuple[Print, ...] = (), seed: int = 1
+) -> Scene:
+    """A scene of (position, colour, shape) things on a light background."""
+    rng = random.Random(seed)
+    placed: list[Thing] = [place(rng, position, shape, color) for position, color, shape in things]
+    return Scene(width, height, placed, list(prints), background=(238, 242, 246), seed=seed)
+
+
+def _clip() -> list[Image.Image]:
+    """A yellow star that crosses the picture from left to right."""
+    frames = []
+    for k in range(12):
+        cx = 0.2 + 0.6 * k / 11
+        thing = Thing("star", "yellow", "center", (cx - 0.12, 0.38, cx + 0.12, 0.62))
+        frames.append(scenes.render(Scene(scenes.SIDE, scenes.SIDE, [thing], background=(238, 242, 246), seed=7)))
+    return frames
+
+
+def make(folder: Path) -> None:
+    """Write pictures, a clip and tour.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    side = scenes.SIDE
+    pictures = {
+        "shapes.png": _scene(side, side, ("top left", "red", "circle"), ("center", "blue", "square"),
+                             ("bottom right", "green", "triangle")),
+        "two.png": _scene(side, side, ("left", "purple", "star"), ("right", "orange", "diamond"), seed=2),
+        "sign.png": _scene(side, side, ("top", "pink", "cross"), prints=(Print("TIGER", (0.5, 0.5)),), seed=3),
+        "wide.png": _scene(3 * side, side, ("top left", "black", "square"), prints=(Print("HOTEL", (0.8, 0.6)),), seed=4),
+    }  # fmt: skip
+    for name, scene in pictures.items():
+        scenes.render(scene).save(folder / name, optimize=True)
+    first, *rest = _clip()
+    first.save(folder / "clip.gif", save_all=True, append_images=rest, duration=120, loop=0)
+    one, two = picture_prefix(1), picture_prefix(2)
+    tour = [
+        {"pictures": [], "questions": [["Hello, who are you?", dict(questions.TALK)["Hello, who are you?"]]]},
+        {"pictures": ["shapes.png"], "questions": [
+            [one + "Describe the image.",
+             "A red circle in the top left, a blue square in the center and a green triangle in the bottom right."],
+            ["What color is the square?", "blue"],
+            ["Where is the green triangle?", "bottom right"],
+            ["How many objects are there?", "3"],
+            ["Is there a yellow star?", "no"],
+            ["圆形是什么颜色？", "红色"],
+        ]},
+        {"pictures": ["sign.png"], "questions": [[one + "What does the text say?", "TIGER"]]},
+        {"pictures": ["wide.png"], "questions": [[one + "Read the text.", "HOTEL"]]},
+        {"pictures": ["shapes.png", "two.png"], "questions": [[two + "Which image has more objects?", "Image-1"]]},
+        {"pictures": ["clip.gif"], "questions": [[frame_prefix(4) + "Which way does the star move?", "right"]]},
+    ]  # fmt: skip
+    (folder / "tour.json").write_text(json.dumps(tour, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    make(parser.parse_args().folder)
