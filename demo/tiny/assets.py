@@ -45,7 +45,8 @@ def make(folder: Path) -> None:
                              ("bottom right", "green", "triangle")),
         "two.png": _scene(side, side, ("left", "purple", "star"), ("right", "orange", "diamond"), seed=2),
         "sign.png": _scene(side, side, ("top", "pink", "cross"), prints=(Print("TIGER", (0.5, 0.5)),), seed=3),
-        "wide.png": _scene(3 * side, side, ("top left", "black", "square"), prints=(Print("HOTEL", (0.8, 0.6)),), seed=4),
+        "wide.png": _scene(3 * side, side, ("top left", "black", "square"),
+                           prints=(Print("HOTEL", (0.8, 0.6)),), seed=4),
     }  # fmt: skip
     for name, scene in pictures.items():
         scenes.render(scene).save(folder / name, optimize=True)

@@ -111,23 +111,27 @@ def _cuda() -> list[Finding]:
 
     from paddle_internvl import runtime
 
-    driver = _driver()
+    driver = _driver() or "none"
     capability = runtime.cuda_capability()
     if not paddle.is_compiled_with_cuda():
-        advice = "install paddlepaddle-gpu (README) to use the card" if driver else ""
-        detail = f"CPU build of Paddle; NVIDIA driver: {driver or 'none'}"
-        return [Finding("CUDA", NOTE, detail, advice or "a CPU runs float32 only, the large models want a card")]
-    if capability is None:
-        return [Finding("CUDA", PROBLEM, f"GPU build, but no card; driver: {driver or 'none'}", "check nvidia-smi")]
-    name = paddle.device.cuda.get_device_name()
-    found = [Finding("CUDA", OK, f"{paddle.version.cuda()}, driver {driver}, {name}, sm{capability[0]}{capability[1]}")]
-    if capability >= (8, 0):
-        found.append(Finding("bfloat16", OK, "yes"))
-        found.append(Finding("flash attention", OK, "yes"))
+        advice = "a CPU computes in float32 only, the large models want a card"
+        if driver != "none":
+            advice = "install paddlepaddle-gpu (README) to use the card"
+        card = Finding("CUDA", NOTE, f"CPU build of Paddle, NVIDIA driver: {driver}", advice)
+    elif capability is None:
+        card = Finding("CUDA", PROBLEM, f"GPU build of Paddle, but no card, driver: {driver}", "check nvidia-smi")
     else:
-        found.append(Finding("bfloat16", NOTE, "no: needs sm80", "float16 is used in its place"))
-        found.append(Finding("flash attention", NOTE, "no: needs sm80", "plain attention is used in its place"))
-    return found
+        name, sm = paddle.device.cuda.get_device_name(), "".join(map(str, capability))
+        card = Finding("CUDA", OK, f"{paddle.version.cuda()}, driver {driver}, {name}, sm{sm}")
+    modern = (capability or (0, 0)) >= (8, 0)
+    dtype = runtime.choose_dtype(None, runtime.choose_device())[0]
+    attention = runtime.choose_attention(runtime.choose_device())
+    reason = "" if modern else "needs a card of sm80 or newer"
+    return [
+        card,
+        Finding("bfloat16", OK if modern else NOTE, "yes" if modern else f"no: {dtype} is used", reason),
+        Finding("flash attention", OK if modern else NOTE, "yes" if modern else f"no: {attention!r} is used", reason),
+    ]
 
 
 def _driver() -> str | None:

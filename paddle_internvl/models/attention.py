@@ -91,7 +91,7 @@ def _in_blocks(q, k, v, causal, key_mask, rows_per_block):
     b, length, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
     q = q.reshape([b, length, kv, heads // kv, e]).transpose([0, 2, 3, 1, 4])  # [B, K, G, L, E]
-    k, v = k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])  # [B, K, M, E]
+    k, v = (x.transpose([0, 2, 1, 3]).contiguous() for x in (k, v))  # [B, K, M, E]
     blocks = []
     for start in range(0, length, rows_per_block):
         rows = range(start, min(start + rows_per_block, length))

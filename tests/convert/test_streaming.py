@@ -173,3 +173,16 @@ def test_progress_reaches_the_end(tmp_path, case):
     convert(source, tmp_path / "pd", to_paddle=True, max_shard_size=100_000, progress=lambda *at: seen.append(at))
     done = [at for at, _ in seen]
     assert done == sorted(done) and seen[-1][0] == seen[-1][1] > 0
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    """Anonymous memory stays below 150 MB plus the largest tensor, whatever the size (here 500 MB)."""
+    from tests.benchmarks.conversion import convert as measured
+
+    config = tiny_config("biased_v1")
+    config["llm_config"].update(hidden_size=1536, intermediate_size=16384, num_hidden_layers=3, vocab_size=4096)
+    source = random_checkpoint(tmp_path / "hf", config)
+    largest = max(info.nbytes for info in Checkpoint(source).tensors.values())
+    size = (source / "model.safetensors").stat().st_size
+    _, peak = measured(source, tmp_path / "pd")
+    assert 0 < peak < 150e6 + largest < size
