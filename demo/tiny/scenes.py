@@ -156,7 +156,7 @@ def wide_scene(rng: random.Random) -> Scene:
 def lesson_scene(rng: random.Random) -> Scene:
     """A tile full of shapes or of print, about which nothing is asked: the vision tower learns from its patches."""
     scene = _canvas(rng, SIDE, SIDE)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         scene.things = [place(rng, p, rng.choice(SHAPES), rng.choice(list(COLORS))) for p in POSITIONS]
         return scene
     for line in range(6):

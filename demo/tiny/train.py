@@ -4,8 +4,9 @@
 
 RUN is a folder outside git: `tokenizer/` is made on the first call, `state.pdparams` is the resumable checkpoint and
 `log.jsonl` has a line per report. The steps draw their data from (SEED, step), so a resumed run sees what an
-uninterrupted one would. The first WARM_UP_VISION steps teach the vision tower alone, from per-patch labels; that
-loss stays on beside the answers' cross entropy afterwards. Export is `demo.tiny.export`'s business.
+uninterrupted one would. Three phases: the vision tower learns alone, from per-patch labels (until VISION_UNTIL);
+projector and language model learn to answer while it rests (until FROZEN_UNTIL); then all of it learns together.
+Export is `demo.tiny.export`'s business.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.tokenizers.internlm2 import InternLM2Tokenizer
 
 SEED = 20261121
-STEPS = 9000
-WARM_UP_VISION = 1000
+VISION_UNTIL, FROZEN_UNTIL, STEPS = 2000, 5000, 6500
 LEARNING_RATE, WARM_UP = 1e-3, 100
 PATCH_LOSS_WEIGHT = 0.3
 REPORT, SAVE = 25, 100
@@ -171,29 +171,20 @@ def batches(tokenizer, step: int, num_image_token: int) -> list[list[Sample]]:
     """The two micro-batches of a step: pictures of one tile, and conversations with several."""
     rng = random.Random(f"{SEED}-{step}")
     kinds = [rng.choices(("objects", "text", "talk"), (11, 6, 1))[0] for _ in range(16)]
-    if step < WARM_UP_VISION:
+    if step < VISION_UNTIL:
         return [[make_sample(tokenizer, rng, "lesson", num_image_token) for _ in range(24)]]
     many = {0: ["wide"] * 3, 1: ["pair"] * 6, 2: ["wide"] * 3, 3: ["clip"] * 3}[step % 4]
     return [[make_sample(tokenizer, rng, kind, num_image_token) for kind in group] for group in (kinds, many)]
 
 
-def losses(model, patch_head, samples: list[Sample], answers: bool):
-    """Cross entropy of the answers (0 without `answers`) and of the patch labels."""
+def losses(model, patch_head, samples: list[Sample], step: int):
+    """Cross entropy of the answers and of the patch labels, each 0 in the phase that it has no part in."""
     pixels = np.concatenate([sample.pixels for sample in samples])
-    hidden = model.vision_model.hidden_state(paddle.to_tensor(pixels), -1)
-    labelled, labels, start = [], [], 0
-    for sample in samples:
-        if sample.patch_labels:
-            labelled += range(start, start + len(sample.patch_labels))
-            labels += sample.patch_labels
-        start += len(sample.pixels)
-    patch_loss = paddle.zeros([])
-    if labels:
-        logits = patch_head(hidden.index_select(paddle.to_tensor(labelled), axis=0)[:, 1:])
-        weight = paddle.ones([scenes.LABELS])
-        weight[0] = 0.1  # most patches are background
-        patch_loss = F.cross_entropy(logits.flatten(0, 1), paddle.to_tensor(np.concatenate(labels)), weight=weight)
-    if not answers:
+    vision_rests = VISION_UNTIL <= step < FROZEN_UNTIL
+    with paddle.set_grad_enabled(not vision_rests):
+        hidden = model.vision_model.hidden_state(paddle.to_tensor(pixels), -1)
+    patch_loss = paddle.zeros([]) if vision_rests else patch_cross_entropy(patch_head, hidden, samples)
+    if step < VISION_UNTIL:
         return paddle.zeros([]), patch_loss
     length = max(len(sample.ids) for sample in samples)
     ids = np.zeros((len(samples), length), np.int64)
@@ -209,6 +200,22 @@ def losses(model, patch_head, samples: list[Sample], answers: bool):
     learnt = np.flatnonzero(flat != -100)
     hidden = hidden[:, :-1].flatten(0, 1).index_select(paddle.to_tensor(learnt), axis=0)
     return F.cross_entropy(model.language_model.lm_head(hidden), paddle.to_tensor(flat[learnt])), patch_loss
+
+
+def patch_cross_entropy(patch_head, hidden: paddle.Tensor, samples: list[Sample]) -> paddle.Tensor:
+    """Mean cross entropy of what the patches show, over the tiles that have labels; 0 without any."""
+    labelled, labels, start = [], [], 0
+    for sample in samples:
+        if sample.patch_labels:
+            labelled += range(start, start + len(sample.patch_labels))
+            labels += sample.patch_labels
+        start += len(sample.pixels)
+    if not labels:
+        return paddle.zeros([])
+    logits = patch_head(hidden.index_select(paddle.to_tensor(labelled), axis=0)[:, 1:])
+    weight = paddle.ones([scenes.LABELS])
+    weight[0] = 0.1  # most patches are background
+    return F.cross_entropy(logits.flatten(0, 1), paddle.to_tensor(np.concatenate(labels)), weight=weight)
 
 
 def initialise(model) -> None:
@@ -269,7 +276,7 @@ def main() -> None:
             groups = batches(tokenizer, step, model.num_image_token)
             share = [len(group) for group in groups]
             for group in groups:
-                answer_loss, patch_loss = losses(model, patch_head, group, step >= WARM_UP_VISION)
+                answer_loss, patch_loss = losses(model, patch_head, group, step)
                 weight = len(group) / sum(share)
                 (weight * (answer_loss + PATCH_LOSS_WEIGHT * patch_loss)).backward()
                 answer, patch = answer + weight * float(answer_loss), patch + weight * float(patch_loss)
