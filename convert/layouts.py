@@ -26,6 +26,16 @@ def _in_order(pieces: list[tuple[int, int, int]]) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+def stacked(*lengths: int) -> tuple[Segment, ...]:
+    """Parts one after the other. Phi-3's `qkv_proj` is stacked(H * E, K * E, K * E), its `gate_up_proj` stacked(I, I):
+
+        | q0 q1 ... | k0 k1 ... | v0 v1 ... |        | gate | up |
+
+    Source: upstream `modeling_phi3.py`, `Phi3Attention.forward` and `Phi3MLP.forward`.
+    """
+    return _in_order([(part, 0, length) for part, length in enumerate(lengths)])
+
+
 def internlm2_qkv(heads: int, kv_heads: int, head_dim: int) -> tuple[Segment, ...]:
     """InternLM2 `wqkv`: interleaved per kv head, not thirds. With H = 4, K = 2 the rows are, E rows a box:
 

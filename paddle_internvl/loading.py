@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,7 @@ def _fill(model: PretrainedModel, checkpoint: Checkpoint, config: dict, dtype: s
         outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
     else:
         outputs = [output for _, output in plan(rules_for(config), checkpoint.tensors, to_paddle=True)]
+    outputs += _tied_head(outputs)
     parameters = dict(model.named_parameters())
     _require_same(parameters, {output.name: output.shape for output in outputs}, checkpoint.folder)
     place = paddle.CPUPlace() if device == "cpu" else paddle.CUDAPlace(int(device.partition(":")[2] or 0))
@@ -126,6 +128,18 @@ def _fill(model: PretrainedModel, checkpoint: Checkpoint, config: dict, dtype: s
     with ThreadPoolExecutor(runtime.cpu_cores()) as pool:
         list(pool.map(fill, outputs))
     checkpoint.release()
+
+
+def _tied_head(outputs: list[Output]) -> list[Output]:
+    """The head from the embedding, where a checkpoint has no head of its own."""
+    made = {output.name: output for output in outputs}
+    tied = []
+    for name, embedding in made.items():
+        prefix, found, _ = name.partition("model.embed_tokens.weight")
+        if found and prefix + "lm_head.weight" not in made:
+            tied.append(replace(embedding, name=prefix + "lm_head.weight", shape=embedding.shape[::-1],
+                                transposed=True, feature_axis=1))  # fmt: skip
+    return tied
 
 
 def _whole(name: str, shape: tuple[int, ...]) -> Output:

@@ -240,3 +240,20 @@ def test_another_device_than_asked_for_is_an_error(monkeypatch):
     assert runtime.choose_dtype(None, "gpu")[0] == "bfloat16" and runtime.choose_attention("gpu") == "flash"
     assert runtime.choose_dtype("float16", "gpu")[0] == "float16"
     assert runtime.choose_dtype("bfloat16", "cpu")[0] == "float32"
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "dynamic_gqa"])
+def test_a_head_that_is_absent_is_the_embedding(tmp_path, kind):
+    folder = random_checkpoint(tmp_path / "hf", tiny_config(kind))
+    arrays = load_file(folder / "model.safetensors")
+    head = next(name for name in arrays if name.endswith(("lm_head.weight", "output.weight")))
+    present = AutoModel.from_pretrained(str(folder))  # counts, whatever tie_word_embeddings says
+    np.testing.assert_array_equal(present.language_model.lm_head.weight.numpy(), arrays.pop(head).T)
+    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+    convert(folder, tmp_path / "pd", to_paddle=True)
+    for place in (folder, tmp_path / "pd"):
+        model = AutoModel.from_pretrained(str(place))
+        embedding = model.get_input_embeddings().weight.numpy()
+        np.testing.assert_array_equal(model.language_model.lm_head.weight.numpy(), embedding.T)
+    convert(tmp_path / "pd", tmp_path / "back", to_paddle=False)
+    assert load_file(tmp_path / "back/model.safetensors").keys() == arrays.keys()

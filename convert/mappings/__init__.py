@@ -7,10 +7,15 @@ C vision width, D decoder width, H heads, K kv heads, E head dim, I width of the
 from __future__ import annotations
 
 from convert import CheckpointError
-from convert.mappings import internlm2, projector, vision
+from convert.mappings import internlm2, llama, phi3, projector, qwen2, vision
 from convert.rules import Rule
 
-_LANGUAGE = {"InternLM2ForCausalLM": internlm2.rules}
+_LANGUAGE = {
+    "InternLM2ForCausalLM": internlm2.rules,
+    "Qwen2ForCausalLM": qwen2.rules,
+    "LlamaForCausalLM": llama.rules,
+    "Phi3ForCausalLM": phi3.rules,
+}
 
 
 def rules_for(config: dict) -> list[Rule]:

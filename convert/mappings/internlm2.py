@@ -37,5 +37,5 @@ def rules(config: dict, prefix: str = PREFIX) -> list[Rule]:
         keep(prefix + "model.tok_embeddings.weight", prefix + "model.embed_tokens.weight", (v, d)),
         *per_layer(config["num_hidden_layers"], layer),
         keep(prefix + "model.norm.weight", prefix + "model.norm.weight", (d,)),
-        linear(prefix + "output.weight", prefix + "lm_head.weight", (v, d)),
+        linear(prefix + "output.weight", prefix + "lm_head.weight", (v, d), optional=True),
     ]

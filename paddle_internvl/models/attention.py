@@ -43,6 +43,7 @@ def attention(
     *,
     causal: bool,
     key_mask: paddle.Tensor | None = None,
+    window: int | None = None,
     flash: bool = True,
 ) -> paddle.Tensor:
     """Scaled dot-product attention.
@@ -51,6 +52,7 @@ def attention(
         q: [B, L, H, E]. k, v: [B, M, K, E] with H a multiple of K; query head h reads kv head h // (H // K).
         causal: query i sees key j only where j <= M - L + i.
         key_mask: bool [B, M], False for padding; None where nothing is padded.
+        window: with causal, query i sees only the last `window` of those keys; None: all.
         flash: False takes the plain form where the flash form would be taken.
     Returns:
         [B, L, H, E] in q's dtype.
@@ -58,15 +60,20 @@ def attention(
     backend = _forced.get() or runtime.choose_attention("gpu" if q.place.is_gpu_place() else "cpu")
     if backend == "flash" and not flash:
         backend = "plain"
-    return _BACKENDS[backend](q, k, v, causal, key_mask)
+    if window is not None and window >= k.shape[1]:
+        window = None
+    return _BACKENDS[backend](q, k, v, causal, key_mask, window)
 
 
-def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_mask) -> paddle.Tensor | None:
+def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_mask, window) -> paddle.Tensor | None:
     """bool, broadcastable to [B, 1, 1, len(rows), keys]: which keys the query rows may see; None for all."""
     allowed = None
-    if causal and rows.start + total - length + 1 < keys:
+    if causal and (window is not None or rows.start + total - length + 1 < keys):
         position = paddle.arange(rows.start, rows.stop).unsqueeze(-1) + (total - length)
-        allowed = (paddle.arange(keys) <= position)[None, None, None]
+        allowed = paddle.arange(keys) <= position
+        if window is not None:
+            allowed = paddle.logical_and(allowed, paddle.arange(keys) > position - window)
+        allowed = allowed[None, None, None]
     if key_mask is not None:
         real = key_mask[:, None, None, None, :keys]
         allowed = real if allowed is None else paddle.logical_and(allowed, real)
@@ -87,45 +94,42 @@ def _block(q, k, v, allowed, scale) -> paddle.Tensor:
     return paddle.matmul(weights, v).reshape([b, kv, g, r, e])
 
 
-def _in_blocks(q, k, v, causal, key_mask, rows_per_block):
+def _chunked(q, k, v, causal, key_mask, window):
     b, length, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
     q = q.reshape([b, length, kv, heads // kv, e]).transpose([0, 2, 3, 1, 4])  # [B, K, G, L, E]
     k, v = (x.transpose([0, 2, 1, 3]).contiguous() for x in (k, v))  # [B, K, M, E]
     blocks = []
-    for start in range(0, length, rows_per_block):
-        rows = range(start, min(start + rows_per_block, length))
+    for start in range(0, length, _ROWS):
+        rows = range(start, min(start + _ROWS, length))
         keys = total - length + rows.stop if causal else total  # later keys are hidden from every row of the block
-        allowed = _allowed(rows, keys, total, length, causal, key_mask)
+        allowed = _allowed(rows, keys, total, length, causal, key_mask, window)
         blocks.append(_block(q[:, :, :, rows.start : rows.stop], k[:, :, :keys], v[:, :, :keys], allowed, e**-0.5))
     out = blocks[0] if len(blocks) == 1 else paddle.concat(blocks, axis=3)
     return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
 
 
-def _chunked(q, k, v, causal, key_mask):
-    return _in_blocks(q, k, v, causal, key_mask, _ROWS)
-
-
-def _plain(q, k, v, causal, key_mask):
+def _plain(q, k, v, causal, key_mask, window):
     groups, e = q.shape[2] // k.shape[2], q.shape[3]
     k, v = (x.repeat_interleave(groups, axis=2) for x in (k, v))  # [B, M, H, E]
     scores = paddle.einsum("blhe,bmhe->bhlm", q, k).astype("float32") * e**-0.5
     length, total = q.shape[1], k.shape[1]
     if causal:
-        seen = paddle.arange(total) <= paddle.arange(length).unsqueeze(-1) + (total - length)
+        distance = paddle.arange(length).unsqueeze(-1) + (total - length) - paddle.arange(total)
+        seen = paddle.logical_and(distance >= 0, distance < (window or total))
         scores = paddle.where(seen, scores, paddle.full([], _MASKED))
     if key_mask is not None:
         scores = paddle.where(key_mask[:, None, None], scores, paddle.full([], _MASKED))
     return paddle.einsum("bhlm,bmhe->blhe", F.softmax(scores).astype(q.dtype), v)
 
 
-def _flash(q, k, v, causal, key_mask):
+def _flash(q, k, v, causal, key_mask, window):
     length, total = q.shape[1], k.shape[1]
-    if length == 1:
+    if length == 1 and window is None:
         causal = False  # one query at the end sees every key
-    if key_mask is None and (not causal or length == total):
+    if key_mask is None and window is None and (not causal or length == total):
         return F.flash_attention.flash_attention(q, k, v, causal=causal)[0]
-    allowed = _allowed(range(length), total, total, length, causal, key_mask)[:, :, 0]
+    allowed = _allowed(range(length), total, total, length, causal, key_mask, window)[:, :, 0]
     groups = q.shape[2] // k.shape[2]
     k, v = (x.repeat_interleave(groups, axis=2) for x in (k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed.expand([q.shape[0], 1, length, total]))

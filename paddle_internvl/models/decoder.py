@@ -29,6 +29,7 @@ class DecoderAttention(nn.Layer):
         super().__init__()
         d, e = config.hidden_size, config.head_dim
         self.flash = True
+        self.window = config.window
         self.head_dim = e
         self.q_proj = _linear(d, config.num_attention_heads * e, config.qkv_bias)
         self.k_proj = _linear(d, config.num_key_value_heads * e, config.qkv_bias)
@@ -43,7 +44,7 @@ class DecoderAttention(nn.Layer):
         q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # [B, M, K, E]
-        y = attention(q, k, v, causal=True, key_mask=key_mask, flash=self.flash)
+        y = attention(q, k, v, causal=True, key_mask=key_mask, window=self.window, flash=self.flash)
         return self.o_proj(y.reshape([b, length, -1]))
 
 
@@ -80,13 +81,16 @@ class DecoderModel(nn.Layer):
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
-        scaling = config.rope_scaling or {"type": "default", "factor": 1.0}
+        scaling = config.rope_scaling or {}
         self.rope = rope.Rope(
             head_dim=config.head_dim,
             theta=config.rope_theta,
-            kind=scaling["type"],
-            factor=float(scaling["factor"]),
+            kind=config.rope_kind,
+            factor=float(scaling.get("factor", 1.0)),
             trained_length=config.max_position_embeddings,
+            short_factor=tuple(map(float, scaling.get("short_factor", ()))),
+            long_factor=tuple(map(float, scaling.get("long_factor", ()))),
+            original_length=config.original_max_position_embeddings,
         )
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.LayerList([DecoderLayer(config) for _ in range(config.num_hidden_layers)])

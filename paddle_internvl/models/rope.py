@@ -1,12 +1,14 @@
 """Rotary position embedding: positions in, cosines and sines out, and their application to q and k.
 
 Kinds: 'default'; 'linear' (positions divided by a factor); 'dynamic' (NTK: beyond the trained length the base grows
-with the length, https://github.com/OpenGVLab/InternVL modeling_internlm2.py InternLM2DynamicNTKScalingRotaryEmbedding).
+with the length; upstream modeling_internlm2.py, InternLM2DynamicNTKScalingRotaryEmbedding); 'su' or 'longrope', and
+'yarn' (Phi-3: frequencies divided by short or long factors, tables times a constant; upstream modeling_phi3.py).
 It knows nothing of attention. Nothing is kept between calls: one long request changes no later one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import paddle
@@ -17,8 +19,9 @@ class Rope:
     """How positions turn into angles.
 
     Args:
-        head_dim: E, even. theta: the base. kind: 'default', 'linear' or 'dynamic'.
+        head_dim: E, even. theta: the base. kind: see above.
         factor: of 'linear' and 'dynamic'. trained_length: `max_position_embeddings`, where 'dynamic' begins.
+        short_factor, long_factor: E/2 numbers each; the long ones act beyond `original_length`.
     """
 
     head_dim: int
@@ -26,6 +29,19 @@ class Rope:
     kind: str = "default"
     factor: float = 1.0
     trained_length: int = 0
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+    original_length: int = 0
+
+    @property
+    def magnitude(self) -> float:
+        """What Phi-3's kinds multiply cosines and sines by, for short inputs too."""
+        stretch = self.trained_length / self.original_length if self.short_factor else 1.0
+        if stretch <= 1.0:
+            return 1.0
+        if self.kind == "yarn":
+            return 0.1 * math.log(stretch) + 1.0
+        return math.sqrt(1 + math.log(stretch) / math.log(self.original_length))
 
     def tables(self, position_ids: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Cosines and sines for `apply`.
@@ -39,17 +55,21 @@ class Rope:
         if self.kind == "linear":
             positions = positions / self.factor
         base = paddle.full([1, 1], self.theta, "float64")
+        # The length of each row by itself, so that a row does not depend on its neighbours in the batch.
+        length = position_ids.max(axis=-1, keepdim=True).astype("float64") + 1  # [B, 1]
         if self.kind == "dynamic":
-            # The length of each row by itself, so that a row does not depend on its neighbours in the batch.
-            length = position_ids.max(axis=-1, keepdim=True).astype("float64") + 1  # [B, 1]
             growth = self.factor * length / self.trained_length - (self.factor - 1)
             growth = growth.clip(min=1.0) ** (self.head_dim / (self.head_dim - 2))
             base = base * growth
         exponent = paddle.arange(0, self.head_dim, 2).astype("float32") / self.head_dim
-        inverse_frequency = 1.0 / base.astype("float32") ** exponent  # [B or 1, E/2]
+        frequency_divisor = base.astype("float32") ** exponent  # [B or 1, E/2]
+        if self.short_factor:
+            long, short = paddle.to_tensor(self.long_factor), paddle.to_tensor(self.short_factor)
+            frequency_divisor = frequency_divisor * paddle.where(length > self.original_length, long, short)
+        inverse_frequency = 1.0 / frequency_divisor
         angles = positions.unsqueeze(-1) * inverse_frequency.unsqueeze(1)  # [B, L, E/2]
         angles = paddle.concat([angles, angles], axis=-1).unsqueeze(2)  # [B, L, 1, E]
-        return angles.cos(), angles.sin()
+        return angles.cos() * self.magnitude, angles.sin() * self.magnitude
 
 
 def apply(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paddle import nn
 
 from convert import CheckpointError
-from convert.layouts import internlm2_qkv
+from convert.layouts import internlm2_qkv, stacked
 from convert.mappings import rules_for
 from convert.rules import Drop, keep, linear, plan, split
 from convert.safetensors_io import TensorInfo
@@ -46,6 +46,15 @@ def test_internlm2_qkv_by_einops_words(kv, group, e, width, rows, bias):
     for name, part in (("q", parts[:, :group]), ("k", parts[:, -2]), ("v", parts[:, -1])):
         np.testing.assert_array_equal(made[name], part.reshape(-1, *fused.shape[1:]).T)
     np.testing.assert_array_equal(run(rules, made, False, rows)["wqkv"], fused)
+
+
+def test_stacked_parts():
+    fused = np.arange(24, dtype=np.float32).reshape(8, 3)
+    rules = [split("qkv", ["q", "k", "v"], (8, 3), stacked(4, 2, 2))]
+    made = run(rules, {"qkv": fused}, True, 2)
+    for name, rows in (("q", fused[:4]), ("k", fused[4:6]), ("v", fused[6:])):
+        np.testing.assert_array_equal(made[name], rows.T)
+    np.testing.assert_array_equal(run(rules, made, False, 3)["qkv"], fused)
 
 
 @settings(max_examples=30, deadline=None)

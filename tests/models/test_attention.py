@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from paddle_internvl.models import attention
 
 
-def by_hand(q, k, v, causal, key_mask):
+def by_hand(q, k, v, causal, key_mask, window):
     """softmax(q k^T / sqrt(E)) v, head by head, in float64."""
     b, length, heads, e = q.shape
     total, group = k.shape[1], heads // k.shape[2]
@@ -19,6 +19,8 @@ def by_hand(q, k, v, causal, key_mask):
             for i in range(length):
                 scores = k[row, :, h // group].astype(np.float64) @ q[row, i, h] / np.sqrt(e)
                 allowed = np.ones(total, bool) if not causal else np.arange(total) <= total - length + i
+                if window is not None:
+                    allowed &= np.arange(total) > total - length + i - window
                 if key_mask is not None:
                     allowed &= key_mask[row]
                 weights = np.where(allowed, np.exp(scores - scores[allowed].max(initial=-np.inf)), 0)
@@ -40,24 +42,25 @@ def problems(draw):
     if draw(st.booleans()):  # left padding, at most up to the first query
         padding = [draw(st.integers(0, total - length if causal else total - 1)) for _ in range(shape[0])]
         mask = np.arange(total) >= np.array(padding)[:, None]
-    return q, k, v, causal, mask
+    window = draw(st.integers(1, total + 2)) if causal and mask is None and draw(st.booleans()) else None
+    return q, k, v, causal, mask, window
 
 
 @pytest.mark.parametrize("backend", ["plain", "chunked"])
 @settings(max_examples=60, deadline=None)
 @given(problem=problems(), rows=st.integers(1, 4))
 def test_against_the_definition(backend, problem, rows):
-    q, k, v, causal, mask = problem
+    q, k, v, causal, mask, window = problem
     tensors = [paddle.to_tensor(x) for x in (q, k, v)]
     key_mask = None if mask is None else paddle.to_tensor(mask)
     before = attention._ROWS
     attention._ROWS = rows  # small blocks, so that short sequences have several
     try:
         with attention.use_backend(backend), paddle.no_grad():
-            out = attention.attention(*tensors, causal=causal, key_mask=key_mask)
+            out = attention.attention(*tensors, causal=causal, key_mask=key_mask, window=window)
     finally:
         attention._ROWS = before
-    np.testing.assert_allclose(out.numpy(), by_hand(q, k, v, causal, mask), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(out.numpy(), by_hand(q, k, v, causal, mask, window), rtol=2e-5, atol=2e-5)
 
 
 def test_fully_padded_queries_stay_finite():

@@ -55,11 +55,9 @@ def draw_config(seed: int) -> dict:
     return config
 
 
-@pytest.fixture(params=range(8))
-def pair(request):
-    """(our network, name -> upstream weight, config)"""
-    config = draw_config(request.param)
-    weights = {name: random_weight(name, shape, request.param) for name, shape in upstream_shapes(config).items()}
+def filled_network(config: dict, seed: int):
+    """Our network with random weights, and those weights under upstream's names."""
+    weights = {name: random_weight(name, shape, seed) for name, shape in upstream_shapes(config).items()}
     network = InternVLNetwork(InternVLChatConfig(**config)).eval()
     parameters = dict(network.named_parameters())
     tensors = {name: TensorInfo(name, "F32", array.shape, None, 0) for name, array in weights.items()}
@@ -67,6 +65,14 @@ def pair(request):
         array = np.empty(output.shape, np.float32)
         output.fill(weights.__getitem__, array, 0, output.shape[0])
         parameters[output.name].set_value(array)
+    return network, weights
+
+
+@pytest.fixture(params=range(8))
+def pair(request):
+    """(our network, name -> upstream weight, config)"""
+    config = draw_config(request.param)
+    network, weights = filled_network(config, request.param)
     with paddle.no_grad():
         yield network, weights, config
 
@@ -191,6 +197,55 @@ def test_decoder(pair):
     expected = reference(torch.from_numpy(ids)).logits
     assert relative_error(network.language_model(paddle.to_tensor(ids)), expected) < TOLERANCE
     if scaling is None or scaling["rope_type"] != "dynamic" or llm["max_position_embeddings"] > 40:
+        made = reference.generate(torch.from_numpy(ids[:1]), max_new_tokens=12, do_sample=False, eos_token_id=None)
+        assert greedy(network, ids[:1], 12) == made[0, 40:].tolist()
+
+
+FAMILIES = {
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "rope_scaling": None},
+    "llama": {"architectures": ["LlamaForCausalLM"], "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+    "llama_biased": {"architectures": ["LlamaForCausalLM"], "attention_bias": True, "rope_scaling": None},
+    "phi3_window": {
+        "architectures": ["Phi3ForCausalLM"],
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0, 1.5, 2.0, 2.5],
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+        },
+        "original_max_position_embeddings": 24,
+        "sliding_window": 16,
+    },
+    "phi3_short": {"architectures": ["Phi3ForCausalLM"], "rope_scaling": None, "sliding_window": None},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_other_backbones(family, kv_heads):
+    import torch
+    import transformers
+
+    config = tiny_config("dynamic_gqa")
+    llm = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 101,
+        "num_key_value_heads": kv_heads, "rope_theta": 10000.0, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
+        "pad_token_id": 0, **FAMILIES[family],
+    }  # fmt: skip
+    name = llm["architectures"][0]
+    reference_config = getattr(transformers, name.replace("ForCausalLM", "Config"))(
+        **{key: value for key, value in llm.items() if key != "architectures"}, tie_word_embeddings=False
+    )
+    reference = getattr(transformers, name)(reference_config).eval()
+    config["llm_config"] = llm
+    network, weights = filled_network(config, seed=kv_heads)
+    language = {n.removeprefix("language_model."): w for n, w in weights.items() if n.startswith("language_model.")}
+    reference.load_state_dict({n: torch.from_numpy(w.copy()) for n, w in language.items()}, strict=True)
+    ids = np.random.default_rng(0).integers(1, 101, (2, 40))
+    with paddle.no_grad():
+        assert (
+            relative_error(network.language_model(paddle.to_tensor(ids)), reference(torch.from_numpy(ids)).logits)
+            < TOLERANCE
+        )
         made = reference.generate(torch.from_numpy(ids[:1]), max_new_tokens=12, do_sample=False, eos_token_id=None)
         assert greedy(network, ids[:1], 12) == made[0, 40:].tolist()
 
