@@ -16,7 +16,10 @@ REQUIRED = [
     "numpy>=1.24,<2",
     "pillow>=10.1",
     "safetensors>=0.4",
+    "protobuf>=4",  # SentencePiece models whose blank in front is switched off
+    "regex>=2024.4",
     "sentencepiece>=0.2",
+    "tokenizers>=0.21,<0.22",
     "rich>=13",
     "tqdm>=4.60",
     "wrapt>=1.16",
@@ -29,7 +32,7 @@ EXTRAS = {
     "serve": ["fastapi>=0.110", "uvicorn>=0.27", "pydantic>=2.6", "prometheus-client>=0.20"],
     "demo": ["gradio>=5"],
     "train": ["visualdl>=2.5"],
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "setuptools>=64", "wheel"],
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "transformers==4.55.4", "setuptools>=64", "wheel"],
 }
 
 setup(

@@ -16,23 +16,57 @@ import wrapt
 from paddlenlp.generation import TextIteratorStreamer
 from paddlenlp.transformers import AutoConfig, AutoTokenizer
 from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
+from paddlenlp.utils.download import resolve_file_path
+
+from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
 _MODELS = {"InternVLChatModel": "paddle_internvl.modeling"}  # config.json's architectures[0] -> its module
+_MODEL_TYPES = ("internvl_chat",)  # whose tokenizers are ours
 
 
-@cache
-def _register_classes() -> None:
-    """Configs and tokenizers, by PaddleNLP's own `register`."""
+def _with_our_configs(wrapped, _instance, args, kwargs):
+    """AutoConfig has a `register`."""
     from paddle_internvl.configuration import InternVLChatConfig
-    from paddle_internvl.tokenizers.internlm2 import InternLM2Tokenizer
 
     AutoConfig.register(InternVLChatConfig.model_type, InternVLChatConfig, exist_ok=True)
-    AutoTokenizer.register(InternVLChatConfig, slow_tokenizer_class=InternLM2Tokenizer, exist_ok=True)
-
-
-def _with_our_classes(wrapped, _instance, args, kwargs):
-    _register_classes()
     return wrapped(*args, **kwargs)
+
+
+def _our_tokenizer(wrapped, _instance, args, kwargs):
+    """AutoTokenizer has a `register`, but prefers PaddleNLP's own classes of the same names, whose ids differ from
+    Hugging Face's. So folders of ours are answered here."""
+    from paddle_internvl.tokenizers import tokenizer_class
+
+    name = kwargs.get("pretrained_model_name_or_path", args[0] if args else None)
+    hub = {key: value for key, value in kwargs.items() if key in ("cache_dir", "from_hf_hub", "from_aistudio")}
+    folder = _our_folder(name, hub)
+    if folder is None:
+        return wrapped(*args, **kwargs)
+    config = _read_json(folder / "tokenizer_config.json")
+    if "tokenizer_class" not in config:
+        raise ValueError(f"{folder} has no tokenizer_config.json with a tokenizer_class")
+    return tokenizer_class(config["tokenizer_class"], folder).from_pretrained(*args, **kwargs)
+
+
+def _our_folder(name: str, hub: dict) -> Path | None:
+    """The folder of a checkpoint or tokenizer of InternVL's, fetched if `name` is a hub id; None for others. Its files
+    say what it is: config.json's model_type, or a tokenizer that knows `<IMG_CONTEXT>`."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if "/" not in str(name):
+            return None
+        files = [resolve_file_path(str(name), [file], **hub) for file in ("config.json", "tokenizer_config.json")]
+        if files[0] is None:
+            return None
+        folder = Path(files[0]).parent
+    if _read_json(folder / "config.json").get("model_type") in _MODEL_TYPES:
+        return folder
+    added = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    return folder if any(token.get("content") == IMG_CONTEXT for token in added.values()) else None
+
+
+def _read_json(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _our_model_class(wrapped, _instance, args, kwargs):
@@ -54,6 +88,6 @@ def register() -> None:
     """Hang this package into PaddleNLP's Auto classes; a second call changes nothing."""
     if not hasattr(paddlenlp.transformers, "TextIteratorStreamer"):  # where the model cards import it from
         paddlenlp.transformers.TextIteratorStreamer = TextIteratorStreamer
-    wrapt.wrap_function_wrapper(AutoConfig, "from_pretrained", _with_our_classes)
-    wrapt.wrap_function_wrapper(AutoTokenizer, "from_pretrained", _with_our_classes)
+    wrapt.wrap_function_wrapper(AutoConfig, "from_pretrained", _with_our_configs)
+    wrapt.wrap_function_wrapper(AutoTokenizer, "from_pretrained", _our_tokenizer)
     wrapt.wrap_function_wrapper(_BaseAutoModelClass, "_get_model_class_from_config", _our_model_class)

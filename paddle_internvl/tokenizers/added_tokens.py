@@ -20,6 +20,8 @@ from paddlenlp.transformers.tokenizer_utils import Trie
 class AddedTokensTokenizer(PretrainedTokenizer):
     """Follows transformers' `PreTrainedTokenizer`: `_add_tokens`, `tokenize`, `_decode`."""
 
+    spaces_between_special_tokens = True  # `decode`'s default
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """Load from a folder or hub id.
@@ -27,7 +29,8 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         Raises:
             FileNotFoundError: a folder without the vocabulary file. ValueError: a vocabulary file that can't be read.
         """
-        kwargs.pop("trust_remote_code", None)
+        for name in ("trust_remote_code", "use_fast", "_from_auto"):  # of AutoTokenizer; nothing here depends on them
+            kwargs.pop(name, None)
         folder = str(pretrained_model_name_or_path)
         if os.path.isdir(folder):
             for name in cls.resource_files_names.values():
@@ -117,7 +120,7 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         token_ids,
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
-        spaces_between_special_tokens: bool = True,
+        spaces_between_special_tokens: bool | None = None,
         **kwargs,
     ) -> str:
         """Text of token ids (an int, a list, an array or a tensor)."""
@@ -135,13 +138,14 @@ class AddedTokensTokenizer(PretrainedTokenizer):
             if token not in apart:
                 pieces.append(token)
                 continue
-            if pieces:
-                texts.append(self.convert_tokens_to_string(pieces))
-                pieces = []
-            texts.append(token)
+            before = self.convert_tokens_to_string(pieces) if pieces else ""
+            texts += [before, token] if before else [token]
+            pieces = []
         if pieces:
             texts.append(self.convert_tokens_to_string(pieces))
-        text = (" " if spaces_between_special_tokens else "").join(part for part in texts if part)
+        if spaces_between_special_tokens is None:
+            spaces_between_special_tokens = type(self).spaces_between_special_tokens
+        text = (" " if spaces_between_special_tokens else "").join(texts)
         clean = (
             self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         )

@@ -6,26 +6,18 @@ Follows upstream `tokenization_internlm2.py`, `InternLM2Tokenizer`.
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import sentencepiece
 
-from paddle_internvl.tokenizers.added_tokens import AddedTokensTokenizer
+from paddle_internvl.tokenizers.sentencepiece import SentencePieceTokenizer
 
 
-class InternLM2Tokenizer(AddedTokensTokenizer):
+class InternLM2Tokenizer(SentencePieceTokenizer):
     """SentencePiece tokenizer of the InternLM2 backbones.
 
     Args:
         vocab_file: path of tokenizer.model. add_bos_token, add_eos_token: what encoding puts around the text.
         Others: as transformers.
     """
-
-    resource_files_names = {"vocab_file": "tokenizer.model"}
-    pretrained_resource_files_map: dict = {}
-    pretrained_init_configuration: dict = {}
-    model_input_names = ["input_ids", "attention_mask"]
 
     def __init__(
         self,
@@ -54,33 +46,12 @@ class InternLM2Tokenizer(AddedTokensTokenizer):
         )
 
     @property
-    def vocab_size(self) -> int:
-        """Pieces of the SentencePiece model, added tokens not counted."""
-        return self.sp_model.get_piece_size()
-
-    @property
     def bos_token_id(self) -> int:
         return self.sp_model.bos_id()
 
     @property
     def eos_token_id(self) -> int:
         return self.sp_model.eos_id()
-
-    def get_vocab(self) -> dict[str, int]:
-        """Every token and its id; an added token on a piece's id takes the piece's place."""
-        if not hasattr(self, "_pieces"):
-            self._pieces = [self.sp_model.IdToPiece(i) for i in range(self.vocab_size)]
-        vocabulary = {piece: i for i, piece in enumerate(self._pieces) if i not in self.added_tokens_decoder}
-        return {**vocabulary, **self.added_tokens_encoder}
-
-    def _tokenize(self, text: str, **kwargs) -> list[str]:
-        return self.sp_model.encode(text, out_type=str)
-
-    def _convert_token_to_id(self, token: str) -> int:
-        return self.sp_model.piece_to_id(token)
-
-    def _convert_id_to_token(self, index: int) -> str:
-        return self.sp_model.IdToPiece(index)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Text of tokens. A run of special tokens gets one blank in front, as upstream writes it."""
@@ -94,14 +65,3 @@ class InternLM2Tokenizer(AddedTokensTokenizer):
                 pieces.append(token)
             after_special = token in special
         return self.clean_up_tokenization(text + self.sp_model.decode(pieces))
-
-    def build_inputs_with_special_tokens(self, token_ids_0, token_ids_1=None) -> list[int]:
-        bos = [self.bos_token_id] if self.add_bos_token else []
-        eos = [self.eos_token_id] if self.add_eos_token else []
-        return bos + token_ids_0 + (token_ids_1 or []) + eos
-
-    def save_resources(self, save_directory) -> None:
-        """Write tokenizer.model into a folder."""
-        target = Path(save_directory) / self.resource_files_names["vocab_file"]
-        if target.resolve() != Path(self.vocab_file).resolve():
-            shutil.copyfile(self.vocab_file, target)

@@ -1,0 +1,106 @@
+"""Llama's SentencePiece tokenizer, as Yi-34B and Phi-3 use it: a blank in front of the text, two ways to put it there.
+
+In: tokenizer.model and tokenizer_config.json of a folder. Out: ids and text.
+Follows transformers' slow `LlamaTokenizer`. With `legacy` every stretch of text between added tokens gets the blank
+that SentencePiece puts in front; without, only the whole text does, and blanks after added tokens are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from paddle_internvl.tokenizers.sentencepiece import SentencePieceTokenizer
+
+_BLANK = "\u2581"  # how SentencePiece writes a blank
+
+
+class LlamaTokenizer(SentencePieceTokenizer):
+    """SentencePiece tokenizer of the Llama family.
+
+    Args:
+        vocab_file: path of tokenizer.model. add_bos_token, add_eos_token: what encoding puts around the text.
+        legacy: see above; None is True, as in transformers. add_prefix_space: without legacy, whether the text gets
+        its blank. Others: as transformers.
+    """
+
+    def __init__(
+        self,
+        vocab_file,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token=None,
+        add_bos_token=True,
+        add_eos_token=False,
+        legacy=None,
+        add_prefix_space=True,
+        clean_up_tokenization_spaces=False,
+        **kwargs,
+    ):
+        self.vocab_file = vocab_file
+        self.add_bos_token = add_bos_token
+        self.add_eos_token = add_eos_token
+        self.legacy = legacy is None or legacy
+        self.add_prefix_space = add_prefix_space
+        self.sp_model = sentencepiece.SentencePieceProcessor()
+        content = Path(vocab_file).read_bytes()
+        if not self.legacy:
+            proto = sentencepiece_model_pb2.ModelProto.FromString(content)
+            proto.normalizer_spec.add_dummy_prefix = False
+            content = proto.SerializeToString()
+        self.sp_model.LoadFromSerializedProto(content)
+        super().__init__(
+            unk_token=unk_token,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            pad_token=pad_token,
+            legacy=self.legacy,
+            add_prefix_space=add_prefix_space,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            **kwargs,
+        )
+
+    def tokens_of(self, parts: Iterable[tuple[str, bool]]) -> list[str]:
+        parts = [part for part in parts if part[0]]
+        if self.legacy or not parts:
+            return super().tokens_of(parts)
+        parts = [(text if is_token else text.replace(_BLANK, " "), is_token) for text, is_token in parts]
+        if self.add_prefix_space:
+            parts.insert(0, (_BLANK, False))
+        tokens = super().tokens_of(parts)
+        if len(tokens) > 1 and tokens[0] == _BLANK and tokens[1] in self.all_special_tokens:
+            return tokens[1:]
+        return tokens
+
+    def _tokenize(self, text: str, **kwargs) -> list[str]:
+        if self.legacy or not text.startswith((_BLANK, " ")):
+            return super()._tokenize(text)
+        # SentencePiece drops a leading blank unless something stands before it; that something is cut off again.
+        before = str(self.unk_token)
+        return super()._tokenize(before + text)[len(super()._tokenize(before)) :]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Text of tokens, without the blank that encoding had put in front."""
+        special = set(self.all_special_tokens)
+        tokens = list(tokens)
+        if self.add_prefix_space:
+            tokens[0] = tokens[0].removeprefix(_BLANK)
+        text, pieces, after_special = "", [], False
+        for i, token in enumerate(tokens):
+            if token in special:
+                blank = " " if self.legacy and i > 0 and not after_special else ""
+                text += blank + self.sp_model.decode(pieces) + token
+                pieces = []
+            else:
+                if after_special and i == 1 and self.add_prefix_space and not token.startswith(_BLANK):
+                    text += " "
+                pieces.append(token)
+            after_special = token in special
+        return text + self.sp_model.decode(pieces)
+
+    def _second(self, token_ids: list[int], bos: list[int], eos: list[int]) -> list[int]:
+        return eos + bos + token_ids

@@ -1,0 +1,121 @@
+"""Every kind of tokenizer against transformers' slow one (Llama-3: its fast one, there is no other), line by line."""
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paddlenlp.transformers import AutoTokenizer
+
+from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.special_tokens import IMG_CONTEXT, IMG_END, IMG_START
+from paddle_internvl.prompt.templates import get_conv_template
+from paddle_internvl.tokenizers import tokenizer_class
+from tests.tokenizers.vocabularies import KINDS, corpus
+
+TEMPLATES = {"qwen2": "internvl2_5", "yi": "Hermes-2", "phi3": "phi3-chat", "llama3": "internlm2-chat"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(kind, tmp_path_factory):
+    return KINDS[kind](tmp_path_factory.mktemp(kind))
+
+
+@pytest.fixture(scope="module")
+def theirs(folder):
+    return transformers.AutoTokenizer.from_pretrained(str(folder), use_fast=False)
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=True, use_fast=False)
+
+
+@pytest.fixture(scope="module")
+def lines(ours):
+    return corpus(tuple(str(token) for token in ours.added_tokens_decoder.values()))
+
+
+def test_ids_and_decoding(ours, theirs, lines):
+    assert len(lines) > 3000 and type(ours).__module__.startswith("paddle_internvl")
+    for line in lines:
+        expected = theirs(line)["input_ids"]
+        assert ours(line)["input_ids"] == expected, repr(line)
+        assert ours.decode(expected) == theirs.decode(expected), repr(line)
+        without = theirs.decode(expected, skip_special_tokens=True)
+        assert ours.decode(expected, skip_special_tokens=True) == without, repr(line)
+
+
+def test_any_ids_decode_alike(ours, theirs):
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(st.integers(0, len(theirs) - 1), min_size=1, max_size=30))
+    def check(ids):
+        assert ours.decode(ids) == theirs.decode(ids)
+        assert ours.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True)
+
+    check()
+
+
+def test_vocabulary_and_named_tokens(ours, theirs):
+    assert len(ours) == len(theirs)
+    for name in ("bos", "eos", "pad", "unk"):
+        token = getattr(theirs, f"{name}_token")
+        if token is not None and theirs.convert_tokens_to_ids(token) is not None:
+            assert getattr(ours, f"{name}_token_id") == theirs.convert_tokens_to_ids(token), name
+    for token, i in theirs.get_added_vocab().items():
+        assert ours.convert_tokens_to_ids(token) == i
+
+
+def test_survives_saving(ours, lines, tmp_path):
+    ours.save_pretrained(str(tmp_path))
+    again = AutoTokenizer.from_pretrained(str(tmp_path))
+    assert type(again) is type(ours)
+    for line in lines[::7]:
+        assert again(line)["input_ids"] == ours(line)["input_ids"], repr(line)
+
+
+def test_prompts_are_tokenized_as_whole_strings(kind, ours, theirs, lines):
+    """`encode_prompt` puts a prompt together from parts; upstream tokenizes the rendered string."""
+    template = get_conv_template(TEMPLATES[kind])
+    for question in ("<image>\nWhat is it?", "  blanks \n", "你好", *(line for line in lines[::97] if "<" not in line)):
+        conversation = get_conv_template(TEMPLATES[kind])
+        conversation.append_message(template.roles[0], question)
+        conversation.append_message(template.roles[1], "An answer.")
+        conversation.append_message(template.roles[0], "And?")
+        conversation.append_message(template.roles[1], None)
+        picture = IMG_START + IMG_CONTEXT * 3 + IMG_END
+        expected = theirs(conversation.get_prompt().replace("<image>", picture, 1))["input_ids"]
+        counts = [3] if "<image>" in question else []
+        assert encode_prompt(ours, conversation, counts) == expected, repr(question)
+
+
+def test_special_tokens_off(ours):
+    for token in map(str, ours.added_tokens_decoder.values()):
+        ids = ours.convert_tokens_to_ids(ours.tokenize(token, split_special_tokens=True))
+        assert ours.convert_tokens_to_ids(token) not in ids or token == "<unk>"
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(
+        ValueError, match="tokenizer_class='BertTokenizer' is not supported; supported: InternLM2Tokenizer"
+    ):
+        tokenizer_class("BertTokenizer")
+
+
+def test_an_unsupported_tokenizer_json(tmp_path, kind, folder):
+    if kind != "llama3":
+        pytest.skip("only kind with a tokenizer.json")
+    text = (
+        (folder / "tokenizer.json")
+        .read_text()
+        .replace('"type":"BPE"', '"type":"Unigram"')
+        .replace('"type": "BPE"', '"type": "Unigram"')
+    )
+    (tmp_path / "tokenizer.json").write_text(text)
+    (tmp_path / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text())
+    with pytest.raises(ValueError, match="only byte-level BPE is supported, not Unigram"):
+        AutoTokenizer.from_pretrained(str(tmp_path))
