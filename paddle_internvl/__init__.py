@@ -17,9 +17,11 @@ __version__ = "0.1.0"
 
 _HOME = {  # public name -> module
     "InternVLChatModel": "modeling",
-    "InternVisionModel": "models.vision",
+    "InternVisionModel": "modeling",
+    "InternLM2ForCausalLM": "modeling",
     "InternVLChatConfig": "configuration",
     "InternVisionConfig": "configuration",
+    "InternLM2Config": "configuration",
     "GenerationConfig": "generation.config",
     "load_image": "preprocess.image",
     "load_video": "preprocess.video",

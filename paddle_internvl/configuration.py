@@ -224,6 +224,12 @@ class DecoderConfig(_UpstreamConfig):
         return {**super().to_diff_dict(saving_file=saving_file), "model_type": self._family.model_type}
 
 
+class InternLM2Config(DecoderConfig):
+    """The config of a folder that holds an InternLM2 alone."""
+
+    model_type = "internlm2"
+
+
 class InternVLChatConfig(_UpstreamConfig):
     """The whole model: a vision tower, a projector and a language model.
 

@@ -77,7 +77,7 @@ def load(cls, name_or_path, dtype=None, device: str | None = None, config=None, 
     """A model of class `cls` with a checkpoint's weights, in evaluation mode.
 
     Args:
-        cls: an `InternVLNetwork` class. name_or_path: see `resolve_folder`; hub: its keyword arguments.
+        cls: a network class of `models`. name_or_path: see `resolve_folder`; hub: its keyword arguments.
         dtype: 'bfloat16', 'float16', 'float32' or None; on a CPU it is always float32. device: 'cpu', 'gpu' or None.
         config: instead of the folder's. overrides: fields of the config.
     Raises:
@@ -103,8 +103,6 @@ def load(cls, name_or_path, dtype=None, device: str | None = None, config=None, 
     with paddle.LazyGuard():  # parameters without memory, which the checkpoint's arrays become
         model = cls(config)
     _fill(model, checkpoint, read_config(folder), dtype, device)
-    model.img_context_token_id = image_context_id(folder)
-    model.end_token_ids = end_token_ids(folder)
     model.checkpoint_folder = folder
     return model.eval()
 

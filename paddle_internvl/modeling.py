@@ -1,4 +1,4 @@
-"""The class users hold: the network with loading, saving, generation and chat.
+"""The classes users hold: networks with loading, saving, generation and chat.
 
 In and out: what the model cards show. The work is done in `loading`, `generation` and `chat`; this file only joins
 them, so that none of those layers has to know the ones above it.
@@ -7,14 +7,20 @@ them, so that none of those layers has to know the ones above it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import paddle
+from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from paddle_internvl import chat, loading
-from paddle_internvl.configuration import InternVLChatConfig
+from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
+from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_generation_config
 from paddle_internvl.generation.generate import generate_ids
-from paddle_internvl.models.internvl import InternVLNetwork
+from paddle_internvl.models.decoder import DecoderAttention, DecoderForCausalLM
+from paddle_internvl.models.internvl import InternVLNetwork, next_token_loss
+from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 
 _HUB_ARGUMENTS = ("cache_dir", "from_hf_hub", "from_aistudio", "subfolder", "force_download")
@@ -22,20 +28,8 @@ _HUB_ARGUMENTS = ("cache_dir", "from_hf_hub", "from_aistudio", "subfolder", "for
 _ACCEPTED = ("low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "_from_auto", "convert_from_torch")
 
 
-class InternVLChatModel(InternVLNetwork):
-    """InternVL: see the model cards.
-
-    Attributes:
-        template: name of the conversation template. conv_template: the template (`.sep` ends a turn).
-        system_message: of every prompt; assign another, or "" for none.
-        vision_model, mlp1, language_model, num_image_token, img_context_token_id: see `InternVLNetwork`.
-    """
-
-    def __init__(self, config: InternVLChatConfig):
-        super().__init__(config)
-        self.template: str = config.template
-        self.conv_template: Conversation = get_conv_template(config.template)
-        self.system_message: str = config.get("system_message", self.conv_template.system_message)
+class _FromCheckpoint:
+    """Loading and saving, for every network that has a folder of its own."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
@@ -65,12 +59,89 @@ class InternVLChatModel(InternVLNetwork):
             hub=hub,
             **kwargs,
         )
-        model.use_flash_attention(bool(use_flash_attn))
+        for layer in model.sublayers():
+            if isinstance(layer, (InternAttention, DecoderAttention)):
+                layer.flash = bool(use_flash_attn)
+        model.read_folder(model.checkpoint_folder)
         return model
+
+    def read_folder(self, folder: Path) -> None:
+        """Take over what other files of the folder say."""
 
     def save_pretrained(self, save_directory, max_shard_size: int = 5_000_000_000, **_paddlenlp) -> None:
         """Write config, weights and tokenizer files so that `from_pretrained` gives the same model back bit for bit."""
         loading.save(self, save_directory, max_shard_size)
+
+    def cuda(self, *_args):
+        """Move the model to the current CUDA card, as in the cards' `.eval().cuda()`."""
+        return self.to(device="gpu")
+
+
+class InternVisionModel(_FromCheckpoint, InternVisionNetwork):
+    """InternViT alone, for features: see `InternVisionNetwork.forward`. Unlike CLIP's they are not aligned with text."""
+
+
+class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
+    """InternLM2 alone. `generate` and `forward` return what PaddleNLP's causal language models return."""
+
+    config_class = InternLM2Config
+
+    def read_folder(self, folder: Path) -> None:
+        self.end_token_ids = loading.end_token_ids(folder)
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, labels=None, inputs_embeds=None,
+                cache=None, last_only=False, return_dict=True):  # fmt: skip
+        """Logits, and the loss where labels are given; arguments as `DecoderForCausalLM.forward`.
+
+        Args:
+            labels: int64 [B, L], -100 where nothing is learnt.
+        Returns:
+            `.logits` float32 [B, L, V] and `.loss`; with a `cache`, as the decoding loop calls it, the logits alone;
+            with return_dict=False the tuple (loss, logits) or (logits,).
+        """
+        logits = super().forward(input_ids, inputs_embeds, attention_mask, position_ids, cache, last_only)
+        if cache is not None:
+            return logits
+        loss = None if labels is None else next_token_loss(logits, labels)
+        if not return_dict:
+            return (logits,) if loss is None else (loss, logits)
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
+
+    @paddle.no_grad()
+    def generate(self, input_ids, attention_mask=None, generation_config=None, streamer=None, **settings):
+        """New token ids for prompts.
+
+        Args:
+            input_ids: int64 [B, L]. attention_mask: [B, L], padding on the left. Others: see `InternVLChatModel`.
+        Returns:
+            (ids, scores) as PaddleNLP's `generate`: int64 [B, made], only what is new; float32 [B, 1], each row's mean
+            log-probability of a token.
+        """
+        config = _settings(generation_config, {**settings, "log_probs": True}, self.end_token_ids, self.config)
+        embeds = self.get_input_embeddings()(input_ids)
+        ids, log_probs = _generate(self, embeds, attention_mask, config, self.config, streamer, input_ids)
+        made = (log_probs != 0).sum(axis=1, keepdims=True).clip(min=1)
+        return paddle.to_tensor(ids), paddle.to_tensor((log_probs.sum(axis=1, keepdims=True) / made).astype(np.float32))
+
+
+class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
+    """InternVL: see the model cards.
+
+    Attributes:
+        template: name of the conversation template. conv_template: the template (`.sep` ends a turn).
+        system_message: of every prompt; assign another, or "" for none.
+        vision_model, mlp1, language_model, num_image_token, img_context_token_id: see `InternVLNetwork`.
+    """
+
+    def __init__(self, config: InternVLChatConfig):
+        super().__init__(config)
+        self.template: str = config.template
+        self.conv_template: Conversation = get_conv_template(config.template)
+        self.system_message: str = config.get("system_message", self.conv_template.system_message)
+
+    def read_folder(self, folder: Path) -> None:
+        self.img_context_token_id = loading.image_context_id(folder)
+        self.end_token_ids = loading.end_token_ids(folder)
 
     @paddle.no_grad()
     def generate(
@@ -96,25 +167,13 @@ class InternVLChatModel(InternVLNetwork):
             ValueError: `<IMG_CONTEXT>` tokens and visual tokens differ in number, or a setting is not supported.
         Source: upstream `modeling_internvl_chat.py`, `generate`.
         """
-        llm = self.config.llm_config
-        config = read_generation_config(generation_config, **settings)
-        if not config.eos_token_id:
-            config = read_generation_config(config, eos_token_id=self.end_token_ids or llm.eos_token_id)
-        try:
-            if visual_features is None and pixel_values is not None:
-                visual_features = self.extract_feature(pixel_values)
-            embeds = self.embed(input_ids, visual_features)
-            if streamer is not None:
-                streamer.put(input_ids.numpy())
-            ids, log_probs = generate_ids(
-                self.language_model, embeds, attention_mask, config, llm.pad_token_id or 0,
-                on_step=lambda step: streamer and streamer.put(step.ids),
-            )  # fmt: skip
-        finally:
-            if streamer is not None:
-                streamer.end()
-        ids = paddle.to_tensor(ids)
-        return ids if log_probs is None else (ids, paddle.to_tensor(log_probs))
+        config = _settings(generation_config, settings, self.end_token_ids, self.config.llm_config)
+        if visual_features is None and pixel_values is not None:
+            visual_features = self.extract_feature(pixel_values)
+        embeds = self.embed(input_ids, visual_features)
+        decoder = self.language_model
+        ids, log_probs = _generate(decoder, embeds, attention_mask, config, decoder.config, streamer, input_ids)
+        return paddle.to_tensor(ids) if log_probs is None else (paddle.to_tensor(ids), paddle.to_tensor(log_probs))
 
     def chat(self, tokenizer, pixel_values, question, generation_config, *args, **kwargs):
         """See `paddle_internvl.chat.chat`."""
@@ -128,9 +187,25 @@ class InternVLChatModel(InternVLNetwork):
         """See `paddle_internvl.chat.batch_chat`."""
         return chat.batch_chat(self, tokenizer, pixel_values, questions, generation_config, *args, **kwargs)
 
-    def cuda(self, *_args):
-        """Move the model to the current CUDA card, as in the cards' `.eval().cuda()`."""
-        return self.to(device="gpu")
+
+def _settings(given, settings: dict, ends: tuple[int, ...], llm_config) -> GenerationConfig:
+    """The settings asked for; what ends an answer is taken from the folder where they do not say it."""
+    config = read_generation_config(given, **settings)
+    return (
+        config if config.eos_token_id else read_generation_config(config, eos_token_id=ends or llm_config.eos_token_id)
+    )
+
+
+def _generate(decoder, embeds, attention_mask, config: GenerationConfig, llm_config, streamer, input_ids):
+    """`generate_ids`, with a streamer that always ends."""
+    try:
+        if streamer is not None:
+            streamer.put(input_ids.numpy())
+        show = (lambda step: streamer.put(step.ids)) if streamer is not None else (lambda step: None)
+        return generate_ids(decoder, embeds, attention_mask, config, llm_config.pad_token_id or 0, show)
+    finally:
+        if streamer is not None:
+            streamer.end()
 
 
 def _one_device(device, device_map) -> str | None:

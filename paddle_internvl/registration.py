@@ -20,15 +20,16 @@ from paddlenlp.utils.download import resolve_file_path
 
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
-_MODELS = {"InternVLChatModel": "paddle_internvl.modeling"}  # config.json's architectures[0] -> its module
-_MODEL_TYPES = ("internvl_chat",)  # whose tokenizers are ours
+_MODELS = ("InternVLChatModel", "InternVisionModel", "InternLM2ForCausalLM")  # config.json's architectures[0]
+_CONFIGS = ("InternVLChatConfig", "InternVisionConfig", "InternLM2Config")
+_MODEL_TYPES = ("internvl_chat", "internlm2")  # whose tokenizers are ours
 
 
 def _with_our_configs(wrapped, _instance, args, kwargs):
     """AutoConfig has a `register`."""
-    from paddle_internvl.configuration import InternVLChatConfig
-
-    AutoConfig.register(InternVLChatConfig.model_type, InternVLChatConfig, exist_ok=True)
+    for name in _CONFIGS:
+        config = getattr(import_module("paddle_internvl.configuration"), name)
+        AutoConfig.register(config.model_type, config, exist_ok=True)
     return wrapped(*args, **kwargs)
 
 
@@ -79,7 +80,7 @@ def _our_model_class(wrapped, _instance, args, kwargs):
 
     for name in architectures(*args, **kwargs):
         if name in _MODELS:
-            return getattr(import_module(_MODELS[name]), name)
+            return getattr(import_module("paddle_internvl.modeling"), name)
     return wrapped(*args, **kwargs)
 
 

@@ -18,23 +18,31 @@ _LANGUAGE = {
 }
 
 
-def rules_for(config: dict) -> list[Rule]:
-    """Every rule of an InternVL checkpoint.
-
-    Raises:
-        CheckpointError: config.json is of another model, or of a language model without a table.
-    """
-    if config.get("model_type") != "internvl_chat":
-        raise CheckpointError(f"config.json has model_type {config.get('model_type')!r}; supported: 'internvl_chat'")
+def _internvl_chat(config: dict) -> list[Rule]:
     llm = config.get("llm_config") or {}
     architecture = (llm.get("architectures") or [None])[0]
     if architecture not in _LANGUAGE:
         raise CheckpointError(f"llm_config.architectures is {architecture!r}; supported: {', '.join(_LANGUAGE)}")
+    return [*vision.rules(config["vision_config"]), *projector.rules(config), *_LANGUAGE[architecture](llm)]
+
+
+_CHECKPOINTS = {  # config.json's model_type -> the table of the whole checkpoint
+    "internvl_chat": _internvl_chat,
+    "intern_vit_6b": lambda config: vision.rules(config, prefix=""),  # a vision tower alone, of either size
+    "internlm2": lambda config: internlm2.rules(config, prefix=""),
+}
+
+
+def rules_for(config: dict) -> list[Rule]:
+    """Every rule of a checkpoint: an InternVL, or one of its parts that are published alone.
+
+    Raises:
+        CheckpointError: config.json is of another model, or of a language model without a table.
+    """
+    model_type = config.get("model_type")
+    if model_type not in _CHECKPOINTS:
+        raise CheckpointError(f"config.json has model_type {model_type!r}; supported: {', '.join(_CHECKPOINTS)}")
     try:
-        return [
-            *vision.rules(config["vision_config"]),
-            *projector.rules(config),
-            *_LANGUAGE[architecture](llm),
-        ]
+        return _CHECKPOINTS[model_type](config)
     except KeyError as error:
         raise CheckpointError(f"config.json lacks the field {error.args[0]!r}") from None

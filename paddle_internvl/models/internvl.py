@@ -11,9 +11,9 @@ from paddlenlp.transformers import PretrainedModel
 from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from paddle_internvl.configuration import InternVLChatConfig
-from paddle_internvl.models.decoder import DecoderAttention, DecoderForCausalLM
+from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.projector import build_projector, pixel_shuffle
-from paddle_internvl.models.vision import InternAttention, InternVisionModel
+from paddle_internvl.models.vision import InternVisionNetwork
 
 IGNORED = -100  # label of a token that is not learnt
 
@@ -40,15 +40,9 @@ class InternVLNetwork(PretrainedModel):
         self.num_image_token = config.num_image_token
         self.img_context_token_id: int | None = None
         self.end_token_ids: tuple[int, ...] = ()
-        self.vision_model = InternVisionModel(config.vision_config)
+        self.vision_model = InternVisionNetwork(config.vision_config)
         self.mlp1 = build_projector(config)
         self.language_model = DecoderForCausalLM(config.llm_config)
-
-    def use_flash_attention(self, flash: bool) -> None:
-        """Whether CUDA's flash attention may be used (the default) or plain attention is to be taken in its place."""
-        for layer in self.sublayers():
-            if isinstance(layer, (InternAttention, DecoderAttention)):
-                layer.flash = flash
 
     def get_input_embeddings(self):
         return self.language_model.get_input_embeddings()

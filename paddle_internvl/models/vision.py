@@ -121,7 +121,7 @@ class InternVisionEncoder(nn.Layer):
         self.layers = nn.LayerList([InternVisionEncoderLayer(config, rate) for rate in rates])
 
 
-class InternVisionModel(PretrainedModel):
+class InternVisionNetwork(PretrainedModel):
     """The vision tower.
 
     Source: upstream `modeling_intern_vit.py`, `InternVisionModel`.
