@@ -78,7 +78,7 @@ class _FromCheckpoint:
 
 
 class InternVisionModel(_FromCheckpoint, InternVisionNetwork):
-    """InternViT alone, for features: see `InternVisionNetwork.forward`. Unlike CLIP's they are not aligned with text."""
+    """InternViT alone: see `InternVisionNetwork.forward`. Unlike CLIP's, its features are not aligned with text."""
 
 
 class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
