@@ -1,7 +1,7 @@
 """Command line of the converter.
 
     python -m convert hf2pd --src HF_DIR --dst DIR [--dtype bfloat16] [--max-shard-size 5GB]
-    python -m convert pd2hf --src DIR --dst HF_DIR
+    python -m convert pd2hf --src DIR --dst HF_DIR [--layout transformers]
     python -m convert inspect DIR [--json]
 
 Exit codes: 0 done, 2 the input or the call is wrong (one line says what and what to do), 130 interrupted.
@@ -19,9 +19,10 @@ from pathlib import Path
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS
+from convert.folder import read_config
 from convert.mappings import rules_for
 from convert.rules import plan
-from convert.safetensors_io import Checkpoint, read_config
+from convert.safetensors_io import Checkpoint
 from convert.streaming import convert, is_paddle_layout
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -45,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--dtype", choices=list(FLOATS), help="cast every float tensor (default: keep the bytes)")
         command.add_argument("--max-shard-size", type=_size, default=_size("5GB"), help="per file (default: 5GB)")
         command.add_argument("--json", action="store_true", help="print the audit as JSON")
+        command.set_defaults(layout="upstream")
+        if name == "pd2hf":
+            command.add_argument("--layout", choices=("upstream", "transformers"), help="whose (default: upstream)")
     inspect = commands.add_parser("inspect", help="list tensors and the rule that takes each")
     inspect.add_argument("folder", type=Path)
     inspect.add_argument("--json", action="store_true", help="print the list as JSON")
@@ -65,6 +69,7 @@ def _convert(arguments: argparse.Namespace) -> None:
             arguments.src,
             arguments.dst,
             to_paddle=arguments.command == "hf2pd",
+            layout=arguments.layout,
             dtype=arguments.dtype,
             max_shard_size=arguments.max_shard_size,
             progress=progress,
@@ -75,7 +80,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _inspect(arguments: argparse.Namespace) -> None:
     checkpoint = Checkpoint(arguments.folder)
     to_paddle = not is_paddle_layout(checkpoint)
-    rules = rules_for(read_config(arguments.folder))
+    rules = rules_for(read_config(arguments.folder), checkpoint.tensors)
     owner = {name: rule.kind for rule in rules for name in (rule.upstream if to_paddle else rule.ours)}
     rows = [
         {

@@ -182,6 +182,33 @@ class Split(Rule):
 
 
 @dataclass(frozen=True)
+class Join(Rule):
+    """Several upstream tensors into one of ours, by the layout of their rows. Two axes: linear, transposed."""
+
+    layout: tuple[Segment, ...] = ()
+
+    @property
+    def _fused(self) -> Shape:
+        return (sum(shape[0] for shape in self.shapes), *self.shapes[0][1:])
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        return (self._fused[::-1],)
+
+    def forward(self) -> list[Output]:
+        linear = len(self.shapes[0]) == 2
+        copies = tuple(Copy(self.upstream[s.part], s.part_start, s.length, s.start) for s in self.layout)
+        return [Output(self.ours[0], self._fused[::-1], copies, linear, feature_axis=1 if linear else 0)]
+
+    def backward(self) -> list[Output]:
+        linear = len(self.shapes[0]) == 2
+        outputs = []
+        for part, (name, shape) in enumerate(zip(self.upstream, self.shapes)):
+            copies = tuple(Copy(self.ours[0], s.start, s.length, s.part_start) for s in self.layout if s.part == part)
+            outputs.append(Output(name, shape, copies, linear))
+        return outputs
+
+
+@dataclass(frozen=True)
 class Drop(Rule):
     """An upstream tensor that we do not need. It is not written back."""
 
@@ -210,6 +237,11 @@ def linear(upstream: str, ours: str, shape: Shape, optional: bool = False) -> Li
 def split(upstream: str, ours: Sequence[str], shape: Shape, layout: tuple[Segment, ...]) -> Split:
     """A row of a table: see `Split`."""
     return Split((upstream,), tuple(ours), (shape,), layout=layout)
+
+
+def join(upstream: Sequence[str], ours: str, shape: Shape, layout: tuple[Segment, ...]) -> Join:
+    """A row of a table: see `Join`. `shape` is that of each upstream part."""
+    return Join(tuple(upstream), (ours,), (shape,) * len(upstream), layout=layout)
 
 
 def drop(upstream: str, why: str) -> Drop:

@@ -19,6 +19,7 @@ import numpy as np
 
 from convert import CheckpointError
 from convert.dtypes import SIZES, carrier
+from convert.folder import read_json
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -99,7 +100,7 @@ class Checkpoint:
         if not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is not a folder; give the folder that holds config.json")
         index = self.folder / INDEX_FILE
-        promised = _read_json(index)["weight_map"] if index.exists() else None
+        promised = read_json(index)["weight_map"] if index.exists() else None
         names = sorted(set(promised.values())) if promised else [SINGLE_FILE]
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] | None = None
@@ -186,18 +187,3 @@ def in_shards(tensors: list[T], size: Callable[[T], int], max_shard_size: int) -
 def index_text(weight_map: dict[str, str], total_size: int) -> str:
     """Content of the index of a sharded checkpoint."""
     return json.dumps({"metadata": {"total_size": total_size}, "weight_map": weight_map}, indent=2) + "\n"
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file} is not valid JSON: {error}") from None
-
-
-def read_config(folder: Path) -> dict:
-    """config.json of a checkpoint folder, or of the path of a .json file."""
-    file = folder if folder.suffix == ".json" else folder / "config.json"
-    if not file.is_file():
-        raise CheckpointError(f"{file} does not exist; give a checkpoint folder with its config.json")
-    return _read_json(file)

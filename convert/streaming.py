@@ -21,9 +21,10 @@ from pathlib import Path
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS, is_float
-from convert.mappings import rules_for
-from convert.rules import Output, dtype_of, plan
-from convert.safetensors_io import INDEX_FILE, PICKLES, Checkpoint, in_shards, index_text, read_config, shard_names
+from convert.folder import read_config, token_id
+from convert.mappings import hf_native, paddle_config, rules_for
+from convert.rules import Output, Rule, dtype_of, plan
+from convert.safetensors_io import INDEX_FILE, PICKLES, Checkpoint, in_shards, index_text, shard_names
 from convert.shard_writer import ShardWriter, Tensor
 
 PADDLE_LAYOUT = {"format": "np", "layout": "paddle_internvl"}
@@ -62,6 +63,7 @@ def convert(
     destination: Path,
     *,
     to_paddle: bool,
+    layout: str = "upstream",
     dtype: str | None = None,
     max_shard_size: int = 5_000_000_000,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -70,7 +72,8 @@ def convert(
 
     Args:
         source, destination: folders; the destination must not exist, or be empty.
-        to_paddle: upstream -> Paddle, else Paddle -> upstream.
+        to_paddle: Hugging Face -> Paddle, else Paddle -> Hugging Face.
+        layout: of the Hugging Face folder to be written, 'upstream' or 'transformers'. Read ones say it themselves.
         dtype: 'bfloat16', 'float16' or 'float32' to cast every float tensor; None keeps the bytes.
         max_shard_size: bytes of tensors per file. progress: called with bytes written so far and in all.
     Raises:
@@ -79,10 +82,10 @@ def convert(
     begun = time.monotonic()
     source, destination = Path(source), Path(destination)
     checkpoint = Checkpoint(source)
-    config = read_config(source)
+    rules, config = _rules_and_config(source, checkpoint, to_paddle, layout)
     _refuse_wrong_direction(checkpoint, to_paddle)
     _refuse_occupied(source, destination)
-    planned = plan(rules_for(config), checkpoint.tensors, to_paddle=to_paddle)
+    planned = plan(rules, checkpoint.tensors, to_paddle=to_paddle)
     tensors = [_tensor(output, checkpoint, dtype) for _, output in planned]
     shards = in_shards(tensors, lambda tensor: tensor.nbytes, max_shard_size)
     files = dict(zip(shard_names(len(shards)), shards))
@@ -98,7 +101,7 @@ def convert(
                     writer.write(part / name, shard, partial(_advance, progress, done, total))
                 done += sum(tensor.nbytes for tensor in shard)
                 progress(done, total)
-        _add_other_files(part, source, {**config, "torch_dtype": dtype} if dtype else None, files)
+        _add_other_files(part, source, {**config, "torch_dtype": dtype} if dtype else config, files)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CheckpointError(f"no space left at {destination.parent}; make room and run the same again") from None
@@ -119,6 +122,17 @@ def convert(
 
 def _advance(progress: Callable[[int, int], None], before: int, total: int, written: int) -> None:
     progress(before + written, total)
+
+
+def _rules_and_config(source: Path, checkpoint: Checkpoint, to_paddle: bool, layout: str) -> tuple[list[Rule], dict]:
+    """The table between the two folders, and the config.json that the new one gets."""
+    config = read_config(source)
+    if to_paddle:
+        return rules_for(config, checkpoint.tensors), paddle_config(config)
+    if layout == "upstream":
+        return rules_for(config), config
+    native = hf_native.native_config(config, token_id(source, "<IMG_CONTEXT>"))
+    return hf_native.rules(native), native
 
 
 def _tensor(output: Output, checkpoint: Checkpoint, dtype: str | None) -> Tensor:
@@ -165,7 +179,7 @@ def _open_part_folder(part: Path, checkpoint: Checkpoint, files: dict[str, list[
     return set()
 
 
-def _add_other_files(part: Path, source: Path, changed_config: dict | None, files: dict[str, list[Tensor]]) -> None:
+def _add_other_files(part: Path, source: Path, config: dict, files: dict[str, list[Tensor]]) -> None:
     """The index, and all that stands beside the weights: config, generation config, tokenizer, remote code."""
     if len(files) > 1:
         weight_map = {t.output.name: name for name, shard in files.items() for t in shard}
@@ -174,8 +188,8 @@ def _add_other_files(part: Path, source: Path, changed_config: dict | None, file
     for file in sorted(source.iterdir()):
         if file.is_file() and file.suffix not in (".safetensors", *PICKLES) and file.name != INDEX_FILE:
             shutil.copyfile(file, part / file.name)
-    if changed_config:
-        text = json.dumps(changed_config, indent=2, ensure_ascii=False)
+    if config != read_config(source):
+        text = json.dumps(config, indent=2, ensure_ascii=False)
         (part / "config.json").write_text(text + "\n", encoding="utf-8")
     (part / _PLAN_FILE).unlink()
 

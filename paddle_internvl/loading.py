@@ -22,7 +22,8 @@ from paddlenlp.utils.log import logger
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS, SIZES, carrier, cast, is_float
-from convert.mappings import rules_for
+from convert.folder import read_config
+from convert.mappings import paddle_config, rules_for
 from convert.rules import Copy, Output, plan
 from convert.safetensors_io import (
     INDEX_FILE,
@@ -31,20 +32,21 @@ from convert.safetensors_io import (
     header_bytes,
     in_shards,
     index_text,
-    read_config,
     shard_names,
 )
 from convert.streaming import PADDLE_LAYOUT, is_paddle_layout
 from paddle_internvl import runtime
-from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
-_TOKENIZER_FILES = ("tokenizer_config.json", "added_tokens.json")
 _CARRIED = (
     "generation_config.json",
     "preprocessor_config.json",
     "special_tokens_map.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
     "tokenizer.model",
-    *_TOKENIZER_FILES,
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
 )
 _PIECE = 1 << 22  # elements that are cast at a time
 
@@ -87,7 +89,7 @@ def load(cls, name_or_path, dtype=None, device: str | None = None, config=None, 
     folder = resolve_folder(name_or_path, **(hub or {}))
     checkpoint = Checkpoint(folder)
     if config is None:
-        config = cls.config_class.from_dict(read_config(folder))
+        config = cls.config_class.from_dict(paddle_config(read_config(folder)))
     for name, value in overrides.items():
         if not hasattr(config, name):
             raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
@@ -111,7 +113,9 @@ def _fill(model: PretrainedModel, checkpoint: Checkpoint, config: dict, dtype: s
     if is_paddle_layout(checkpoint):
         outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
     else:
-        outputs = [output for _, output in plan(rules_for(config), checkpoint.tensors, to_paddle=True)]
+        outputs = [
+            output for _, output in plan(rules_for(config, checkpoint.tensors), checkpoint.tensors, to_paddle=True)
+        ]
     outputs += _tied_head(outputs)
     parameters = dict(model.named_parameters())
     _require_same(parameters, {output.name: output.shape for output in outputs}, checkpoint.folder)
@@ -174,27 +178,6 @@ def _tensor(output: Output, checkpoint: Checkpoint, dtype: str) -> paddle.Tensor
     if dtype == "BF16":
         return paddle.from_dlpack(memory.view(np.int16)).view("bfloat16")
     return paddle.from_dlpack(memory.view({"F32": np.float32, "F16": np.float16}[dtype]))
-
-
-def image_context_id(folder: Path) -> int | None:
-    """Id of `<IMG_CONTEXT>` from the folder's own tokenizer files; None where there are none."""
-    for name in _TOKENIZER_FILES:
-        file = folder / name
-        if not file.is_file():
-            continue
-        content = json.loads(file.read_text(encoding="utf-8"))
-        decoder = content.get("added_tokens_decoder", {})
-        ids = {token["content"]: int(i) for i, token in decoder.items()} or content
-        if isinstance(ids.get(IMG_CONTEXT), int):
-            return ids[IMG_CONTEXT]
-    return None
-
-
-def end_token_ids(folder: Path) -> tuple[int, ...]:
-    """`eos_token_id` of the folder's generation_config.json; () where there is none."""
-    file = folder / "generation_config.json"
-    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-    return (ends,) if isinstance(ends, int) else tuple(ends or ())
 
 
 def save(model: PretrainedModel, folder: str | os.PathLike, max_shard_size: int = 5_000_000_000) -> None:

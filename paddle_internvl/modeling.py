@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
+from convert.folder import end_token_ids, token_id
 from paddle_internvl import chat, loading
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
 from paddle_internvl.generation.config import GenerationConfig
@@ -21,6 +22,7 @@ from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.models.decoder import DecoderAttention, DecoderForCausalLM
 from paddle_internvl.models.internvl import InternVLNetwork, next_token_loss
 from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
+from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 
 _HUB_ARGUMENTS = ("cache_dir", "from_hf_hub", "from_aistudio", "subfolder", "force_download")
@@ -87,7 +89,7 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
     config_class = InternLM2Config
 
     def read_folder(self, folder: Path) -> None:
-        self.end_token_ids = loading.end_token_ids(folder)
+        self.end_token_ids = end_token_ids(folder)
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, labels=None, inputs_embeds=None,
                 cache=None, last_only=False, return_dict=True):  # fmt: skip
@@ -140,8 +142,9 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         self.system_message: str = config.get("system_message", self.conv_template.system_message)
 
     def read_folder(self, folder: Path) -> None:
-        self.img_context_token_id = loading.image_context_id(folder)
-        self.end_token_ids = loading.end_token_ids(folder)
+        in_tokenizer = token_id(folder, IMG_CONTEXT)
+        self.img_context_token_id = self.config.get("image_token_id") if in_tokenizer is None else in_tokenizer
+        self.end_token_ids = end_token_ids(folder)
 
     @paddle.no_grad()
     def generate(

@@ -20,9 +20,14 @@ from paddlenlp.utils.download import resolve_file_path
 
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
-_MODELS = ("InternVLChatModel", "InternVisionModel", "InternLM2ForCausalLM")  # config.json's architectures[0]
-_CONFIGS = ("InternVLChatConfig", "InternVisionConfig", "InternLM2Config")
-_MODEL_TYPES = ("internvl_chat", "internlm2")  # whose tokenizers are ours
+_MODELS = {  # config.json's architectures[0] -> our class
+    "InternVLChatModel": "InternVLChatModel",
+    "InternVLForConditionalGeneration": "InternVLChatModel",
+    "InternVisionModel": "InternVisionModel",
+    "InternLM2ForCausalLM": "InternLM2ForCausalLM",
+}
+_CONFIGS = ("InternVLChatConfig", "InternVLConfig", "InternVisionConfig", "InternLM2Config")
+_MODEL_TYPES = ("internvl_chat", "internvl", "internlm2")  # whose tokenizers are ours
 
 
 def _with_our_configs(wrapped, _instance, args, kwargs):
@@ -80,7 +85,7 @@ def _our_model_class(wrapped, _instance, args, kwargs):
 
     for name in architectures(*args, **kwargs):
         if name in _MODELS:
-            return getattr(import_module("paddle_internvl.modeling"), name)
+            return getattr(import_module("paddle_internvl.modeling"), _MODELS[name])
     return wrapped(*args, **kwargs)
 
 

@@ -6,8 +6,10 @@ C vision width, D decoder width, H heads, K kv heads, E head dim, I width of the
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from convert import CheckpointError
-from convert.mappings import internlm2, llama, phi3, projector, qwen2, vision
+from convert.mappings import hf_native, internlm2, llama, phi3, projector, qwen2, vision
 from convert.rules import Rule
 
 _LANGUAGE = {
@@ -30,12 +32,15 @@ _CHECKPOINTS = {  # config.json's model_type -> the table of the whole checkpoin
     "internvl_chat": _internvl_chat,
     "intern_vit_6b": lambda config: vision.rules(config, prefix=""),  # a vision tower alone, of either size
     "internlm2": lambda config: internlm2.rules(config, prefix=""),
+    "internvl": hf_native.rules,  # transformers' own layout
 }
 
 
-def rules_for(config: dict) -> list[Rule]:
+def rules_for(config: dict, names: Collection[str] = ()) -> list[Rule]:
     """Every rule of a checkpoint: an InternVL, or one of its parts that are published alone.
 
+    Args:
+        config: config.json. names: of the checkpoint's tensors, by which two ages of transformers' layout differ.
     Raises:
         CheckpointError: config.json is of another model, or of a language model without a table.
     """
@@ -43,6 +48,13 @@ def rules_for(config: dict) -> list[Rule]:
     if model_type not in _CHECKPOINTS:
         raise CheckpointError(f"config.json has model_type {model_type!r}; supported: {', '.join(_CHECKPOINTS)}")
     try:
+        if model_type == "internvl" and any(name.startswith("model.vision_tower.") for name in names):
+            return hf_native.newer_rules(config)
         return _CHECKPOINTS[model_type](config)
     except KeyError as error:
         raise CheckpointError(f"config.json lacks the field {error.args[0]!r}") from None
+
+
+def paddle_config(config: dict) -> dict:
+    """The config.json of the Paddle folder: upstream's spelling, into which transformers' own is translated."""
+    return hf_native.upstream_config(config) if config.get("model_type") == "internvl" else config

@@ -118,9 +118,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from convert.safetensors_io import read_config
+    from convert.folder import read_config
+    from convert.mappings import paddle_config
 
-    config = read_config(arguments.checkpoint)
+    config = paddle_config(read_config(arguments.checkpoint))
     document = describe(config)
     size = _size(arguments)
     if size:
