@@ -1,6 +1,7 @@
 """Command line of the converter.
 
     python -m convert hf2pd --src HF_DIR --dst DIR [--dtype bfloat16] [--max-shard-size 5GB]
+                            [--quantize weight_only_int8|weight_only_int4 [--group-size 64]]
     python -m convert pd2hf --src DIR --dst HF_DIR [--layout transformers]
     python -m convert inspect DIR [--json]
 
@@ -21,6 +22,8 @@ from convert import CheckpointError
 from convert.dtypes import FLOATS
 from convert.folder import read_config
 from convert.mappings import rules_for
+from convert.packing import BITS
+from convert.quantization import Quantization
 from convert.rules import plan
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert, is_paddle_layout
@@ -46,7 +49,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--dtype", choices=list(FLOATS), help="cast every float tensor (default: keep the bytes)")
         command.add_argument("--max-shard-size", type=_size, default=_size("5GB"), help="per file (default: 5GB)")
         command.add_argument("--json", action="store_true", help="print the audit as JSON")
-        command.set_defaults(layout="upstream")
+        command.set_defaults(layout="upstream", quantize=None)
+        if name == "hf2pd":
+            command.add_argument("--quantize", choices=list(BITS), help="the decoder blocks' linear weights")
+            command.add_argument(
+                "--group-size", type=int, default=-1, help="inputs that share a scale: -1 (all), 64, 128"
+            )
         if name == "pd2hf":
             command.add_argument("--layout", choices=("upstream", "transformers"), help="whose (default: upstream)")
     inspect = commands.add_parser("inspect", help="list tensors and the rule that takes each")
@@ -70,6 +78,7 @@ def _convert(arguments: argparse.Namespace) -> None:
             arguments.dst,
             to_paddle=arguments.command == "hf2pd",
             layout=arguments.layout,
+            quantization=Quantization(arguments.quantize, arguments.group_size) if arguments.quantize else None,
             dtype=arguments.dtype,
             max_shard_size=arguments.max_shard_size,
             progress=progress,

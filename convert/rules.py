@@ -9,81 +9,14 @@ many are square, so no shape could tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-import numpy as np
-
 from convert import CheckpointError
 from convert.layouts import Segment
+from convert.outputs import Copy, Output, Shape
 from convert.safetensors_io import TensorInfo
-
-Shape = tuple[int, ...]
-_BLOCK = 256  # elements; a transpose walks blocks of this side, so that both sides stay in cache
-
-
-@dataclass(frozen=True)
-class Copy:
-    """`length` features of tensor `source` from its feature `start`, to the output's features from `target`."""
-
-    source: str
-    start: int
-    length: int
-    target: int
-
-
-@dataclass(frozen=True)
-class Output:
-    """One tensor to be made.
-
-    Attributes:
-        copies: what its feature axis is made of. transposed: source and output swap their two axes.
-        feature_axis: which axis of the output the copies run along.
-    """
-
-    name: str
-    shape: Shape
-    copies: tuple[Copy, ...]
-    transposed: bool = False
-    feature_axis: int = 0
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether the tensor's rows are another one's, from its first row on, byte for byte."""
-        (copy, *more) = self.copies
-        return not (self.transposed or more or copy.start) and copy.length == self.shape[0]
-
-    def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
-        """Write rows first..last of the tensor into `out` [last - first, ...], reading sources by name."""
-        for copy in self.copies:
-            source = read(copy.source)
-            stop = copy.target + copy.length
-            if self.feature_axis == 1:  # output rows are columns of the source
-                block = source[copy.start : copy.start + copy.length, first:last]
-                _transpose(block, out[:, copy.target : stop])
-                continue
-            low, high = max(first, copy.target), min(last, stop)
-            if low >= high:
-                continue
-            begin, end = low - copy.target + copy.start, high - copy.target + copy.start
-            if self.transposed:
-                _transpose(source[:, begin:end], out[low - first : high - first])
-            else:
-                out[low - first : high - first] = source[begin:end]
-
-
-def _transpose(source: np.ndarray, out: np.ndarray) -> None:
-    """out[:] = source.T, block by block through a small array whose rows are a little longer than a block's: rows of
-    a power of two bytes apart share their cache lines' places, which makes the plain form four times slower."""
-    rows, columns = source.shape
-    memory = np.empty((_BLOCK, _BLOCK + 16), source.dtype)
-    for r in range(0, rows, _BLOCK):
-        for c in range(0, columns, _BLOCK):
-            block = source[r : r + _BLOCK, c : c + _BLOCK]
-            here = memory[: block.shape[0], : block.shape[1]]
-            here[:] = block
-            out[c : c + _BLOCK, r : r + _BLOCK] = here.T
 
 
 @dataclass(frozen=True)
@@ -208,6 +141,20 @@ class Join(Rule):
         return outputs
 
 
+class SplitColumns(Split):
+    """One fused upstream tensor into several of ours along its columns, nothing transposed (AWQ's packed tensors)."""
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        return tuple((self.shapes[0][0], shape[-1]) for shape in super().our_shapes())
+
+    def forward(self) -> list[Output]:
+        return [replace(output, shape=shape, transposed=False, feature_axis=1)
+                for output, shape in zip(super().forward(), self.our_shapes())]  # fmt: skip
+
+    def backward(self) -> list[Output]:
+        return [replace(output, transposed=False, feature_axis=1) for output in super().backward()]
+
+
 @dataclass(frozen=True)
 class Drop(Rule):
     """An upstream tensor that we do not need. It is not written back."""
@@ -237,6 +184,11 @@ def linear(upstream: str, ours: str, shape: Shape, optional: bool = False) -> Li
 def split(upstream: str, ours: Sequence[str], shape: Shape, layout: tuple[Segment, ...]) -> Split:
     """A row of a table: see `Split`."""
     return Split((upstream,), tuple(ours), (shape,), layout=layout)
+
+
+def split_columns(upstream: str, ours: Sequence[str], shape: Shape, layout: tuple[Segment, ...]) -> SplitColumns:
+    """A row of a table: see `SplitColumns`."""
+    return SplitColumns((upstream,), tuple(ours), (shape,), layout=layout)
 
 
 def join(upstream: Sequence[str], ours: str, shape: Shape, layout: tuple[Segment, ...]) -> Join:
@@ -283,7 +235,8 @@ def plan(rules: Sequence[Rule], tensors: dict[str, TensorInfo], *, to_paddle: bo
                 problems.append(f"{name} has shape {list(tensors[name].shape)}, config.json means {list(shape)}")
         if len({tensors[name].dtype for name in names}) > 1:
             problems.append(f"{', '.join(names)} differ in dtype and can't be joined")
-        planned += [(rule, output) for output in (rule.forward() if to_paddle else rule.backward())]
+        for output in rule.forward() if to_paddle else rule.backward():
+            planned.append((rule, output.bind(tensors[names[0]].dtype)))
     if problems:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise CheckpointError(f"the checkpoint does not fit its config.json: {problems[0]}{more}")
@@ -307,8 +260,8 @@ def _missing(tensors: dict[str, TensorInfo], rules: Sequence[Rule], to_paddle: b
 
 
 def dtype_of(output: Output, tensors: dict[str, TensorInfo]) -> str:
-    """The dtype an output takes over from its sources."""
-    return tensors[output.copies[0].source].dtype
+    """The dtype of an output: its own, or the one it takes over from its sources."""
+    return output.dtype or tensors[output.copies[0].source].dtype
 
 
 def elements(output: Output) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from convert.dtypes import SIZES, carrier, cast
-from convert.rules import Output
+from convert.outputs import Output
 from convert.safetensors_io import Checkpoint, header_bytes
 
 _PIECE = 8 << 20  # bytes of output that a thread makes at a time
@@ -95,7 +95,7 @@ class ShardWriter:
         if prod(shape) == 0:
             return []
         row_bytes = tensor.nbytes // shape[0]
-        rows = max(1, _PIECE // row_bytes)
+        rows = shape[0] if tensor.output.whole else max(1, _PIECE // row_bytes)
         if tensor.output.transposed:
             rows = max(_ROWS, rows // _ROWS * _ROWS)
         pieces = []

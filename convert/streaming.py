@@ -22,8 +22,10 @@ from pathlib import Path
 from convert import CheckpointError
 from convert.dtypes import FLOATS, is_float
 from convert.folder import read_config, token_id
-from convert.mappings import hf_native, paddle_config, rules_for
-from convert.rules import Output, Rule, dtype_of, plan
+from convert.mappings import hf_native, paddle_config, quantized, rules_for
+from convert.outputs import Output
+from convert.quantization import Quantization, declare, declared
+from convert.rules import Rule, dtype_of, plan
 from convert.safetensors_io import INDEX_FILE, PICKLES, Checkpoint, in_shards, index_text, shard_names
 from convert.shard_writer import ShardWriter, Tensor
 
@@ -64,6 +66,7 @@ def convert(
     *,
     to_paddle: bool,
     layout: str = "upstream",
+    quantization: Quantization | None = None,
     dtype: str | None = None,
     max_shard_size: int = 5_000_000_000,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -74,6 +77,7 @@ def convert(
         source, destination: folders; the destination must not exist, or be empty.
         to_paddle: Hugging Face -> Paddle, else Paddle -> Hugging Face.
         layout: of the Hugging Face folder to be written, 'upstream' or 'transformers'. Read ones say it themselves.
+        quantization: of the decoder blocks' linear weights, on the way to Paddle; Paddle's own methods only.
         dtype: 'bfloat16', 'float16' or 'float32' to cast every float tensor; None keeps the bytes.
         max_shard_size: bytes of tensors per file. progress: called with bytes written so far and in all.
     Raises:
@@ -82,7 +86,7 @@ def convert(
     begun = time.monotonic()
     source, destination = Path(source), Path(destination)
     checkpoint = Checkpoint(source)
-    rules, config = _rules_and_config(source, checkpoint, to_paddle, layout)
+    rules, config = _rules_and_config(source, checkpoint, to_paddle, layout, quantization)
     _refuse_wrong_direction(checkpoint, to_paddle)
     _refuse_occupied(source, destination)
     planned = plan(rules, checkpoint.tensors, to_paddle=to_paddle)
@@ -124,11 +128,18 @@ def _advance(progress: Callable[[int, int], None], before: int, total: int, writ
     progress(before + written, total)
 
 
-def _rules_and_config(source: Path, checkpoint: Checkpoint, to_paddle: bool, layout: str) -> tuple[list[Rule], dict]:
+def _rules_and_config(
+    source: Path, checkpoint: Checkpoint, to_paddle: bool, layout: str, quantization: Quantization | None
+) -> tuple[list[Rule], dict]:
     """The table between the two folders, and the config.json that the new one gets."""
     config = read_config(source)
+    if quantization and declared(config):
+        raise CheckpointError(f"{source} is quantised already ({declared(config).method}); quantise its float original")
     if to_paddle:
-        return rules_for(config, checkpoint.tensors), paddle_config(config)
+        table, config = rules_for(config, checkpoint.tensors), paddle_config(config)
+        if quantization:
+            return quantized.rules(table, quantization), declare(config, quantization)
+        return table, config
     if layout == "upstream":
         return rules_for(config), config
     native = hf_native.native_config(config, token_id(source, "<IMG_CONTEXT>"))
@@ -137,7 +148,8 @@ def _rules_and_config(source: Path, checkpoint: Checkpoint, to_paddle: bool, lay
 
 def _tensor(output: Output, checkpoint: Checkpoint, dtype: str | None) -> Tensor:
     source = dtype_of(output, checkpoint.tensors)
-    return Tensor(output, source, FLOATS[dtype] if dtype and is_float(source) else source)
+    casts = dtype and is_float(source) and output.dtype is None  # AWQ's scales are part of its packing
+    return Tensor(output, source, FLOATS[dtype] if casts and not output.name.endswith(".scales") else source)
 
 
 def _refuse_wrong_direction(checkpoint: Checkpoint, to_paddle: bool) -> None:

@@ -14,7 +14,8 @@ import paddle
 from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from convert.folder import end_token_ids, token_id
-from paddle_internvl import chat, loading
+from convert.quantization import Quantization
+from paddle_internvl import chat, loading, saving
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_generation_config
@@ -35,20 +36,21 @@ class _FromCheckpoint:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
-                        device_map=None, load_in_8bit=False, use_flash_attn=True, **kwargs):  # fmt: skip
+                        device_map=None, load_in_8bit=False, load_in_4bit=False, group_size=None, use_flash_attn=True,
+                        **kwargs):  # fmt: skip
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
             dtype (or torch_dtype): 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU always float32.
             device: 'cpu' or 'gpu'; None takes a card where there is one. device_map: None, 'auto' or one device.
-            use_flash_attn: False keeps plain attention on CUDA. load_in_8bit: not supported yet.
+            load_in_8bit, load_in_4bit: hold the decoder blocks' linear weights in 8 or 4 bits. group_size: inputs that
+                share a scale, -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
+            use_flash_attn: False keeps plain attention on CUDA.
             low_cpu_mem_usage, trust_remote_code: accepted; always and never so, respectively.
             Others: fields of the config, or PaddleNLP's `cache_dir`, `from_hf_hub`, `from_aistudio`, `subfolder`.
         Raises:
             ValueError (CheckpointError): weights that do not fit, unknown arguments, or what is not supported.
         """
-        if load_in_8bit:
-            raise ValueError("load_in_8bit=True is not supported yet; load without it")
         for name in _ACCEPTED:
             kwargs.pop(name, None)
         hub = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
@@ -58,6 +60,7 @@ class _FromCheckpoint:
             dtype=torch_dtype if dtype is None else dtype,
             device=_one_device(device, device_map),
             config=config,
+            quantization=_quantization(load_in_8bit, load_in_4bit, group_size),
             hub=hub,
             **kwargs,
         )
@@ -72,7 +75,7 @@ class _FromCheckpoint:
 
     def save_pretrained(self, save_directory, max_shard_size: int = 5_000_000_000, **_paddlenlp) -> None:
         """Write config, weights and tokenizer files so that `from_pretrained` gives the same model back bit for bit."""
-        loading.save(self, save_directory, max_shard_size)
+        saving.save(self, save_directory, max_shard_size)
 
     def cuda(self, *_args):
         """Move the model to the current CUDA card, as in the cards' `.eval().cuda()`."""
@@ -209,6 +212,23 @@ def _generate(decoder, embeds, attention_mask, config: GenerationConfig, llm_con
     finally:
         if streamer is not None:
             streamer.end()
+
+
+def _quantization(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quantization | None:
+    """What both arguments mean.
+
+    Raises:
+        ValueError: both at once, or a group size without either.
+    """
+    if in_8bit and in_4bit:
+        raise ValueError("load_in_8bit and load_in_4bit exclude each other")
+    if in_8bit:
+        return Quantization("weight_only_int8", -1 if group_size is None else group_size)
+    if in_4bit:
+        return Quantization("weight_only_int4", 64 if group_size is None else group_size)
+    if group_size is not None:
+        raise ValueError("group_size needs load_in_8bit=True or load_in_4bit=True")
+    return None
 
 
 def _one_device(device, device_map) -> str | None:

@@ -70,7 +70,8 @@ def test_the_cards_arguments(folder, models):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"load_in_8bit": True}, "load_in_8bit=True is not supported yet"),
+        ({"load_in_8bit": True, "load_in_4bit": True}, "exclude each other"),
+        ({"group_size": 64}, "group_size needs load_in_8bit=True or load_in_4bit=True"),
         ({"device_map": {"vision_model": 0, "mlp1": 1}}, "device_map over 2 devices is not supported yet"),
         ({"dtype": "int8"}, "dtype='int8' is not supported; use one of float32, bfloat16, float16"),
         ({"device": "gpu"}, "this Paddle sees no CUDA card"),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from convert import CheckpointError
-from convert.mappings import hf_native, internlm2, llama, phi3, projector, qwen2, vision
+from convert.mappings import hf_native, internlm2, llama, phi3, projector, quantized, qwen2, vision
+from convert.quantization import declared
 from convert.rules import Rule
 
 _LANGUAGE = {
@@ -50,7 +51,9 @@ def rules_for(config: dict, names: Collection[str] = ()) -> list[Rule]:
     try:
         if model_type == "internvl" and any(name.startswith("model.vision_tower.") for name in names):
             return hf_native.newer_rules(config)
-        return _CHECKPOINTS[model_type](config)
+        table = _CHECKPOINTS[model_type](config)
+        quantization = declared(config)
+        return quantized.rules(table, quantization) if quantization else table
     except KeyError as error:
         raise CheckpointError(f"config.json lacks the field {error.args[0]!r}") from None
 

@@ -42,6 +42,7 @@ class InternVLChatConfig(UpstreamConfig):
         **upstream,
     ):
         upstream.update(tie_word_embeddings=False)
+        upstream.pop("quantization_config", None)  # see DecoderConfig
         upstream.setdefault("architectures", ["InternVLChatModel"])
         super().__init__(**upstream)
         if not isinstance(vision_config, InternVisionConfig):

@@ -72,6 +72,9 @@ class DecoderConfig(UpstreamConfig):
         require("llm_config.architectures", architectures[0], tuple(_FAMILIES))
         require("llm_config.hidden_act", hidden_act, ("silu",))
         upstream.setdefault("tie_word_embeddings", False)
+        # The weights say how they are held; a saved config says it again of what was saved.
+        upstream.pop("quantization_config", None)
+        self.weight_quantization: dict | None = None
         super().__init__(architectures=architectures, **upstream)
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -145,7 +148,9 @@ class DecoderConfig(UpstreamConfig):
 
     def to_diff_dict(self, saving_file: bool = False) -> dict:
         """As its base, under the family's own model_type."""
-        return {**super().to_diff_dict(saving_file=saving_file), "model_type": self._family.model_type}
+        fields = {**super().to_diff_dict(saving_file=saving_file), "model_type": self._family.model_type}
+        quantization = fields.pop("weight_quantization", None)
+        return {**fields, "quantization_config": quantization} if quantization else fields
 
 
 class InternLM2Config(DecoderConfig):

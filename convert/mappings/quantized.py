@@ -1,0 +1,74 @@
+"""The decoder blocks' linear weights in their quantised forms: what becomes of the rows of a float table.
+
+In: a table of rules for float weights, and a quantisation. Out: the table for the quantised checkpoint. Embedding,
+head, norms, projector and vision tower are never quantised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convert import CheckpointError
+from convert.layouts import Segment, stacked
+from convert.packing import fits
+from convert.quantization import Quantization
+from convert.quantize import Quantize
+from convert.rules import Linear, Rule, Split, keep, split_columns
+
+_NIBBLES = 8  # output channels in one int32 of AWQ's
+
+
+def rules(table: list[Rule], quantization: Quantization) -> list[Rule]:
+    """The table with the decoder blocks' linear rows replaced."""
+    quantised = []
+    for rule in table:
+        if not _is_block_linear(rule):
+            quantised.append(rule)
+        elif quantization.method == "awq":
+            quantised += _awq(rule, quantization.group_size)
+        else:
+            quantised.append(_weight_only(rule, quantization))
+    return quantised
+
+
+def _is_block_linear(rule: Rule) -> bool:
+    linear = isinstance(rule, Linear) or (isinstance(rule, Split) and len(rule.shapes[0]) == 2)
+    return linear and ".layers." in rule.ours[0] and "vision_model" not in rule.ours[0]
+
+
+def _awq(rule: Rule, group_size: int) -> list[Rule]:
+    """qweight, qzeros and scales in place of a float weight; fused ones are cut along columns, none is transposed."""
+    outputs, inputs = rule.shapes[0]
+    if inputs % group_size:
+        raise CheckpointError(
+            f"{rule.upstream[0]}: {inputs} inputs are not a multiple of the AWQ group size {group_size}"
+        )
+    layout = rule.layout if isinstance(rule, Split) else stacked(outputs)
+    made = []
+    for kind, rows, per_column in (("qweight", inputs, _NIBBLES), ("qzeros", inputs // group_size, _NIBBLES),
+                                   ("scales", inputs // group_size, 1)):  # fmt: skip
+        upstream = rule.upstream[0].removesuffix("weight") + kind
+        ours = [name.removesuffix("weight") + kind for name in rule.ours]
+        shape = (rows, outputs // per_column)
+        if len(ours) == 1:
+            made.append(keep(upstream, ours[0], shape))
+        else:
+            made.append(split_columns(upstream, ours, shape, _scaled(layout, per_column, upstream)))
+    return made
+
+
+def _scaled(layout: tuple[Segment, ...], divisor: int, name: str) -> tuple[Segment, ...]:
+    for segment in layout:
+        if segment.length % divisor:
+            raise CheckpointError(f"{name}: parts of {segment.length} channels can't be cut out of packed columns of 8")
+    return tuple(Segment(s.part, s.part_start // divisor, s.length // divisor, s.start // divisor) for s in layout)
+
+
+def _weight_only(rule: Rule, quantization: Quantization) -> Rule:
+    """Paddle's packed integers and scales; a weight that the layout can't hold stays a float."""
+    if any(fits(*shape, quantization.bits, quantization.group_size) for shape in rule.our_shapes()):
+        return rule
+    names = tuple(
+        name.removesuffix("weight") + kind for name in rule.ours for kind in ("quant_weight", "quant_scale")
+    )  # fmt: skip
+    return Quantize(rule.upstream, names, rule.shapes, base=replace(rule), quantization=quantization)

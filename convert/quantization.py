@@ -1,0 +1,69 @@
+"""Which quantisation a config.json declares, read from wherever upstream writes it.
+
+In: a config.json. Out: a `Quantization`, or None. Knows no tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convert import CheckpointError
+from convert.packing import BITS
+
+_FIELD = "quantization_config"
+_SUPPORTED = ("awq (gemm, 4 bit)", *BITS)
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the linear layers of the decoder blocks are held.
+
+    Args:
+        method: 'awq', 'weight_only_int8' or 'weight_only_int4' (Paddle's). group_size: inputs that share a scale, -1
+        for all.
+    """
+
+    method: str
+    group_size: int
+
+    @property
+    def bits(self) -> int:
+        return BITS.get(self.method, 4)
+
+    @property
+    def is_weight_only(self) -> bool:
+        """Whether it is Paddle's, not AWQ's."""
+        return self.method in BITS
+
+
+def declared(config: dict) -> Quantization | None:
+    """The quantisation of a whole config.json (in `llm_config` or at the top), or of a language model's alone.
+
+    Raises:
+        CheckpointError: a method or setting that is not supported; names those that are.
+    """
+    fields = (config.get("llm_config") or {}).get(_FIELD) or config.get(_FIELD)
+    if not fields:
+        return None
+    method = fields.get("quant_method")
+    if method in BITS:
+        return Quantization(method, fields.get("group_size", -1))
+    if method != "awq":
+        raise CheckpointError(f"quant_method={method!r} is not supported; supported: {', '.join(_SUPPORTED)}")
+    bits, version, group_size = (
+        fields.get("bits", fields.get("w_bit")),
+        fields.get("version", "gemm"),
+        fields.get("group_size"),
+    )
+    if bits != 4 or str(version).lower() != "gemm" or group_size not in (32, 64, 128):
+        raise CheckpointError(
+            f"AWQ with bits={bits}, version={version!r}, group_size={group_size} is not supported; "
+            "supported: 4 bit, 'gemm', groups of 32, 64 or 128"
+        )
+    return Quantization("awq", group_size)
+
+
+def declare(config: dict, quantization: Quantization) -> dict:
+    """A config.json that declares `quantization`, in its `llm_config`."""
+    fields = {"quant_method": quantization.method, "group_size": quantization.group_size}
+    return {**config, "llm_config": {**config["llm_config"], _FIELD: fields}}

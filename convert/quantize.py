@@ -1,0 +1,106 @@
+"""Float weights into Paddle's packed integers and scales, as rules among the others. There is no way back.
+
+In: a rule for float weights and a quantisation. Out: outputs `quant_weight` and `quant_scale`, the names that
+PaddleNLP's quantised linear layers use. The arithmetic stands in `packing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from convert import CheckpointError
+from convert.dtypes import carrier, cast
+from convert.outputs import Output, Shape
+from convert.packing import pack, rounded
+from convert.quantization import Quantization
+from convert.rules import Rule
+
+
+@dataclass(frozen=True)
+class QuantizedOutput(Output):
+    """The packed integers or the scales of a float output, as Paddle's `weight_quantize` would make them.
+
+    Attributes:
+        base: the float weight [in, out]. quantization: how. part: 'quant_weight' or 'quant_scale'.
+        source_dtype: of the float weight; scales are kept in it (in BF16 for an F32 one, which is rounded to it first).
+    """
+
+    base: Output | None = None
+    quantization: Quantization | None = None
+    part: str = "quant_weight"
+    source_dtype: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return True
+
+    @property
+    def is_copy(self) -> bool:
+        return False
+
+    def bind(self, source_dtype: str) -> Output:
+        low = low_precision(source_dtype)
+        return replace(self, source_dtype=source_dtype, dtype="I8" if self.part == "quant_weight" else low)
+
+    def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
+        weight = np.empty(self.base.shape, carrier(self.source_dtype))
+        self.base.fill(read, weight, 0, self.base.shape[0])
+        integers, scales = quantized(weight, self.source_dtype, self.quantization)
+        if self.part == "quant_weight":
+            out[:] = pack(integers, self.quantization.bits).view(np.uint8)
+        else:
+            out[:] = cast(scales.view(np.uint32), "F32", low_precision(self.source_dtype))
+
+
+def low_precision(dtype: str) -> str:
+    """The dtype that the scales of a weight of `dtype` are kept in."""
+    return "F16" if dtype == "F16" else "BF16"
+
+
+def quantized(weight: np.ndarray, dtype: str, quantization: Quantization) -> tuple[np.ndarray, np.ndarray]:
+    """Integers int8 [K, N] and float32 scales of a weight [K, N] that is carried in `dtype`."""
+    low = low_precision(dtype)
+
+    def to_low(values: np.ndarray) -> np.ndarray:
+        return cast(cast(values.view(np.uint32), "F32", low), low, "F32").view(np.float32)
+
+    values = to_low(cast(np.ascontiguousarray(weight), dtype, "F32").view(np.float32))
+    return rounded(values, quantization.bits, quantization.group_size, to_low)
+
+
+@dataclass(frozen=True)
+class Quantize(Rule):
+    """Linear weights of `base` as packed integers and scales. There is no way back.
+
+    Attributes:
+        base: the rule of the float weights. quantization: how.
+    """
+
+    base: Rule | None = None
+    quantization: Quantization | None = None
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        shapes: list[Shape] = []
+        group_size = self.quantization.group_size
+        for k, n in self.base.our_shapes():
+            shapes.append((n * self.quantization.bits // 8, k))
+            shapes.append((n,) if group_size == -1 else (k // group_size, n))
+        return tuple(shapes)
+
+    def forward(self) -> list[Output]:
+        outputs: list[Output] = []
+        floats = [output for output in self.base.forward() for _ in range(2)]
+        for name, shape, base in zip(self.ours, self.our_shapes(), floats):
+            part = name.rpartition(".")[2]
+            outputs.append(
+                QuantizedOutput(name, shape, base.copies, base=base, quantization=self.quantization, part=part)
+            )
+        return outputs
+
+    def backward(self) -> list[Output]:
+        raise CheckpointError(
+            "a quantised folder can't be turned back into float weights; use the folder it was made from"
+        )
