@@ -14,7 +14,7 @@ from pathlib import Path
 import paddle
 
 from convert.streaming import convert
-from demo.tiny.train import CONFIG
+from demo.tiny.architecture import CONFIG
 from paddle_internvl import InternVLChatConfig, InternVLChatModel
 from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD
 

@@ -6,6 +6,7 @@ RUN is a folder outside git: `tokenizer/` is made on the first call, `state.pdpa
 `log.jsonl` has a line per report. The steps draw their data from (SEED, step), so a resumed run sees what an
 uninterrupted one would. Three phases: the vision tower learns alone, from per-patch labels (until VISION_UNTIL);
 projector and language model learn to answer while it rests (until FROZEN_UNTIL); then all of it learns together.
+What rests has no gradient at all: AdamW moves a parameter whose gradient is zero, by momentum and decay.
 Export is `demo.tiny.export`'s business.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import time
 from pathlib import Path
 
@@ -27,162 +27,26 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from demo.tiny import questions, scenes
+from demo.tiny import scenes
 from demo.tiny import tokenizer as tiny_tokenizer
+from demo.tiny.architecture import CONFIG, GRID
+from demo.tiny.samples import SEED, Sample, batches
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.attention import use_backend
 from paddle_internvl.models.internvl import InternVLNetwork
-from paddle_internvl.preprocess.image import image_tiles
-from paddle_internvl.prompt.encode import encode_prompt
-from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.tokenizers.internlm2 import InternLM2Tokenizer
 
-SEED = 20261121
-VISION_UNTIL, FROZEN_UNTIL, STEPS = 2000, 5000, 6500
-LEARNING_RATE, WARM_UP = 1e-3, 100
-PATCH_LOSS_WEIGHT = 0.3
+VISION_UNTIL, FROZEN_UNTIL, STEPS = 2000, 3000, 3600
+LEARNING_RATE, WARM_UP, DECAY_FROM = 8e-4, 100, 2600  # warm-up, constant, then linearly to 0
+PATCH_LOSS_WEIGHT = 0.3  # beside the answers' loss
 REPORT, SAVE = 25, 100
-MAX_TILES = 6
-
-CONFIG = {
-    "architectures": ["InternVLChatModel"],
-    "auto_map": {
-        "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
-        "AutoModel": "modeling_internvl_chat.InternVLChatModel",
-        "AutoModelForCausalLM": "modeling_internvl_chat.InternVLChatModel",
-    },
-    "model_type": "internvl_chat",
-    "template": tiny_tokenizer.TEMPLATE,
-    "system_message": tiny_tokenizer.SYSTEM_MESSAGE,
-    "select_layer": -1,
-    "downsample_ratio": 0.5,
-    "ps_version": "v2",
-    "force_image_size": scenes.SIDE,
-    "dynamic_image_size": True,
-    "use_thumbnail": True,
-    "min_dynamic_patch": 1,
-    "max_dynamic_patch": MAX_TILES,
-    "pad2square": False,
-    "use_backbone_lora": 0,
-    "use_llm_lora": 0,
-    "torch_dtype": "bfloat16",
-    "vision_config": {
-        "architectures": ["InternVisionModel"],
-        "model_type": "intern_vit_6b",
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "image_size": scenes.SIDE,
-        "patch_size": 32,
-        "num_channels": 3,
-        "norm_type": "layer_norm",
-        "qkv_bias": True,
-        "qk_normalization": False,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
-        "initializer_factor": 1.0,
-        "initializer_range": 0.02,
-        "drop_path_rate": 0.0,
-        "torch_dtype": "bfloat16",
-    },
-    "llm_config": {
-        "architectures": ["InternLM2ForCausalLM"],
-        "model_type": "internlm2",
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-        "hidden_act": "silu",
-        "bias": False,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1000000,
-        "rope_scaling": {"type": "dynamic", "factor": 2.0},
-        "max_position_embeddings": 8192,
-        "vocab_size": tiny_tokenizer.VOCABULARY + 9,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 2,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-    },
-}
-GRID = scenes.SIDE // CONFIG["vision_config"]["patch_size"]
-
-
-class Sample:
-    """One conversation as arrays: tiles as bytes' normalised values, ids, labels, and patch labels of some tiles."""
-
-    def __init__(self, tokenizer, pictures, asked, patch_labels, num_image_token: int, prefix: str):
-        tiles = [image_tiles(picture, scenes.SIDE, max_num=limit) for picture, limit in pictures]
-        self.pixels = np.concatenate(tiles) if tiles else np.zeros((0, 3, scenes.SIDE, scenes.SIDE), np.float32)
-        self.patch_labels = patch_labels
-        conversation = get_conv_template(tiny_tokenizer.TEMPLATE)
-        conversation.system_message = tiny_tokenizer.SYSTEM_MESSAGE
-        stop = tokenizer.convert_tokens_to_ids(conversation.stop)
-        ids: list[int] = []
-        self.learn: list[bool] = []
-        visual_tokens = [len(t) * num_image_token for t in tiles]
-        for i, question in enumerate(asked):
-            conversation.append_message(conversation.roles[0], (prefix if i == 0 else "") + question.text)
-            conversation.append_message(conversation.roles[1], None)
-            prompt = encode_prompt(tokenizer, conversation, visual_tokens)
-            conversation.messages[-1] = (conversation.roles[1], question.answer)
-            whole = encode_prompt(tokenizer, conversation, visual_tokens)
-            assert whole[: len(prompt)] == prompt and stop in whole[len(prompt) :], question
-            end = len(prompt) + whole[len(prompt) :].index(stop) + 1
-            self.learn += [False] * (len(prompt) - len(ids)) + [True] * (end - len(prompt))
-            ids = whole[:end]
-        self.ids = ids
-
-
-def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int) -> Sample:
-    """A conversation of a kind: 'objects', 'text', 'wide', 'pair', 'clip' or 'talk'; 'lesson' is a picture alone."""
-    patches: list[np.ndarray | None] = []
-    if kind == "talk":
-        return Sample(tokenizer, [], questions.talk_questions(rng, rng.randint(1, 3)), [], num_image_token, "")
-    if kind == "pair":
-        pair = [scenes.objects_scene(rng) for _ in range(2)]
-        pictures = [(scenes.render(scene), 1) for scene in pair]
-        asked = questions.pair_questions(pair, rng, 4)
-        patches = [scenes.patch_labels(scene, GRID) for scene in pair]
-        prefix = "Image-1: <image>\nImage-2: <image>\n"
-    elif kind == "clip":
-        frames, thing, motion = scenes.clip(rng, rng.choice((4, 4, 6)))
-        pictures = [(scenes.render(scene), 1) for scene in frames]
-        asked = questions.clip_questions(thing, motion, rng, 2)
-        patches = [scenes.patch_labels(scene, GRID) for scene in frames]
-        prefix = "".join(f"Frame{i + 1}: <image>\n" for i in range(len(frames)))
-    elif kind == "lesson":
-        scene = scenes.lesson_scene(rng)
-        pictures, asked, prefix = [(scenes.render(scene), 1)], [], ""
-        patches = [scenes.patch_labels(scene, GRID)]
-    else:
-        scene = {"objects": scenes.objects_scene, "text": scenes.text_scene, "wide": scenes.wide_scene}[kind](rng)
-        pictures = [(scenes.render(scene), MAX_TILES)]
-        asked = questions.scene_questions(scene, rng, 6)
-        patches = [scenes.patch_labels(scene, GRID)] if kind != "wide" else []
-        prefix = "<image>\n"
-    return Sample(tokenizer, pictures, asked, patches, num_image_token, prefix)
-
-
-def batches(tokenizer, step: int, num_image_token: int) -> list[list[Sample]]:
-    """The two micro-batches of a step: pictures of one tile, and conversations with several."""
-    rng = random.Random(f"{SEED}-{step}")
-    kinds = [rng.choices(("objects", "text", "talk"), (11, 6, 1))[0] for _ in range(16)]
-    if step < VISION_UNTIL:
-        return [[make_sample(tokenizer, rng, "lesson", num_image_token) for _ in range(24)]]
-    many = {0: ["wide"] * 3, 1: ["pair"] * 6, 2: ["wide"] * 3, 3: ["clip"] * 3}[step % 4]
-    return [[make_sample(tokenizer, rng, kind, num_image_token) for kind in group] for group in (kinds, many)]
 
 
 def losses(model, patch_head, samples: list[Sample], step: int):
     """Cross entropy of the answers and of the patch labels, each 0 in the phase that it has no part in."""
     pixels = np.concatenate([sample.pixels for sample in samples])
+    hidden = model.vision_model.hidden_state(paddle.to_tensor(pixels), -1)
     vision_rests = VISION_UNTIL <= step < FROZEN_UNTIL
-    with paddle.set_grad_enabled(not vision_rests):
-        hidden = model.vision_model.hidden_state(paddle.to_tensor(pixels), -1)
     patch_loss = paddle.zeros([]) if vision_rests else patch_cross_entropy(patch_head, hidden, samples)
     if step < VISION_UNTIL:
         return paddle.zeros([]), patch_loss
@@ -203,7 +67,8 @@ def losses(model, patch_head, samples: list[Sample], step: int):
 
 
 def patch_cross_entropy(patch_head, hidden: paddle.Tensor, samples: list[Sample]) -> paddle.Tensor:
-    """Mean cross entropy of what the patches show, over the tiles that have labels; 0 without any."""
+    """Mean cross entropy of what the patches show and of their row and column, over the tiles that have labels; 0
+    without any. Without row and column the tower forgets where a patch is, and no answer can name a place."""
     labelled, labels, start = [], [], 0
     for sample in samples:
         if sample.patch_labels:
@@ -213,9 +78,26 @@ def patch_cross_entropy(patch_head, hidden: paddle.Tensor, samples: list[Sample]
     if not labels:
         return paddle.zeros([])
     logits = patch_head(hidden.index_select(paddle.to_tensor(labelled), axis=0)[:, 1:])
+    logits, rows, columns = logits.flatten(0, 1).split([scenes.LABELS, GRID, GRID], axis=-1)
     weight = paddle.ones([scenes.LABELS])
     weight[0] = 0.1  # most patches are background
-    return F.cross_entropy(logits.flatten(0, 1), paddle.to_tensor(np.concatenate(labels)), weight=weight)
+    shown = F.cross_entropy(logits, paddle.to_tensor(np.concatenate(labels)), weight=weight)
+    places = paddle.arange(GRID * GRID).tile(len(labels))
+    return shown + 0.2 * (F.cross_entropy(rows, places // GRID) + F.cross_entropy(columns, places % GRID))
+
+
+def rest(model, step: int) -> None:
+    """Stop the gradients of the parts that do not learn at `step`."""
+    for parameter in model.vision_model.parameters():
+        parameter.stop_gradient = VISION_UNTIL <= step < FROZEN_UNTIL
+    for part in (model.mlp1, model.language_model):
+        for parameter in part.parameters():
+            parameter.stop_gradient = step < VISION_UNTIL
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Share of LEARNING_RATE at a step: warm-up, constant, linear to 0 at the end."""
+    return min(step / WARM_UP, 1.0, (steps - step) / (steps - DECAY_FROM))
 
 
 def initialise(model) -> None:
@@ -252,11 +134,9 @@ def main() -> None:
     model.img_context_token_id = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
     model.train()
     initialise(model)
-    patch_head = paddle.nn.Linear(CONFIG["vision_config"]["hidden_size"], scenes.LABELS)
+    patch_head = paddle.nn.Linear(CONFIG["vision_config"]["hidden_size"], scenes.LABELS + 2 * GRID)
     parameters = [*model.parameters(), *patch_head.parameters()]
-    schedule = paddle.optimizer.lr.LinearWarmup(
-        paddle.optimizer.lr.CosineAnnealingDecay(LEARNING_RATE, steps - WARM_UP, 1e-5), WARM_UP, 0.0, LEARNING_RATE
-    )
+    schedule = paddle.optimizer.lr.LambdaDecay(LEARNING_RATE, lambda step: learning_rate(step, steps))
     optimizer = paddle.optimizer.AdamW(
         schedule, parameters=parameters, weight_decay=0.02, beta2=0.98, grad_clip=paddle.nn.ClipGradByGlobalNorm(1.0),
         apply_decay_param_fun=lambda name: True,
@@ -273,7 +153,8 @@ def main() -> None:
     with use_backend("plain"):
         for step in range(first, steps):
             answer, patch = 0.0, 0.0
-            groups = batches(tokenizer, step, model.num_image_token)
+            rest(model, step)
+            groups = batches(tokenizer, step, model.num_image_token, lessons=step < VISION_UNTIL)
             share = [len(group) for group in groups]
             for group in groups:
                 answer_loss, patch_loss = losses(model, patch_head, group, step)
@@ -281,7 +162,7 @@ def main() -> None:
                 (weight * (answer_loss + PATCH_LOSS_WEIGHT * patch_loss)).backward()
                 answer, patch = answer + weight * float(answer_loss), patch + weight * float(patch_loss)
             optimizer.step()
-            optimizer.clear_grad()
+            optimizer.clear_grad(set_to_zero=False)
             schedule.step()
             sums.append((answer, patch))
             if (step + 1) % REPORT == 0:

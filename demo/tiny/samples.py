@@ -1,0 +1,85 @@
+"""What a training step is shown: conversations about scenes as pixel tiles, ids, what of them is learnt, patch labels.
+
+In: the tokenizer and a step's number, which alone decides what is drawn. Out: micro-batches of `Sample`s. No model.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from demo.tiny import questions, scenes
+from demo.tiny import tokenizer as tiny_tokenizer
+from demo.tiny.architecture import GRID, MAX_TILES
+from paddle_internvl.preprocess.image import image_tiles
+from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.templates import get_conv_template
+
+SEED = 20261121
+
+
+class Sample:
+    """One conversation as arrays: tiles as bytes' normalised values, ids, labels, and patch labels of some tiles."""
+
+    def __init__(self, tokenizer, pictures, asked, patch_labels, num_image_token: int, prefix: str):
+        tiles = [image_tiles(picture, scenes.SIDE, max_num=limit) for picture, limit in pictures]
+        self.pixels = np.concatenate(tiles) if tiles else np.zeros((0, 3, scenes.SIDE, scenes.SIDE), np.float32)
+        self.patch_labels = patch_labels
+        conversation = get_conv_template(tiny_tokenizer.TEMPLATE)
+        conversation.system_message = tiny_tokenizer.SYSTEM_MESSAGE
+        stop = tokenizer.convert_tokens_to_ids(conversation.stop)
+        ids: list[int] = []
+        self.learn: list[bool] = []
+        visual_tokens = [len(t) * num_image_token for t in tiles]
+        for i, question in enumerate(asked):
+            conversation.append_message(conversation.roles[0], (prefix if i == 0 else "") + question.text)
+            conversation.append_message(conversation.roles[1], None)
+            prompt = encode_prompt(tokenizer, conversation, visual_tokens)
+            conversation.messages[-1] = (conversation.roles[1], question.answer)
+            whole = encode_prompt(tokenizer, conversation, visual_tokens)
+            assert whole[: len(prompt)] == prompt and stop in whole[len(prompt) :], question
+            end = len(prompt) + whole[len(prompt) :].index(stop) + 1
+            self.learn += [False] * (len(prompt) - len(ids)) + [True] * (end - len(prompt))
+            ids = whole[:end]
+        self.ids = ids
+
+
+def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int) -> Sample:
+    """A conversation of a kind: 'objects', 'text', 'wide', 'pair', 'clip' or 'talk'; 'lesson' is a picture alone."""
+    patches: list[np.ndarray | None] = []
+    if kind == "talk":
+        return Sample(tokenizer, [], questions.talk_questions(rng, rng.randint(1, 3)), [], num_image_token, "")
+    if kind == "pair":
+        pair = [scenes.objects_scene(rng) for _ in range(2)]
+        pictures = [(scenes.render(scene), 1) for scene in pair]
+        asked = questions.pair_questions(pair, rng, 4)
+        patches = [scenes.patch_labels(scene, GRID) for scene in pair]
+        prefix = "Image-1: <image>\nImage-2: <image>\n"
+    elif kind == "clip":
+        frames, thing, motion = scenes.clip(rng, rng.choice((4, 4, 6)))
+        pictures = [(scenes.render(scene), 1) for scene in frames]
+        asked = questions.clip_questions(thing, motion, rng, 2)
+        patches = [scenes.patch_labels(scene, GRID) for scene in frames]
+        prefix = "".join(f"Frame{i + 1}: <image>\n" for i in range(len(frames)))
+    elif kind == "lesson":
+        scene = scenes.lesson_scene(rng)
+        pictures, asked, prefix = [(scenes.render(scene), 1)], [], ""
+        patches = [scenes.patch_labels(scene, GRID)]
+    else:
+        scene = {"objects": scenes.objects_scene, "text": scenes.text_scene, "wide": scenes.wide_scene}[kind](rng)
+        pictures = [(scenes.render(scene), MAX_TILES)]
+        asked = questions.scene_questions(scene, rng, 6)
+        patches = [scenes.patch_labels(scene, GRID)] if kind != "wide" else []
+        prefix = "<image>\n"
+    return Sample(tokenizer, pictures, asked, patches, num_image_token, prefix)
+
+
+def batches(tokenizer, step: int, num_image_token: int, lessons: bool) -> list[list[Sample]]:
+    """A step's micro-batches: lessons; or conversations about one tile, and those about several."""
+    rng = random.Random(f"{SEED}-{step}")
+    kinds = [rng.choices(("objects", "text", "talk"), (11, 6, 1))[0] for _ in range(16)]
+    if lessons:
+        return [[make_sample(tokenizer, rng, "lesson", num_image_token) for _ in range(24)]]
+    many = {0: ["wide"] * 3, 1: ["pair"] * 6, 2: ["wide"] * 3, 3: ["clip"] * 3}[step % 4]
+    return [[make_sample(tokenizer, rng, kind, num_image_token) for kind in group] for group in (kinds, many)]
