@@ -152,6 +152,9 @@ def native_config(chat: dict, image_token_id: int | None) -> dict:
         raise CheckpointError(
             f"force_image_size {side} differs from image_size {v['image_size']}; transformers has one"
         )
+    scaling = chat["llm_config"].get("rope_scaling") or {}
+    if "short_factor" in scaling and scaling["type"] == "yarn":
+        raise CheckpointError("Phi-3's rope_scaling of type 'yarn' can't be expressed in transformers' layout")
     text = dict(_as_llama(chat["llm_config"]))
     kind = next(kind for kind, (architecture, _) in _TEXT.items() if architecture == text["architectures"][0])
     image_token_id = chat.get("image_token_id") if image_token_id is None else image_token_id

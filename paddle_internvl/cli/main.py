@@ -1,6 +1,7 @@
 """The command line's front: picks the subcommand, turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 `doctor` found a problem; 2 the input or the call is wrong; 130 interrupted.
+Exit codes: 0 done; 1 `doctor` found a problem or `verify` a difference; 2 the input or the call is wrong; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from paddle_internvl import __version__
-from paddle_internvl.cli import chat, doctor, info
+from paddle_internvl.cli import chat, doctor, info, verify
 
-_COMMANDS = {"chat": chat, "info": info, "doctor": doctor}
+_COMMANDS = {"chat": chat, "info": info, "verify": verify, "doctor": doctor}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -45,6 +45,14 @@ def test_sharded_source(tmp_path):
     assert a == b  # what it was cut into leaves no trace
 
 
+@pytest.mark.parametrize("name", ["x", "InternVL2-Llama3-76B-AWQ", "InternVL2_5-1B"])
+def test_a_folders_name_means_nothing(tmp_path, name):
+    source = random_checkpoint(tmp_path / "hf", tiny_config("dynamic_gqa"))
+    convert(source, tmp_path / "pd", to_paddle=True)
+    convert(source.rename(tmp_path / name), tmp_path / "Mini-InternVL-Chat-4B-V1-5", to_paddle=True)
+    assert contents(tmp_path / "Mini-InternVL-Chat-4B-V1-5") == contents(tmp_path / "pd")
+
+
 def test_shards_respect_their_limit(tmp_path):
     source = random_checkpoint(tmp_path / "hf", tiny_config("dynamic_gqa"))
     convert(source, tmp_path / "pd", to_paddle=True, max_shard_size=200_000)

@@ -159,6 +159,8 @@ def test_native_configs_that_are_not_supported(path, value, message):
 def test_what_has_no_native_form():
     with pytest.raises(CheckpointError, match="ps_version 'v1' can't be expressed"):
         native_config(tiny_config("biased_v1"), None)
+    with pytest.raises(CheckpointError, match="type 'yarn' can't be expressed"):
+        native_config(tiny_config("phi3_yarn"), None)
     config = tiny_config("qwen2")
     config["force_image_size"] = 28
     with pytest.raises(CheckpointError, match="force_image_size 28 differs from image_size 56"):

@@ -1,0 +1,80 @@
+"""Compare two checkpoint folders stage by stage, or one with the PyTorch reference. Exit code 1 where they part.
+
+SRC and DST may be raw or converted, float or quantised. Both answer the same question about the same picture; every
+stage on the way is compared, and the first one out of its bound is named: what comes behind it only inherits its error.
+With --torch it is transformers' own InternVL that answers for SRC, given DST's pixel tiles and prompt.
+
+examples:
+  paddle-internvl verify HF_DIR PADDLE_DIR
+  paddle-internvl verify HF_DIR INT8_DIR --image photo.jpg --question "What is this?"
+  paddle-internvl verify HF_DIR HF_DIR --torch
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+
+_IDS = ("tiles", "prompt", "tokens")  # integers: equal or not
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", type=Path, help="checkpoint folder to be held to")
+    parser.add_argument("destination", metavar="DST", type=Path, help="checkpoint folder to be checked")
+    parser.add_argument("--torch", action="store_true", help="SRC is run by transformers on torch, not by Paddle")
+    parser.add_argument("--image", help="picture (default: a drawn one)")
+    parser.add_argument("--question", default="Describe the image.", help="about the picture")
+    parser.add_argument("--max-new-tokens", type=int, default=16, help="length of the answer (default: 16)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from paddle_internvl.preprocess.image import open_image
+    from paddle_internvl.verification import ladder
+    from paddle_internvl.verification.reference import climb_reference
+
+    picture = open_image(arguments.image) if arguments.image else ladder.sample_picture()
+    what = ladder.difference(arguments.source, arguments.destination)
+    asked = (picture, arguments.question, arguments.max_new_tokens)
+    # One model at a time: what stays in memory of each is its stages.
+    checked = ladder.climb(arguments.destination, *asked)
+    if arguments.torch:
+        held_to = climb_reference(arguments.source, checked)
+    else:
+        held_to = ladder.climb(arguments.source, *asked)
+    rungs = ladder.compare(held_to, checked, what)
+    first = next((rung for rung in rungs if not rung.holds), None)
+    if arguments.json:
+        document = {
+            "difference": what,
+            # JSON has no infinity: null where two stages can't be compared
+            "stages": [
+                {**asdict(rung), "error": rung.error if isfinite(rung.error) else None, "holds": rung.holds}
+                for rung in rungs
+            ],
+            "first out of bound": first.stage if first else None,
+        }
+        print(json.dumps(document))
+    else:
+        _show(rungs)
+        if first:
+            print(f"{first.stage} is the first stage out of its bound: {first.error:.2g} > {first.bound:.2g}")
+        else:
+            print(f"all {len(rungs)} stages are within their bounds; what sets the folders' weights apart: {what}")
+    return 1 if first else 0
+
+
+def _show(rungs) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "shape", "error", "bound", "", box=None)
+    for rung in rungs:
+        error, bound = f"{rung.error:.1e}", f"{rung.bound:.0e}" if rung.bound is not None else "-"
+        if rung.stage in _IDS:
+            error, bound = "different" if rung.error else "equal", "-" if rung.bound is None else "equal"
+        table.add_row(rung.stage, " x ".join(map(str, rung.shape)), error, bound, "" if rung.holds else "out of bound")
+    Console().print(table)
