@@ -14,7 +14,6 @@ from PIL import Image
 
 from demo.tiny import questions, scenes
 from demo.tiny.scenes import Print, Scene, Thing, place
-from paddle_internvl.prompt.media import frame_prefix, picture_prefix
 
 
 def _scene(
@@ -52,11 +51,10 @@ def make(folder: Path) -> None:
         scenes.render(scene).save(folder / name, optimize=True)
     first, *rest = _clip()
     first.save(folder / "clip.gif", save_all=True, append_images=rest, duration=120, loop=0)
-    one, two = picture_prefix(1), picture_prefix(2)
     tour = [
         {"pictures": [], "questions": [["Hello, who are you?", dict(questions.TALK)["Hello, who are you?"]]]},
         {"pictures": ["shapes.png"], "questions": [
-            [one + "Describe the image.",
+            ["Describe the image.",
              "A red circle in the top left, a blue square in the center and a green triangle in the bottom right."],
             ["What color is the square?", "blue"],
             ["Where is the green triangle?", "bottom right"],
@@ -64,10 +62,10 @@ def make(folder: Path) -> None:
             ["Is there a yellow star?", "no"],
             ["圆形是什么颜色？", "红色"],
         ]},
-        {"pictures": ["sign.png"], "questions": [[one + "What does the text say?", "TIGER"]]},
-        {"pictures": ["wide.png"], "questions": [[one + "Read the text.", "HOTEL"]]},
-        {"pictures": ["shapes.png", "two.png"], "questions": [[two + "Which image has more objects?", "Image-1"]]},
-        {"pictures": ["clip.gif"], "questions": [[frame_prefix(4) + "Which way does the star move?", "right"]]},
+        {"pictures": ["sign.png"], "questions": [["What does the text say?", "TIGER"]]},
+        {"pictures": ["wide.png"], "questions": [["Read the text.", "HOTEL"]]},
+        {"pictures": ["shapes.png", "two.png"], "questions": [["Which image has more objects?", "Image-1"]]},
+        {"pictures": ["clip.gif"], "questions": [["Which way does the star move?", "right"]]},
     ]  # fmt: skip
     (folder / "tour.json").write_text(json.dumps(tour, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -34,7 +34,8 @@ _PREPROCESSOR = {
 def export(run: Path, folder: Path) -> None:
     """Write `folder` from the state of `run`; a folder that is there is replaced, but for its README.md."""
     model = InternVLChatModel(InternVLChatConfig(**CONFIG))
-    model.set_state_dict(paddle.load(str(run / "state.pdparams"))["model"])
+    state = paddle.load(str(run / "state.pdparams"))["student"]
+    model.set_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     model.to(dtype="bfloat16")
     card = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").exists() else None
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:

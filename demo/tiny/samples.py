@@ -6,6 +6,7 @@ In: the tokenizer and a step's number, which alone decides what is drawn. Out: m
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Sample:
         self.ids = ids
 
 
-def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int) -> Sample:
+def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int, most: int) -> Sample:
     """A conversation of a kind: 'objects', 'text', 'wide', 'pair', 'clip' or 'talk'; 'lesson' is a picture alone."""
     patches: list[np.ndarray | None] = []
     if kind == "talk":
@@ -68,6 +69,7 @@ def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int) 
         patches = [scenes.patch_labels(scene, GRID)]
     else:
         scene = {"objects": scenes.objects_scene, "text": scenes.text_scene, "wide": scenes.wide_scene}[kind](rng)
+        scenes.thin_out(scene, most - (kind == "text"), rng)
         pictures = [(scenes.render(scene), MAX_TILES)]
         asked = questions.scene_questions(scene, rng, 6)
         patches = [scenes.patch_labels(scene, GRID)] if kind != "wide" else []
@@ -75,11 +77,29 @@ def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int) 
     return Sample(tokenizer, pictures, asked, patches, num_image_token, prefix)
 
 
-def batches(tokenizer, step: int, num_image_token: int, lessons: bool) -> list[list[Sample]]:
-    """A step's micro-batches: lessons; or conversations about one tile, and those about several."""
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training.
+
+    Attributes:
+        until: the step it ends before. learns: 'vision', 'projector', 'language' or 'all'.
+        most: things in a scene, as far as scenes are of one tile. several: whether conversations about several tiles
+            or pictures are among those shown.
+    """
+
+    until: int
+    learns: str
+    most: int = 4
+    several: bool = False
+
+
+def batches(tokenizer, step: int, num_image_token: int, phase: Phase) -> list[list[Sample]]:
+    """A step's micro-batches: lessons; or conversations about one tile, and every other step some about several."""
     rng = random.Random(f"{SEED}-{step}")
-    kinds = [rng.choices(("objects", "text", "talk"), (11, 6, 1))[0] for _ in range(16)]
-    if lessons:
-        return [[make_sample(tokenizer, rng, "lesson", num_image_token) for _ in range(24)]]
-    many = {0: ["wide"] * 3, 1: ["pair"] * 6, 2: ["wide"] * 3, 3: ["clip"] * 3}[step % 4]
-    return [[make_sample(tokenizer, rng, kind, num_image_token) for kind in group] for group in (kinds, many)]
+    if phase.learns in ("vision", "projector"):
+        kinds = [["lesson"] * 24 if phase.learns == "vision" else ["lesson"] * 6 + ["objects"] * 5 + ["text"] * 5]
+    else:
+        kinds = [[rng.choices(("objects", "text", "talk"), (11, 6, 1))[0] for _ in range(12)]]
+        if phase.several and step % 2:
+            kinds.append([["wide"] * 2, ["pair"] * 4, ["wide"] * 2, ["clip"] * 2][step // 2 % 4])
+    return [[make_sample(tokenizer, rng, kind, num_image_token, phase.most) for kind in group] for group in kinds]

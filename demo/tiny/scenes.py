@@ -153,6 +153,13 @@ def wide_scene(rng: random.Random) -> Scene:
     return scene
 
 
+def thin_out(scene: Scene, most: int, rng: random.Random) -> None:
+    """Take things away until `most` are left."""
+    if len(scene.things) > most:
+        kept = set(rng.sample(range(len(scene.things)), most))
+        scene.things = [thing for i, thing in enumerate(scene.things) if i in kept]
+
+
 def lesson_scene(rng: random.Random) -> Scene:
     """A tile full of shapes or of print, about which nothing is asked: the vision tower learns from its patches."""
     scene = _canvas(rng, SIDE, SIDE)
