@@ -29,6 +29,11 @@ _HOME = {  # public name -> module
     "build_transform": "preprocess.image",
     "dynamic_preprocess": "preprocess.tiles",
     "find_closest_aspect_ratio": "preprocess.grid",
+    "pipeline": "pipelines",
+    "EngineConfig": "pipelines",
+    "IMAGE_TOKEN": "prompt.special_tokens",
+    "parse_boxes": "prompt.grounding",
+    "draw_boxes": "preprocess.drawing",
 }
 __all__ = [*_HOME]
 

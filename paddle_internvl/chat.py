@@ -1,39 +1,29 @@
-"""Chat: messages and pixel tiles in, text out. The cards' functions, with the model as first argument.
+"""The model cards' `chat` and `batch_chat`: questions with `<image>` marks and pixel tiles in, text out.
 
-It knows prompts, ids and text, and leaves pictures to `preprocess` and layers to `models`.
+They make `Prompt`s for `answering` and know neither layers nor decoding.
 Source: upstream `modeling_internvl_chat.py`, `chat` and `batch_chat`.
 
-Unlike upstream, the caller's `generation_config` and `history` are left as they were, and a prompt whose `<image>`
-marks and pictures differ in number is an error.
+Unlike upstream, the caller's `generation_config` and `history` are left as they were, a prompt whose `<image>` marks
+and pictures differ in number is an error, and a batch may hold any number of pictures, histories and system messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
-import paddle
+from numpy.typing import ArrayLike
 
+from paddle_internvl.answering import Answers, Prompt
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_config
-from paddle_internvl.generation.generate import FINISHED, Step, generate_steps
-from paddle_internvl.generation.streaming import TextStream
+from paddle_internvl.generation.generate import FINISHED
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER, IMG_CONTEXT, IMG_END, IMG_START
-from paddle_internvl.prompt.templates import Conversation, get_conv_template
+from paddle_internvl.prompt.templates import get_conv_template
+from paddle_internvl.response import History
 
-History = list[tuple[str, str]]
-
-
-@dataclass
-class _Request:
-    """One prompt, ready for the decoder."""
-
-    ids: list[int]
-    question: str  # as it goes into the history
-    config: GenerationConfig
-    text: TextStream
+Turns = Sequence[tuple[str, str]]
 
 
 def chat(
@@ -42,7 +32,7 @@ def chat(
     pixel_values,
     question: str,
     generation_config,
-    history: History | None = None,
+    history: Turns | None = None,
     return_history: bool = False,
     num_patches_list: list[int] | None = None,
     IMG_START_TOKEN: str = IMG_START,
@@ -67,32 +57,30 @@ def chat(
     Raises:
         ValueError: tiles, pictures and `<image>` marks don't fit together, or a setting is not supported.
     """
-    streamer = _streamer(generation_config)
+    streamer = generation_config.get("streamer") if isinstance(generation_config, dict) else None
     try:
         _require_default_tokens(IMG_START_TOKEN, IMG_END_TOKEN, IMG_CONTEXT_TOKEN)
-        request = _prepare(model, tokenizer, pixel_values, question, generation_config, history, num_patches_list)
+        if history is None and pixel_values is not None:
+            question = _with_placeholder(question)
+        if num_patches_list is None:
+            num_patches_list = [] if pixel_values is None else [pixel_values.shape[0]]
+        pictures = _pictures(pixel_values, num_patches_list)
+        prompt = _prompt(model, tokenizer, question, history, pictures, model.system_message)
+        answers = Answers(model, tokenizer, [prompt], _settings(generation_config))
         if streamer is not None:
             # A streamer with skip_prompt=True drops the first thing it is given; it shall not be an answer's token.
             streamer.put(np.zeros((1, 0), np.int64))
-        answer = "".join(_answer_pieces(model, pixel_values, request, streamer))
+        for ((token, _),) in answers:
+            if streamer is not None and token != FINISHED:
+                streamer.put(np.array([token]))
+        answer = answers.responses()[0].text
     finally:
         if streamer is not None:
             streamer.end()
     if verbose:
         tiles = 0 if pixel_values is None else pixel_values.shape[0]
-        print(f"dynamic ViT batch size: {tiles}\n{_readable(tokenizer, request.ids)} {answer}")
-    if return_history:
-        return answer, [*(history or []), (request.question, answer)]
-    return answer
-
-
-def chat_stream(
-    model, tokenizer, pixel_values, question: str, generation_config=None, history=None, num_patches_list=None
-) -> Iterator[str]:
-    """The same answer piece by piece, as it is made: the pieces' sum is `chat`'s answer. Arguments: see `chat`.
-    Closing the iterator stops the generation."""
-    request = _prepare(model, tokenizer, pixel_values, question, generation_config, history, num_patches_list)
-    yield from _answer_pieces(model, pixel_values, request, None)
+        print(f"dynamic ViT batch size: {tiles}\n{_readable(tokenizer, prompt.ids)} {answer}")
+    return (answer, History([*(history or []), (question, answer)])) if return_history else answer
 
 
 def batch_chat(
@@ -101,57 +89,71 @@ def batch_chat(
     pixel_values,
     questions: list[str],
     generation_config,
-    num_patches_list: list[int] | None = None,
-    history=None,
+    num_patches_list: list[int | Sequence[int]] | None = None,
+    history: Sequence[Turns | None] | None = None,
     return_history: bool = False,
     IMG_START_TOKEN: str = IMG_START,
     IMG_END_TOKEN: str = IMG_END,
     IMG_CONTEXT_TOKEN: str = IMG_CONTEXT,
     verbose: bool = False,
     image_counts: list[int] | None = None,
-) -> list[str]:
-    """Answer several questions, each about at most one picture, in one batch.
+    system_messages: Sequence[str | None] | None = None,
+):
+    """Answer several questions in one batch, each with its own pictures, history and system message.
 
     Args:
         pixel_values: [T, 3, S, S], tiles of all pictures in the order of the questions, or None.
-        questions: one per sample. num_patches_list: tiles of each question's picture, 0 for none; needed with pixels.
+        questions: one per sample. num_patches_list: per sample the tiles of its picture (0: none), or a list of the
+            tiles of each of its pictures, those of its history first; needed with pixels.
+        history: per sample its earlier (question, answer) pairs, or None.
+        system_messages: per sample its system message; None: the model's; "": none.
         Others: see `chat`. image_counts: old name of num_patches_list.
     Returns:
-        The answers, equal to those of `chat` one by one.
+        The answers, equal to those of `chat` one by one; or (answers, histories).
     Raises:
-        NotImplementedError: history, as upstream. ValueError: counts don't fit together.
+        ValueError: counts don't fit together.
     """
-    if history is not None or return_history:
-        raise NotImplementedError("batch_chat takes no history; use chat for conversations of several turns")
     _require_default_tokens(IMG_START_TOKEN, IMG_END_TOKEN, IMG_CONTEXT_TOKEN)
     counts = num_patches_list if num_patches_list is not None else image_counts
     if counts is None:
         if pixel_values is not None:
             raise ValueError("num_patches_list is needed: how many tiles belong to each question")
         counts = [0] * len(questions)
-    if len(counts) != len(questions):
-        raise ValueError(f"{len(questions)} questions but num_patches_list has {len(counts)} entries")
-    _require_tiles(pixel_values, counts)
-    requests = []
-    for question, count in zip(questions, counts):
-        tiles = [count] if count else []
-        question = _with_placeholder(question) if tiles else question
-        requests.append(_request(model, tokenizer, question, generation_config, None, tiles))
-    length = max(len(request.ids) for request in requests)
-    ids = np.full((len(requests), length), tokenizer.pad_token_id, np.int64)
-    mask = np.zeros((len(requests), length), np.int64)
-    for row, request in enumerate(requests):
-        ids[row, length - len(request.ids) :] = request.ids
-        mask[row, length - len(request.ids) :] = 1
-    for step in _steps(model, pixel_values, ids, mask, requests):
-        for request, token in zip(requests, step.ids):
-            if token != FINISHED:
-                request.text.push(int(token))
-    return [request.text.text for request in requests]
+    per_sample = {"num_patches_list": counts, "history": history, "system_messages": system_messages}
+    for name, values in per_sample.items():
+        if values is not None and len(values) != len(questions):
+            raise ValueError(f"{len(questions)} questions but {name} has {len(values)} entries")
+    counts = [list(count) if isinstance(count, Sequence) else [count] * bool(count) for count in counts]
+    pictures = iter(_pictures(pixel_values, [tiles for own in counts for tiles in own]))
+    histories = history or [None] * len(questions)
+    systems = system_messages or [None] * len(questions)
+    prompts, asked = [], []
+    for question, own, earlier, system in zip(questions, counts, histories, systems):
+        question = _with_placeholder(question) if own and earlier is None else question
+        mine = [next(pictures) for _ in own]
+        system = model.system_message if system is None else system
+        prompts.append(_prompt(model, tokenizer, question, earlier, mine, system))
+        asked.append(question)
+    answers = Answers(model, tokenizer, prompts, _settings(generation_config))
+    for _ in answers:
+        pass
+    texts = [response.text for response in answers.responses()]
+    if verbose:
+        for prompt, text in zip(prompts, texts):
+            print(f"{_readable(tokenizer, prompt.ids)} {text}")
+    if not return_history:
+        return texts
+    return texts, [History([*(turns or []), turn]) for turns, turn in zip(histories, zip(asked, texts))]
 
 
-def _streamer(generation_config):
-    return generation_config.get("streamer") if isinstance(generation_config, dict) else None
+def _settings(generation_config) -> GenerationConfig:
+    """The settings without what upstream overwrites or passes on beside them."""
+    if isinstance(generation_config, dict):
+        generation_config = {k: v for k, v in generation_config.items() if k not in ("streamer", "eos_token_id")}
+    config = read_config(generation_config, eos_token_id=())
+    if config.n > 1:
+        raise ValueError(f"n={config.n}: chat returns one answer; chat_messages returns them all")
+    return config
 
 
 def _require_default_tokens(*tokens: str) -> None:
@@ -159,66 +161,34 @@ def _require_default_tokens(*tokens: str) -> None:
         raise ValueError(f"image tokens are {IMG_START} {IMG_END} {IMG_CONTEXT} in every checkpoint, not {tokens}")
 
 
-def _require_tiles(pixel_values, counts: list[int]) -> None:
+def _pictures(pixel_values: ArrayLike | None, counts: Sequence[int]) -> list[np.ndarray]:
+    """Each picture's tiles out of all of them."""
     tiles = 0 if pixel_values is None else pixel_values.shape[0]
     if tiles != sum(counts):
         raise ValueError(f"pixel_values holds {tiles} tiles but num_patches_list counts {sum(counts)}")
+    if not counts:
+        return []
+    pixels = pixel_values if isinstance(pixel_values, np.ndarray) else pixel_values.astype("float32").numpy()
+    return np.split(pixels, np.cumsum(counts)[:-1])
 
 
 def _with_placeholder(question: str) -> str:
     return question if IMAGE_PLACEHOLDER in question else f"{IMAGE_PLACEHOLDER}\n{question}"
 
 
-def _prepare(model, tokenizer, pixel_values, question, generation_config, history, num_patches_list) -> _Request:
-    if history is None and pixel_values is not None:
-        question = _with_placeholder(question)
-    if num_patches_list is None:
-        num_patches_list = [] if pixel_values is None else [pixel_values.shape[0]]
-    _require_tiles(pixel_values, num_patches_list)
-    return _request(model, tokenizer, question, generation_config, history, num_patches_list)
-
-
-def _request(model, tokenizer, question, generation_config, history, tiles_per_picture) -> _Request:
-    model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
-    conversation: Conversation = get_conv_template(model.template)
-    conversation.system_message = model.system_message
+def _prompt(model, tokenizer, question: str, history, pictures: list[np.ndarray], system: str) -> Prompt:
+    conversation = get_conv_template(model.template)
+    conversation.system_message = system
     for asked, answered in history or []:
         conversation.append_message(conversation.roles[0], asked)
         conversation.append_message(conversation.roles[1], answered)
     conversation.append_message(conversation.roles[0], question)
     conversation.append_message(conversation.roles[1], None)
-    ids = encode_prompt(tokenizer, conversation, [model.num_image_token * tiles for tiles in tiles_per_picture])
-    if isinstance(generation_config, dict):
-        generation_config = {k: v for k, v in generation_config.items() if k not in ("streamer", "eos_token_id")}
-    config = read_config(generation_config)
-    config = replace(config, eos_token_id=(tokenizer.convert_tokens_to_ids(conversation.stop),))
-    text = TextStream(
-        lambda ids: tokenizer.decode(ids, skip_special_tokens=True), (conversation.stop, *config.stop_strings)
-    )
-    return _Request(ids, question, config, text)
-
-
-def _steps(model, pixel_values, ids: np.ndarray, mask: np.ndarray | None, requests: list[_Request]) -> Iterator[Step]:
-    """Decoding steps of prompts [B, L] whose `<IMG_CONTEXT>` slots the tiles fill, in order."""
-    with paddle.no_grad():
-        visual_tokens = None if pixel_values is None else model.extract_feature(pixel_values)
-        embeds = model.embed(paddle.to_tensor(ids), visual_tokens)
-    mask = None if mask is None else paddle.to_tensor(mask)
-    stop = lambda row, generated: requests[row].text.stopped  # noqa: E731
-    return generate_steps(model.language_model, embeds, mask, requests[0].config, stop)
-
-
-def _answer_pieces(model, pixel_values, request: _Request, streamer) -> Iterator[str]:
-    """The answer's text in pieces; `streamer` is given every token."""
-    for step in _steps(model, pixel_values, np.array([request.ids]), None, [request]):
-        token = int(step.ids[0])
-        if streamer is not None:
-            streamer.put(np.array([token]))
-        yield request.text.push(token)
-    yield request.text.finish()
+    ids = encode_prompt(tokenizer, conversation, [model.num_image_token * len(tiles) for tiles in pictures])
+    return Prompt(ids, pictures, conversation.stop)
 
 
 def _readable(tokenizer, ids: list[int]) -> str:
-    """The prompt with every picture's tokens shown as one `<image>`."""
+    """A prompt with every picture's tokens shown as one `<image>`."""
     tokens = [token for token in tokenizer.convert_ids_to_tokens(ids) if token not in (IMG_CONTEXT, IMG_END)]
     return tokenizer.convert_tokens_to_string([IMAGE_PLACEHOLDER if t == IMG_START else t for t in tokens])

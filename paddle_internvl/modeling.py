@@ -7,6 +7,8 @@ them, so that none of those layers has to know the ones above it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from convert.folder import end_token_ids, token_id
 from convert.quantization import Quantization
-from paddle_internvl import chat, loading, saving
+from paddle_internvl import chat, dialogue, loading, saving
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
+from paddle_internvl.generation.beam import beam_search
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_generation_config
 from paddle_internvl.generation.generate import generate_ids
@@ -25,6 +28,7 @@ from paddle_internvl.models.internvl import InternVLNetwork, next_token_loss
 from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
+from paddle_internvl.response import Response
 
 _HUB_ARGUMENTS = ("cache_dir", "from_hf_hub", "from_aistudio", "subfolder", "force_download")
 # Arguments of the model cards that need nothing done here: loading is always lean, and no remote code is run.
@@ -120,9 +124,10 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
             input_ids: int64 [B, L]. attention_mask: [B, L], padding on the left. Others: see `InternVLChatModel`.
         Returns:
             (ids, scores) as PaddleNLP's `generate`: int64 [B, made], only what is new; float32 [B, 1], each row's mean
-            log-probability of a token.
+            log-probability of a token, or its beam's score.
         """
-        config = _settings(generation_config, {**settings, "log_probs": True}, self.end_token_ids, self.config)
+        config = _settings(generation_config, settings, self.end_token_ids, self.config)
+        config = replace(config, log_probs=config.num_beams == 1)
         embeds = self.get_input_embeddings()(input_ids)
         ids, log_probs = _generate(self, embeds, attention_mask, config, self.config, streamer, input_ids)
         made = (log_probs != 0).sum(axis=1, keepdims=True).clip(min=1)
@@ -167,8 +172,8 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
             visual_features: [T, N, D] in place of pixel_values. generation_config: a dict, ours or PaddleNLP's.
             streamer: has put(ids) and end(), for one prompt. settings: fields of `GenerationConfig`.
         Returns:
-            int64 [B, made]: only what is new; rows that ended early are filled with the pad token. With
-            log_probs=True the pair of it and float32 [B, made].
+            int64 [B, made]: only what is new; rows that ended early are filled with the pad token. With n > 1, n rows
+            for each prompt. With log_probs=True the pair of it and float32 [B, made].
         Raises:
             ValueError: `<IMG_CONTEXT>` tokens and visual tokens differ in number, or a setting is not supported.
         Source: upstream `modeling_internvl_chat.py`, `generate`.
@@ -179,19 +184,43 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         embeds = self.embed(input_ids, visual_features)
         decoder = self.language_model
         ids, log_probs = _generate(decoder, embeds, attention_mask, config, decoder.config, streamer, input_ids)
-        return paddle.to_tensor(ids) if log_probs is None else (paddle.to_tensor(ids), paddle.to_tensor(log_probs))
+        ids = paddle.to_tensor(ids)
+        return (ids, paddle.to_tensor(log_probs)) if config.log_probs else ids
 
     def chat(self, tokenizer, pixel_values, question, generation_config, *args, **kwargs):
         """See `paddle_internvl.chat.chat`."""
         return chat.chat(self, tokenizer, pixel_values, question, generation_config, *args, **kwargs)
 
-    def chat_stream(self, tokenizer, pixel_values, question, generation_config=None, *args, **kwargs) -> Iterator[str]:
-        """See `paddle_internvl.chat.chat_stream`."""
-        return chat.chat_stream(self, tokenizer, pixel_values, question, generation_config, *args, **kwargs)
-
-    def batch_chat(self, tokenizer, pixel_values, questions, generation_config, *args, **kwargs) -> list[str]:
+    def batch_chat(self, tokenizer, pixel_values, questions, generation_config, *args, **kwargs):
         """See `paddle_internvl.chat.batch_chat`."""
         return chat.batch_chat(self, tokenizer, pixel_values, questions, generation_config, *args, **kwargs)
+
+    @cached_property
+    def tokenizer(self):
+        """The tokenizer of the folder the model was loaded from."""
+        from paddlenlp.transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(self.checkpoint_folder))
+
+    def chat_messages(self, messages, generation_config=None, **how) -> Response:
+        """Answer OpenAI-style messages: see `paddle_internvl.dialogue.answer`, and its `conversation_of` for `how`."""
+        return dialogue.answer(self, self.tokenizer, [messages], generation_config, **how)[0]
+
+    def batch_chat_messages(self, conversations, generation_config=None, **how) -> list[Response]:
+        """Answer several conversations in one batch; each answer equals `chat_messages`' own."""
+        return dialogue.answer(self, self.tokenizer, conversations, generation_config, **how)
+
+    def chat_stream(self, messages, generation_config=None, **how) -> Iterator[str]:
+        """The text of `chat_messages` piece by piece, as it is made."""
+        return dialogue.stream(self, self.tokenizer, messages, generation_config, **how)
+
+    def render_prompt(self, messages, **how) -> str:
+        """The prompt of messages as text, every picture shown as `<image>`."""
+        return dialogue.render(self, messages, **how)
+
+    def count_tokens(self, messages, **how) -> dialogue.TokenCount:
+        """How many tokens the prompt of messages has, pictures included."""
+        return dialogue.count(self, self.tokenizer, messages, **how)
 
 
 def _settings(given, settings: dict, ends: tuple[int, ...], llm_config) -> GenerationConfig:
@@ -203,12 +232,25 @@ def _settings(given, settings: dict, ends: tuple[int, ...], llm_config) -> Gener
 
 
 def _generate(decoder, embeds, attention_mask, config: GenerationConfig, llm_config, streamer, input_ids):
-    """`generate_ids`, with a streamer that always ends."""
+    """New ids and their log-probabilities (None: not asked for; of beams one score a row), with a streamer that always
+    ends."""
+    if streamer is not None and (config.num_beams > 1 or config.n > 1):
+        raise ValueError("a streamer shows one answer while it is made; use num_beams=1 and n=1")
+    pad = llm_config.pad_token_id or 0
     try:
         if streamer is not None:
             streamer.put(input_ids.numpy())
+        if config.num_beams > 1:
+            answers = beam_search(decoder, embeds, attention_mask, config)
+            length = max(len(ids) for ids, _ in answers)
+            ids = np.array([ids + [pad] * (length - len(ids)) for ids, _ in answers], np.int64)
+            return ids, np.array([[score] for _, score in answers])
+        if config.n > 1:
+            rows = paddle.arange(embeds.shape[0]).repeat_interleave(config.n)
+            embeds = embeds.index_select(rows, axis=0)
+            attention_mask = None if attention_mask is None else attention_mask.index_select(rows, axis=0)
         show = (lambda step: streamer.put(step.ids)) if streamer is not None else (lambda step: None)
-        return generate_ids(decoder, embeds, attention_mask, config, llm_config.pad_token_id or 0, show)
+        return generate_ids(decoder, embeds, attention_mask, config, pad, show)
     finally:
         if streamer is not None:
             streamer.end()

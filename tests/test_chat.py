@@ -117,18 +117,6 @@ def test_grounding_marks_are_tokens(tokenizer):
     assert {tokenizer.convert_tokens_to_ids(mark) for mark in ("<ref>", "</ref>")} <= set(ids)
 
 
-@pytest.mark.parametrize("setting", [{}, {"do_sample": True, "seed": 1}, {"no_repeat_ngram_size": 2}])
-def test_stream_joined_is_the_answer(model, tokenizer, pixels, setting):
-    config = {"max_new_tokens": 40, **setting}
-    pieces = list(model.chat_stream(tokenizer, pixels, "What?", config))
-    answer = model.chat(tokenizer, pixels, "What?", config)
-    assert "".join(pieces) == answer and len(pieces) > 2
-    stopped = {**config, "stop_strings": [answer[len(answer) // 2 :][:2]]}
-    assert "".join(model.chat_stream(tokenizer, pixels, "What?", stopped)) == model.chat(
-        tokenizer, pixels, "What?", stopped
-    )
-
-
 def test_stop_strings_cut_the_answer(model, tokenizer):
     free = model.chat(tokenizer, None, "Hi", {"max_new_tokens": 30})
     stop = free[len(free) // 2 : len(free) // 2 + 2]
@@ -183,18 +171,6 @@ def test_a_streamer_sees_every_token(model, tokenizer):
     assert tokenizer.decode(sum(recorder.given, []), skip_special_tokens=True).strip() == answer
 
 
-def test_closing_a_stream_stops_the_generation(model, tokenizer):
-    calls = []
-    hook = model.language_model.lm_head.register_forward_post_hook(lambda *_: calls.append(1))
-    try:
-        stream = model.chat_stream(tokenizer, None, "Hi", {"max_new_tokens": 200})
-        next(stream)
-        stream.close()
-    finally:
-        hook.remove()
-    assert len(calls) == 1
-
-
 def test_verbose(model, tokenizer, pixels, capsys):
     answer = model.chat(tokenizer, pixels, "What?", GREEDY, verbose=True)
     printed = capsys.readouterr().out
@@ -232,8 +208,39 @@ def test_batch_refusals(model, tokenizer, pixels):
         model.batch_chat(tokenizer, pixels, ["a"], GREEDY)
     with pytest.raises(ValueError, match="2 questions but num_patches_list has 1 entries"):
         model.batch_chat(tokenizer, pixels, ["a", "b"], GREEDY, num_patches_list=[3])
-    with pytest.raises(NotImplementedError, match="takes no history"):
-        model.batch_chat(tokenizer, pixels, ["a"], GREEDY, num_patches_list=[3], return_history=True)
+    with pytest.raises(ValueError, match="2 questions but history has 1 entries"):
+        model.batch_chat(tokenizer, None, ["a", "b"], GREEDY, history=[None])
+    with pytest.raises(ValueError, match="the prompt has 1 <image> marks but 2 pictures"):
+        model.batch_chat(tokenizer, pixels, ["<image> a"], GREEDY, num_patches_list=[[1, 2]])
+    with pytest.raises(ValueError, match="n=2: chat returns one answer"):
+        model.chat(tokenizer, None, "a", {"n": 2, "do_sample": True})
+
+
+def test_batches_of_anything(models, tokenizer, case):
+    """No, one, several pictures; histories with pictures of their own; system messages; very uneven lengths."""
+    model = models[case]
+    tiles = paddle.to_tensor(random_pixels(9, 56))
+    earlier = [("<image>\nWhat is it?", "A thing."), ("And?", "No.")]
+    samples = [  # question, tiles of its pictures, history, system message
+        ("Hi", [], None, None),
+        ("What is " + "very " * 60 + "large?", [3], None, "Short."),
+        ("Image-1: <image>\nImage-2: <image>\nSame?", [1, 2], None, ""),
+        ("And <image>?", [2, 1], earlier, None),
+        ("Then?", [], [("Hi", "Hello.")], "Other."),
+    ]
+    single, start = [], 0
+    for question, counts, history, system in samples:
+        own = tiles[start : start + sum(counts)] if counts else None
+        start += sum(counts)
+        given, model.system_message = model.system_message, model.system_message if system is None else system
+        single.append(model.chat(tokenizer, own, question, GREEDY, history, True, counts if counts else None))
+        model.system_message = given
+    questions, counts, histories, systems = map(list, zip(*samples))
+    answers, after = model.batch_chat(
+        tokenizer, tiles, questions, GREEDY, counts, histories, return_history=True, system_messages=systems
+    )
+    assert list(zip(answers, after)) == single
+    assert model.batch_chat(tokenizer, tiles, questions, GREEDY, counts, histories, system_messages=systems) == answers
 
 
 def test_generate(model, pixels):

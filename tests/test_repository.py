@@ -19,10 +19,12 @@ LAYERS = [
     {"paddle_internvl.models"},
     {"paddle_internvl.loading", "paddle_internvl.filling", "paddle_internvl.saving"},
     {"paddle_internvl.generation"},
+    {"paddle_internvl.response", "paddle_internvl.answering"},
     {"paddle_internvl.chat"},
+    {"paddle_internvl.dialogue"},
     {"paddle_internvl.modeling"},
     {"paddle_internvl.registration"},
-    {"paddle_internvl.verification"},
+    {"paddle_internvl.verification", "paddle_internvl.pipelines", "paddle_internvl.vl"},
     {"paddle_internvl.cli"},
     {"demo"},
 ]

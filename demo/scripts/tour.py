@@ -20,37 +20,34 @@ SOURCE, CONVERTED = DEMO / "checkpoints/internvl-tiny", DEMO / "checkpoints/inte
 ASSETS = DEMO / "assets"
 
 
-def pixels_of(model, files: list[str]):
-    """Tiles of all pictures (or of a clip's frames) and their counts; (None, None) without any."""
-    import numpy as np
-    import paddle
-
-    from paddle_internvl import load_image, load_video
-
-    if not files:
-        return None, None
-    if files[0].endswith(".gif"):
-        return load_video(ASSETS / files[0], input_size=model.config.tile_side, num_segments=4)
-    tiles = [load_image(ASSETS / file, model.config.tile_side, model.config.max_dynamic_patch) for file in files]
-    return paddle.to_tensor(np.concatenate([t.numpy() for t in tiles])), [t.shape[0] for t in tiles]
+def media(files: list[str]) -> list[dict]:
+    """What a message holds for pictures or a clip."""
+    return [
+        {"type": "video_url", "video_url": {"url": str(ASSETS / file), "num_segments": 4}}
+        if file.endswith(".gif")
+        else {"type": "image_url", "image_url": {"url": str(ASSETS / file)}}
+        for file in files
+    ]
 
 
-def ask(model, tokenizer, stop: dict) -> bool:
+def ask(model, stop: dict) -> bool:
     """One stop of the tour, which may have several questions about the same pictures; whether all went well."""
-    pixels, counts = pixels_of(model, stop["pictures"])
+    content, messages, well = media(stop["pictures"]), [], True
     shown = ", ".join(f"demo/assets/{file}" for file in stop["pictures"]) or "no picture"
-    print(f"\n\033[2m{shown}" + (f" ({sum(counts)} tiles)" if counts else "") + "\033[0m")
-    history: list[tuple[str, str]] = []
-    well = True
     for question, expected in stop["questions"]:
-        print(f"  > {question.splitlines()[-1]}\n    ", end="")
+        messages.append({"role": "user", "content": [*content, {"type": "text", "text": question}]})
+        if content or not messages[1:]:
+            tiles = sum(picture.tiles for picture in model.count_tokens(messages).pictures)
+            print(f"\n\033[2m{shown}" + (f" ({tiles} tiles)" if tiles else "") + "\033[0m")
+        content = []
+        print(f"  > {question}\n    ", end="")
         pieces = []
-        for piece in model.chat_stream(tokenizer, pixels, question, {"max_new_tokens": 96}, history, counts):
+        for piece in model.chat_stream(messages, {"max_new_tokens": 96}):
             print(piece, end="", flush=True)
             pieces.append(piece)
         right = "".join(pieces) == expected
         print("" if right else f"   [expected: {expected}]")
-        history.append((question, "".join(pieces)))
+        messages.append({"role": "assistant", "content": "".join(pieces)})
         well = well and right
     return well
 
@@ -65,12 +62,11 @@ def main() -> int:
     if convert(["hf2pd", "--src", str(SOURCE), "--dst", str(CONVERTED)]):
         return 2
     runtime.import_paddle_quietly()
-    from paddlenlp.transformers import AutoModel, AutoTokenizer
+    from paddlenlp.transformers import AutoModel
 
     model = AutoModel.from_pretrained(str(CONVERTED))
-    tokenizer = AutoTokenizer.from_pretrained(str(CONVERTED))
     stops = json.loads((ASSETS / "tour.json").read_text(encoding="utf-8"))
-    well = [ask(model, tokenizer, stop) for stop in stops]
+    well = [ask(model, stop) for stop in stops]
     print(f"\n{sum(well)} of {len(well)} stops as expected, {time.monotonic() - begun:.1f} s")
     return 0 if all(well) else 1
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 _HELP = "/image F adds a picture to the next question, /video F a clip, /reset starts anew, /quit ends"
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=8, help="frames taken from the clip (default: 8)")
     parser.add_argument("--question", action="append", default=[], help="ask this and end; may be repeated")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of streaming")
+    parser.add_argument("--draw", metavar="OUT", help="write the picture with the boxes of the answer drawn in")
     parser.add_argument("--max-num", type=int, help="the most tiles of a picture (default: the checkpoint's)")
     parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest token")
@@ -38,70 +40,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Session:
-    """A conversation: history, the pictures in it, and those that wait for the next question."""
+    """A conversation in messages, and the media that wait for the next question."""
 
-    def __init__(self, model, tokenizer, settings: dict, max_num: int | None, frames: int):
-        self.model, self.tokenizer, self.settings, self.frames = model, tokenizer, settings, frames
-        self.max_num = max_num or model.config.max_dynamic_patch
+    def __init__(self, model, settings: dict, frames: int, **how):
+        self.model, self.settings, self.frames, self.how = model, settings, frames, how
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self.history: list[tuple[str, str]] = []
-        self.tiles: list = []  # numpy [T, 3, S, S] per picture, the whole conversation's
-        self.waiting = ""  # `<image>` marks that the next question begins with
-        self.pictures = 0
+        self.messages: list[dict] = []
+        self.waiting: list[dict] = []
 
     def add_image(self, file: str) -> None:
         """A picture for the next question."""
-        from paddle_internvl.preprocess.image import image_tiles
-        from paddle_internvl.prompt.media import picture_prefix
+        from paddle_internvl.preprocess.image import open_image
 
-        config = self.model.config
-        self._add_images([image_tiles(
-            file, config.tile_side, config.min_dynamic_patch, self.max_num, config.use_thumbnail
-        )], picture_prefix(1, self.pictures))  # fmt: skip
-
-    def add_images(self, files: list[str]) -> None:
-        """Several pictures for the next question, numbered."""
-        from paddle_internvl.prompt.media import picture_prefix
-
-        for file in files:
-            self.add_image(file)
-        if len(files) > 1:
-            self.waiting = picture_prefix(len(files))
+        self.waiting.append({"type": "image", "image": open_image(file)})
 
     def add_video(self, file: str) -> None:
         """A clip for the next question."""
-        from paddle_internvl.preprocess.video import load_video
-        from paddle_internvl.prompt.media import frame_prefix
+        from paddle_internvl.preprocess.media import open_media
 
-        pixels, counts = load_video(file, input_size=self.model.config.tile_side, num_segments=self.frames)
-        pixels, start = pixels.numpy(), 0
-        frames = []
-        for count in counts:
-            frames.append(pixels[start : start + count])
-            start += count
-        self._add_images(frames, frame_prefix(len(frames)))
-
-    def _add_images(self, tiles: list, marks: str) -> None:
-        self.tiles += tiles
-        self.pictures += len(tiles)
-        self.waiting += marks
+        frames, _ = open_media("video", file, {"num_segments": self.frames})
+        self.waiting.append({"type": "video", "video": frames})
 
     def ask(self, question: str, show=lambda piece: None) -> str:
         """The answer; `show` is given its pieces as they are made."""
-        import numpy as np
-        import paddle
-
-        question, self.waiting = self.waiting + question, ""
-        pixels = paddle.to_tensor(np.concatenate(self.tiles)) if self.tiles else None
-        counts = [len(tiles) for tiles in self.tiles]
+        asked = {"role": "user", "content": [*self.waiting, {"type": "text", "text": question}]}
         answer = ""
-        for piece in self.model.chat_stream(self.tokenizer, pixels, question, self.settings, self.history, counts):
+        for piece in self.model.chat_stream([*self.messages, asked], self.settings, **self.how):
             show(piece)
             answer += piece
-        self.history.append((question, answer))
+        self.messages += [asked, {"role": "assistant", "content": answer}]
+        self.waiting = []
         return answer
 
 
@@ -109,12 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl import runtime
 
     runtime.import_paddle_quietly()
-    from paddlenlp.transformers import AutoModel, AutoTokenizer
+    from paddlenlp.transformers import AutoModel
 
     model = AutoModel.from_pretrained(arguments.checkpoint, dtype=arguments.dtype, device=arguments.device)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint)
-    if arguments.system is not None:
-        model.system_message = arguments.system
     settings = {
         "max_new_tokens": arguments.max_new_tokens,
         "do_sample": arguments.temperature > 0,
@@ -124,33 +92,51 @@ def run(arguments: argparse.Namespace) -> int:
         "repetition_penalty": arguments.repetition_penalty,
         "seed": arguments.seed,
     }
-    session = Session(model, tokenizer, settings, arguments.max_num, arguments.frames)
-    session.add_images(arguments.image)
+    session = Session(model, settings, arguments.frames, max_num=arguments.max_num, system=arguments.system)
+    for file in arguments.image:
+        session.add_image(file)
     if arguments.video:
         session.add_video(arguments.video)
     if arguments.question:
         return _ask_all(session, arguments)
-    if arguments.json:
-        raise ValueError("--json needs --question")
+    for name in ("json", "draw"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name} needs --question")
     return _converse(session)
 
 
 def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
+    if arguments.draw and len(arguments.image) != 1:
+        raise ValueError(f"--draw needs one --image, not {len(arguments.image)}")
     begun = time.monotonic()
     for question in arguments.question:
         answer = session.ask(question, lambda piece: None if arguments.json else print(piece, end="", flush=True))
         if not arguments.json:
             print()
+    if arguments.draw:
+        _draw(arguments.image[0], answer, arguments.draw)
     if arguments.json:
-        n = session.model.num_image_token
+        *asked, _ = session.messages
         document = {
             "answer": answer,
-            "history": session.history,
-            "pictures": [{"tiles": len(tiles), "tokens": len(tiles) * n} for tiles in session.tiles],
+            "prompt": session.model.render_prompt(asked, **session.how),
+            "pictures": [asdict(cost) for cost in session.model.count_tokens(asked, **session.how).pictures],
             "seconds": round(time.monotonic() - begun, 3),
         }
         print(json.dumps(document, ensure_ascii=False))
     return 0
+
+
+def _draw(image: str, answer: str, target: str) -> None:
+    from paddle_internvl.preprocess.drawing import draw_boxes
+    from paddle_internvl.preprocess.image import open_image
+    from paddle_internvl.prompt.grounding import parse_boxes
+
+    picture = open_image(image)
+    boxes = parse_boxes(answer, picture.size)
+    if not boxes:
+        raise ValueError(f"the answer holds no box to draw: {answer!r}")
+    draw_boxes(picture, boxes).save(target)
 
 
 def _converse(session: Session) -> int:

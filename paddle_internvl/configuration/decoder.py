@@ -129,6 +129,12 @@ class DecoderConfig(UpstreamConfig):
         return scaling.get("type", scaling.get("rope_type"))
 
     @property
+    def context_length(self) -> int:
+        """The most positions rope is meant for: the trained ones, times the factor of a linear or dynamic scaling."""
+        factor = (self.rope_scaling or {}).get("factor", 1.0) if self.rope_kind in ("linear", "dynamic") else 1.0
+        return int(self.max_position_embeddings * factor)
+
+    @property
     def window(self) -> int | None:
         """Last positions that a position sees; None: all. (Qwen2 names a window even where it does not use one.)"""
         return self.sliding_window if self.use_sliding_window is None else None

@@ -21,10 +21,11 @@ FINISHED = -1  # stands for the token of a row that has ended
 
 @dataclass(frozen=True)
 class Step:
-    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; log_probs float32 [B] or None."""
+    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; the rest as in `Chosen`."""
 
     ids: np.ndarray
     log_probs: np.ndarray | None
+    top: list[dict[int, float]] | None
 
 
 def generate_steps(
@@ -38,7 +39,8 @@ def generate_steps(
 
     Args:
         decoder: the language model. inputs_embeds: [B, L, D]. attention_mask: [B, L], padding on the left, or None.
-        config: the settings. stop: asked after every token with a row and its ids so far; True ends the row.
+        config: the settings; the `n` rows of one prompt are given as rows that stand together.
+        stop: asked after every token with a row and its ids so far; True ends the row.
     Raises:
         ValueError: padding on the right.
     """
@@ -53,16 +55,18 @@ def generate_steps(
     sampler = Sampler(config, batch)
     generated: list[list[int]] = [[] for _ in range(batch)]
     alive = np.ones(batch, bool)
+    ends = () if config.ignore_eos else config.eos_token_id
     inputs = {"inputs_embeds": inputs_embeds}
     for made in range(config.max_new_tokens):
         with paddle.no_grad():
             logits = decoder(**inputs, attention_mask=mask, position_ids=positions, cache=cache, last_only=True)
-            ids, log_probs = sampler(logits[:, 0], generated)
+            chosen = sampler(logits[:, 0], generated)
+        ids = chosen.ids
         for row in np.flatnonzero(alive):
             generated[row].append(int(ids[row]))
-        yield Step(np.where(alive, ids, FINISHED), log_probs)
+        yield Step(np.where(alive, ids, FINISHED), chosen.log_probs, chosen.top)
         for row in np.flatnonzero(alive):
-            alive[row] = not (ids[row] in config.eos_token_id or stop(row, generated[row]))
+            alive[row] = not (ids[row] in ends or stop(row, generated[row]))
         if not alive.any() or made + 1 == config.max_new_tokens:
             return
         inputs = {"input_ids": paddle.to_tensor(ids.reshape(batch, 1))}

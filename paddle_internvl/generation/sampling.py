@@ -1,10 +1,12 @@
 """From logits to the next token: penalties, filters, choice. Rows are independent of each other.
 
-In: logits [B, V] and what each row has generated. Out: one id per row. Order of the steps as in transformers:
-repetition penalty, no-repeat n-gram, minimum length, temperature, top-k, top-p, min-p.
+In: logits [B, V] and what each row has generated. Out: one id per row, and its log-probability. Order of the steps as
+in transformers: repetition penalty, no-repeat n-gram and bad tokens, minimum length, temperature, top-k, top-p, min-p.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import paddle
@@ -15,40 +17,57 @@ from paddle_internvl.generation.config import GenerationConfig
 _NEVER = float("-inf")
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """One step's tokens: ids int64 [B]; if asked for, their log-probabilities under the unchanged logits, float32 [B],
+    and per row those of the likeliest tokens, likeliest first."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray | None = None
+    top: list[dict[int, float]] | None = None
+
+
 class Sampler:
     """Chooses tokens for `batch` rows by one config; every row draws from a generator of its own.
 
-    Rows with the same seed draw the same numbers, so a row's tokens do not depend on its neighbours.
+    Rows with the same seed draw the same numbers, so a row's tokens do not depend on its neighbours; the `config.n`
+    rows of one prompt, which stand together, draw different ones.
     """
 
     def __init__(self, config: GenerationConfig, batch: int):
         self.config = config
-        self._draws = [np.random.default_rng(config.seed) for _ in range(batch)]
+        seed = np.random.SeedSequence().entropy if config.seed is None else config.seed
+        # Without a seed every row is on its own; with one, row k of each prompt draws as the k-th answer does.
+        keys = range(batch) if config.seed is None else (row % config.n for row in range(batch))
+        self._draws = [np.random.default_rng([seed, key] if key else seed) for key in keys]
 
-    def __call__(self, logits: paddle.Tensor, generated: list[list[int]]) -> tuple[np.ndarray, np.ndarray | None]:
+    def __call__(self, logits: paddle.Tensor, generated: list[list[int]]) -> Chosen:
         """The next token of each row.
 
         Args:
             logits: float32 [B, V]. generated: per row, the ids generated so far (the prompt is not among them).
-        Returns:
-            ids: int64 [B]; log-probabilities under the unchanged logits: float32 [B], or None if not asked for.
         """
         c = self.config
-        adjusted = self._adjust(logits, generated)
+        adjusted = self.adjust(logits, generated)
         if c.samples:
             probabilities = F.softmax(_filter(adjusted / c.temperature, c), axis=-1)
             uniform = np.array([draw.random() for draw in self._draws])
             ids = _draw(probabilities, paddle.to_tensor(uniform, place=logits.place))
         else:
             ids = adjusted.argmax(axis=-1)
-        log_probs = None
-        if c.log_probs:
-            log_probs = F.log_softmax(logits, axis=-1).take_along_axis(ids.unsqueeze(-1), axis=-1).squeeze(-1).numpy()
-        return ids.numpy(), log_probs
+        if not c.log_probs:
+            return Chosen(ids.numpy())
+        scores = F.log_softmax(logits, axis=-1)
+        chosen = Chosen(ids.numpy(), scores.take_along_axis(ids.unsqueeze(-1), axis=-1).squeeze(-1).numpy())
+        if c.top_logprobs:
+            values, tokens = (part.numpy().tolist() for part in scores.topk(c.top_logprobs, axis=-1))
+            chosen = replace(chosen, top=[dict(zip(*row)) for row in zip(tokens, values)])
+        return chosen
 
-    def _adjust(self, logits: paddle.Tensor, generated: list[list[int]]) -> paddle.Tensor:
+    def adjust(self, logits: paddle.Tensor, generated: list[list[int]]) -> paddle.Tensor:
+        """Logits [B, V] after penalties, and with what must not be chosen at minus infinity."""
         c = self.config
-        forbidden = [_repeats(ids, c.no_repeat_ngram_size) for ids in generated]
+        forbidden = [_repeats(ids, c.no_repeat_ngram_size) | set(c.bad_token_ids) for ids in generated]
         if len(generated[0]) < c.min_new_tokens:
             forbidden = [ids | set(c.eos_token_id) for ids in forbidden]
         if c.repetition_penalty == 1.0 and not any(forbidden):

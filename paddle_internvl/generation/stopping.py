@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def cut(text: str, stops: Sequence[str]) -> str:
-    """`text` up to the first occurrence of any of `stops`."""
-    ends = [text.find(stop) for stop in stops]
-    return text[: min((end for end in ends if end >= 0), default=len(text))]
+def cut(text: str, stops: Sequence[str], kept: Sequence[str] = ()) -> str | None:
+    """`text` up to the first occurrence of any of `stops`, with it if it is one of `kept`; None if there is none."""
+    found = [(start, stop) for stop in stops if (start := text.find(stop)) >= 0]
+    if not found:
+        return None
+    start, stop = min(found)
+    return text[: start + len(stop)] if stop in kept else text[:start]
 
 
 def held_back(text: str, stops: Sequence[str]) -> int:

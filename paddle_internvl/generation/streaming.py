@@ -20,13 +20,14 @@ class TextStream:
     """One answer in the making.
 
     Args:
-        decode: ids -> text. stops: strings that end the answer; it is cut before the first of them.
+        decode: ids -> text. stops: strings that end the answer; it is cut before the first of them, or behind it if
+            that is one of `kept`.
     Attributes:
         stopped: whether a stop string has been met.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = ()):
-        self._decode, self._stops = decode, tuple(stops)
+    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = (), kept: Sequence[str] = ()):
+        self._decode, self._stops, self._kept = decode, tuple(stops), tuple(kept)
         self._ids: list[int] = []
         self._sent = ""
         self.stopped = False
@@ -35,10 +36,10 @@ class TextStream:
         """Take one id; returns the text that is now certain, often ''."""
         self._ids.append(token_id)
         text = self._decode(self._ids)
-        whole = cut(text, self._stops)
-        self.stopped = self.stopped or len(whole) < len(text)
-        if not self.stopped:
-            whole = whole.rstrip(_BROKEN)
+        whole = cut(text, self._stops, self._kept)
+        self.stopped = self.stopped or whole is not None
+        if whole is None:
+            whole = text.rstrip(_BROKEN)
             whole = whole[: len(whole) - held_back(whole, self._stops + _JOINED)]
         return self._send(whole.strip())
 
@@ -49,7 +50,9 @@ class TextStream:
     @property
     def text(self) -> str:
         """The whole answer so far, as if it ended here."""
-        return cut(self._decode(self._ids), self._stops).strip()
+        text = self._decode(self._ids)
+        whole = cut(text, self._stops, self._kept)
+        return (text if whole is None else whole).strip()
 
     def _send(self, text: str) -> str:
         if len(text) < len(self._sent):  # what was held back before a stop string turned out to be white space

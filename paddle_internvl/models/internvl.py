@@ -5,6 +5,9 @@ Follows upstream `modeling_internvl_chat.py`, `InternVLChatModel`; the attribute
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddlenlp.transformers import PretrainedModel
@@ -12,6 +15,7 @@ from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.decoder import DecoderForCausalLM
+from paddle_internvl.models.feature_cache import FeatureCache
 from paddle_internvl.models.projector import build_projector, pixel_shuffle
 from paddle_internvl.models.vision import InternVisionNetwork
 
@@ -26,6 +30,8 @@ class InternVLNetwork(PretrainedModel):
         img_context_token_id: id of the `<IMG_CONTEXT>` token, whose embeddings the visual tokens replace; loading a
             folder with a tokenizer sets it, and so does `chat`.
         end_token_ids: what ends a generation by the folder's generation_config.json.
+        vit_batch_size: the most tiles that run through the vision tower at once.
+        feature_cache: visual tokens of pictures seen before; `FeatureCache(0)` in its place remembers nothing.
     """
 
     config_class = InternVLChatConfig
@@ -40,6 +46,8 @@ class InternVLNetwork(PretrainedModel):
         self.num_image_token = config.num_image_token
         self.img_context_token_id: int | None = None
         self.end_token_ids: tuple[int, ...] = ()
+        self.vit_batch_size = 16
+        self.feature_cache = FeatureCache()
         self.vision_model = InternVisionNetwork(config.vision_config)
         self.mlp1 = build_projector(config)
         self.language_model = DecoderForCausalLM(config.llm_config)
@@ -47,10 +55,38 @@ class InternVLNetwork(PretrainedModel):
     def get_input_embeddings(self):
         return self.language_model.get_input_embeddings()
 
+    def train(self):
+        """As every layer's; what was remembered of pictures is forgotten, for the weights may change."""
+        self.feature_cache.clear()
+        return super().train()
+
+    def set_state_dict(self, state_dict, *args, **kwargs):
+        """As every layer's; what was remembered of pictures is forgotten."""
+        self.feature_cache.clear()
+        return super().set_state_dict(state_dict, *args, **kwargs)
+
     def extract_feature(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
-        """Visual tokens of tiles: [T, 3, S, S] -> [T, N, D]. Pixels are cast to the weights' dtype."""
+        """Visual tokens of tiles: [T, 3, S, S] -> [T, N, D], `vit_batch_size` tiles at a time. Pixels are cast to the
+        weights' dtype."""
         pixel_values = pixel_values.astype(self.vision_model.embeddings.patch_embedding.weight.dtype)
-        return self.project(self.vision_model.hidden_state(pixel_values, self.select_layer))
+        parts = [
+            self.project(
+                self.vision_model.hidden_state(pixel_values[first : first + self.vit_batch_size], self.select_layer)
+            )
+            for first in range(0, pixel_values.shape[0], self.vit_batch_size)
+        ]
+        return parts[0] if len(parts) == 1 else paddle.concat(parts)
+
+    def visual_tokens(self, pictures: Sequence[np.ndarray]) -> paddle.Tensor | None:
+        """Visual tokens of pictures, one after the other: [T, N, D] of T tiles in all; None for no picture.
+
+        Args:
+            pictures: float32 tiles [T, 3, S, S] of each.
+        """
+        if not pictures:
+            return None
+        tokens = self.feature_cache.tokens(pictures, self.extract_feature)
+        return tokens[0] if len(tokens) == 1 else paddle.concat(tokens)
 
     def project(self, hidden_state: paddle.Tensor) -> paddle.Tensor:
         """Visual tokens from a hidden state of the vision tower: [T, 1+P, C] -> [T, N, D]."""

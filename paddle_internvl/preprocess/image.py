@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from PIL import Image, UnidentifiedImageError
 
+from paddle_internvl.preprocess.fetch import fetch, is_url, short_name
 from paddle_internvl.preprocess.grid import TILE_SIDE
 from paddle_internvl.preprocess.pixels import normalize, normalize_all
 from paddle_internvl.preprocess.tiles import dynamic_preprocess
@@ -23,13 +24,15 @@ def open_image(source) -> Image.Image:
     """The picture as RGB, fully decoded.
 
     Args:
-        source: path, bytes, binary file object or PIL image.
+        source: path, http(s) or data URL, bytes, binary file object or PIL image.
     Raises:
         FileNotFoundError: no such file. ValueError: not a picture, or a broken or truncated one; names the source.
     """
     if isinstance(source, Image.Image):
         return source.convert("RGB")
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if is_url(source):
+        name, opened = short_name(source), io.BytesIO(fetch(source))
+    elif isinstance(source, (bytes, bytearray, memoryview)):
         name, opened = f"{len(source)} bytes", io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
         name, opened = os.fspath(source), source
@@ -76,7 +79,7 @@ def load_image(image_file, input_size: int = TILE_SIDE, max_num: int = 12):
     """Pixel tiles of one picture, ready for `model.chat`.
 
     Args:
-        image_file: path, bytes, binary file object or PIL image. input_size: S, the model's tile side in pixels.
+        image_file: see `open_image`. input_size: S, the model's tile side in pixels.
         max_num: the most tiles, the thumbnail not counted.
     Returns:
         paddle.Tensor float32 [T, 3, S, S]: the crops row by row, then a thumbnail when there is more than one.

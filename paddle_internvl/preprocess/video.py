@@ -16,20 +16,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from paddle_internvl.preprocess.fetch import fetch, is_url
 from paddle_internvl.preprocess.grid import TILE_SIDE
 from paddle_internvl.preprocess.image import image_tiles, open_image
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+DEFAULT_FRAMES = 8
 _FOLDER_FPS = 1.0  # a folder of frames has no rate of its own
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An opened clip: number of frames, frames per second, and a function from indices to RGB pictures."""
+    """An opened clip: number of frames, frames per second, and a function from indices to RGB pictures. `is_list`: its
+    frames were given one by one."""
 
     frames: int
     fps: float
     read: Callable[[Sequence[int]], list[Image.Image]]
+    is_list: bool = False
 
 
 def get_index(bound, fps: float, max_frame: int, first_idx: int = 0, num_segments: int = 32) -> np.ndarray:
@@ -54,14 +58,18 @@ def open_clip(source):
     """A `Clip` for as long as the context lasts.
 
     Args:
-        source: path of a video, an animated picture or a folder of pictures (in the order of their names); bytes of a
-            file; or a list of PIL images.
+        source: path or URL of a video or an animated picture, a folder of pictures (in the order of their names),
+            bytes of a file, or a list of PIL images.
     Raises:
         FileNotFoundError: no such path. ValueError: no frame can be read. ImportError: no video reader is installed.
     """
     if isinstance(source, (list, tuple)):
-        yield Clip(len(source), _FOLDER_FPS, lambda indices: [open_image(source[i]) for i in indices])
+        if not source:
+            raise ValueError("a clip of no frames")
+        yield Clip(len(source), _FOLDER_FPS, lambda indices: [open_image(source[i]) for i in indices], is_list=True)
         return
+    if is_url(source):
+        source = fetch(source)
     if isinstance(source, (bytes, bytearray)):
         with tempfile.NamedTemporaryFile(suffix=".video") as file:
             file.write(source)
@@ -86,6 +94,34 @@ def open_clip(source):
     raise ImportError(
         f"reading {path.name} needs one of decord, opencv-python-headless, av; pip install opencv-python-headless"
     )
+
+
+def frame_indices(clip: Clip, num_segments: int | None = None, fps: float | None = None, bound=None) -> np.ndarray:
+    """Which frames of a clip to show: `num_segments` of them, or `fps` per second; never a frame twice.
+
+    Args:
+        bound: (start, end) in seconds or None. num_segments: default DEFAULT_FRAMES, of a list all; the whole of a
+            clip that is shorter.
+    Raises:
+        ValueError: both at once, a number below 1, or a bound with no frame in it.
+    """
+    if fps is not None and num_segments is not None:
+        raise ValueError(f"num_segments={num_segments} and fps={fps} exclude each other")
+    if fps is not None and not fps > 0 or num_segments is not None and num_segments < 1:
+        raise ValueError(f"num_segments={num_segments}, fps={fps}: must be above 0")
+    if bound is not None and not 0 <= bound[0] < bound[1]:
+        raise ValueError(f"bound={tuple(bound)}: 0 <= start < end is needed, in seconds")
+    first = 0 if bound is None else round(bound[0] * clip.fps)
+    last = clip.frames - 1 if bound is None else min(round(bound[1] * clip.fps), clip.frames - 1)
+    if first > last:
+        raise ValueError(f"bound={tuple(bound)} begins behind the end of the clip at {clip.frames / clip.fps:.2f} s")
+    if fps is not None:
+        num_segments = max(1, round((last - first + 1) / clip.fps * fps))
+    elif num_segments is None:
+        num_segments = clip.frames if clip.is_list else DEFAULT_FRAMES
+    if num_segments > last - first:
+        return np.arange(first, last + 1)
+    return get_index(bound, clip.fps, clip.frames - 1, num_segments=num_segments)
 
 
 def load_video(video_path, bound=None, input_size: int = TILE_SIDE, max_num: int = 1, num_segments: int = 32):

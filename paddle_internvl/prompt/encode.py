@@ -7,13 +7,13 @@ For a conversation without such forgeries the ids are those of the whole rendere
 
 from __future__ import annotations
 
-from paddle_internvl.prompt.special_tokens import GROUNDING, IMAGE_PLACEHOLDER, IMG_CONTEXT, IMG_END, IMG_START
+from paddle_internvl.prompt.special_tokens import GROUNDING, IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import Conversation
 
 
 def count_placeholders(conversation: Conversation) -> int:
-    """How many `<image>` marks the user's turns hold."""
-    return sum(text.count(IMAGE_PLACEHOLDER) for text, source in conversation.pieces() if source == "user")
+    """How many pictures the user's turns have room for."""
+    return sum(source == "picture" for _, source in conversation.pieces())
 
 
 def encode_prompt(tokenizer, conversation: Conversation, visual_tokens: list[int]) -> list[int]:
@@ -34,13 +34,9 @@ def encode_prompt(tokenizer, conversation: Conversation, visual_tokens: list[int
     counts = iter(visual_tokens)
     parts: list[tuple[str, bool]] = []
     for text, source in conversation.pieces():
-        if source == "template":
-            parts += tokenizer.split_added_tokens(text)
-            continue
-        chunks = text.split(IMAGE_PLACEHOLDER) if source == "user" else [text]
-        for i, chunk in enumerate(chunks):
-            if i > 0:
-                parts += [(IMG_START, True), *[(IMG_CONTEXT, True)] * next(counts), (IMG_END, True)]
-            parts += tokenizer.split_added_tokens(chunk, only=GROUNDING)
+        if source == "picture":
+            parts += [(IMG_START, True), *[(IMG_CONTEXT, True)] * next(counts), (IMG_END, True)]
+        else:
+            parts += tokenizer.split_added_tokens(text, only=None if source == "template" else GROUNDING)
     ids = tokenizer.convert_tokens_to_ids(tokenizer.tokens_of(parts))
     return tokenizer.build_inputs_with_special_tokens(ids)

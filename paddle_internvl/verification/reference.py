@@ -34,7 +34,7 @@ def climb_reference(folder: Path, given: Ladder) -> Ladder:
         raise ImportError(f"--torch needs torch and transformers ({error}): pip install torch transformers") from None
 
     with tempfile.TemporaryDirectory() as scratch:
-        native = _native(folder, Path(scratch))
+        native = native_folder(folder, Path(scratch))
         model = InternVLForConditionalGeneration.from_pretrained(native, torch_dtype=torch.float32).eval()
     stages: Ladder = {}
     for name, module in _outputs(model).items():
@@ -54,7 +54,7 @@ def climb_reference(folder: Path, given: Ladder) -> Ladder:
     return {**ladder, "tokens": made[:, ids.shape[1] :].numpy()}
 
 
-def _native(folder: Path, scratch: Path) -> Path:
+def native_folder(folder: Path, scratch: Path) -> Path:
     """The folder in transformers' layout: itself, or a copy in `scratch`."""
     if read_config(folder).get("model_type") == "internvl":
         return folder

@@ -45,14 +45,27 @@ def test_help_imports_nothing_heavy():
 
 def test_chat_json(checkpoint, picture, clip, capsys):
     arguments = ["chat", checkpoint, "--question", "What?", "--question", "And?", "--max-new-tokens", "4", "--json"]
+    arguments += ["--system", ""]
     assert main([*arguments, "--image", picture, "--image", picture]) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document["pictures"] == [{"tiles": 3, "tokens": 12}] * 2
-    (first, _), (second, answer) = document["history"]
-    assert first == "Image-1: <image>\nImage-2: <image>\nWhat?" and second == "And?" and document["answer"] == answer
+    assert "user\nImage-1: <image>\nImage-2: <image>\nWhat?<|im_end|>" in document["prompt"]
+    assert "user\nAnd?<|im_end|>" in document["prompt"]
     assert main([*arguments, "--video", clip, "--frames", "4"]) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(document["pictures"]) == 4 and document["history"][0][0].startswith("Frame1: <image>\nFrame2: <image>\n")
+    assert len(document["pictures"]) == 4 and "user\nFrame1: <image>\nFrame2: <image>\n" in document["prompt"]
+
+
+def test_boxes_are_drawn(checkpoint, picture, tmp_path, capsys, monkeypatch):
+    from paddle_internvl.modeling import InternVLChatModel
+
+    target = tmp_path / "out.png"
+    arguments = ["chat", checkpoint, "--image", picture, "--question", "Where?", "--draw", str(target)]
+    monkeypatch.setattr(InternVLChatModel, "chat_stream", lambda *_, **__: iter(["a thing[[0, 0, ", "500, 1000]]"]))
+    assert main(arguments) == 0 and Image.open(target).size == (112, 56)
+    assert Image.open(target).getpixel((56, 30)) != Image.open(picture).getpixel((56, 30))
+    monkeypatch.setattr(InternVLChatModel, "chat_stream", lambda *_, **__: iter(["nowhere"]))
+    assert main(arguments) == 2 and "the answer holds no box to draw: 'nowhere'" in capsys.readouterr().err
 
 
 def test_chat_streams_what_json_says(checkpoint, picture, capsys):
@@ -112,7 +125,6 @@ def test_settings_reach_the_model(checkpoint, capsys):
         (["chat", "CKPT", "--image", "none.png", "--question", "a"], "no such picture: none.png"),
         (["chat", "CKPT", "--video", "none.mp4", "--question", "a"], "no such video: none.mp4"),
         (["chat", "CKPT", "--json"], "--json needs --question"),
-        (["chat", "CKPT", "--question", "<image>"], "1 <image> marks but 0 pictures"),
         (["info", "/nowhere"], "/nowhere/config.json does not exist"),
         (["info", str(TINY / "dynamic_gqa.json"), "--size", "big"], "--size big is no size"),
     ],

@@ -15,8 +15,10 @@ def test_from_dict_and_keywords():
 
 
 def test_lmdeploy_names():
-    config = generation_config({"random_seed": 4, "stop_words": ["a", "b"]})
-    assert config.seed == 4 and config.stop_strings == ("a", "b")
+    config = generation_config({"random_seed": 4, "stop_words": ["a", "b"], "stop_token_ids": [7], "logprobs": 2})
+    assert config.seed == 4 and config.stop_strings == ("a", "b") and config.eos_token_id == (7,)
+    assert config.log_probs and config.top_logprobs == 2
+    assert generation_config({"logprobs": True}).log_probs and not generation_config({"logprobs": False}).log_probs
 
 
 def test_paddlenlp_config():
@@ -25,8 +27,10 @@ def test_paddlenlp_config():
     config = generation_config(PaddleNLPConfig(max_new_tokens=9, do_sample=True, top_p=0.5, eos_token_id=[2, 5]))
     assert (config.max_new_tokens, config.do_sample, config.top_p, config.eos_token_id) == (9, True, 0.5, (2, 5))
     assert generation_config(PaddleNLPConfig(max_length=11)).max_new_tokens == 11
-    with pytest.raises(ValueError, match="num_beams=3 is not supported; use num_beams=1"):
-        generation_config(PaddleNLPConfig(num_beams=3))
+    beams = generation_config(PaddleNLPConfig(num_beams=3, length_penalty=0.5, early_stopping=True))
+    assert (beams.num_beams, beams.length_penalty, beams.early_stopping) == (3, 0.5, True)
+    with pytest.raises(ValueError, match="num_beam_groups=2 is not supported; use num_beam_groups=1"):
+        generation_config(PaddleNLPConfig(num_beams=4, num_beam_groups=2))
 
 
 def test_one_or_several_ends():
@@ -38,8 +42,11 @@ def test_one_or_several_ends():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temprature": 1}, "generation setting 'temprature' is not known; known: do_sample"),
-        ({"num_beams": 2}, "num_beams=2 is not supported; use num_beams=1"),
+        ({"temprature": 1}, "generation setting 'temprature' is not known; known: bad_token_ids"),
+        ({"num_beams": 2, "do_sample": True}, "num_beams=2 goes with neither do_sample, n nor log_probs"),
+        ({"n": 2}, "n=2 answers of a greedy generation would be equal; set do_sample=True"),
+        ({"top_logprobs": 2}, "top_logprobs=2 needs log_probs=True"),
+        ({"response_format": {"type": "json_object"}}, "response_format=.* is not supported; leave it out"),
         ({"bad_words_ids": [[1]]}, "bad_words_ids=.* is not supported; leave it out"),
         ({"top_p": 1.5}, r"top_p=1.5 is outside \[0, 1\]"),
         ({"temperature": -1}, "temperature=-1 is outside"),

@@ -66,14 +66,14 @@ def test_penalties_as_transformers(ids, penalty, size, least):
     config = GenerationConfig(
         repetition_penalty=penalty, no_repeat_ngram_size=size, min_new_tokens=least, eos_token_id=(3, 4)
     )
-    ours = Sampler(config, 1)._adjust(paddle.to_tensor(logits), [ids]).numpy()
+    ours = Sampler(config, 1).adjust(paddle.to_tensor(logits), [ids]).numpy()
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-6)
 
 
 def test_penalties_by_hand():
     logits = paddle.to_tensor([[2.0, -2.0, 1.0, 0.5]])
     config = GenerationConfig(repetition_penalty=2.0, min_new_tokens=3, eos_token_id=(2,))
-    out = Sampler(config, 1)._adjust(logits, [[0, 1]])[0].tolist()
+    out = Sampler(config, 1).adjust(logits, [[0, 1]])[0].tolist()
     assert out == [1.0, -4.0, float("-inf"), 0.5]
     assert logits.tolist() == [[2.0, -2.0, 1.0, 0.5]]  # the caller's are not touched
 
@@ -101,18 +101,19 @@ def test_same_seed_same_tokens_whatever_the_batch():
     config = GenerationConfig(do_sample=True, seed=7)
     batch, alone = Sampler(config, 3), Sampler(config, 1)
     for _ in range(10):
-        assert batch(logits, [[], [], []])[0][2] == alone(logits[2:], [[]])[0][0]
+        assert batch(logits, [[], [], []]).ids[2] == alone(logits[2:], [[]]).ids[0]
 
 
 def test_fresh_seeds_differ():
     logits, config = paddle.zeros([1, 1000]), GenerationConfig(do_sample=True, top_k=0)
-    draws = {tuple(int(Sampler(config, 1)(logits, [[]])[0][0]) for _ in range(3)) for _ in range(5)}
+    draws = {tuple(int(Sampler(config, 1)(logits, [[]]).ids[0]) for _ in range(3)) for _ in range(5)}
     assert len(draws) > 1
 
 
 def test_log_probs_are_of_the_unchanged_logits():
     logits = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)
     config = GenerationConfig(log_probs=True, do_sample=True, temperature=0.3, top_k=2, seed=1)
-    ids, log_probs = Sampler(config, 2)(paddle.to_tensor(logits), [[], []])
+    chosen = Sampler(config, 2)(paddle.to_tensor(logits), [[], []])
+    ids, log_probs = chosen.ids, chosen.log_probs
     by_hand = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     np.testing.assert_allclose(log_probs, by_hand[[0, 1], ids], rtol=1e-5)

@@ -1,0 +1,143 @@
+"""OpenAI-style messages with pictures and clips in, `Response`s out.
+
+Joins `prompt.messages` (what was said), `preprocess.media` (pixels) and `answering` (text). What users write is
+tokenised with special tokens off; only media make image tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from paddle_internvl.answering import Answers, Prompt
+from paddle_internvl.generation.config import generation_config as read_config
+from paddle_internvl.preprocess.media import TileControl, open_media, tile_pictures
+from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.messages import Media, fill, parse_messages
+from paddle_internvl.prompt.templates import Conversation, get_conv_template
+from paddle_internvl.response import PictureCost, Response
+
+Messages = Sequence[Mapping]
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Tokens of a prompt: all, those of its pictures, and what each picture takes."""
+
+    total: int
+    visual: int
+    pictures: tuple[PictureCost, ...]
+
+
+def conversation_of(
+    model,
+    messages: Messages,
+    *,
+    system: str | None = None,
+    min_num: int | None = None,
+    max_num: int | None = None,
+    use_thumbnail: bool | None = None,
+    max_total_tiles: int | None = None,
+    mark: str | None = None,
+) -> tuple[Conversation, list[np.ndarray]]:
+    """Messages in the model's template, and the tiles of their pictures.
+
+    Args:
+        messages: see `prompt.messages`. system: the system message if the messages hold none; "" for none at all;
+            None: the model's own.
+        min_num, max_num, use_thumbnail: tiles of a picture that does not say it itself; None: the config's.
+        max_total_tiles: of all pictures together. mark: text that stands for a picture of its message.
+    Returns:
+        The conversation, its last turn open; float32 [T, 3, S, S] of each picture in order.
+    Raises:
+        ValueError: messages, media or limits that make no prompt; FileNotFoundError: a medium that is not there.
+    """
+    given, turns = parse_messages(messages)
+    control = TileControl.of(
+        model.config, min_num=min_num, max_num=max_num, use_thumbnail=use_thumbnail, total=max_total_tiles
+    )
+    media = [part for turn in turns for part in turn.parts if isinstance(part, Media)]
+    opened = [open_media(medium.kind, medium.source, medium.options) for medium in media]
+    pictures = tile_pictures([(image, options) for images, options in opened for image in images], control)
+    conversation = get_conv_template(model.template)
+    conversation.system_message = next(text for text in (given, system, model.system_message) if text is not None)
+    fill(conversation, turns, [len(images) for images, _ in opened], mark)
+    return conversation, pictures
+
+
+def prompt_of(model, tokenizer, messages: Messages, **how) -> Prompt:
+    """The prompt of a conversation that ends with a user's message. how: see `conversation_of`."""
+    conversation, pictures = conversation_of(model, messages, **how)
+    ids = encode_prompt(tokenizer, conversation, [model.num_image_token * len(tiles) for tiles in pictures])
+    return Prompt(ids, pictures, conversation.stop)
+
+
+def answer(
+    model,
+    tokenizer,
+    conversations: Sequence[Messages],
+    generation_config=None,
+    context_length: int | None = None,
+    progress: Callable[[int], None] = lambda tokens: None,
+    **how,
+) -> list[Response]:
+    """The answers to several conversations in one batch, equal to those one by one.
+
+    Args:
+        context_length: the most tokens of prompt and answer; None: the model's.
+        progress: called after every step with the number of tokens made in it. how: see `conversation_of`.
+    Raises:
+        ContextOverflowError: a prompt that leaves no room. Others: see `conversation_of`.
+    """
+    answers = _answers(model, tokenizer, conversations, generation_config, context_length, how)
+    for step in answers:
+        progress(len(step))
+    return answers.responses()
+
+
+def stream(
+    model, tokenizer, messages: Messages, generation_config=None, context_length: int | None = None, **how
+) -> Iterator[str]:
+    """One answer piece by piece; the pieces' sum is its text. Closing the iterator stops the generation."""
+    for response in stream_responses(model, tokenizer, messages, generation_config, context_length, **how):
+        if response.text:
+            yield response.text
+
+
+def stream_responses(
+    model, tokenizer, messages: Messages, generation_config=None, context_length: int | None = None, **how
+) -> Iterator[Response]:
+    """One answer as `Response`s whose text is what is new since the one before; the last one has the finish_reason, all
+    tokens and log-probabilities."""
+    answers = _answers(model, tokenizer, [messages], generation_config, context_length, how)
+    if answers.config.n > 1:
+        raise ValueError(f"n={answers.config.n}: a stream is of one answer")
+    sent = ""
+    for ((_, piece),) in answers:
+        if piece:
+            sent += piece
+            (row,) = answers.rows
+            yield Response(piece, len(row.ids), len(row.prompt.ids), None)
+    (whole,) = answers.responses()
+    yield replace(whole, text=whole.text[len(sent) :])
+
+
+def _answers(model, tokenizer, conversations, generation_config, context_length, how) -> Answers:
+    prompts = [prompt_of(model, tokenizer, messages, **how) for messages in conversations]
+    limit = model.config.llm_config.context_length if context_length is None else context_length
+    return Answers(model, tokenizer, prompts, read_config(generation_config), limit)
+
+
+def render(model, messages: Messages, **how) -> str:
+    """The prompt as text, every picture shown as `<image>`; a tokenizer may put a BOS token before it."""
+    conversation, _ = conversation_of(model, messages, **how)
+    return conversation.get_prompt()
+
+
+def count(model, tokenizer, messages: Messages, **how) -> TokenCount:
+    """How long the prompt of a conversation is, pictures included."""
+    prompt = prompt_of(model, tokenizer, messages, **how)
+    costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
+    return TokenCount(len(prompt.ids), sum(cost.tokens for cost in costs), costs)

@@ -1,0 +1,67 @@
+"""What an answer is reported as: its text and how it came about, with the names of LMDeploy's `Response`.
+
+Knows no model: plain values only.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PictureCost:
+    """What one picture (or frame) took: tiles, and visual tokens."""
+
+    tiles: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer.
+
+    Attributes:
+        text: the answer; of a stream, what is new in it. generate_token_len: tokens generated, the end token included.
+        input_token_len: tokens of the prompt, those of pictures included.
+        finish_reason: 'stop' (an end token or stop string) or 'length' (the limit); None while a stream goes on.
+        token_ids: what was generated. logprobs: if asked for, per token {id: log-probability}, the chosen one first.
+        index: which prompt of a batch. pictures: what each picture took, in order.
+        alternatives: with n > 1, the other answers.
+    """
+
+    text: str
+    generate_token_len: int
+    input_token_len: int
+    finish_reason: str | None
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[dict[int, float], ...] | None = None
+    index: int = 0
+    pictures: tuple[PictureCost, ...] = ()
+    alternatives: tuple[Response, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        """The answer and what it cost, in a notebook."""
+        cost = f"{self.input_token_len} + {self.generate_token_len} tokens"
+        if self.pictures:
+            cost += f", {len(self.pictures)} pictures of {sum(p.tiles for p in self.pictures)} tiles"
+        ending = "" if self.finish_reason == "stop" else f", ended by {self.finish_reason}"
+        text = html.escape(self.text).replace("\n", "<br>")
+        return f"<div>{text}<div style='color:gray;font-size:smaller'>{cost}{ending}</div></div>"
+
+
+class History(list):
+    """A conversation's (question, answer) pairs: a list that prints as a conversation."""
+
+    def __str__(self) -> str:
+        return "\n".join(f"User: {question}\nAssistant: {answer}" for question, answer in self)
+
+    def _repr_html_(self) -> str:
+        turns = "".join(
+            f"<p><b>User:</b> {html.escape(question)}<br><b>Assistant:</b> {html.escape(answer)}</p>"
+            for question, answer in self
+        )
+        return f"<div>{turns}</div>"
