@@ -1,0 +1,202 @@
+"""LMDeploy's `pipeline` over a model: prompts in the forms its users write, `Response`s out.
+
+(Not called pipeline.py: the submodule would hide the function of that name in the package.)
+
+It turns prompts into messages and lets `dialogue` answer them in batches. Where LMDeploy's versions differ it follows
+the one the model cards show (0.6): pictures stand before the text unless `IMAGE_TOKEN` says where, and `do_sample`
+is off unless asked for. Unlike either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside
+the template's own stop, and what is not supported is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from paddle_internvl import dialogue
+from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
+from paddle_internvl.response import History, Response
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the model is loaded and run; LMDeploy's `TurbomindEngineConfig` in its place.
+
+    Args:
+        session_len: the most tokens of prompt and answer; None: the model's. max_batch_size: prompts decoded together.
+        dtype: 'auto', 'bfloat16', 'float16' or 'float32'. device: 'cpu', 'gpu' or None.
+        load_in_8bit, load_in_4bit: as `from_pretrained`. max_num, max_total_tiles: tiles of a picture, and of all.
+        vision_max_batch_size: tiles that run through the vision tower at once.
+    """
+
+    session_len: int | None = None
+    max_batch_size: int = 16
+    dtype: str = "auto"
+    device: str | None = None
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+    max_num: int | None = None
+    max_total_tiles: int | None = None
+    vision_max_batch_size: int = 16
+
+
+@dataclass
+class Session:
+    """A conversation with a pipeline. `history` holds (question, answer) pairs, `response` the last answer."""
+
+    messages: list[dict] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    response: Response | None = None
+
+    def __str__(self) -> str:
+        return str(self.history)
+
+    def _repr_html_(self) -> str:
+        return self.history._repr_html_()
+
+
+class Pipeline:
+    """See `pipeline`. A context manager; `close` gives the model's memory back."""
+
+    def __init__(self, model_path, backend_config: EngineConfig | None = None, system: str | None = None):
+        from paddlenlp.transformers import AutoModel
+
+        c = self.config = EngineConfig() if backend_config is None else backend_config
+        self.model = AutoModel.from_pretrained(
+            str(model_path), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
+            load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit,
+        )  # fmt: skip
+        self.model.vit_batch_size = c.vision_max_batch_size
+        self._how = {"system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles, "mark": IMAGE_TOKEN}
+
+    def __call__(self, prompts, gen_config=None, use_tqdm: bool = False) -> Response | list[Response]:
+        """Answer a prompt, or a list of them in batches, in their order.
+
+        Args:
+            prompts: text; (text, picture or pictures); OpenAI-style messages; or a list of any of these. Pictures are
+                PIL images, paths, URLs or data URLs.
+            gen_config: a `GenerationConfig` or dict, or one for each prompt. use_tqdm: show progress.
+        Raises:
+            ValueError: a prompt of no such form; see `dialogue.conversation_of`.
+        """
+        if _is_single(prompts):
+            return self._answer([_messages(prompts)], gen_config)[0]
+        conversations = [_messages(prompt) for prompt in prompts]
+        configs = gen_config if isinstance(gen_config, (list, tuple)) else [gen_config] * len(conversations)
+        if len(configs) != len(conversations):
+            raise ValueError(f"{len(conversations)} prompts but {len(configs)} generation configs")
+        from tqdm import tqdm
+
+        responses: list[Response] = []
+        with tqdm(total=len(conversations), disable=not use_tqdm) as bar:
+            while len(responses) < len(conversations):
+                first = len(responses)
+                last = first + 1
+                room = first + self.config.max_batch_size
+                while last < min(len(configs), room) and configs[last] == configs[first]:
+                    last += 1
+                answered = self._answer(conversations[first:last], configs[first])
+                responses += [replace(response, index=first + i) for i, response in enumerate(answered)]
+                bar.update(last - first)
+        return responses
+
+    def stream_infer(self, prompts, gen_config=None) -> Iterator[Response]:
+        """`Response`s whose text is what is new, prompt after prompt (`index` tells which); the last of each has the
+        finish_reason."""
+        single = _is_single(prompts)
+        for index, prompt in enumerate([prompts] if single else prompts):
+            for response in self._stream(_messages(prompt), gen_config):
+                yield replace(response, index=index)
+
+    def chat(self, prompt, session: Session | None = None, gen_config=None, stream_response: bool = False):
+        """One more turn of a conversation.
+
+        Args:
+            prompt: text, or (text, pictures). session: an earlier turn's; None begins a conversation.
+            stream_response: return an iterator of `Response`s instead; the session is extended when it ends.
+        Returns:
+            The session, with `.response` and `.history`.
+        """
+        session = Session() if session is None else session
+        (asked,) = _messages(prompt)
+        messages = [*session.messages, asked]
+        if stream_response:
+            return self._stream_turn(session, messages, prompt, gen_config)
+        (response,) = self._answer([messages], gen_config)
+        return _extend(session, messages, prompt, response)
+
+    def session(self) -> Session:
+        """An empty conversation."""
+        return Session()
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.model = None
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def _answer(self, conversations, gen_config) -> list[Response]:
+        return dialogue.answer(
+            self._open(), self.model.tokenizer, conversations, gen_config, self.config.session_len, **self._how
+        )
+
+    def _stream(self, messages, gen_config) -> Iterator[Response]:
+        return dialogue.stream_responses(
+            self._open(), self.model.tokenizer, messages, gen_config, self.config.session_len, **self._how
+        )
+
+    def _stream_turn(self, session, messages, prompt, gen_config) -> Iterator[Response]:
+        text = ""
+        for response in self._stream(messages, gen_config):
+            text += response.text
+            yield response
+        _extend(session, messages, prompt, replace(response, text=text))
+
+    def _open(self):
+        if self.model is None:
+            raise ValueError("the pipeline is closed")
+        return self.model
+
+
+def pipeline(model_path, backend_config: EngineConfig | None = None, system: str | None = None) -> Pipeline:
+    """A pipeline over a checkpoint folder or hub id: call it with prompts.
+
+    Args:
+        backend_config: an `EngineConfig`. system: the system message; None: the checkpoint's, "": none.
+    Source: LMDeploy `pipeline`, as the model cards use it.
+    """
+    return Pipeline(model_path, backend_config, system)
+
+
+def _is_single(prompts) -> bool:
+    return isinstance(prompts, (str, tuple)) or (
+        isinstance(prompts, list) and isinstance(next(iter(prompts), None), dict)
+    )
+
+
+def _messages(prompt) -> list[dict]:
+    """OpenAI-style messages of a prompt in any of LMDeploy's forms."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if isinstance(prompt, tuple) and len(prompt) == 2:
+        text, pictures = prompt if isinstance(prompt[0], str) else reversed(prompt)  # newer LMDeploys take either order
+        pictures = pictures if isinstance(pictures, (list, tuple)) else [pictures]
+        if isinstance(text, str):
+            content = [{"type": "image", "image": picture} for picture in pictures]
+            return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+    if isinstance(prompt, list) and prompt and all(isinstance(message, dict) for message in prompt):
+        return prompt
+    raise ValueError(
+        f"a prompt is text, (text, pictures) or messages with role and content, not {type(prompt).__name__}"
+    )
+
+
+def _extend(session: Session, messages: Sequence[dict], prompt, response: Response) -> Session:
+    session.messages = [*messages, {"role": "assistant", "content": response.text}]
+    session.history.append((prompt if isinstance(prompt, str) else messages[-1]["content"][-1]["text"], response.text))
+    session.response = response
+    return session
