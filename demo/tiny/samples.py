@@ -31,7 +31,7 @@ class Sample:
         conversation.system_message = tiny_tokenizer.SYSTEM_MESSAGE
         stop = tokenizer.convert_tokens_to_ids(conversation.stop)
         ids: list[int] = []
-        self.learn: list[bool] = []
+        self.weights: list[float] = []  # of each id as something to be learnt
         visual_tokens = [len(t) * num_image_token for t in tiles]
         for i, question in enumerate(asked):
             conversation.append_message(conversation.roles[0], (prefix if i == 0 else "") + question.text)
@@ -41,7 +41,10 @@ class Sample:
             whole = encode_prompt(tokenizer, conversation, visual_tokens)
             assert whole[: len(prompt)] == prompt and stop in whole[len(prompt) :], question
             end = len(prompt) + whole[len(prompt) :].index(stop) + 1
-            self.learn += [False] * (len(prompt) - len(ids)) + [True] * (end - len(prompt))
+            # As upstream's loss_reduction "square": an answer of n tokens counts as sqrt(n), so that the many tokens of
+            # descriptions do not drown the one of a colour or a place.
+            own = end - len(prompt)
+            self.weights += [0.0] * (len(prompt) - len(ids)) + [own**-0.5] * own
             ids = whole[:end]
         self.ids = ids
 
@@ -60,7 +63,7 @@ def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int, 
     elif kind == "clip":
         frames, thing, motion = scenes.clip(rng, rng.choice((4, 4, 6)))
         pictures = [(scenes.render(scene), 1) for scene in frames]
-        asked = questions.clip_questions(thing, motion, rng, 2)
+        asked = questions.clip_questions(thing, motion, rng, 3)
         patches = [scenes.patch_labels(scene, GRID) for scene in frames]
         prefix = "".join(f"Frame{i + 1}: <image>\n" for i in range(len(frames)))
     elif kind == "lesson":
@@ -72,6 +75,8 @@ def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int, 
         scenes.thin_out(scene, most - (kind == "text"), rng)
         pictures = [(scenes.render(scene), MAX_TILES)]
         asked = questions.scene_questions(scene, rng, 6)
+        if rng.random() < 0.75:  # else later answers could mostly be read off the description, without looking
+            asked.sort(key=lambda question: question.kind == "description")
         patches = [scenes.patch_labels(scene, GRID)] if kind != "wide" else []
         prefix = "<image>\n"
     return Sample(tokenizer, pictures, asked, patches, num_image_token, prefix)
@@ -101,5 +106,5 @@ def batches(tokenizer, step: int, num_image_token: int, phase: Phase) -> list[li
     else:
         kinds = [[rng.choices(("objects", "text", "talk"), (11, 6, 1))[0] for _ in range(12)]]
         if phase.several and step % 2:
-            kinds.append([["wide"] * 2, ["pair"] * 4, ["wide"] * 2, ["clip"] * 2][step // 2 % 4])
+            kinds.append([["wide"] * 2, ["clip"] * 2, ["pair"] * 4, ["clip"] * 2][step // 2 % 4])
     return [[make_sample(tokenizer, rng, kind, num_image_token, phase.most) for kind in group] for group in kinds]

@@ -45,7 +45,7 @@ PHASES = (
     Phase(4600, "all", several=True),
 )
 STEPS = PHASES[-1].until
-LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 100, 3800  # warm-up, constant, then linearly to 0
+LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 50, 3800  # every phase warms up; constant, then linearly to 0
 PATCH_LOSS_WEIGHT = 0.3  # beside the answers' loss
 REPORT, SAVE = 25, 100
 
@@ -70,6 +70,8 @@ class Student(paddle.nn.Layer):
         for name, part in parts.items():
             for parameter in part.parameters():
                 parameter.stop_gradient = name not in learning
+                gently = name == "vision" and learns == "all"  # what it knows is of use already
+                parameter.optimize_attr["learning_rate"] = 0.3 if gently else 1.0
 
     def losses(self, samples: list[Sample], learns: str) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Cross entropy of the answers, and what the lessons cost; 0 in a phase without them."""
@@ -96,23 +98,31 @@ class Student(paddle.nn.Layer):
         model = self.model
         length = max(len(sample.ids) for sample in samples)
         ids = np.zeros((len(samples), length), np.int64)
-        targets = np.full((len(samples), length), -100, np.int64)
+        weights = np.zeros((len(samples), length), np.float32)
         for row, sample in enumerate(samples):
             ids[row, : len(sample.ids)] = sample.ids
-            targets[row, : len(sample.ids)] = np.where(sample.learn, sample.ids, -100)
+            weights[row, : len(sample.ids)] = sample.weights
         embeds = model.embed(paddle.to_tensor(ids), model.project(hidden))
         # Padding stands behind every learnt token, so the causal rule hides it without a mask.
         positions = paddle.arange(length).expand([len(samples), length])
         hidden = model.language_model.model(embeds, positions, None, None)
-        flat = targets[:, 1:].flatten()
-        learnt = np.flatnonzero(flat != -100)
+        targets, weights = ids[:, 1:].flatten(), weights[:, 1:].flatten()
+        learnt = np.flatnonzero(weights)
         hidden = hidden[:, :-1].flatten(0, 1).index_select(paddle.to_tensor(learnt), axis=0)
-        return F.cross_entropy(model.language_model.lm_head(hidden), paddle.to_tensor(flat[learnt]))
+        logits, weights = model.language_model.lm_head(hidden), paddle.to_tensor(weights[learnt])
+        loss = F.cross_entropy(logits, paddle.to_tensor(targets[learnt]), reduction="none")
+        return (loss.flatten() * weights).sum() / weights.sum()
+
+
+def phase_of(step: int) -> Phase:
+    """The phase that a step belongs to."""
+    return next((phase for phase in PHASES if step < phase.until), PHASES[-1])
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Share of LEARNING_RATE at a step: warm-up, constant, linear to 0 at the end."""
-    return min(step / WARM_UP, 1.0, (steps - step) / (steps - DECAY_FROM))
+    """Share of LEARNING_RATE at a step: every phase warms up; constant, then linear to 0 at the end."""
+    begun = max((phase.until for phase in PHASES if phase.until <= step), default=0)
+    return min((step - begun + 1) / WARM_UP, 1.0, (steps - step) / (steps - DECAY_FROM))
 
 
 def initialise(model) -> None:
@@ -157,13 +167,16 @@ def main() -> None:
     if state_file.exists():
         state = paddle.load(str(state_file))
         student.set_state_dict(state["student"])
-        optimizer.set_state_dict(state["optimizer"])
         first, seconds = state["step"], state["seconds"]
+        if phase_of(first) is phase_of(first - 1):
+            optimizer.set_state_dict(state["optimizer"])
+        else:  # Paddle refuses a state without the moments of what rested until now
+            schedule.set_state_dict(state["optimizer"]["LR_Scheduler"])
     print(f"{sum(p.size for p in student.model.parameters()):,} parameters, from step {first} to {steps}", flush=True)
     sums, begun = [], time.time()
     with use_backend("plain"):
         for step in range(first, steps):
-            phase = next(phase for phase in PHASES if step < phase.until)
+            phase = phase_of(step)
             student.rest(phase.learns)
             groups = batches(tokenizer, step, student.model.num_image_token, phase)
             count, answers, lessons = sum(map(len, groups)), 0.0, 0.0
