@@ -1,6 +1,6 @@
 """How often the tiny model is right, by kind of question, on scenes it has not been trained on.
 
-    python -m demo.tiny.evaluate CKPT [--per-kind 200] [--json FILE]
+    python -m demo.tiny.evaluate CKPT [--per-kind 200] [--bits 8|4] [--json FILE]
 
 Every question is asked by itself, greedily, through `batch_chat`; an answer counts if it equals the expected text.
 Small print is asked for twice: with tiles, and with the picture as one tile, where it can't be read.
@@ -102,11 +102,8 @@ def without_marks(text: str) -> str:
     return text
 
 
-def evaluate(folder: Path, per_kind: int) -> tuple[dict[str, dict], list[dict]]:
+def evaluate(model, tokenizer, per_kind: int) -> tuple[dict[str, dict], list[dict]]:
     """Per kind the number of questions and the share answered exactly; and what went wrong."""
-    from paddlenlp.transformers import AutoModel, AutoTokenizer
-
-    model, tokenizer = AutoModel.from_pretrained(str(folder)), AutoTokenizer.from_pretrained(str(folder))
     everything = sorted(collect(per_kind), key=lambda case: (case.kind, len(case.pictures)))
     right: dict[str, list[bool]] = {}
     wrong = []
@@ -122,18 +119,30 @@ def evaluate(folder: Path, per_kind: int) -> tuple[dict[str, dict], list[dict]]:
     return table, wrong
 
 
+def block_bytes(model) -> int:
+    """What the decoder blocks hold: the part that quantisation makes smaller."""
+    tensors = model.language_model.model.layers.state_dict().values()
+    return sum(tensor.numel().item() * tensor.element_size() for tensor in tensors)
+
+
 def main() -> None:
+    from paddlenlp.transformers import AutoModel, AutoTokenizer
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--per-kind", type=int, default=200, help="questions of each kind")
+    parser.add_argument("--bits", type=int, choices=(8, 4), help="hold the decoder blocks' linear weights in so many")
     parser.add_argument("--json", type=Path, help="write figures and wrong answers to this file")
     arguments = parser.parse_args()
-    table, wrong = evaluate(arguments.checkpoint, arguments.per_kind)
+    folder = str(arguments.checkpoint)
+    model = AutoModel.from_pretrained(folder, load_in_8bit=arguments.bits == 8, load_in_4bit=arguments.bits == 4)
+    table, wrong = evaluate(model, AutoTokenizer.from_pretrained(folder), arguments.per_kind)
     for kind, row in table.items():
         print(f"{kind:24} {row['questions']:5} {row['exact']:8.1%}")
     counted = [row for kind, row in table.items() if kind != "small print, one tile"]
     total = sum(row["questions"] for row in counted)
     print(f"{'all, small print tiled':24} {total:5} {sum(r['exact'] * r['questions'] for r in counted) / total:8.1%}")
+    print(f"decoder blocks: {block_bytes(model):,} bytes")
     if arguments.json:
         arguments.json.write_text(json.dumps({"table": table, "wrong": wrong}, ensure_ascii=False, indent=1))
 
