@@ -20,6 +20,7 @@ REQUIRED = [
     "regex>=2024.4",
     "sentencepiece>=0.2",
     "tokenizers>=0.21,<0.22",
+    "requests>=2.28",
     "rich>=13",
     "tqdm>=4.60",
     "wrapt>=1.16",

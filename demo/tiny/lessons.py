@@ -1,6 +1,7 @@
-"""What vision tower and projector learn before any question is asked: what each patch shows, and in which words.
+"""What the parts are taught besides answers: the tower what patches show, the projector its words, the decoder where to
+look.
 
-In: hidden states of the tower, or visual tokens, and the patch labels of `scenes`. Out: losses.
+In: hidden states, and what `scenes` knows of their pictures. Out: losses.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import paddle.nn.functional as F
 
 from demo.tiny import scenes
 from demo.tiny.architecture import GRID
+from paddle_internvl.models import rope
 
 HEAD = scenes.LABELS + 2 * GRID  # of the head on patches: label, row, column
 _SLOTS = GRID // 2  # visual tokens along a side: pixel shuffle makes one of 2 x 2 patches
@@ -70,3 +72,39 @@ def word_loss(words: Words, head, visual_tokens: paddle.Tensor, embeddings: padd
     targets = np.concatenate([words.targets(own) for own in labels])
     size = visual_tokens.square().mean(-1).sqrt()  # kept near that of text, for the decoder's sake
     return F.cross_entropy(logits, paddle.to_tensor(targets), soft_label=True) + 0.1 * (size - 0.6).square().mean()
+
+
+def pointing_loss(attention, inputs, pointers: list[tuple[int, int, int, object]]) -> paddle.Tensor:
+    """How far some heads are from looking at the thing that an answer is about. Which thing a question means is the
+    hardest to find out from answers alone.
+
+    Args:
+        attention: a decoder layer's self-attention; those heads learn that share its first kv head.
+        inputs: what it was given: x [B, L, D], cos, sin.
+        pointers: (row, position that looks, position of the tile's first visual token, the thing).
+    """
+    x, cos, sin = inputs[:3]
+    b, length, _ = x.shape
+    e = attention.head_dim
+    k = rope.apply(attention.k_proj(x).reshape([b, length, -1, e]), cos, sin)[:, :, 0]  # [B, L, E]
+    q = rope.apply(attention.q_proj(x).reshape([b, length, -1, e]), cos, sin)  # [B, L, H, E]
+    share = q.shape[2] // (attention.k_proj.weight.shape[1] // e)
+    rows = paddle.to_tensor([row for row, *_ in pointers])
+    places = paddle.to_tensor([position for _, position, *_ in pointers])
+    q = q[:, :, :share].flatten(0, 1).index_select(rows * length + places, axis=0)  # [n, H / K, E]
+    scores = q @ k.index_select(rows, axis=0).transpose([0, 2, 1]) / e**0.5  # [n, H / K, L]
+    later = paddle.arange(length) > places.unsqueeze(-1)  # [n, L]
+    scores = paddle.where(later.unsqueeze(1), paddle.full([], -1e9), scores)
+    targets = np.zeros((len(pointers), 1, length), np.float32)
+    for target, (_, _, first, thing) in zip(targets, pointers):
+        target[0, first : first + _SLOTS**2] = _covered(thing)
+    targets = paddle.to_tensor(targets).expand([-1, share, -1])
+    return F.cross_entropy(scores, targets, soft_label=True)
+
+
+def _covered(thing) -> np.ndarray:
+    """Shares of the visual tokens whose centres lie in a thing's box, float32 [N]."""
+    left, top, right, bottom = thing.box
+    centers = (np.arange(_SLOTS) + 0.5) / _SLOTS
+    inside = np.outer((centers > top) & (centers < bottom), (centers > left) & (centers < right)).astype(np.float32)
+    return inside.flatten() / inside.sum()

@@ -60,11 +60,12 @@ TALK = (
 
 @dataclass(frozen=True)
 class Question:
-    """A question of one of `KINDS` and its answer."""
+    """A question of one of `KINDS`, its answer, and the thing it can be read off, if it is one."""
 
     kind: str
     text: str
     answer: str
+    thing: Thing | None = None
 
 
 class Asker:
@@ -74,13 +75,13 @@ class Asker:
         self.rng = rng
         self.chinese = rng.random() < 0.3
 
-    def ask(self, kind: str, wording: str, answer: str, **names) -> Question:
+    def ask(self, kind: str, wording: str, answer: str, thing: Thing | None = None, **names) -> Question:
         """A question of a row of `WORDINGS`, its names and answer in the conversation's language."""
         english, chinese = WORDINGS[wording]
         if self.chinese and chinese:
             names = {key: self.word(value) for key, value in names.items()}
-            return Question(kind, self.rng.choice(chinese).format(**names), answer)
-        return Question(kind, self.rng.choice(english).format(**names), answer)
+            return Question(kind, self.rng.choice(chinese).format(**names), answer, thing)
+        return Question(kind, self.rng.choice(english).format(**names), answer, thing)
 
     def word(self, english) -> str:
         """A colour, shape or position in the conversation's language."""
@@ -116,16 +117,16 @@ def scene_questions(scene: Scene, rng: random.Random, limit: int) -> list[Questi
     a, things = Asker(rng), scene.things
     pool: list[Question] = []
     for thing in _unique(things, "shape"):
-        pool.append(a.ask("colour", "color of shape", a.word(thing.color), shape=thing.shape))
+        pool.append(a.ask("colour", "color of shape", a.word(thing.color), thing, shape=thing.shape))
     for thing in _unique(things, "color"):
-        pool.append(a.ask("shape", "shape of color", a.word(thing.shape), color=thing.color))
+        pool.append(a.ask("shape", "shape of color", a.word(thing.shape), thing, color=thing.color))
     for thing in things:
-        pool.append(a.ask("colour", "color at", a.word(thing.color), position=thing.position))
-        pool.append(a.ask("shape", "shape at", a.word(thing.shape), position=thing.position))
-        pool.append(a.ask("position", "where", a.word(thing.position), color=thing.color, shape=thing.shape))
-        pool.append(a.ask("yes/no", "is there", a.yes(True), color=thing.color, shape=thing.shape))
+        pool.append(a.ask("colour", "color at", a.word(thing.color), thing, position=thing.position))
+        pool.append(a.ask("shape", "shape at", a.word(thing.shape), thing, position=thing.position))
+        pool.append(a.ask("position", "where", a.word(thing.position), thing, color=thing.color, shape=thing.shape))
+        pool.append(a.ask("yes/no", "is there", a.yes(True), thing, color=thing.color, shape=thing.shape))
         if not a.chinese and rng.random() < 0.5:
-            pool.append(a.ask("box", "box", box_answer(thing), color=thing.color, shape=thing.shape))
+            pool.append(a.ask("box", "box", box_answer(thing), thing, color=thing.color, shape=thing.shape))
     looks = {(thing.color, thing.shape) for thing in things}
     for _ in range(max(1, len(things))):
         # Half of the absent ones share colour or shape with something that is there.

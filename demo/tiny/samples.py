@@ -13,6 +13,7 @@ import numpy as np
 from demo.tiny import questions, scenes
 from demo.tiny import tokenizer as tiny_tokenizer
 from demo.tiny.architecture import GRID, MAX_TILES
+from demo.tiny.scenes import Thing
 from paddle_internvl.preprocess.image import image_tiles
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.templates import get_conv_template
@@ -32,6 +33,7 @@ class Sample:
         stop = tokenizer.convert_tokens_to_ids(conversation.stop)
         ids: list[int] = []
         self.weights: list[float] = []  # of each id as something to be learnt
+        self.pointers: list[tuple[int, Thing]] = []  # positions at which a thing in the only tile is asked for
         visual_tokens = [len(t) * num_image_token for t in tiles]
         for i, question in enumerate(asked):
             conversation.append_message(conversation.roles[0], (prefix if i == 0 else "") + question.text)
@@ -45,6 +47,8 @@ class Sample:
             # descriptions do not drown the one of a colour or a place.
             own = end - len(prompt)
             self.weights += [0.0] * (len(prompt) - len(ids)) + [own**-0.5] * own
+            if question.thing is not None and visual_tokens == [num_image_token]:
+                self.pointers += [(position, question.thing) for position in range(len(prompt) - 1, end - 2)]
             ids = whole[:end]
         self.ids = ids
 

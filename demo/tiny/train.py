@@ -5,7 +5,8 @@
 RUN is a folder outside git: `tokenizer/` is made on the first call, `state.pdparams` is the resumable checkpoint and
 `log.jsonl` has a line per report. The steps draw their data from (SEED, step), so a resumed run sees what an
 uninterrupted one would. PHASES: the vision tower learns from per-patch labels, the projector to speak of patches in the
-language model's words; then projector and language model learn to answer, about simple scenes first; then all of it.
+language model's words; then projector and language model learn to answer, about simple scenes first, and where to look;
+then all of it.
 What rests has no gradient at all: AdamW moves a parameter whose gradient is zero, by momentum and decay.
 Export is `demo.tiny.export`'s business.
 """
@@ -29,7 +30,7 @@ import paddle.nn.functional as F
 
 from demo.tiny import tokenizer as tiny_tokenizer
 from demo.tiny.architecture import CONFIG
-from demo.tiny.lessons import HEAD, Words, patch_loss, word_loss
+from demo.tiny.lessons import HEAD, Words, patch_loss, pointing_loss, word_loss
 from demo.tiny.samples import SEED, Phase, Sample, batches
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.attention import use_backend
@@ -42,11 +43,13 @@ PHASES = (
     Phase(2300, "language", most=1),
     Phase(2600, "language", most=2),
     Phase(3800, "language", several=True),
-    Phase(4600, "all", several=True),
+    Phase(4000, "all", several=True),
+    Phase(5100, "language", several=True),
 )
 STEPS = PHASES[-1].until
-LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 50, 3800  # every phase warms up; constant, then linearly to 0
-PATCH_LOSS_WEIGHT = 0.3  # beside the answers' loss
+LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 50, 4600  # every phase warms up; constant, then linearly to 0
+LESSON_WEIGHT = 0.3  # beside the answers' loss
+LOOKING_LAYER = 2  # the decoder layer whose heads are taught where to look
 REPORT, SAVE = 25, 100
 
 
@@ -78,7 +81,8 @@ class Student(paddle.nn.Layer):
         model, nothing = self.model, paddle.zeros([])
         hidden = model.vision_model.hidden_state(paddle.to_tensor(np.concatenate([s.pixels for s in samples])), -1)
         if learns == "language":
-            return self._answer_loss(samples, hidden), nothing
+            answers, pointing = self._answer_loss(samples, hidden)
+            return answers, pointing + nothing
         labelled, labels, start = [], [], 0
         for sample in samples:
             if sample.patch_labels:
@@ -92,9 +96,13 @@ class Student(paddle.nn.Layer):
                 self.words, (self.word_scale, self.word_bias), model.project(seen), embeddings, labels
             )
         lesson = patch_loss(self.patch_head, seen, labels) if labels else nothing
-        return (nothing if learns == "vision" else self._answer_loss(samples, hidden)), lesson
+        if learns == "vision":
+            return nothing, lesson
+        answers, pointing = self._answer_loss(samples, hidden)
+        return answers, pointing + lesson
 
-    def _answer_loss(self, samples: list[Sample], hidden: paddle.Tensor) -> paddle.Tensor:
+    def _answer_loss(self, samples: list[Sample], hidden: paddle.Tensor):
+        """The answers' cross entropy, and the pointing loss."""
         model = self.model
         length = max(len(sample.ids) for sample in samples)
         ids = np.zeros((len(samples), length), np.int64)
@@ -105,13 +113,23 @@ class Student(paddle.nn.Layer):
         embeds = model.embed(paddle.to_tensor(ids), model.project(hidden))
         # Padding stands behind every learnt token, so the causal rule hides it without a mask.
         positions = paddle.arange(length).expand([len(samples), length])
+        looking = model.language_model.model.layers[LOOKING_LAYER].self_attn
+        seen: list = []
+        hook = looking.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
         hidden = model.language_model.model(embeds, positions, None, None)
+        hook.remove()
+        pointers = [
+            (row, position, sample.ids.index(model.img_context_token_id), thing)
+            for row, sample in enumerate(samples)
+            for position, thing in sample.pointers
+        ]
+        pointing = pointing_loss(looking, seen[0], pointers) if pointers else 0.0
         targets, weights = ids[:, 1:].flatten(), weights[:, 1:].flatten()
         learnt = np.flatnonzero(weights)
         hidden = hidden[:, :-1].flatten(0, 1).index_select(paddle.to_tensor(learnt), axis=0)
         logits, weights = model.language_model.lm_head(hidden), paddle.to_tensor(weights[learnt])
         loss = F.cross_entropy(logits, paddle.to_tensor(targets[learnt]), reduction="none")
-        return (loss.flatten() * weights).sum() / weights.sum()
+        return (loss.flatten() * weights).sum() / weights.sum(), pointing
 
 
 def phase_of(step: int) -> Phase:
@@ -183,7 +201,7 @@ def main() -> None:
             for group in groups:
                 answer, lesson = student.losses(group, phase.learns)
                 weight = len(group) / count
-                (weight * (answer + PATCH_LOSS_WEIGHT * lesson)).backward()
+                (weight * (answer + LESSON_WEIGHT * lesson)).backward()
                 answers, lessons = answers + weight * float(answer), lessons + weight * float(lesson)
             optimizer.step()
             optimizer.clear_grad(set_to_zero=False)
