@@ -48,7 +48,7 @@ PHASES = (
 )
 STEPS = PHASES[-1].until
 LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 50, 4600  # every phase warms up; constant, then linearly to 0
-LESSON_WEIGHT = 0.3  # beside the answers' loss
+LESSON_WEIGHT = 1.0  # beside the answers' loss
 LOOKING_LAYER = 2  # the decoder layer whose heads are taught where to look
 REPORT, SAVE = 25, 100
 
