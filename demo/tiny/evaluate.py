@@ -144,7 +144,8 @@ def main() -> None:
     print(f"{'all, small print tiled':24} {total:5} {sum(r['exact'] * r['questions'] for r in counted) / total:8.1%}")
     print(f"decoder blocks: {block_bytes(model):,} bytes")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"table": table, "wrong": wrong}, ensure_ascii=False, indent=1))
+        document = {"table": table, "block_bytes": block_bytes(model), "wrong": wrong}
+        arguments.json.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
