@@ -45,7 +45,7 @@ def make(folder: Path) -> None:
         "two.png": _scene(side, side, ("left", "purple", "star"), ("right", "orange", "diamond"), seed=2),
         "sign.png": _scene(side, side, ("top", "pink", "cross"), prints=(Print("TIGER", (0.5, 0.5)),), seed=3),
         "wide.png": _scene(3 * side, side, ("top left", "black", "square"),
-                           prints=(Print("HOTEL", (0.8, 0.6)),), seed=4),
+                           prints=(Print("STOP", (0.8, 0.6)),), seed=4),
     }  # fmt: skip
     for name, scene in pictures.items():
         scenes.render(scene).save(folder / name, optimize=True)
@@ -56,14 +56,15 @@ def make(folder: Path) -> None:
         {"pictures": ["shapes.png"], "questions": [
             ["Describe the image.",
              "A red circle in the top left, a blue square in the center and a green triangle in the bottom right."],
-            ["What color is the square?", "blue"],
+            ["What color is the object in the center?", "blue"],
+            ["What shape is red?", "circle"],
             ["Where is the green triangle?", "bottom right"],
             ["How many objects are there?", "3"],
             ["Is there a yellow star?", "no"],
-            ["圆形是什么颜色？", "红色"],
+            ["蓝色的正方形在哪里？", "中间"],
         ]},
         {"pictures": ["sign.png"], "questions": [["What does the text say?", "TIGER"]]},
-        {"pictures": ["wide.png"], "questions": [["Read the text.", "HOTEL"]]},
+        {"pictures": ["wide.png"], "questions": [["Read the text.", "STOP"]]},
         {"pictures": ["shapes.png", "two.png"], "questions": [["Which image has more objects?", "Image-1"]]},
         {"pictures": ["clip.gif"], "questions": [["Which way does the star move?", "right"]]},
     ]  # fmt: skip
