@@ -69,7 +69,7 @@ def test_single_image(model, tokenizer):
     question = "<image>\nPlease describe the image shortly."
     response, history = model.chat(tokenizer, pixel_values, question, SETTINGS, history=None, return_history=True)
     assert "red circle" in response
-    question = "What color is the square?"
+    question = "What color is the object in the center?"
     response, history = model.chat(tokenizer, pixel_values, question, SETTINGS, history=history, return_history=True)
     assert response == "blue" and len(history) == 2
 
@@ -178,7 +178,7 @@ def test_pipeline_multi_turn(pipe):
     gen_config = GenerationConfig(top_k=40, top_p=0.8, temperature=0.8)
     sess = pipe.chat(("How many objects are there?", image), gen_config=gen_config)
     assert sess.response.text == "3"
-    sess = pipe.chat("What color is the square?", session=sess, gen_config=gen_config)
+    sess = pipe.chat("What color is the object in the center?", session=sess, gen_config=gen_config)
     assert sess.response.text == "blue" and [answer for _, answer in sess.history] == ["3", "blue"]
     messages = [
         dict(role="user", content=[
@@ -186,7 +186,7 @@ def test_pipeline_multi_turn(pipe):
             dict(type="image_url", image_url=dict(max_dynamic_patch=12, url=SHAPES)),
         ]),
         dict(role="assistant", content="3"),
-        dict(role="user", content="What color is the square?"),
+        dict(role="user", content="What color is the object in the center?"),
     ]  # fmt: skip
     out = pipe(messages, gen_config=gen_config)
     assert out.text == "blue" and out.token_ids == sess.response.token_ids
