@@ -78,9 +78,9 @@ def test_pictures_between_texts_stay_there(model):
 
 
 @pytest.mark.parametrize("setting", [{}, {"do_sample": True, "seed": 1}, {"no_repeat_ngram_size": 2}])
-def test_stream_joined_is_the_answer(model, setting):
-    config = {"max_new_tokens": 40, **setting}
-    messages = [user(image(80, 60), "What?")]
+def test_stream_joined_is_the_answer(models, case, setting):
+    model, config = models[case], {"max_new_tokens": 20, **setting}
+    messages = [{"role": "system", "content": ""}, user(image(80, 60), "What?")]
     pieces = list(model.chat_stream(messages, config))
     answer = model.chat_messages(messages, config).text
     assert "".join(pieces) == answer and len(pieces) > 2
@@ -216,13 +216,12 @@ def test_refusals(model, messages, message):
         model.count_tokens(messages)
 
 
-def test_earlier_rounds_do_not_run_the_vision_tower_again(model):
-    runs = []
-    hook = model.vision_model.register_forward_pre_hook(lambda layer, inputs: runs.append(inputs[0].shape[0]))
-    hook2 = model.vision_model.embeddings.register_forward_pre_hook(lambda layer, inputs: runs.append(len(inputs[0])))
+def test_earlier_rounds_do_not_run_the_vision_tower_again(models, case):
+    model, runs = models[case], []
+    hook = model.vision_model.embeddings.register_forward_pre_hook(lambda layer, inputs: runs.append(len(inputs[0])))
     try:
         model.feature_cache.clear()
-        first = [user(image(112, 56), "What?")]
+        first = [{"role": "system", "content": ""}, user(image(112, 56), "What?")]
         answer = model.chat_messages(first, TOKENS).text
         assert sum(runs) == 3
         again = model.chat_messages([*first, said(answer), user("Why?")], TOKENS).text
@@ -234,10 +233,10 @@ def test_earlier_rounds_do_not_run_the_vision_tower_again(model):
         assert model.feature_cache.nbytes == 0
     finally:
         hook.remove()
-        hook2.remove()
 
 
-def test_micro_batches_change_nothing(model):
+def test_micro_batches_change_nothing(models, case):
+    model = models[case]
     pixels = paddle.to_tensor(np.random.default_rng(0).normal(size=(7, 3, 56, 56)).astype("float32"))
     with paddle.no_grad():
         whole = model.extract_feature(pixels).numpy()
