@@ -20,6 +20,7 @@ from convert.dtypes import SIZES, carrier, cast
 from convert.outputs import Output
 from convert.safetensors_io import Checkpoint, header_bytes
 
+_SYNC = 64 << 20  # bytes after which what is written begins to go to disk
 _PIECE = 8 << 20  # bytes of output that a thread makes at a time
 _ROWS = 64  # the fewest rows of a transpose made at a time: narrower blocks are slow
 
@@ -79,12 +80,16 @@ class ShardWriter:
             for tensor in tensors:
                 pieces += self._submit(tensor, fd, offset)
                 offset += tensor.nbytes
-            written = 0
+            written = synced = 0
             for piece in pieces:
                 written += piece.result()
                 progress(written)
+                if written - synced >= _SYNC:  # the disk works while the next pieces are made
+                    self._settling.append(self._syncer.submit(os.fdatasync, fd))
+                    synced = written
         except BaseException:
-            self._makers.shutdown(cancel_futures=True)  # nobody may write to a closed file
+            for pool in (self._makers, self._syncer):
+                pool.shutdown(cancel_futures=True)  # nobody may touch a closed file
             os.close(fd)
             raise
         self._checkpoint.release()
