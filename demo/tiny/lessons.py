@@ -74,14 +74,14 @@ def word_loss(words: Words, head, visual_tokens: paddle.Tensor, embeddings: padd
     return F.cross_entropy(logits, paddle.to_tensor(targets), soft_label=True) + 0.1 * (size - 0.6).square().mean()
 
 
-def pointing_loss(attention, inputs, pointers: list[tuple[int, int, int, object]]) -> paddle.Tensor:
+def pointing_loss(attention, inputs, pointers: list[tuple[int, int, int, tuple]]) -> paddle.Tensor:
     """How far some heads are from looking at the thing that an answer is about. Which thing a question means is the
     hardest to find out from answers alone.
 
     Args:
         attention: a decoder layer's self-attention; those heads learn that share its first kv head.
         inputs: what it was given: x [B, L, D], cos, sin.
-        pointers: (row, position that looks, position of the tile's first visual token, the thing).
+        pointers: (row, position that looks, position of the tile's first visual token, the box in it).
     """
     x, cos, sin = inputs[:3]
     b, length, _ = x.shape
@@ -96,15 +96,17 @@ def pointing_loss(attention, inputs, pointers: list[tuple[int, int, int, object]
     later = paddle.arange(length) > places.unsqueeze(-1)  # [n, L]
     scores = paddle.where(later.unsqueeze(1), paddle.full([], -1e9), scores)
     targets = np.zeros((len(pointers), 1, length), np.float32)
-    for target, (_, _, first, thing) in zip(targets, pointers):
-        target[0, first : first + _SLOTS**2] = _covered(thing)
+    for target, (_, _, first, box) in zip(targets, pointers):
+        target[0, first : first + _SLOTS**2] = _covered(box)
     targets = paddle.to_tensor(targets).expand([-1, share, -1])
     return F.cross_entropy(scores, targets, soft_label=True)
 
 
-def _covered(thing) -> np.ndarray:
-    """Shares of the visual tokens whose centres lie in a thing's box, float32 [N]."""
-    left, top, right, bottom = thing.box
-    centers = (np.arange(_SLOTS) + 0.5) / _SLOTS
-    inside = np.outer((centers > top) & (centers < bottom), (centers > left) & (centers < right)).astype(np.float32)
+def _covered(box: tuple[float, float, float, float]) -> np.ndarray:
+    """Shares of the visual tokens by how much of a box they cover, float32 [N]."""
+    left, top, right, bottom = box
+    edges = np.arange(_SLOTS + 1) / _SLOTS
+    rows = np.clip(np.minimum(edges[1:], bottom) - np.maximum(edges[:-1], top), 0, None)
+    columns = np.clip(np.minimum(edges[1:], right) - np.maximum(edges[:-1], left), 0, None)
+    inside = np.outer(rows, columns).astype(np.float32)
     return inside.flatten() / inside.sum()

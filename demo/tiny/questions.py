@@ -6,9 +6,9 @@ In: a `Scene` and a random generator. Out: `Question`s of a kind. The wordings a
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from demo.tiny.scenes import COLORS, MOTIONS, POSITIONS, SHAPES, Scene, Thing
+from demo.tiny.scenes import COLORS, MOTIONS, POSITIONS, SHAPES, Scene, Thing, text_box
 
 KINDS = (
     "colour", "shape", "count", "position", "reading", "yes/no", "description", "box", "two pictures", "motion", "talk",
@@ -60,12 +60,15 @@ TALK = (
 
 @dataclass(frozen=True)
 class Question:
-    """A question of one of `KINDS`, its answer, and the thing it can be read off, if it is one."""
+    """A question of one of `KINDS`, its answer, and where it can be read off, if that is one place: a box in fractions
+    of a tile, that tile of its picture (-1: the last, which shows the whole picture), and which picture."""
 
     kind: str
     text: str
     answer: str
-    thing: Thing | None = None
+    box: tuple[float, float, float, float] | None = None
+    tile: int = -1
+    picture: int = 0
 
 
 class Asker:
@@ -75,13 +78,14 @@ class Asker:
         self.rng = rng
         self.chinese = rng.random() < 0.3
 
-    def ask(self, kind: str, wording: str, answer: str, thing: Thing | None = None, **names) -> Question:
+    def ask(self, kind: str, wording: str, answer: str, thing: Thing | None = None, picture=0, **names) -> Question:
         """A question of a row of `WORDINGS`, its names and answer in the conversation's language."""
         english, chinese = WORDINGS[wording]
+        box = thing.box if thing else None
         if self.chinese and chinese:
             names = {key: self.word(value) for key, value in names.items()}
-            return Question(kind, self.rng.choice(chinese).format(**names), answer, thing)
-        return Question(kind, self.rng.choice(english).format(**names), answer, thing)
+            return Question(kind, self.rng.choice(chinese).format(**names), answer, box, picture=picture)
+        return Question(kind, self.rng.choice(english).format(**names), answer, box, picture=picture)
 
     def word(self, english) -> str:
         """A colour, shape or position in the conversation's language."""
@@ -142,7 +146,8 @@ def scene_questions(scene: Scene, rng: random.Random, limit: int) -> list[Questi
     pool.append(a.ask("yes/no", "is text", a.yes(bool(scene.text))))
     picked = rng.sample(pool, min(limit, len(pool)))
     if scene.text:
-        picked[0] = a.ask("reading", "read", scene.text)
+        tile, box = text_box(scene)
+        picked[0] = replace(a.ask("reading", "read", scene.text), box=box, tile=tile)
     if rng.random() < 0.5 and (things or scene.text):
         picked[-1] = a.ask("description", "describe", a.describe(scene))
     rng.shuffle(picked)
@@ -166,7 +171,7 @@ def pair_questions(scenes: list[Scene], rng: random.Random, limit: int) -> list[
     for n, things in ((1, first), (2, second)):
         pool.append(a.ask("two pictures", "count in image", str(len(things)), n=n))
         for thing in _unique(things, "shape"):
-            pool.append(a.ask("two pictures", "color in image", a.word(thing.color), shape=thing.shape, n=n))
+            pool.append(a.ask("two pictures", "color in image", a.word(thing.color), thing, n - 1, shape=thing.shape, n=n))
     for one in _unique(first, "shape"):
         for other in _unique(second, "shape"):
             if one.shape == other.shape:
@@ -187,7 +192,7 @@ def clip_questions(thing: Thing, motion: str, rng: random.Random, limit: int) ->
     pool = [
         a.ask("motion", "motion", way, shape=thing.shape),
         a.ask("motion", "describe clip", story),
-        a.ask("colour", "color of shape", a.word(thing.color), shape=thing.shape),
+        a.ask("colour", "color of shape", a.word(thing.color), thing, shape=thing.shape),
     ]
     return rng.sample(pool, min(limit, len(pool)))
 

@@ -13,7 +13,6 @@ import numpy as np
 from demo.tiny import questions, scenes
 from demo.tiny import tokenizer as tiny_tokenizer
 from demo.tiny.architecture import GRID, MAX_TILES
-from demo.tiny.scenes import Thing
 from paddle_internvl.preprocess.image import image_tiles
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.templates import get_conv_template
@@ -33,7 +32,7 @@ class Sample:
         stop = tokenizer.convert_tokens_to_ids(conversation.stop)
         ids: list[int] = []
         self.weights: list[float] = []  # of each id as something to be learnt
-        self.pointers: list[tuple[int, Thing]] = []  # positions at which a thing in the only tile is asked for
+        self.pointers: list[tuple[int, int, tuple]] = []  # positions that should look at a box of a tile
         visual_tokens = [len(t) * num_image_token for t in tiles]
         for i, question in enumerate(asked):
             conversation.append_message(conversation.roles[0], (prefix if i == 0 else "") + question.text)
@@ -47,8 +46,10 @@ class Sample:
             # descriptions do not drown the one of a colour or a place.
             own = end - len(prompt)
             self.weights += [0.0] * (len(prompt) - len(ids)) + [own**-0.5] * own
-            if question.thing is not None and visual_tokens == [num_image_token]:
-                self.pointers += [(position, question.thing) for position in range(len(prompt) - 1, end - 2)]
+            if question.box is not None:
+                own_tiles = len(tiles[question.picture])
+                tile = sum(map(len, tiles[: question.picture])) + question.tile % own_tiles
+                self.pointers += [(position, tile, question.box) for position in range(len(prompt) - 1, end - 2)]
             ids = whole[:end]
         self.ids = ids
 
@@ -110,5 +111,5 @@ def batches(tokenizer, step: int, num_image_token: int, phase: Phase) -> list[li
     else:
         kinds = [[rng.choices(("objects", "text", "talk"), (11, 6, 1))[0] for _ in range(12)]]
         if phase.several and step % 2:
-            kinds.append([["wide"] * 2, ["clip"] * 2, ["pair"] * 4, ["clip"] * 2][step // 2 % 4])
+            kinds.append([["wide"] * 3, ["pair"] * 5, ["clip"] * 2, ["pair"] * 5][step // 2 % 4])
     return [[make_sample(tokenizer, rng, kind, num_image_token, phase.most) for kind in group] for group in kinds]

@@ -229,6 +229,19 @@ def _text_origin(print_: Print, scene: Scene, font) -> tuple[float, float]:
     return min(max(x, tile + half), tile + SIDE - half), y
 
 
+def text_box(scene: Scene) -> tuple[int, tuple[float, float, float, float]]:
+    """The tile that a scene's print falls into, and its box there in fractions; tile -1 where the scene is one tile."""
+    print_ = scene.prints[0]
+    font = ImageFont.load_default(FONT_SIZE)
+    half = font.getlength(print_.text) / 2
+    x, y = _text_origin(print_, scene, font)
+    column, row = int(print_.center[0] * scene.width // SIDE), min(int(y // SIDE), scene.height // SIDE - 1)
+    left, top = column * SIDE, row * SIDE
+    box = (x - half - left, y - FONT_SIZE * 0.36 - top, x + half - left, y + FONT_SIZE * 0.36 - top)
+    single = (scene.width, scene.height) == (SIDE, SIDE)
+    return -1 if single else row * (scene.width // SIDE) + column, tuple(value / SIDE for value in box)
+
+
 def patch_labels(scene: Scene, grid: int) -> np.ndarray:
     """What each of grid x grid patches of a one-tile scene shows, int64 [grid * grid].
 

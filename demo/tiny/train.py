@@ -44,10 +44,11 @@ PHASES = (
     Phase(2600, "language", most=2),
     Phase(3800, "language", several=True),
     Phase(4000, "all", several=True),
-    Phase(5000, "language", several=True),
+    Phase(6600, "language", several=True),
+    Phase(7400, "all", several=True),
 )
 STEPS = PHASES[-1].until
-LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 50, 4600  # every phase warms up; constant, then linearly to 0
+LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 50, 5600  # every phase warms up; constant, then linearly to 0
 LESSON_WEIGHT = 1.0  # beside the answers' loss
 LOOKING_LAYER = 2  # the decoder layer whose heads are taught where to look
 REPORT, SAVE = 25, 100
@@ -118,10 +119,11 @@ class Student(paddle.nn.Layer):
         hook = looking.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
         hidden = model.language_model.model(embeds, positions, None, None)
         hook.remove()
+        contexts = [np.flatnonzero(row == model.img_context_token_id) for row in ids]
         pointers = [
-            (row, position, sample.ids.index(model.img_context_token_id), thing)
+            (row, position, contexts[row][tile * model.num_image_token], box)
             for row, sample in enumerate(samples)
-            for position, thing in sample.pointers
+            for position, tile, box in sample.pointers
         ]
         pointing = pointing_loss(looking, seen[0], pointers) if pointers else 0.0
         targets, weights = ids[:, 1:].flatten(), weights[:, 1:].flatten()
