@@ -171,7 +171,9 @@ def pair_questions(scenes: list[Scene], rng: random.Random, limit: int) -> list[
     for n, things in ((1, first), (2, second)):
         pool.append(a.ask("two pictures", "count in image", str(len(things)), n=n))
         for thing in _unique(things, "shape"):
-            pool.append(a.ask("two pictures", "color in image", a.word(thing.color), thing, n - 1, shape=thing.shape, n=n))
+            pool.append(
+                a.ask("two pictures", "color in image", a.word(thing.color), thing, n - 1, shape=thing.shape, n=n)
+            )
     for one in _unique(first, "shape"):
         for other in _unique(second, "shape"):
             if one.shape == other.shape:
