@@ -79,6 +79,12 @@ class GenerationConfig:
         """Whether tokens are drawn rather than taken."""
         return self.do_sample and self.temperature > 0
 
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether every token is simply the likeliest, and no more than that is asked for."""
+        changed = self.repetition_penalty != 1.0 or self.no_repeat_ngram_size or self.bad_token_ids
+        return not (self.samples or self.log_probs or self.min_new_tokens or changed)
+
 
 _INFINITY = float("inf")
 _RANGES = (

@@ -28,17 +28,19 @@ class Chosen:
 
 
 class Sampler:
-    """Chooses tokens for `batch` rows by one config; every row draws from a generator of its own.
+    """Chooses tokens for `batch` rows by one config; every row draws from a generator of its own. `first`: number of
+    the first row, where not all rows are here.
 
     Rows with the same seed draw the same numbers, so a row's tokens do not depend on its neighbours; the `config.n`
     rows of one prompt, which stand together, draw different ones.
     """
 
-    def __init__(self, config: GenerationConfig, batch: int):
+    def __init__(self, config: GenerationConfig, batch: int, first: int = 0):
         self.config = config
         seed = np.random.SeedSequence().entropy if config.seed is None else config.seed
         # Without a seed every row is on its own; with one, row k of each prompt draws as the k-th answer does.
-        keys = range(batch) if config.seed is None else (row % config.n for row in range(batch))
+        rows = range(first, first + batch)
+        keys = rows if config.seed is None else (row % config.n for row in rows)
         self._draws = [np.random.default_rng([seed, key] if key else seed) for key in keys]
 
     def __call__(self, logits: paddle.Tensor, generated: list[list[int]]) -> Chosen:

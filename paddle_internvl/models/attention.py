@@ -45,6 +45,7 @@ def attention(
     key_mask: paddle.Tensor | None = None,
     window: int | None = None,
     flash: bool = True,
+    lengths: paddle.Tensor | None = None,
 ) -> paddle.Tensor:
     """Scaled dot-product attention.
 
@@ -54,6 +55,8 @@ def attention(
         key_mask: bool [B, M], False for padding; None where nothing is padded.
         window: with causal, query i sees only the last `window` of those keys; None: all.
         flash: False takes the plain form where the flash form would be taken.
+        lengths: int64 [B], for causal single queries (L = 1) of rows that differ in length: a row's keys are its first
+            so many, and its query is the last of those. Excludes key_mask.
     Returns:
         [B, L, H, E] in q's dtype.
     """
@@ -62,6 +65,10 @@ def attention(
         backend = "plain"
     if window is not None and window >= k.shape[1]:
         window = None
+    if lengths is not None:
+        behind = lengths.unsqueeze(-1) - paddle.arange(k.shape[1])  # [B, M]: 1 for the query's own position
+        key_mask = behind >= 1 if window is None else paddle.logical_and(behind >= 1, behind <= window)
+        causal, window = False, None
     return _BACKENDS[backend](q, k, v, causal, key_mask, window)
 
 

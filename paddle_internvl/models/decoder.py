@@ -44,7 +44,10 @@ class DecoderAttention(nn.Layer):
         q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # [B, M, K, E]
-        y = attention(q, k, v, causal=True, key_mask=key_mask, window=self.window, flash=self.flash)
+        lengths = None if cache is None else cache.lengths
+        y = attention(
+            q, k, v, causal=True, key_mask=key_mask, window=self.window, flash=self.flash, lengths=lengths
+        )  # fmt: skip
         return self.o_proj(y.reshape([b, length, -1]))
 
 
@@ -96,8 +99,8 @@ class DecoderModel(nn.Layer):
         self.layers = nn.LayerList([DecoderLayer(config) for _ in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x, position_ids, key_mask, cache: KVCache | None) -> paddle.Tensor:  # x [B, L, D]
-        cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids))
+    def forward(self, x, position_ids, key_mask, cache, length: int = 0) -> paddle.Tensor:  # x [B, L, D]
+        cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids, length))
         for i, layer in enumerate(self.layers):
             x = layer(x, cos, sin, key_mask, cache, i)
         if cache is not None:

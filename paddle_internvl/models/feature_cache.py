@@ -45,24 +45,31 @@ class FeatureCache:
             pictures: float32 tiles [T, 3, S, S] each; equal ones are computed once.
             compute: [T, 3, S, S] -> [T, N, D], asked once for the tiles of all pictures not known.
         """
-        keys = [_key(tiles) for tiles in pictures]
-        found = {key: self._kept[key] for key in keys if key in self._kept}
-        for key in found:
-            self._kept.move_to_end(key)
+        keys = [picture_key(tiles) for tiles in pictures]
+        found = {key: tokens for key in dict.fromkeys(keys) if (tokens := self.find(key)) is not None}
         missing = {key: tiles for key, tiles in zip(keys, pictures) if key not in found}
-        self.hits += len(found)
-        self.misses += len(missing)
         if missing:
             together = compute(paddle.to_tensor(np.concatenate(list(missing.values()))))
             sizes = [len(tiles) for tiles in missing.values()]
             for key, tokens in zip(missing, together.split(sizes, axis=0)):
                 found[key] = tokens
-                self._keep(key, tokens)
+                self.keep(key, tokens)
         return [found[key] for key in keys]
 
-    def _keep(self, key: bytes, tokens: paddle.Tensor) -> None:
+    def find(self, key: bytes) -> paddle.Tensor | None:
+        """The visual tokens [T, N, D] of the picture with this `picture_key`, if they are remembered."""
+        tokens = self._kept.get(key)
+        if tokens is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._kept.move_to_end(key)
+        return tokens
+
+    def keep(self, key: bytes, tokens: paddle.Tensor) -> None:
+        """Remember a picture's visual tokens, and drop the least recently used beyond the bytes."""
         size = tokens.numel().item() * tokens.element_size()
-        if size > self.max_bytes:
+        if size > self.max_bytes or key in self._kept:
             return
         self._kept[key] = tokens
         self.nbytes += size
@@ -71,7 +78,8 @@ class FeatureCache:
             self.nbytes -= oldest.numel().item() * oldest.element_size()
 
 
-def _key(tiles: np.ndarray) -> bytes:
-    digest = hashlib.blake2b(np.ascontiguousarray(tiles).data, digest_size=16)
+def picture_key(tiles: np.ndarray) -> bytes:
+    """What tells a picture's tiles [T, 3, S, S] from all others: 32 bytes."""
+    digest = hashlib.blake2b(np.ascontiguousarray(tiles).data, digest_size=32)
     digest.update(repr(tiles.shape).encode())
     return digest.digest()

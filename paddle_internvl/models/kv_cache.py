@@ -18,6 +18,7 @@ class KVCache:
     def __init__(self, layers: int, batch: int, capacity: int, kv_heads: int, head_dim: int, dtype: str):
         self.capacity = capacity
         self.length = 0  # positions filled in every layer
+        self.lengths = None  # of each row by itself: here they are all equal
         shape = [batch, capacity, kv_heads, head_dim]
         self._keys = [paddle.empty(shape, dtype) for _ in range(layers)]
         self._values = [paddle.empty(shape, dtype) for _ in range(layers)]

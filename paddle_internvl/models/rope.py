@@ -43,11 +43,19 @@ class Rope:
             return 0.1 * math.log(stretch) + 1.0
         return math.sqrt(1 + math.log(stretch) / math.log(self.original_length))
 
-    def tables(self, position_ids: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    @property
+    def stable_length(self) -> float:
+        """Up to this many positions the tables do not depend on how many there are."""
+        if self.kind == "dynamic":
+            return self.trained_length
+        return self.original_length if self.short_factor else math.inf
+
+    def tables(self, position_ids: paddle.Tensor, length: int = 0) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Cosines and sines for `apply`.
 
         Args:
-            position_ids: int64 [B, L].
+            position_ids: int64 [B, L]. length: of the whole text that they are a part of, where that goes on behind
+                them.
         Returns:
             cos, sin: float32 [B, L, 1, E]; the second half of E repeats the first.
         """
@@ -56,7 +64,7 @@ class Rope:
             positions = positions / self.factor
         base = paddle.full([1, 1], self.theta, "float64")
         # The length of each row by itself, so that a row does not depend on its neighbours in the batch.
-        length = position_ids.max(axis=-1, keepdim=True).astype("float64") + 1  # [B, 1]
+        length = (position_ids.max(axis=-1, keepdim=True) + 1).clip(min=length).astype("float64")  # [B, 1]
         if self.kind == "dynamic":
             growth = self.factor * length / self.trained_length - (self.factor - 1)
             growth = growth.clip(min=1.0) ** (self.head_dim / (self.head_dim - 2))
