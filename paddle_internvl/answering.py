@@ -1,4 +1,4 @@
-"""Prompts to answers: the one place where ids, pictures' tiles, decoding steps and text meet.
+"""Prompts to answers, for callers that wait: an engine is run until they are all there.
 
 In: prompts (ids with room for pictures, and the pictures' tiles) and settings. Out: pieces of text as they are made,
 and `Response`s. Who has questions in another form, `chat` and `dialogue`, makes prompts of them; not known here is how.
@@ -6,55 +6,32 @@ and `Response`s. Who has questions in another form, `chat` and `dialogue`, makes
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import paddle
 
+from paddle_internvl.engine.engine import Engine
+from paddle_internvl.engine.limits import EngineLimits
+from paddle_internvl.engine.paged_cache import BLOCK
+from paddle_internvl.engine.request import Answer, Piece, Prompt
+from paddle_internvl.engine.sequence import Stage
 from paddle_internvl.generation.beam import beam_search
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.generation.generate import FINISHED, Step, generate_steps
-from paddle_internvl.generation.streaming import TextStream
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
-from paddle_internvl.response import PictureCost, Response
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What the decoder is asked.
-
-    Attributes:
-        ids: token ids, `<IMG_CONTEXT>` where visual tokens belong. pictures: float32 tiles [T, 3, S, S] of each, in
-            order. stop: the template's token that ends an answer.
-    """
-
-    ids: list[int]
-    pictures: list[np.ndarray]
-    stop: str
-
-
-class ContextOverflowError(ValueError):
-    """A prompt that leaves no room for an answer."""
-
-
-@dataclass
-class _Row:
-    """One answer in the making."""
-
-    prompt: Prompt
-    limit: int
-    text: TextStream
-    ids: list[int] = field(default_factory=list)
-    log_probs: list[dict[int, float]] = field(default_factory=list)
+from paddle_internvl.response import Response
 
 
 class Answers:
-    """Answers to a batch of prompts, `config.n` to each. Iterate over it once, then ask for `responses`.
+    """Answers to a batch of prompts, `config.n` to each. Iterate over it once, then ask for `responses`. Closing the
+    iterator ends the generation.
 
     Args:
-        model: an `InternVLChatModel`. tokenizer: its. context_length: the most tokens of prompt and answer together;
-            answers end there. None: no such limit.
+        model: an `InternVLChatModel`. tokenizer: its. configs: the settings, or some for each prompt.
+        context_length: the most tokens of prompt and answer together; answers end there. None: no such limit.
+        engine: one that nobody else uses meanwhile, of that context_length; None: one of just the size needed.
     Raises:
         ContextOverflowError: a prompt as long as context_length. ValueError: a bad word that is not one token.
     """
@@ -64,117 +41,74 @@ class Answers:
         model,
         tokenizer,
         prompts: Sequence[Prompt],
-        config: GenerationConfig,
+        configs: GenerationConfig | Sequence[GenerationConfig],
         context_length: int | None = None,
+        engine: Engine | None = None,
     ):
-        self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
-        ends = {tokenizer.convert_tokens_to_ids(prompt.stop) for prompt in prompts}
-        bad = {_single_token(tokenizer, word) for word in config.bad_words}
-        self.config = replace(
-            config, eos_token_id=(*config.eos_token_id, *ends), bad_token_ids=(*config.bad_token_ids, *bad)
-        )
-        self.rows = [self._row(prompt, context_length) for prompt in prompts for _ in range(config.n)]
+        self.model, self.tokenizer, self.engine = model, tokenizer, engine
+        self.configs = [configs] * len(prompts) if isinstance(configs, GenerationConfig) else list(configs)
+        self.answers = [
+            engine.answer(prompt, config, k) if engine else Answer(model, tokenizer, prompt, config, context_length, k)
+            for prompt, config in zip(prompts, self.configs)
+            for k in range(config.n)
+        ]
 
-    def _row(self, prompt: Prompt, context_length: int | None) -> _Row:
-        c, limit = self.config, self.config.max_new_tokens
-        if context_length is not None:
-            if len(prompt.ids) >= context_length:
-                raise ContextOverflowError(self._overflow(prompt, context_length))
-            limit = min(limit, context_length - len(prompt.ids))
-        text = TextStream(
-            lambda ids: self.tokenizer.decode(ids, skip_special_tokens=c.skip_special_tokens),
-            (prompt.stop, *c.stop_strings),
-            kept=c.stop_strings if c.include_stop_str_in_output else (),
-        )
-        return _Row(prompt, limit, text)
+    def __iter__(self) -> Iterator[Piece]:
+        """Pieces as they are made; their index counts all answers, those to one prompt standing together."""
+        rows: dict[bool, list[int]] = {True: [], False: []}
+        for i, answer in enumerate(self.answers):
+            rows[answer.config.num_beams > 1].append(i)
+        for i in rows[True]:
+            yield replace(self._search(self.answers[i]), index=i)
+        if rows[False]:
+            yield from self._run(rows[False])
 
-    def _overflow(self, prompt: Prompt, context_length: int) -> str:
-        tiles = sum(map(len, prompt.pictures))
-        visual = tiles * self.model.num_image_token
-        advice = "lower max_num or max_total_tiles, or send fewer pictures" if tiles else "shorten it"
-        return (
-            f"prompt has {len(prompt.ids)} tokens ({visual} from {tiles} tiles of {len(prompt.pictures)} pictures); "
-            f"the limit is {context_length}, the answer included; {advice}"
-        )
+    def _run(self, chosen: Sequence[int]) -> Iterator[Piece]:
+        engine = self.engine or self._own_engine(chosen)
+        pieces: deque[tuple[int, Piece | Exception]] = deque()
+        sequences = []
+        try:
+            for i in chosen:
+                sequences.append(engine.add(self.answers[i], lambda piece, i=i: pieces.append((i, piece))))
+            while pieces or not engine.idle:
+                if not pieces:
+                    engine.step()
+                    continue
+                i, piece = pieces.popleft()
+                if isinstance(piece, Exception):
+                    raise piece.__cause__ or piece
+                yield replace(piece, index=i)
+        finally:
+            for sequence in sequences:
+                if sequence.stage is not Stage.ENDED:
+                    engine.drop(sequence)
 
-    def __iter__(self) -> Iterator[list[tuple[int, str]]]:
-        """Per step, the token and the new text of every row; (FINISHED, '') of rows that have ended."""
+    def _own_engine(self, chosen: Sequence[int]) -> Engine:
+        """As large as these answers need, and doing all of a kind at once: nobody else waits."""
+        lengths = [len(self.answers[i].prompt.ids) + self.answers[i].limit for i in chosen]
+        limits = EngineLimits(
+            max_batch_size=len(chosen), session_len=None, cache_tokens=sum(lengths) + BLOCK * len(chosen),
+            prefill_chunk=sum(lengths), vision_tiles=self.model.vit_batch_size, reuse=False,
+        )  # fmt: skip
+        return Engine(self.model, self.tokenizer, limits)
+
+    def _search(self, answer: Answer) -> Piece:
         self.model.img_context_token_id = self.tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
-        if self.config.num_beams > 1:
-            yield self._beams()
-        else:
-            for step in self._steps():
-                yield [self._take(row, i, step) for i, row in enumerate(self.rows)]
-        rest = [row.text.finish() for row in self.rows]
-        if any(rest):
-            yield [(FINISHED, piece) for piece in rest]
-
-    def _take(self, row: _Row, i: int, step: Step) -> tuple[int, str]:
-        token = int(step.ids[i])
-        if token == FINISHED:
-            return FINISHED, ""
-        row.ids.append(token)
-        if step.log_probs is not None:
-            row.log_probs.append({token: float(step.log_probs[i]), **(step.top[i] if step.top else {})})
-        return token, row.text.push(token)
-
-    def _inputs(self) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-        """Embeddings [B, L, D] of the prompts, padded on the left, and the mask [B, L] (None: nothing is padded)."""
-        length = max(len(prompt.ids) for prompt in self.prompts)
-        ids = np.full((len(self.prompts), length), self.tokenizer.pad_token_id, np.int64)
-        mask = np.zeros((len(self.prompts), length), bool)
-        for row, prompt in enumerate(self.prompts):
-            ids[row, length - len(prompt.ids) :] = prompt.ids
-            mask[row, length - len(prompt.ids) :] = True
-        pictures = [tiles for prompt in self.prompts for tiles in prompt.pictures]
-        embeds = self.model.embed(paddle.to_tensor(ids), self.model.visual_tokens(pictures))
-        return embeds, None if mask.all() else paddle.to_tensor(mask)
-
-    def _steps(self) -> Iterator[Step]:
         with paddle.no_grad():
-            embeds, mask = self._inputs()
-            if self.config.n > 1:
-                rows = paddle.arange(len(self.prompts)).repeat_interleave(self.config.n)
-                embeds = embeds.index_select(rows, axis=0)
-                mask = None if mask is None else mask.astype("int32").index_select(rows, axis=0)
-        config = replace(self.config, max_new_tokens=max(row.limit for row in self.rows))
-
-        def ended(row: int, generated: list[int]) -> bool:
-            return self.rows[row].text.stopped or len(generated) >= self.rows[row].limit
-
-        return generate_steps(self.model.language_model, embeds, mask, config, ended)
-
-    def _beams(self) -> list[tuple[int, str]]:
-        with paddle.no_grad():
-            embeds, mask = self._inputs()
-        config = replace(self.config, max_new_tokens=min(row.limit for row in self.rows))
-        for row, (ids, _) in zip(self.rows, beam_search(self.model.language_model, embeds, mask, config)):
-            row.ids = ids
-        return [(row.ids[-1], "".join(map(row.text.push, row.ids))) for row in self.rows]
+            ids = paddle.to_tensor(np.array([answer.prompt.ids], np.int64))
+            embeds = self.model.embed(ids, self.model.visual_tokens(answer.prompt.pictures))
+        config = replace(answer.config, max_new_tokens=answer.limit)
+        ((found, _),) = beam_search(self.model.language_model, embeds, None, config)
+        pieces = [answer.take(token) for token in found]
+        text = "".join(piece.text for piece in pieces)
+        return Piece(answer.index, text, tuple(found), response=answer.response())
 
     def responses(self) -> list[Response]:
         """One response to each prompt, complete once the iteration is over."""
-        single = [self._response(i, row) for i, row in enumerate(self.rows)]
-        n = self.config.n
-        return [replace(single[i], alternatives=tuple(single[i + 1 : i + n])) for i in range(0, len(single), n)]
-
-    def _response(self, i: int, row: _Row) -> Response:
-        ended = row.text.stopped or (row.ids and row.ids[-1] in self.config.eos_token_id and not self.config.ignore_eos)
-        n = self.model.num_image_token
-        return Response(
-            text=row.text.text,
-            generate_token_len=len(row.ids),
-            input_token_len=len(row.prompt.ids),
-            finish_reason="stop" if ended else "length",
-            token_ids=tuple(row.ids),
-            logprobs=tuple(row.log_probs) if self.config.log_probs else None,
-            index=i // self.config.n,
-            pictures=tuple(PictureCost(len(tiles), len(tiles) * n) for tiles in row.prompt.pictures),
-        )
-
-
-def _single_token(tokenizer, word: str) -> int:
-    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(word))
-    if len(ids) != 1:
-        raise ValueError(f"bad word {word!r} is {len(ids)} tokens; only single tokens can be forbidden")
-    return ids[0]
+        single = [answer.response() for answer in self.answers]
+        whole, first = [], 0
+        for index, config in enumerate(self.configs):
+            best, *others = single[first : first + config.n]
+            whole.append(replace(best, index=index, alternatives=tuple(replace(r, index=index) for r in others)))
+            first += config.n
+        return whole

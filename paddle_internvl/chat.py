@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from paddle_internvl.answering import Answers, Prompt
+from paddle_internvl.answering import Answers
+from paddle_internvl.engine.request import Prompt
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_config
-from paddle_internvl.generation.generate import FINISHED
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER, IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import get_conv_template
@@ -70,9 +70,10 @@ def chat(
         if streamer is not None:
             # A streamer with skip_prompt=True drops the first thing it is given; it shall not be an answer's token.
             streamer.put(np.zeros((1, 0), np.int64))
-        for ((token, _),) in answers:
-            if streamer is not None and token != FINISHED:
-                streamer.put(np.array([token]))
+        for piece in answers:
+            if streamer is not None:
+                for token in piece.tokens:
+                    streamer.put(np.array([token]))
         answer = answers.responses()[0].text
     finally:
         if streamer is not None:

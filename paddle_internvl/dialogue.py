@@ -6,12 +6,13 @@ tokenised with special tokens off; only media make image tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paddle_internvl.answering import Answers, Prompt
+from paddle_internvl.answering import Answers
+from paddle_internvl.engine.request import Prompt
 from paddle_internvl.generation.config import generation_config as read_config
 from paddle_internvl.preprocess.media import TileControl, open_media, tile_pictures
 from paddle_internvl.prompt.encode import encode_prompt
@@ -75,59 +76,52 @@ def prompt_of(model, tokenizer, messages: Messages, **how) -> Prompt:
 
 
 def answer(
-    model,
-    tokenizer,
-    conversations: Sequence[Messages],
-    generation_config=None,
-    context_length: int | None = None,
-    progress: Callable[[int], None] = lambda tokens: None,
-    **how,
+    model, tokenizer, conversations: Sequence[Messages], generation_config=None, context_length=None, engine=None, **how
 ) -> list[Response]:
     """The answers to several conversations in one batch, equal to those one by one.
 
     Args:
-        context_length: the most tokens of prompt and answer; None: the model's.
-        progress: called after every step with the number of tokens made in it. how: see `conversation_of`.
+        generation_config: for all, or a list with one for each. context_length: the most tokens of prompt and answer;
+            None: the model's. engine: see `Answers`. how: see `conversation_of`.
     Raises:
         ContextOverflowError: a prompt that leaves no room. Others: see `conversation_of`.
     """
-    answers = _answers(model, tokenizer, conversations, generation_config, context_length, how)
-    for step in answers:
-        progress(len(step))
+    answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, how)
+    for _ in answers:
+        pass
     return answers.responses()
 
 
-def stream(
-    model, tokenizer, messages: Messages, generation_config=None, context_length: int | None = None, **how
-) -> Iterator[str]:
+def stream(model, tokenizer, messages: Messages, generation_config=None, context_length=None, **how) -> Iterator[str]:
     """One answer piece by piece; the pieces' sum is its text. Closing the iterator stops the generation."""
-    for response in stream_responses(model, tokenizer, messages, generation_config, context_length, **how):
+    for response in stream_responses(model, tokenizer, [messages], generation_config, context_length, **how):
         if response.text:
             yield response.text
 
 
 def stream_responses(
-    model, tokenizer, messages: Messages, generation_config=None, context_length: int | None = None, **how
+    model, tokenizer, conversations: Sequence[Messages], generation_config=None, context_length=None, engine=None, **how
 ) -> Iterator[Response]:
-    """One answer as `Response`s whose text is what is new since the one before; the last one has the finish_reason, all
-    tokens and log-probabilities."""
-    answers = _answers(model, tokenizer, [messages], generation_config, context_length, how)
-    if answers.config.n > 1:
-        raise ValueError(f"n={answers.config.n}: a stream is of one answer")
-    sent = ""
-    for ((_, piece),) in answers:
-        if piece:
-            sent += piece
-            (row,) = answers.rows
-            yield Response(piece, len(row.ids), len(row.prompt.ids), None)
-    (whole,) = answers.responses()
-    yield replace(whole, text=whole.text[len(sent) :])
+    """Answers as they are made: `Response`s whose text is what is new since the one before of that index; the last one
+    of each index has the finish_reason, all tokens and log-probabilities. Arguments: see `answer`."""
+    answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, how)
+    for config in answers.configs:
+        if config.n > 1:
+            raise ValueError(f"n={config.n}: a stream is of one answer to each prompt")
+    for piece in answers:
+        if piece.response is not None:
+            yield replace(piece.response, text=piece.text, index=piece.index)
+        elif piece.text:
+            made = answers.answers[piece.index]
+            yield Response(piece.text, len(made.ids), len(made.prompt.ids), None, index=piece.index)
 
 
-def _answers(model, tokenizer, conversations, generation_config, context_length, how) -> Answers:
+def _answers(model, tokenizer, conversations, generation_config, context_length, engine, how) -> Answers:
     prompts = [prompt_of(model, tokenizer, messages, **how) for messages in conversations]
     limit = model.config.llm_config.context_length if context_length is None else context_length
-    return Answers(model, tokenizer, prompts, read_config(generation_config), limit)
+    each = isinstance(generation_config, (list, tuple))
+    configs = [read_config(given) for given in generation_config] if each else read_config(generation_config)
+    return Answers(model, tokenizer, prompts, configs, limit, engine)
 
 
 def render(model, messages: Messages, **how) -> str:

@@ -2,9 +2,9 @@
 
 (Not called pipeline.py: the submodule would hide the function of that name in the package.)
 
-It turns prompts into messages and lets `dialogue` answer them in batches. Where LMDeploy's versions differ it follows
-the one the model cards show (0.6): pictures stand before the text unless `IMAGE_TOKEN` says where, and `do_sample`
-is off unless asked for. Unlike either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside
+It turns prompts into messages and lets `dialogue` answer them, on one engine for the pipeline's life: a conversation's
+later rounds find what its earlier ones left. Where LMDeploy's versions differ it follows the one the model cards show
+(0.6): pictures stand before the text unless `IMAGE_TOKEN` says where, and `do_sample` is off unless asked for. Unlike either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside
 the template's own stop, and what is not supported is an error.
 """
 
@@ -14,30 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from paddle_internvl import dialogue
+from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
 from paddle_internvl.response import History, Response
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How the model is loaded and run; LMDeploy's `TurbomindEngineConfig` in its place.
-
-    Args:
-        session_len: the most tokens of prompt and answer; None: the model's. max_batch_size: prompts decoded together.
-        dtype: 'auto', 'bfloat16', 'float16' or 'float32'. device: 'cpu', 'gpu' or None.
-        load_in_8bit, load_in_4bit: as `from_pretrained`. max_num, max_total_tiles: tiles of a picture, and of all.
-        vision_max_batch_size: tiles that run through the vision tower at once.
-    """
-
-    session_len: int | None = None
-    max_batch_size: int = 16
-    dtype: str = "auto"
-    device: str | None = None
-    load_in_8bit: bool = False
-    load_in_4bit: bool = False
-    max_num: int | None = None
-    max_total_tiles: int | None = None
-    vision_max_batch_size: int = 16
 
 
 @dataclass
@@ -66,7 +45,7 @@ class Pipeline:
             str(model_path), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
             load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit,
         )  # fmt: skip
-        self.model.vit_batch_size = c.vision_max_batch_size
+        self._engine = engine_of(self.model, self.model.tokenizer, c)
         self._how = {"system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles, "mark": IMAGE_TOKEN}
 
     def __call__(self, prompts, gen_config=None, use_tqdm: bool = False) -> Response | list[Response]:
@@ -89,24 +68,19 @@ class Pipeline:
 
         responses: list[Response] = []
         with tqdm(total=len(conversations), disable=not use_tqdm) as bar:
-            while len(responses) < len(conversations):
+            while len(responses) < len(conversations):  # several at a time, so that not all tiles are there at once
                 first = len(responses)
-                last = first + 1
-                room = first + self.config.max_batch_size
-                while last < min(len(configs), room) and configs[last] == configs[first]:
-                    last += 1
-                answered = self._answer(conversations[first:last], configs[first])
+                some = slice(first, first + 4 * self.config.max_batch_size)
+                answered = self._answer(conversations[some], configs[some])
                 responses += [replace(response, index=first + i) for i, response in enumerate(answered)]
-                bar.update(last - first)
+                bar.update(len(answered))
         return responses
 
     def stream_infer(self, prompts, gen_config=None) -> Iterator[Response]:
-        """`Response`s whose text is what is new, prompt after prompt (`index` tells which); the last of each has the
-        finish_reason."""
-        single = _is_single(prompts)
-        for index, prompt in enumerate([prompts] if single else prompts):
-            for response in self._stream(_messages(prompt), gen_config):
-                yield replace(response, index=index)
+        """`Response`s whose text is what is new (`index` tells of which prompt, for all go on together); the last of
+        each has the finish_reason."""
+        conversations = [_messages(prompt) for prompt in ([prompts] if _is_single(prompts) else prompts)]
+        yield from self._stream(conversations, gen_config)
 
     def chat(self, prompt, session: Session | None = None, gen_config=None, stream_response: bool = False):
         """One more turn of a conversation.
@@ -131,7 +105,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Let go of the model."""
-        self.model = None
+        self.model = self._engine = None
 
     def __enter__(self) -> Pipeline:
         return self
@@ -140,26 +114,23 @@ class Pipeline:
         self.close()
 
     def _answer(self, conversations, gen_config) -> list[Response]:
-        return dialogue.answer(
-            self._open(), self.model.tokenizer, conversations, gen_config, self.config.session_len, **self._how
-        )
+        return dialogue.answer(*self._asking(conversations, gen_config), **self._how)
 
-    def _stream(self, messages, gen_config) -> Iterator[Response]:
-        return dialogue.stream_responses(
-            self._open(), self.model.tokenizer, messages, gen_config, self.config.session_len, **self._how
-        )
+    def _stream(self, conversations, gen_config) -> Iterator[Response]:
+        return dialogue.stream_responses(*self._asking(conversations, gen_config), **self._how)
+
+    def _asking(self, conversations, gen_config) -> tuple:
+        if self.model is None:
+            raise ValueError("the pipeline is closed")
+        length = self._engine.limits.session_len
+        return self.model, self.model.tokenizer, conversations, gen_config, length, self._engine
 
     def _stream_turn(self, session, messages, prompt, gen_config) -> Iterator[Response]:
         text = ""
-        for response in self._stream(messages, gen_config):
+        for response in self._stream([messages], gen_config):
             text += response.text
             yield response
         _extend(session, messages, prompt, replace(response, text=text))
-
-    def _open(self):
-        if self.model is None:
-            raise ValueError("the pipeline is closed")
-        return self.model
 
 
 def pipeline(model_path, backend_config: EngineConfig | None = None, system: str | None = None) -> Pipeline:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import io
 import os
 import sys
@@ -126,3 +127,28 @@ def choose_attention(device: str) -> str:
         return "chunked"
     # FlashAttention 2 needs compute capability 8.0; older cards take the plain form.
     return "flash" if (cuda_capability() or (0, 0)) >= (8, 0) else "plain"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an operation failed for want of memory; Paddle says so only in words."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "ResourceExhausted" in text or "out of memory" in text.lower()
+
+
+def release_memory() -> None:
+    """Give back memory that is held but not used: garbage, and on CUDA what Paddle's allocator keeps."""
+    gc.collect()
+    if cuda_capability():
+        import paddle
+
+        paddle.device.cuda.empty_cache()
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device."""
+    if device.startswith("cpu"):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import paddle
+
+    card = paddle.device.cuda.get_device_properties()
+    return card.total_memory - paddle.device.cuda.memory_reserved()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paddle_internvl import GenerationConfig
-from paddle_internvl.answering import ContextOverflowError
+from paddle_internvl.engine.request import ContextOverflowError
 from paddle_internvl.preprocess.image import image_tiles
 from paddle_internvl.prompt.messages import grounding_question
 

@@ -1,0 +1,303 @@
+"""Continuous batching: requests join and leave between decode steps, and each is answered as if it were alone.
+
+In: `Prompt`s. Out: `Piece`s, to whoever asked. A step is one decode step of all that are speaking, then some prompt
+tokens, then some tiles, so that neither a long prompt nor many pictures hold up running answers; what is short goes
+first, what has waited long before that. What goes wrong costs the request it goes wrong with.
+
+One thread calls it (`front` has one). Knows nothing of text but through `Answer`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from paddle_internvl import runtime
+from paddle_internvl.engine.blocks import BlockPool
+from paddle_internvl.engine.limits import EngineLimits
+from paddle_internvl.engine.paged_cache import BLOCK, PagedCache
+from paddle_internvl.engine.prefix import spans
+from paddle_internvl.engine.request import Answer, ContextOverflowError, Piece, Prompt, RequestFailedError
+from paddle_internvl.engine.seeing import Seeing
+from paddle_internvl.engine.sequence import Sequence, Stage
+from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
+
+_NO_MEMORY = "not enough memory for this request; send fewer or smaller pictures, or a shorter prompt"
+
+
+@dataclass
+class Counters:
+    """What an engine has done so far."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    generated_tokens: int = 0
+    vision_tiles: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    out_of_memory: int = 0
+
+
+class Engine:
+    """See the module.
+
+    Args:
+        model: an `InternVLChatModel`. tokenizer: its. limits: how much at a time.
+    Attributes:
+        waiting: not yet admitted. active: admitted. counters: what was done.
+    """
+
+    def __init__(self, model, tokenizer, limits: EngineLimits):
+        self.model, self.tokenizer, self.limits = model, tokenizer, limits
+        self.counters = Counters()
+        self.waiting: deque[Sequence] = deque()
+        self.active: list[Sequence] = []
+        decoder = model.language_model
+        blocks = -(-limits.cache_tokens // BLOCK)
+        self.pool = BlockPool(blocks)
+        self._cache = PagedCache(decoder.config, blocks, decoder.get_input_embeddings().weight.dtype)
+        # Beyond this many positions a block's content depends on the length of the text that it was read in.
+        self._stable = decoder.model.rope.stable_length
+        model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
+
+    def answer(self, prompt: Prompt, config: GenerationConfig, index: int = 0) -> Answer:
+        """An answer that `add` takes.
+
+        Args:
+            index: which of the config's n answers to the prompt.
+        Raises:
+            ContextOverflowError: a prompt that leaves no room. ValueError: see `Answer`.
+        """
+        answer = Answer(self.model, self.tokenizer, prompt, config, self.limits.session_len, index)
+        if len(prompt.ids) + answer.limit > self.pool.total * BLOCK:
+            raise ContextOverflowError(
+                f"{len(prompt.ids)} tokens of prompt and {answer.limit} of answer are more than the KV cache holds, "
+                f"{self.pool.total * BLOCK}; lower max_new_tokens or raise cache_tokens"
+            )
+        return answer
+
+    def add(self, answer: Answer, deliver: Callable[[Piece | Exception], None]) -> Sequence:
+        """Let an answer be made; `deliver` is given its pieces, or the exception that ended it, within `step`."""
+        sequence = Sequence(answer, deliver, Seeing(answer.take_pictures(), self.model.feature_cache))
+        self.waiting.append(sequence)
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """End a request at the next step."""
+        sequence.cancelled = True
+
+    def drop(self, sequence: Sequence) -> None:
+        """End a request now; not from within a step."""
+        self.counters.cancelled += 1
+        self._end(sequence)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.active and not self.waiting
+
+    def step(self) -> None:
+        """Go on with everything a little."""
+        self.counters.steps += 1
+        with paddle.no_grad():
+            self._drop_cancelled()
+            self._admit()
+            self._decode()
+            self._prefill()
+            self._see()
+
+    def _drop_cancelled(self) -> None:
+        for sequence in [s for s in (*self.active, *self.waiting) if s.cancelled]:
+            self.drop(sequence)
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.active) < self.limits.max_batch_size:
+            sequence = self.waiting[0]
+            pending = sum(s.seeing.remaining for s in self.active)
+            if pending and pending + sequence.seeing.remaining > self.limits.pending_tiles:
+                return
+            if not self.pool.reserve(sequence.blocks_needed):
+                return
+            self.active.append(self.waiting.popleft())
+            sequence.promised, sequence.begun = sequence.blocks_needed, self.counters.steps
+            sequence.stage = Stage.READING if sequence.seeing.wanted(1) is None else Stage.SEEING
+
+    def _in(self, stage: Stage) -> list[Sequence]:
+        return [sequence for sequence in self.active if sequence.stage is stage]
+
+    def _first(self, stage: Stage, work: Callable[[Sequence], int], chunk: int) -> list[Sequence]:
+        """Those of a stage, least work first; every step of waiting counts as a quarter of a chunk of work done."""
+        now = self.counters.steps
+        return sorted(self._in(stage), key=lambda s: work(s) - (now - s.begun) * chunk / 4)
+
+    # ------------------------------------------------------------------------------------------------- vision
+    def _see(self) -> None:
+        """Run some tiles through the tower, those of equal pictures once."""
+        tiles: list[np.ndarray] = []
+        seers: dict[bytes, Sequence] = {}
+        room = self.limits.vision_tiles
+        for sequence in self._first(Stage.SEEING, lambda s: s.seeing.remaining, room):
+            wanted = sequence.seeing.wanted(room) if room else None
+            if room and wanted is None:  # another request has seen the picture meanwhile
+                sequence.stage = Stage.READING
+            elif room and sequence.seeing.current not in seers:
+                tiles.append(wanted)
+                seers[sequence.seeing.current] = sequence
+                room -= len(wanted)
+        if tiles:
+            self._run_tower(list(seers.values()), tiles)
+
+    def _run_tower(self, seers: list[Sequence], tiles: list[np.ndarray]) -> None:
+        try:
+            features = self.model.extract_feature(paddle.to_tensor(np.concatenate(tiles)))
+        except Exception as error:
+            if len(seers) == 1:
+                self._fail(seers[0], error)
+                return
+            self._recover(error)
+            for sequence, own in zip(seers, tiles):
+                self._run_tower([sequence], [own])
+            return
+        self.counters.vision_tiles += features.shape[0]
+        for sequence, own in zip(seers, features.split([len(own) for own in tiles], axis=0)):
+            sequence.seeing.give(own)
+            if sequence.seeing.wanted(1) is None:
+                sequence.stage = Stage.READING
+
+    # ------------------------------------------------------------------------------------------------- prefill
+    def _begin_reading(self, sequence: Sequence) -> None:
+        """Embed the prompt, and find what need not be read."""
+        ids = sequence.prompt_ids
+        if self.limits.reuse and len(ids) <= self._stable:
+            n = self.model.num_image_token
+            lengths = [cost.tiles * n for cost in sequence.answer.costs]
+            sequence.find(self.pool, spans(ids, self.model.img_context_token_id, sequence.seeing.keys, lengths))
+            self.counters.reused_tokens += sequence.length
+        sequence.embeds = self.model.embed(paddle.to_tensor([ids]), sequence.seeing.tokens())
+
+    def _prefill(self) -> None:
+        budget = self.limits.prefill_chunk
+        while budget > 0:
+            ready = self._first(Stage.READING, lambda s: s.unread, self.limits.prefill_chunk)
+            if not ready:
+                return
+            try:
+                budget -= self._read(ready[0], budget)
+            except Exception as error:
+                self._fail(ready[0], error)
+
+    def _read(self, sequence: Sequence, most: int) -> int:
+        """Prefill up to `most` tokens of a prompt; returns how many."""
+        if sequence.embeds is None:
+            self._begin_reading(sequence)
+        decoder, start = self.model.language_model, sequence.length
+        count = min(most, sequence.unread)
+        sequence.make_room(self.pool, count)
+        rows = self._cache.rows([sequence.blocks], [start], count)
+        positions = paddle.arange(start, start + count).unsqueeze(0)
+        embeds = sequence.embeds[:, start : start + count]
+        hidden = decoder.model(embeds, positions, None, rows, length=len(sequence.prompt_ids))
+        sequence.length += count
+        self.counters.prompt_tokens += count
+        if self.limits.reuse and len(sequence.prompt_ids) <= self._stable:
+            sequence.tell(self.pool)
+        if sequence.unread == 0:
+            sequence.embeds = None
+            sequence.stage = Stage.SPEAKING
+            logits = decoder.lm_head(hidden[:, -1]).astype("float32")  # [1, V]
+            if not bool(paddle.isfinite(logits.sum())):
+                raise FloatingPointError("logits are not finite")
+            self._choose(sequence, logits)
+        return count
+
+    # ------------------------------------------------------------------------------------------------- decode
+    def _decode(self) -> None:
+        speaking = self._in(Stage.SPEAKING)
+        if speaking:
+            self._speak(speaking)
+
+    def _speak(self, speaking: list[Sequence]) -> None:
+        try:
+            logits = self._next_logits(speaking)  # [B, V]
+            likeliest, sound = logits.argmax(axis=-1).tolist(), paddle.isfinite(logits.sum(axis=-1)).tolist()
+        except Exception as error:
+            if len(speaking) == 1:
+                self._fail(speaking[0], error)
+                return
+            self._recover(error)
+            for sequence in speaking:  # so that only those fail that fail by themselves
+                self._speak([sequence])
+            return
+        for i, sequence in enumerate(speaking):
+            sequence.length += 1
+            try:
+                if not sound[i]:
+                    raise FloatingPointError("logits are not finite")
+                self._choose(sequence, logits[i : i + 1], likeliest[i])
+            except Exception as error:
+                self._fail(sequence, error)
+
+    def _next_logits(self, speaking: list[Sequence]) -> paddle.Tensor:
+        for sequence in speaking:
+            sequence.make_room(self.pool, 1)
+        lengths = [sequence.length for sequence in speaking]
+        rows = self._cache.rows([sequence.blocks for sequence in speaking], lengths, 1)
+        ids = paddle.to_tensor([[sequence.answer.ids[-1]] for sequence in speaking])
+        positions = paddle.to_tensor(lengths).unsqueeze(-1)
+        return self.model.language_model(input_ids=ids, position_ids=positions, cache=rows)[:, 0]
+
+    def _choose(self, sequence: Sequence, logits: paddle.Tensor, likeliest: int | None = None) -> None:
+        """Take the next token from logits [1, V], and pass on what that gives."""
+        answer = sequence.answer
+        if likeliest is not None and answer.config.takes_likeliest:
+            token, log_probs = likeliest, None
+        else:
+            chosen = sequence.sampler(logits, [answer.ids])
+            token, log_probs = int(chosen.ids[0]), None
+            if chosen.log_probs is not None:
+                log_probs = {token: float(chosen.log_probs[0]), **(chosen.top[0] if chosen.top else {})}
+        piece = answer.take(token, log_probs)
+        self.counters.generated_tokens += 1
+        if piece.response is not None:
+            self.counters.finished += 1
+            if self.limits.reuse and len(sequence.prompt_ids) <= self._stable:
+                sequence.tell_all(self.pool, self._stable)
+            self._end(sequence)
+        sequence.deliver(piece)
+
+    # ------------------------------------------------------------------------------------------------- endings
+    def _end(self, sequence: Sequence) -> None:
+        if sequence.stage is Stage.WAITING:
+            self.waiting.remove(sequence)
+        else:
+            self.active.remove(sequence)
+        sequence.let_go(self.pool)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        """End a request that went wrong."""
+        lacking = self._recover(error)
+        self.counters.failed += 1
+        self.counters.out_of_memory += lacking
+        if sequence.stage is not Stage.ENDED:
+            if isinstance(error, FloatingPointError):  # what is not finite would spoil whoever gets the blocks next
+                self.pool.forget()
+                self._cache.clear(sequence.blocks)
+            self._end(sequence)
+        failure = RequestFailedError(_NO_MEMORY if lacking else "the request failed inside the engine", lacking)
+        failure.__cause__ = error
+        sequence.deliver(failure)
+
+    def _recover(self, error: Exception) -> bool:
+        """After an error for want of memory, give back what can be done without. Returns whether it was one."""
+        lacking = runtime.is_out_of_memory(error)
+        if lacking:
+            self.model.feature_cache.clear()
+            runtime.release_memory()
+        return lacking
