@@ -4,8 +4,9 @@
 
 It turns prompts into messages and lets `dialogue` answer them, on one engine for the pipeline's life: a conversation's
 later rounds find what its earlier ones left. Where LMDeploy's versions differ it follows the one the model cards show
-(0.6): pictures stand before the text unless `IMAGE_TOKEN` says where, and `do_sample` is off unless asked for. Unlike either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside
-the template's own stop, and what is not supported is an error.
+(0.6): pictures stand before the text unless `IMAGE_TOKEN` says where, and `do_sample` is off unless asked for. Unlike
+either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside the template's own stop, and
+what is not supported is an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One answer on its way through an engine: what is asked, how far it has come, what it holds. Nothing is decided here."""
+"""One answer on its way through an engine: what is asked, how far it has come, what it holds. It decides nothing."""
 
 from __future__ import annotations
 
