@@ -115,6 +115,27 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         text, _ = self.prepare_for_tokenization(text, **kwargs)
         return self.tokens_of([(text, False)] if split_special_tokens else self.split_added_tokens(text))
 
+    def _marks(self) -> tuple[set[str], set[int]]:
+        """Tokens that stand apart from the pieces between them in decoded text, and ids of the special ones. Found anew
+        only when tokens were added: an answer is decoded at every token."""
+        tokens = tuple(self.all_special_tokens)
+        state = (len(self.added_tokens_decoder), tokens)
+        if getattr(self, "_marks_state", None) != state:
+            # Added tokens stand apart, except those that the vocabulary itself contains.
+            apart = (set(self.added_tokens_encoder) - set(tokens)) | {
+                token for token in map(str, self.additional_special_tokens)
+                if self.convert_tokens_to_ids(token) >= self.vocab_size
+            }  # fmt: skip
+            self._marks_state, self._marks_found = state, (apart, set(self.all_special_ids))
+        return self._marks_found
+
+    def convert_ids_to_tokens(self, ids, skip_special_tokens: bool = False):
+        """The token of an id, or the tokens of several."""
+        if isinstance(ids, int):
+            return super().convert_ids_to_tokens(ids)
+        special = self._marks()[1] if skip_special_tokens else ()
+        return super().convert_ids_to_tokens([int(i) for i in ids if int(i) not in special])
+
     def decode(
         self,
         token_ids,
@@ -126,12 +147,7 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         """Text of token ids (an int, a list, an array or a tensor)."""
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
         ids = [ids] if isinstance(ids, int) else ids
-        special = set(self.all_special_tokens)
-        # Added tokens stand apart from the pieces between them, except those that the vocabulary itself contains.
-        apart = (set(self.added_tokens_encoder) - special) | {
-            token for token in map(str, self.additional_special_tokens)
-            if self.convert_tokens_to_ids(token) >= self.vocab_size
-        }  # fmt: skip
+        apart, _ = self._marks()
         texts: list[str] = []
         pieces: list[str] = []
         for token in self.convert_ids_to_tokens(ids, skip_special_tokens=skip_special_tokens):
