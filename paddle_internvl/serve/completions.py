@@ -1,0 +1,135 @@
+"""Prompts to answers: a request's settings, the engine's pieces, and the JSON they become.
+
+In: a `Prompt` and a request. Out: a whole answer, or the chunks of a stream. Between them stands the engine's front;
+whoever stops reading cancels the request there. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+from paddle_internvl.engine.request import Piece, Prompt
+from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.serve.accesslog import Record
+from paddle_internvl.serve.forms import Form
+from paddle_internvl.serve.metrics import Metrics
+from paddle_internvl.serve.schema import Generation
+
+
+def generation_config(request: Generation, default_limit: int, ends: tuple[int, ...] = ()) -> GenerationConfig:
+    """The engine's settings of a request; what it leaves out is greedy, with no filter.
+
+    Args:
+        default_limit: tokens of an answer where the request has none. ends: ids that end an answer, beside the
+            template's.
+    """
+    samples = bool(request.temperature)
+    return GenerationConfig(
+        max_new_tokens=request.limit or default_limit,
+        do_sample=samples,
+        temperature=request.temperature if samples else 1.0,
+        top_k=request.top_k or 0,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        min_p=request.min_p or 0.0,
+        repetition_penalty=request.repetition_penalty or 1.0,
+        seed=None if request.seed is None else request.seed % (1 << 64),
+        n=(request.n or 1) if samples else 1,  # greedy answers are equal: one is made, and copied
+        eos_token_id=ends,
+        ignore_eos=bool(request.ignore_eos),
+        stop_strings=request.stops,
+        skip_special_tokens=request.skip_special_tokens is not False,
+        log_probs=request.wants_logprobs,
+        top_logprobs=request.likeliest,
+    )
+
+
+class Answering:
+    """One request's way through the engine.
+
+    Args:
+        engine: an `EngineThread`. image_tokens: of the prompt. copies: of each answer. patience: seconds until the
+            first piece. record, metrics: are told what it took.
+    """
+
+    def __init__(
+        self,
+        engine,
+        prompt: Prompt,
+        config: GenerationConfig,
+        image_tokens: int,
+        copies: int,
+        patience: float,
+        record: Record,
+        metrics: Metrics,
+    ):
+        self._engine, self._prompt, self._config = engine, prompt, config
+        self._image_tokens, self._copies, self._patience = image_tokens, copies, patience
+        self._record, self._metrics = record, metrics
+        record.tokens_in = len(prompt.ids)
+        self._stream = self._pieces()
+
+    @property
+    def answers(self) -> int:
+        """How many answers there will be."""
+        return self._config.n * self._copies
+
+    @property
+    def usage(self) -> dict:
+        """Tokens so far."""
+        spent, made = len(self._prompt.ids), self._record.tokens_out
+        return {
+            "prompt_tokens": spent,
+            "completion_tokens": made,
+            "total_tokens": spent + made,
+            "prompt_tokens_details": {"image_tokens": self._image_tokens},
+        }
+
+    async def _pieces(self) -> AsyncIterator[Piece]:
+        """The engine's pieces, copied where several equal answers are wanted, counted and timed."""
+        async with aclosing(self._engine.stream(self._prompt, self._config)) as stream:
+            begun, last = time.monotonic(), {}
+            piece = await asyncio.wait_for(anext(stream, None), self._patience)
+            while piece is not None:
+                now = time.monotonic()
+                self._metrics.piece(now - last.get(piece.index, begun), first=piece.index not in last)
+                last[piece.index] = now
+                for copy in range(self._copies):
+                    self._record.tokens_out += len(piece.tokens)
+                    yield replace(piece, index=piece.index + copy)
+                piece = await anext(stream, None)
+
+    async def whole(self, form: Form) -> dict:
+        """The answer as one JSON object."""
+        responses = {}
+        async with aclosing(self._stream) as pieces:
+            async for piece in pieces:
+                if piece.response is not None:
+                    responses[piece.index] = piece.response
+        return form.whole([responses[index] for index in range(self.answers)], self.usage)
+
+    async def chunks(self, form: Form, include_usage: bool) -> AsyncIterator[dict]:
+        """The answer as the chunks of a stream. The first one is only there once the engine has begun to answer, so
+        that a request that it refuses is refused before anything is sent."""
+        sent = dict.fromkeys(range(self.answers), 0)
+        steps: dict[int, list] = {index: [] for index in sent}
+        opened = False
+        async with aclosing(self._stream) as pieces:
+            async for piece in pieces:
+                if not opened:
+                    opened = True
+                    for choice in filter(None, map(form.opening, sent)):
+                        yield form.chunk(choice)
+                i = piece.index
+                steps[i] += piece.log_probs
+                if piece.text or (piece.response is not None and steps[i]):
+                    yield form.chunk(form.delta(i, piece.text, steps[i], sent[i]))
+                    sent[i] += len(piece.text)
+                    steps[i] = []
+                if piece.response is not None:
+                    yield form.chunk(form.ending(i, piece.response.finish_reason))
+        if include_usage:
+            yield form.chunk(usage=self.usage)

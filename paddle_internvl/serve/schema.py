@@ -1,0 +1,244 @@
+"""What requests may hold: OpenAI's fields, and the extensions that LMDeploy's clients send.
+
+In: JSON. Out: typed requests whose numbers are finite and in range. Fields nobody knows are ignored, as servers of this
+API do; those that ask for something that is not here are refused by name. A medium is named by URL only, so that no
+request names a path by another kind of part. Knows neither model nor files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+# OpenAI's fields for what is not here -> the values that do not ask for it.
+_ONLY = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+    "audio": (),
+    "suffix": ("",),
+    "echo": (False,),
+    "best_of": (1,),
+}
+
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1 << 31)]
+Tiles = Annotated[int, Field(ge=1, le=1024)]
+Second = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Body(BaseModel):
+    """A JSON object; wrong types are errors, not converted."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class StreamOptions(Body):
+    """include_usage: end the stream with a chunk that tells the tokens."""
+
+    include_usage: bool | None = None
+
+
+class Generation(Body):
+    """The settings that both kinds of completion share.
+
+    temperature 0, the default, takes the likeliest token; above 0 samples, with top_k, top_p, min_p and seed.
+    """
+
+    model: str
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Unit | None = None
+    top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
+    min_p: Unit | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    n: Annotated[int, Field(ge=1, le=8)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    max_tokens: Count | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_is_here(cls, body):
+        for name, harmless in _ONLY.items() if isinstance(body, dict) else ():
+            value = body.get(name)
+            if value is not None and value not in harmless:
+                way_out = f"use {harmless[0]!r} or leave it out" if harmless else "leave it out"
+                raise PydanticCustomError(
+                    "unsupported_parameter",
+                    f"{name} is not supported; {way_out}",
+                    {"param": name},
+                )
+        return body
+
+    @model_validator(mode="after")
+    def _options_of_a_stream(self):
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError("stream_options", "stream_options needs stream=true", {"param": "stream_options"})
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def likeliest(self) -> int:
+        """How many of the likeliest tokens each token's log-probability is to be told with."""
+        return 0
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether log-probabilities are asked for."""
+        return False
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of an answer, where the request says so."""
+        return self.max_tokens
+
+
+class TextPart(Body):
+    """Text of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class _Tiled(Body):
+    """Where a medium is, and how it is cut into tiles. detail: low 6, medium 12, high 24 tiles; auto: the model's."""
+
+    url: str
+    detail: Literal["auto", "low", "medium", "high"] | None = None
+    min_dynamic_patch: Tiles | None = None
+    max_dynamic_patch: Tiles | None = None
+    use_thumbnail: bool | None = None
+
+
+class ImageUrl(_Tiled):
+    """A picture: an http(s) or data URL."""
+
+
+class VideoUrl(_Tiled):
+    """A clip: an http(s) or data URL. num_frames (or num_segments) frames of it, or fps of a second; of bound only,
+    [first, last] second."""
+
+    num_frames: Count | None = None
+    num_segments: Count | None = None
+    fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    bound: Annotated[list[Second], Field(min_length=2, max_length=2)] | None = None
+
+
+class ImagePart(Body):
+    """A picture of a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl | str
+
+
+class VideoPart(Body):
+    """A clip of a message."""
+
+    type: Literal["video_url"]
+    video_url: VideoUrl | str
+
+
+Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
+
+
+class Message(Body):
+    """What one side said. An assistant may have said nothing, but called no tool: there are none."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
+    tool_calls: Annotated[list[object], Field(max_length=0)] | None = None
+
+    @model_validator(mode="after")
+    def _only_an_assistant_is_silent(self):
+        if self.content is None and self.role != "assistant":
+            raise PydanticCustomError("no_content", "content is missing")
+        return self
+
+    def plain(self) -> dict:
+        """The message as `prompt.messages` reads it."""
+        role = "system" if self.role == "developer" else self.role
+        if not isinstance(self.content, list):
+            return {"role": role, "content": self.content or ""}
+        return {"role": role, "content": [part.model_dump(exclude_none=True) for part in self.content]}
+
+    @property
+    def characters(self) -> int:
+        """Of its texts."""
+        if not isinstance(self.content, list):
+            return len(self.content or "")
+        return sum(len(part.text) for part in self.content if isinstance(part, TextPart))
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
+
+
+class ChatRequest(Generation):
+    """Body of /v1/chat/completions."""
+
+    messages: Messages
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @model_validator(mode="after")
+    def _top_needs_logprobs(self):
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs=true", {"param": "top_logprobs"})
+        return self
+
+    @property
+    def likeliest(self) -> int:
+        """See `Generation`."""
+        return self.top_logprobs or 0
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """See `Generation`."""
+        return bool(self.logprobs)
+
+    @property
+    def limit(self) -> int | None:
+        """See `Generation`; max_tokens is the older name."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class CompletionRequest(Generation):
+    """Body of /v1/completions: a text to be continued. logprobs: so many of the likeliest tokens."""
+
+    prompt: Annotated[str, StringConstraints(min_length=1)]
+    max_tokens: Count | None = 16
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @property
+    def likeliest(self) -> int:
+        """See `Generation`."""
+        return self.logprobs or 0
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """See `Generation`."""
+        return self.logprobs is not None
+
+
+class CountRequest(Body):
+    """Body of /v1/count_tokens."""
+
+    model: str | None = None
+    messages: Messages
