@@ -15,23 +15,26 @@ BLOCK = 16  # positions
 
 
 class PagedCache:
-    """Room for `blocks` blocks of every layer.
+    """Room for `blocks` blocks of every layer. A block holds [K, BLOCK, E]: so one copy of whole blocks brings a row's
+    keys into the order of heads that the products of attention want.
 
     Args:
         config: the decoder's. blocks: number of them. dtype: of k and v.
     """
 
     def __init__(self, config, blocks: int, dtype: str):
+        self.kv_heads, self.head_dim = config.num_key_value_heads, config.head_dim
         # Zeros, since what is masked is multiplied by 0, and 0 times whatever lies in fresh memory need not be 0.
-        shape = [blocks * BLOCK, config.num_key_value_heads, config.head_dim]
+        shape = [blocks * self.kv_heads * BLOCK, self.head_dim]
         self.keys = [paddle.zeros(shape, dtype) for _ in range(config.num_hidden_layers)]
         self.values = [paddle.zeros(shape, dtype) for _ in range(config.num_hidden_layers)]
 
     def clear(self, blocks: Sequence[int]) -> None:
         """Make blocks zero again."""
+        size = self.kv_heads * BLOCK
         for block in blocks:
             for memory in (*self.keys, *self.values):
-                memory[block * BLOCK : (block + 1) * BLOCK] = 0.0
+                memory[block * size : (block + 1) * size] = 0.0
 
     def rows(self, tables: Sequence[Sequence[int]], lengths: Sequence[int], new: int) -> Rows:
         """The cache of one forward pass.
@@ -48,38 +51,36 @@ class Rows:
 
     Attributes:
         length: positions before the pass, where there is one row. lengths: int64 [B], positions of each row with the
-            new one; None where one row is all there is.
+            new one; None where a single row is extended by several.
     """
 
     def __init__(self, cache: PagedCache, tables, lengths, new: int):
         if new > 1 and len(tables) > 1:
             raise ValueError(f"{len(tables)} rows can't be extended by {new} positions at once")
-        self._cache = cache
-        self.length, longest = lengths[0], max(lengths) + new
-        needed = -(-longest // BLOCK)
-        table = np.zeros((len(tables), needed), np.int64)  # what stands behind a row's end is masked
-        for row, blocks in zip(table, tables):
-            row[: len(blocks)] = blocks[:needed]
+        self._cache, kv = cache, cache.kv_heads
+        self.length = lengths[0]
+        blocks = -(-(max(lengths) + new) // BLOCK)
+        table = np.zeros((len(tables), blocks), np.int64)  # what stands behind a row's end is masked
+        for row, own in zip(table, tables):
+            row[: len(own)] = own[:blocks]
+        heads = np.arange(kv)
         at = np.asarray(lengths)[:, None] + np.arange(new)  # [B, L]
-        cells = np.take_along_axis(table, at // BLOCK, axis=1) * BLOCK + at % BLOCK
-        self._cells = paddle.to_tensor(cells.flatten())
-        self._longest, self._rows = longest, len(tables)
-        self.lengths = paddle.to_tensor(np.asarray(lengths, np.int64) + new) if len(tables) > 1 else None
-        consecutive = len(tables) == 1 and (np.diff(table[0]) == 1).all()
-        self._first = int(table[0, 0]) * BLOCK if consecutive else None
-        self._blocks = None if consecutive else paddle.to_tensor(table.flatten())
+        written = np.take_along_axis(table, at // BLOCK, axis=1)[..., None] * kv + heads  # [B, L, K]
+        self._cells = paddle.to_tensor((written * BLOCK + at[..., None] % BLOCK).flatten())
+        self._blocks = paddle.to_tensor((table[:, None] * kv + heads[:, None]).flatten())  # [B, K, blocks]
+        self._shape = [len(tables), kv, blocks * BLOCK, cache.head_dim]
+        self._end = lengths[0] + new if new > 1 else None
+        self.lengths = paddle.to_tensor(np.asarray(lengths, np.int64) + 1) if new == 1 else None
 
     def extend(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Store k and v [B, L, K, E] behind what is there; returns all of them, [B, M, K, E] each."""
         return self._extend(self._cache.keys[layer], k), self._extend(self._cache.values[layer], v)
 
     def _extend(self, memory: paddle.Tensor, new: paddle.Tensor) -> paddle.Tensor:
-        _, kv, e = memory.shape
-        memory.scatter_(self._cells, new.reshape([-1, kv, e]))
-        if self._first is not None:
-            return memory[self._first : self._first + self._longest].unsqueeze(0)
-        seen = memory.reshape([-1, BLOCK, kv, e]).index_select(self._blocks, axis=0)
-        return seen.reshape([self._rows, -1, kv, e])[:, : self._longest]
+        e = memory.shape[-1]
+        memory.scatter_(self._cells, new.reshape([-1, e]))
+        seen = memory.reshape([-1, BLOCK * e]).index_select(self._blocks, axis=0).reshape(self._shape)
+        return (seen if self._end is None else seen[:, :, : self._end]).transpose([0, 2, 1, 3])
 
     def advance(self, length: int) -> None:
         """Lengths are kept by the sequences."""
