@@ -39,8 +39,11 @@ def decode_data_url(url: str, kind: str, most: int) -> bytes:
     given = match["type"].strip()
     if given.lower() not in _SAYS_NOTHING and not _TYPES[kind].fullmatch(given):
         raise MediaError(f"a data URL of this type is no {kind}")
-    if (len(url) - match.end()) // 4 * 3 - 2 > most:
+    length = len(url) - match.end()
+    if length // 4 * 3 - 2 > most:
         raise MediaError(f"the data URL holds more than {most} bytes", 413)
+    if length % 4 or url.endswith("==="):  # Python takes any number of them
+        raise MediaError("the data URL holds no valid base64")
     try:
         data = base64.b64decode(url[match.end() :], validate=True)
     except ValueError as error:
