@@ -76,9 +76,9 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def run(engine_thread, settings: Settings, port: socket.socket) -> None:
-    """Serve on an open port until a signal ends it; starts and closes the engine's thread."""
-    app = create_app(engine_thread, settings)
+def build(engine_thread, settings: Settings, loader=None) -> DrainingServer:
+    """The server of an engine's thread; it runs with `run(sockets=[port])`. loader: see `create_app`."""
+    app = create_app(engine_thread, settings, loader)
     config = uvicorn.Config(
         app,
         http=TimedConnection.with_header_timeout(settings.header_timeout),
@@ -93,7 +93,12 @@ def run(engine_thread, settings: Settings, port: socket.socket) -> None:
         timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=_LAST_WORDS,
     )
-    server = DrainingServer(config, engine_thread, app.state.gate, settings.drain_timeout)
+    return DrainingServer(config, engine_thread, app.state.gate, settings.drain_timeout)
+
+
+def run(engine_thread, settings: Settings, port: socket.socket) -> None:
+    """Serve on an open port until a signal ends it; starts and closes the engine's thread."""
+    server = build(engine_thread, settings)
     engine_thread.start()
     host, number = port.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host

@@ -42,6 +42,7 @@ class Settings:
     server_name: str = _setting("127.0.0.1", "address to listen on")
     server_port: int = _setting(23333, "port to listen on; 0 for any free one", 0, 65535)
     served_model_name: str | None = _setting(None, "the model's name in requests (default: the folder's)")
+    log_level: str = _setting("info", f"one of {', '.join(LOG_LEVELS)}")
     session_len: int | None = _setting(None, "the most tokens of prompt and answer (default: the model's)", 2)
     max_batch_size: int = _setting(16, "answers decoded together", 1)
     cache_tokens: int | None = _setting(
@@ -54,7 +55,6 @@ class Settings:
         (), f"keys of which requests must bring one; @FILE reads them from a file (also: ${KEYS_VARIABLE})", repr=False
     )
     allow_origins: tuple[str, ...] = _setting((), "origins whose pages may call the server (CORS); none by default")
-    log_level: str = _setting("info", f"one of {', '.join(LOG_LEVELS)}")
     default_max_tokens: int = _setting(1024, "tokens of an answer where the request names no limit", 1)
     max_total_tiles: int | None = _setting(None, "the most tiles of all pictures of a request (default: any)", 1)
 

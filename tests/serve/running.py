@@ -1,0 +1,162 @@
+"""A server on a free port for the length of a test, over an engine that says what the test wants it to say."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import httpx
+
+from paddle_internvl.engine.front import EngineStats
+from paddle_internvl.engine.request import Answer, EngineClosedError, Piece
+from paddle_internvl.serve import server
+from paddle_internvl.serve.settings import Settings
+
+WAIT = 10  # seconds after which something that should have happened is said not to happen
+QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Fail if `condition` does not become true."""
+    until = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.01)
+
+
+@dataclass
+class FakeEngineThread:
+    """An `EngineThread` that answers with `text`, token by token.
+
+    Args:
+        hold: after so many tokens of an answer wait until `go` is set. fail: after so many tokens raise `error`.
+    """
+
+    model: object
+    tokenizer: object
+    text: str = "a red circle and a blue square"
+    session_len: int = 2048
+    hold: int | None = None
+    fail: int | None = None
+    error: Exception | None = None
+    healthy: bool = True
+    go: threading.Event = field(default_factory=threading.Event)
+    asked: list = field(default_factory=list)
+    cancelled: int = 0
+    finished: int = 0
+    running: int = 0
+    accepting: bool = True
+
+    def __post_init__(self):
+        self.engine = SimpleNamespace(
+            model=self.model, tokenizer=self.tokenizer, limits=SimpleNamespace(session_len=self.session_len)
+        )
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    async def stream(self, prompt, config):
+        """See `EngineThread.stream`."""
+        if not self.accepting:
+            raise EngineClosedError("the engine takes no more requests")
+        answers = [Answer(self.model, self.tokenizer, prompt, config, self.session_len, i) for i in range(config.n)]
+        self.asked.append((prompt, config))
+        self.running += 1
+        try:
+            async for piece in self._pieces(answers, prompt):
+                yield piece
+            self.finished += 1
+        finally:
+            self.running -= 1
+            self.cancelled += 1 - all(answer.stopped or len(answer.ids) >= answer.limit for answer in answers)
+
+    async def _pieces(self, answers, prompt):
+        tokenizer = self.tokenizer
+        end = tokenizer.convert_tokens_to_ids(prompt.stop)
+        ids = [*tokenizer.convert_tokens_to_ids(tokenizer.tokenize(self.text)), end]
+        for step, token in enumerate(ids):
+            if step == self.fail:
+                raise self.error
+            while step == self.hold and not self.go.is_set():
+                await asyncio.sleep(0.01)
+                if not self.accepting:
+                    raise EngineClosedError("the server is shutting down")
+            for answer in answers:
+                if not answer.stopped and len(answer.ids) < answer.limit:
+                    log_probs = {token: -0.5, 7: -1.0, 8: -2.0} if answer.config.log_probs else None
+                    piece: Piece = answer.take(token, log_probs)
+                    yield piece
+
+    def drain(self) -> None:
+        """See `EngineThread`."""
+
+    def close(self, timeout: float = 0) -> None:
+        """See `EngineThread`."""
+        self.accepting = False
+
+    def stats(self) -> EngineStats:
+        """See `EngineThread`."""
+        return EngineStats(
+            waiting=0, running=self.running, prefilling=0, blocks_used=0, blocks_total=8, steps=0, prompt_tokens=0,
+            reused_tokens=0, generated_tokens=0, vision_tiles=0, finished=self.finished, cancelled=self.cancelled,
+            failed=0, out_of_memory=0,
+        )  # fmt: skip
+
+
+@dataclass
+class Served:
+    """A server that runs. server: the uvicorn one. engine: its thread. port: on 127.0.0.1."""
+
+    server: server.DrainingServer
+    engine: object
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def gate(self):
+        return self.server.config.app.state.gate
+
+    def client(self, **how) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=WAIT, trust_env=False, **how)
+
+    def ask(self, path: str = "/v1/chat/completions", body: dict | None = None, **more) -> httpx.Response:
+        """POST a body (a question to the chat) with more fields."""
+        with self.client() as client:
+            return client.post(path, json={**(QUESTION if body is None else body), **more})
+
+    def get(self, path: str, **how) -> httpx.Response:
+        with self.client() as client:
+            return client.get(path, **how)
+
+    def connect(self) -> socket.socket:
+        """A plain connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT)
+
+
+@contextmanager
+def running(engine, loader=None, **settings) -> Iterator[Served]:
+    """A server over an engine's thread, with settings."""
+    chosen = Settings(**{"server_port": 0, "served_model_name": "tiny", **settings})
+    with server.listen(chosen) as port:
+        uvicorn_server = server.build(engine, chosen, loader)
+        thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [port]}, daemon=True)
+        thread.start()
+        wait_until(lambda: uvicorn_server.started)
+        yield Served(uvicorn_server, engine, port.getsockname()[1])
+        uvicorn_server.should_exit = True
+        thread.join(WAIT)
+        assert not thread.is_alive()
+
+
+def events(response: httpx.Response) -> list[str]:
+    """The data of a stream's events."""
+    return [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
