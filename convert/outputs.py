@@ -50,12 +50,6 @@ class Output:
         """The output once the dtype of its sources is known."""
         return self
 
-    @property
-    def is_copy(self) -> bool:
-        """Whether the tensor's rows are another one's, from its first row on, byte for byte."""
-        (copy, *more) = self.copies
-        return not (self.transposed or self.feature_axis or more or copy.start) and copy.length == self.shape[0]
-
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         """Write rows first..last of the tensor into `out` [last - first, ...], reading sources by name."""
         for copy in self.copies:

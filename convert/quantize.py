@@ -37,10 +37,6 @@ class QuantizedOutput(Output):
     def whole(self) -> bool:
         return True
 
-    @property
-    def is_copy(self) -> bool:
-        return False
-
     def bind(self, source_dtype: str) -> Output:
         low = low_precision(source_dtype)
         return replace(self, source_dtype=source_dtype, dtype="I8" if self.part == "quant_weight" else low)

@@ -7,7 +7,6 @@ Memory is a buffer of a few MiB a thread (64 rows, if they are longer), whatever
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ import numpy as np
 
 from convert.dtypes import SIZES, carrier, cast
 from convert.outputs import Output
+from convert.piece_file import PieceFile
 from convert.safetensors_io import Checkpoint, header_bytes
 
-_SYNC = 64 << 20  # bytes after which what is written begins to go to disk
 _PIECE = 8 << 20  # bytes of output that a thread makes at a time
 _ROWS = 64  # the fewest rows of a transpose made at a time: narrower blocks are slow
 
@@ -47,10 +46,10 @@ class ShardWriter:
 
     def __init__(self, checkpoint: Checkpoint, metadata: dict[str, str]):
         self._checkpoint, self._metadata = checkpoint, metadata
-        self._makers = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+        # Twice the cores: while one thread waits for the disk another makes the next piece.
+        self._makers = ThreadPoolExecutor(2 * min(4, os.cpu_count() or 1))
         self._syncer = ThreadPoolExecutor(1)
         self._settling: list[Future] = []
-        self._thread = threading.local()
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -70,32 +69,28 @@ class ShardWriter:
             OSError: as the system says, e.g. no space left.
         """
         header = header_bytes([(t.output.name, t.dtype, t.output.shape) for t in tensors], self._metadata)
-        fd = os.open(file.with_suffix(".tmp"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
+        target = PieceFile(file.with_suffix(".tmp"), len(header) + sum(tensor.nbytes for tensor in tensors))
         try:
-            if hasattr(os, "posix_fallocate"):  # a full disk shows here, before any work
-                os.posix_fallocate(fd, 0, len(header) + sum(tensor.nbytes for tensor in tensors))
-            os.pwrite(fd, header, 0)
+            start = target.buffer(0, len(header))
+            start[:] = np.frombuffer(header, np.uint8)
+            target.write(0, start)
             pieces: list[Future] = []
             offset = len(header)
             for tensor in tensors:
-                pieces += self._submit(tensor, fd, offset)
+                pieces += self._submit(tensor, target, offset)
                 offset += tensor.nbytes
-            written = synced = 0
+            written = 0
             for piece in pieces:
                 written += piece.result()
                 progress(written)
-                if written - synced >= _SYNC:  # the disk works while the next pieces are made
-                    self._settling.append(self._syncer.submit(os.fdatasync, fd))
-                    synced = written
         except BaseException:
-            for pool in (self._makers, self._syncer):
-                pool.shutdown(cancel_futures=True)  # nobody may touch a closed file
-            os.close(fd)
+            self._makers.shutdown(cancel_futures=True)  # nobody may write to a closed file
+            target.close()
             raise
         self._checkpoint.release()
-        self._settling.append(self._syncer.submit(_settle, fd, file))
+        self._settling.append(self._syncer.submit(_settle, target, file))
 
-    def _submit(self, tensor: Tensor, fd: int, offset: int) -> list[Future]:
+    def _submit(self, tensor: Tensor, target: PieceFile, offset: int) -> list[Future]:
         shape = tensor.output.shape
         if prod(shape) == 0:
             return []
@@ -106,35 +101,24 @@ class ShardWriter:
         pieces = []
         for first in range(0, shape[0], rows):
             last, place = min(first + rows, shape[0]), offset + first * row_bytes
-            pieces.append(self._makers.submit(self._write_rows, tensor, fd, place, first, last))
+            pieces.append(self._makers.submit(self._write_rows, tensor, target, place, first, last))
         return pieces
 
-    def _write_rows(self, tensor: Tensor, fd: int, offset: int, first: int, last: int) -> int:
+    def _write_rows(self, tensor: Tensor, target: PieceFile, offset: int, first: int, last: int) -> int:
         output = tensor.output
-        if output.is_copy:
-            rows = self._checkpoint.array(output.copies[0].source)[first:last]
+        shape, made = (last - first, *output.shape[1:]), carrier(tensor.source_dtype)
+        filled = target.buffer(offset, prod(shape) * SIZES[tensor.dtype])
+        if tensor.dtype == tensor.source_dtype:
+            output.fill(self._checkpoint.array, filled.view(made).reshape(shape), first, last)
         else:
-            rows = self._buffer((last - first, *output.shape[1:]), carrier(tensor.source_dtype))
+            rows = np.empty(shape, made)
             output.fill(self._checkpoint.array, rows, first, last)
-        view = memoryview(np.ascontiguousarray(cast(rows, tensor.source_dtype, tensor.dtype))).cast("B")
-        written = 0
-        while written < len(view):
-            written += os.pwrite(fd, view[written:], offset + written)
-        return written
-
-    def _buffer(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Memory of this thread's own, used again for every piece: fresh pages would cost more than the transpose."""
-        size = prod(shape) * dtype.itemsize
-        memory = getattr(self._thread, "memory", None)
-        if memory is None or memory.size < size:
-            memory = self._thread.memory = np.empty(size, np.uint8)
-        return memory[:size].view(dtype).reshape(shape)
+            filled[:] = cast(rows, tensor.source_dtype, tensor.dtype).reshape(-1).view(np.uint8)
+        target.write(offset, filled)
+        return filled.size
 
 
-def _settle(fd: int, file: Path) -> None:
+def _settle(target: PieceFile, file: Path) -> None:
     """Bring a file to disk, then give it its name: what has the name is whole."""
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    target.settle()
     os.replace(file.with_suffix(".tmp"), file)
