@@ -122,13 +122,12 @@ def _read(answer: BinaryIO) -> list[Image.Image]:
         said = json.loads(answer.readline(_LONGEST_ANSWER))
         if "error" in said:
             raise MediaError(str(said["error"]), int(said["status"]))
-        frames = [
-            Image.frombytes("RGB", (width, height), answer.read(width * height * 3)) for width, height in said["sizes"]
-        ]
+        sizes = [(int(width), int(height)) for width, height in said["sizes"]]
+        held = os.fstat(answer.fileno()).st_size - answer.tell()
+        if not sizes or min(map(min, sizes)) < 1 or sum(width * height * 3 for width, height in sizes) != held:
+            raise ValueError("the frames are not what the answer says")
+        return [Image.frombytes("RGB", size, answer.read(size[0] * size[1] * 3)) for size in sizes]
     except MediaError:
         raise
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise MediaError(_BROKEN) from error
-    if not frames:
-        raise MediaError(_BROKEN)
-    return frames

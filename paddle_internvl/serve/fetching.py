@@ -71,7 +71,7 @@ class Fetcher:
 
     Args:
         limits: what a fetch may cost. addresses_of: host -> addresses. permitted: whether an address may be connected
-            to. tls: certificates to trust; None: the public authorities'.
+            to. tls: certificates to trust; None: the public authorities' or SSL_CERT_FILE's.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Fetcher:
         self._limits = limits
         self._backend = _PinnedBackend(addresses_of, permitted)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or httpx.create_ssl_context(trust_env=False),
+            ssl_context=tls or httpx.create_ssl_context(),
             max_connections=limits.concurrent_fetches,
             max_keepalive_connections=0,
             retries=1,

@@ -15,11 +15,7 @@ class MediaError(ValueError):
 
     def __init__(self, message: str, status: int = 400):
         super().__init__(message)
-        self.status = status
-
-    @property
-    def code(self) -> str:
-        return _CODES[self.status]
+        self.status, self.code = status, _CODES[status]
 
     def at(self, where: str) -> "MediaError":
         """The same error, with the place in the request in front."""
