@@ -398,20 +398,20 @@ def test_tls_name_stays_the_hosts(authority, name, trusted, works):
     trusting, server_context = authority
 
     async def main():
-        seen = []
-        async with serving(
-            {"/": answer(BODY), "/down": moved("http://a.example:80/")}, tls=server_context(name, seen)
-        ) as server:
-            fetch = fetcher(server.port, tls=trusting if trusted else None)
+        seen, answers = [], {"/": answer(BODY)}
+        async with serving({"/": answer(BODY)}) as plain, serving(answers, tls=server_context(name, seen)) as server:
+            fetch = fetcher(server.port, plain.port, tls=trusting if trusted else None)
             url = f"https://a.example:{server.port}/"
             if works:
                 assert await fetch.fetch(url, 10**5, 5) == BODY
                 assert f"Host: a.example:{server.port}\r\n" in server.heads[0]
+                answers["/up"], answers["/down"] = moved("/"), moved(f"http://a.example:{plain.port}/")
+                assert await fetch.fetch(url + "up", 10**5, 5) == BODY
                 url += "down"
             with pytest.raises(MediaError) as caught:
                 await fetch.fetch(url, 10**5, 5)
             refused(caught.value)
-            assert set(seen) == {"a.example"}
+            assert set(seen) == {"a.example"} and plain.came == 0
             await fetch.aclose()
 
     run(main)
