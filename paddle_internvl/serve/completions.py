@@ -6,11 +6,12 @@ whoever stops reading cancels the request there. Knows no HTTP.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+
+import anyio
 
 from paddle_internvl.engine.request import Piece, Prompt
 from paddle_internvl.generation.config import GenerationConfig
@@ -51,8 +52,8 @@ class Answering:
     """One request's way through the engine.
 
     Args:
-        engine: an `EngineThread`. image_tokens: of the prompt. copies: of each answer. patience: seconds until the
-            first piece. record, metrics: are told what it took.
+        engine: an `EngineThread`. image_tokens: of the prompt. copies: of each answer. patience: seconds until a
+            piece. record, metrics: are told what it took.
     """
 
     def __init__(
@@ -92,15 +93,17 @@ class Answering:
         """The engine's pieces, copied where several equal answers are wanted, counted and timed."""
         async with aclosing(self._engine.stream(self._prompt, self._config)) as stream:
             begun, last = time.monotonic(), {}
-            piece = await asyncio.wait_for(anext(stream, None), self._patience)
-            while piece is not None:
+            while True:
+                with anyio.fail_after(self._patience):
+                    piece = await anext(stream, None)
+                if piece is None:
+                    return
                 now = time.monotonic()
                 self._metrics.piece(now - last.get(piece.index, begun), first=piece.index not in last)
                 last[piece.index] = now
                 for copy in range(self._copies):
                     self._record.tokens_out += len(piece.tokens)
                     yield replace(piece, index=piece.index + copy)
-                piece = await anext(stream, None)
 
     async def whole(self, form: Form) -> dict:
         """The answer as one JSON object."""

@@ -6,8 +6,6 @@ address answered.
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
@@ -84,6 +82,8 @@ def of_work(error: Exception, request_id: str) -> ApiError:
         return ApiError("memory", str(error)) if error.out_of_memory else unexpected(request_id)
     if isinstance(error, MediaError):
         return ApiError("invalid", str(error), "messages", error.status, error.code)
+    if isinstance(error, TimeoutError):
+        return ApiError("late", "the engine did not go on with the request in time; try again")
     for raised, kind in _RAISED:
         if isinstance(error, raised):
             return ApiError(kind, str(error))
@@ -94,7 +94,6 @@ _RAISED = (
     (ContextOverflowError, "overflow"),
     (QueueFullError, "busy"),
     (EngineClosedError, "closing"),
-    (asyncio.TimeoutError, "late"),
     (ValueError, "invalid"),
 )
 

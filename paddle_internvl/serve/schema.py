@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 # OpenAI's fields for what is not here -> the values that do not ask for it.
@@ -29,11 +29,22 @@ _ONLY = {
     "best_of": (1,),
 }
 
+
+def _encodable(text: str) -> str:
+    """JSON's escapes can write half a character, which no tokenizer and no answer can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("no_text", "half a surrogate pair is no text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1 << 31)]
 Tiles = Annotated[int, Field(ge=1, le=1024)]
 Second = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Stop = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 
 
 class Body(BaseModel):
@@ -54,7 +65,7 @@ class Generation(Body):
     temperature 0, the default, takes the likeliest token; above 0 samples, with top_k, top_p, min_p and seed.
     """
 
-    model: str
+    model: Text
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Unit | None = None
     top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
@@ -114,13 +125,13 @@ class TextPart(Body):
     """Text of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class _Tiled(Body):
     """Where a medium is, and how it is cut into tiles. detail: low 6, medium 12, high 24 tiles; auto: the model's."""
 
-    url: str
+    url: Text
     detail: Literal["auto", "low", "medium", "high"] | None = None
     min_dynamic_patch: Tiles | None = None
     max_dynamic_patch: Tiles | None = None
@@ -145,14 +156,14 @@ class ImagePart(Body):
     """A picture of a message."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl | str
+    image_url: ImageUrl | Text
 
 
 class VideoPart(Body):
     """A clip of a message."""
 
     type: Literal["video_url"]
-    video_url: VideoUrl | str
+    video_url: VideoUrl | Text
 
 
 Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
@@ -162,7 +173,7 @@ class Message(Body):
     """What one side said. An assistant may have said nothing, but called no tool: there are none."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
+    content: Text | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
     tool_calls: Annotated[list[object], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
@@ -222,7 +233,7 @@ class ChatRequest(Generation):
 class CompletionRequest(Generation):
     """Body of /v1/completions: a text to be continued. logprobs: so many of the likeliest tokens."""
 
-    prompt: Annotated[str, StringConstraints(min_length=1)]
+    prompt: Annotated[Text, StringConstraints(min_length=1)]
     max_tokens: Count | None = 16
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -240,5 +251,5 @@ class CompletionRequest(Generation):
 class CountRequest(Body):
     """Body of /v1/count_tokens."""
 
-    model: str | None = None
+    model: Text | None = None
     messages: Messages

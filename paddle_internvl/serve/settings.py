@@ -60,7 +60,9 @@ class Settings:
 
     max_concurrent_requests: int = _setting(64, "requests in work at once; more are answered 429", 1)
     queue_size: int = _setting(64, "answers that may wait for the engine; more are answered 429", 1)
-    queue_timeout: float = _setting(120.0, "seconds a request may wait for its first token; then 503", 0.001)
+    queue_timeout: float = _setting(
+        120.0, "seconds a request may wait for a token, the first or another; then 503", 0.001
+    )
     media_threads: int = _setting(2, "threads that decode and tile media and tokenize", 1)
     drain_timeout: float = _setting(30.0, "seconds that running requests have after SIGTERM", 0)
 

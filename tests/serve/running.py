@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from types import SimpleNamespace
 
 import httpx
@@ -80,16 +81,20 @@ class FakeEngineThread:
         tokenizer = self.tokenizer
         end = tokenizer.convert_tokens_to_ids(prompt.stop)
         ids = [*tokenizer.convert_tokens_to_ids(tokenizer.tokenize(self.text)), end]
-        for step, token in enumerate(ids):
+        for step, token in enumerate(cycle(ids)):  # who ignores the end hears it all again
+            if all(answer.stopped or len(answer.ids) >= answer.limit for answer in answers):
+                return
             if step == self.fail:
                 raise self.error
             while step == self.hold and not self.go.is_set():
                 await asyncio.sleep(0.01)
                 if not self.accepting:
                     raise EngineClosedError("the server is shutting down")
+            await asyncio.sleep(0)
             for answer in answers:
                 if not answer.stopped and len(answer.ids) < answer.limit:
-                    log_probs = {token: -0.5, 7: -1.0, 8: -2.0} if answer.config.log_probs else None
+                    others = {7 + k: -1.0 - k for k in range(answer.config.top_logprobs)}
+                    log_probs = {token: -0.5, **others} if answer.config.log_probs else None
                     piece: Piece = answer.take(token, log_probs)
                     yield piece
 
@@ -137,9 +142,14 @@ class Served:
         with self.client() as client:
             return client.get(path, **how)
 
-    def connect(self) -> socket.socket:
-        """A plain connection."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT)
+    def connect(self, buffer: int | None = None) -> socket.socket:
+        """A plain connection. buffer: bytes that it takes without being read."""
+        connection = socket.socket()
+        connection.settimeout(WAIT)
+        if buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
 
 
 @contextmanager

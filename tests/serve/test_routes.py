@@ -215,6 +215,12 @@ def test_row_13_waiting_too_long_for_the_engine_is_503(serve):
     wait_until(lambda: server.engine.cancelled == 2)
 
 
+def test_row_31_an_engine_that_halts_ends_the_stream(serve):
+    server = serve({"hold": 3}, queue_timeout=0.2)
+    assert json.loads(events(server.ask(**STREAM))[-1])["error"]["code"] == "queue_timeout"
+    wait_until(lambda: server.engine.cancelled == 1)
+
+
 def test_messages_that_make_no_prompt_are_400(serve):
     server = serve()
     for messages in (
