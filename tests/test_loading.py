@@ -233,6 +233,7 @@ def test_another_device_than_asked_for_is_an_error(monkeypatch):
     from paddle_internvl import runtime
 
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (7, 0))
+    monkeypatch.setattr(runtime, "_built_with", lambda flag: True)
     assert runtime.choose_device() == "gpu" and runtime.choose_device("cuda:1") == "gpu:1"
     assert runtime.choose_dtype(None, "gpu")[0] == "float16" and runtime.choose_attention("gpu") == "plain"
     with pytest.raises(ValueError, match="compute capability 8.0"):

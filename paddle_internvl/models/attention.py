@@ -1,17 +1,15 @@
 """The one door to attention: softmax(q k^T) v with grouped kv heads, a causal rule and a key mask.
 
 In: q [B, L, H, E] and k, v [B, M, K, E]. Out: [B, L, H, E]. The L queries are the last L of the M positions.
-It knows nothing of layers, caches or rotary embeddings. Backends, which tests hold equal:
+It knows nothing of layers, caches or rotary embeddings. Forms (`runtime.FORMS`), which tests hold equal:
 
     plain    the definition, with all scores in memory: the reference, and the form for cards without flash attention
     chunked  blocks of query rows that see only the keys they may: the CPU form
-    flash    Paddle's FlashAttention 2 kernels on CUDA
+    flash    Paddle's FlashAttention kernels on CUDA: without a mask; with bounds of what each key shows itself to
+             (padding and windows of a prompt: no mask in memory); or with a mask (a row of queries behind a cache)
 """
 
 from __future__ import annotations
-
-import contextlib
-from contextvars import ContextVar
 
 import paddle
 import paddle.nn.functional as F
@@ -20,20 +18,12 @@ from paddle_internvl import runtime
 
 _ROWS = 256  # query rows per block of the chunked form
 _MASKED = -1e30  # finite: a row without any allowed key (left padding) must stay finite too
+_MASKED_HALF = {paddle.float16: -6e4, paddle.bfloat16: -1e30}  # what a mask of these dtypes can hold
 
-_forced: ContextVar[str | None] = ContextVar("attention_backend", default=None)
 
-
-@contextlib.contextmanager
 def use_backend(name: str):
-    """Within this context `attention` uses the backend `name`; an unknown name is a ValueError."""
-    if name not in _BACKENDS:
-        raise ValueError(f"attention backend {name!r} is not known; use one of {', '.join(_BACKENDS)}")
-    token = _forced.set(name)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+    """Context within which `attention` takes the form `name`; an unknown name is a ValueError."""
+    return runtime.use_forms(attention=name)
 
 
 def attention(
@@ -60,16 +50,16 @@ def attention(
     Returns:
         [B, L, H, E] in q's dtype.
     """
-    backend = _forced.get() or runtime.choose_attention("gpu" if q.place.is_gpu_place() else "cpu")
-    if backend == "flash" and not flash:
-        backend = "plain"
+    form = runtime.choose_form("attention", q, q.shape[-1])
+    if form == "flash" and not flash:
+        form = "plain"
     if window is not None and window >= k.shape[1]:
         window = None
     if lengths is not None:
         behind = lengths.unsqueeze(-1) - paddle.arange(k.shape[1])  # [B, M]: 1 for the query's own position
         key_mask = behind >= 1 if window is None else paddle.logical_and(behind >= 1, behind <= window)
         causal, window = False, None
-    return _BACKENDS[backend](q, k, v, causal, key_mask, window)
+    return _FORMS[form](q, k, v, causal, key_mask, window)
 
 
 def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_mask, window) -> paddle.Tensor | None:
@@ -90,14 +80,11 @@ def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_
 def _block(q, k, v, allowed, scale) -> paddle.Tensor:
     """q [B, K, G, R, E], k and v [B, K, M, E] -> [B, K, G, R, E]; kv heads are shared, never repeated."""
     b, kv, g, r, e = q.shape
-    scores = paddle.matmul((q * scale).reshape([b, kv, g * r, e]), k, transpose_y=True)
+    scores = paddle.matmul((q * scale).reshape([b, kv, g * r, e]), k, transpose_y=True).astype("float32")
     if allowed is not None:
         scores = scores.reshape([b, kv, g, r, -1])
-        scores = paddle.where(allowed, scores, paddle.full([], _MASKED, scores.dtype)).reshape([b, kv, g * r, -1])
-    if paddle.is_grad_enabled():
-        weights = F.softmax(scores.astype("float32")).astype(q.dtype)
-    else:
-        weights = F.softmax_(scores.astype("float32")).astype(q.dtype)
+        scores = paddle.where(allowed, scores, paddle.full([], _MASKED)).reshape([b, kv, g * r, -1])
+    weights = (F.softmax if paddle.is_grad_enabled() else F.softmax_)(scores).astype(q.dtype)
     return paddle.matmul(weights, v).reshape([b, kv, g, r, e])
 
 
@@ -117,29 +104,62 @@ def _chunked(q, k, v, causal, key_mask, window):
 
 
 def _plain(q, k, v, causal, key_mask, window):
-    groups, e = q.shape[2] // k.shape[2], q.shape[3]
-    k, v = (x.repeat_interleave(groups, axis=2) for x in (k, v))  # [B, M, H, E]
-    scores = paddle.einsum("blhe,bmhe->bhlm", q, k).astype("float32") * e**-0.5
-    length, total = q.shape[1], k.shape[1]
+    b, length, heads, e = q.shape
+    total, kv = k.shape[1], k.shape[2]
+    q = (q * e**-0.5).reshape([b, length, kv, heads // kv, e])  # scaled before the product: float16 would overflow
+    scores = paddle.einsum("blkge,bmke->bkglm", q, k).astype("float32")
     if causal:
         distance = paddle.arange(length).unsqueeze(-1) + (total - length) - paddle.arange(total)
         seen = paddle.logical_and(distance >= 0, distance < (window or total))
-        scores = paddle.where(seen, scores, paddle.full([], _MASKED))
+        scores = paddle.where(seen, scores, paddle.full([], _MASKED, "float32"))
     if key_mask is not None:
-        scores = paddle.where(key_mask[:, None, None], scores, paddle.full([], _MASKED))
-    return paddle.einsum("bhlm,bmhe->blhe", F.softmax(scores).astype(q.dtype), v)
+        scores = paddle.where(key_mask[:, None, None, None], scores, paddle.full([], _MASKED, "float32"))
+    out = paddle.einsum("bkglm,bmke->blkge", F.softmax(scores).astype(q.dtype), v)
+    return out.reshape([b, length, heads, e])
 
 
 def _flash(q, k, v, causal, key_mask, window):
-    length, total = q.shape[1], k.shape[1]
-    if length == 1 and window is None:
-        causal = False  # one query at the end sees every key
+    b, length, total = q.shape[0], q.shape[1], k.shape[1]
+    if length == 1:
+        return _flash_one(q, k, v, key_mask, window if causal else None)
     if key_mask is None and window is None and (not causal or length == total):
         return F.flash_attention.flash_attention(q, k, v, causal=causal)[0]
+    if causal and length == total:
+        return F.flashmask_attention(q, k, v, _hidden_from(key_mask, window, b, total), causal=True)
     allowed = _allowed(range(length), total, total, length, causal, key_mask, window)[:, :, 0]
-    groups = q.shape[2] // k.shape[2]
-    k, v = (x.repeat_interleave(groups, axis=2) for x in (k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed.expand([q.shape[0], 1, length, total]))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=_additive(allowed, [b, 1, length, total], q.dtype))
 
 
-_BACKENDS = {"plain": _plain, "chunked": _chunked, "flash": _flash}
+def _flash_one(q, k, v, key_mask, window):
+    """One query behind M keys. The queries that share a kv head stand in the place of a row of queries, so that each
+    key and value is read once."""
+    b, _, heads, e = q.shape
+    total, kv = k.shape[1], k.shape[2]
+    q = q.reshape([b, kv, heads // kv, e]).transpose([0, 2, 1, 3])  # [B, G, K, E]
+    if window is not None:
+        near = (paddle.arange(total) >= total - window).unsqueeze(0)
+        key_mask = near if key_mask is None else paddle.logical_and(near, key_mask)
+    if key_mask is None:
+        out = F.flash_attention.flash_attention(q, k, v)[0]
+    else:
+        mask = _additive(key_mask[:, None, None], [b, 1, heads // kv, total], q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.transpose([0, 2, 1, 3]).reshape([b, 1, heads, e])
+
+
+def _additive(allowed, shape, dtype) -> paddle.Tensor:
+    """A mask to add to scores. Finite, unlike the one that Paddle makes of a bool mask: rows of padding stay finite."""
+    hidden = paddle.full([], _MASKED_HALF[dtype], dtype)
+    return paddle.where(allowed, paddle.zeros([], dtype), hidden).expand(shape)
+
+
+def _hidden_from(key_mask, window, batch: int, length: int) -> paddle.Tensor:
+    """int32 [B, 1, L, 1]: the row from which on a key of a causal square is hidden. Padding shows itself to its own
+    row alone, so that no row is without any key."""
+    at = paddle.arange(length, dtype="int32")
+    last = paddle.full([length], length, "int32") if window is None else (at + window).clip(max=length)
+    hidden = last.expand([batch, length]) if key_mask is None else paddle.where(key_mask, last, at + 1)
+    return hidden.reshape([batch, 1, length, 1])
+
+
+_FORMS = {"plain": _plain, "chunked": _chunked, "flash": _flash}

@@ -7,7 +7,6 @@ layouts are taken apart by the mapping tables in `convert`.
 from __future__ import annotations
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 from paddlenlp.transformers import PretrainedModel
 
@@ -15,7 +14,7 @@ from paddle_internvl.configuration import DecoderConfig
 from paddle_internvl.models import rope
 from paddle_internvl.models.attention import attention
 from paddle_internvl.models.kv_cache import KVCache
-from paddle_internvl.models.layers import RMSNorm
+from paddle_internvl.models.layers import RMSNorm, swiglu
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
@@ -61,7 +60,7 @@ class DecoderMLP(nn.Layer):
         self.down_proj = _linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class DecoderLayer(nn.Layer):
@@ -75,8 +74,9 @@ class DecoderLayer(nn.Layer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x, cos, sin, key_mask, cache, layer: int) -> paddle.Tensor:  # [B, L, D]
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
+        x, normalised = self.post_attention_layernorm.after(x, attended)
+        return x + self.mlp(normalised)
 
 
 class DecoderModel(nn.Layer):

@@ -1,30 +1,55 @@
-"""Small layers that both towers share: RMSNorm and DropPath.
+"""Small layers that both towers share: norms, SwiGLU and DropPath.
 
-In and out: tensors whose last axis is the width. They know nothing of attention or of checkpoints.
+In and out: tensors whose last axis is the width. They know nothing of attention or of checkpoints. Which form of an
+operation runs is `runtime`'s decision; the plain ones are the definitions that tests hold the others to.
 """
 
 from __future__ import annotations
 
 import paddle
 import paddle.incubate.nn.functional as fused
+import paddle.nn.functional as F
 from paddle import nn
+
+from paddle_internvl import runtime
+
+
+def _plain_rms_norm(x, weight, eps):
+    x32 = x.astype("float32")
+    scale = paddle.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
+    return (x32 * scale).astype(x.dtype) * weight
+
+
+_RMS_NORM = {
+    "fused": lambda x, weight, eps: fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1)[0],
+    "differentiable": lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps)[0],
+    "plain": _plain_rms_norm,
+}
 
 
 def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, eps: float) -> paddle.Tensor:
     """Root-mean-square normalisation over the last axis.
 
-    The sum of squares runs in float32 and the weight is applied after the cast back, as upstream does
-    (`InternRMSNorm`, `InternLM2RMSNorm`).
+    The sum of squares runs in float32. The plain form applies the weight after the cast back, as upstream does
+    (`InternRMSNorm`, `InternLM2RMSNorm`); Paddle's kernels apply it before.
 
     Args:
         x: [..., W]. weight: [W]. eps: added to the mean square.
+    Returns:
+        [..., W] in the weight's dtype.
     """
-    if x.dtype == paddle.float32 and not paddle.is_grad_enabled():
-        # 20 times faster than the composed form on CPU; it has no CPU gradient kernel.
-        return fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1)[0]
-    x32 = x.astype("float32")
-    scale = paddle.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
-    return (x32 * scale).astype(x.dtype) * weight
+    if x.dtype != weight.dtype:  # a residual sum kept wider than the weights
+        return rms_norm(x, weight.astype(x.dtype), eps).astype(weight.dtype)
+    return _RMS_NORM[runtime.choose_form("rms_norm", x)](x, weight, eps)
+
+
+def add_rms_norm(x: paddle.Tensor, y: paddle.Tensor, weight: paddle.Tensor, eps: float):
+    """The sum x + y and its `rms_norm`, in one kernel where there is one: (sum, normalised)."""
+    if x.dtype == y.dtype == weight.dtype and runtime.choose_form("rms_norm", x) == "fused":
+        normalised, total = fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1, residual=y)
+        return total, normalised
+    total = x + y
+    return total, rms_norm(total, weight, eps)
 
 
 class RMSNorm(nn.Layer):
@@ -37,6 +62,28 @@ class RMSNorm(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return rms_norm(x, self.weight, self.eps)
+
+    def after(self, x: paddle.Tensor, y: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """x + y, and that normalised."""
+        return add_rms_norm(x, y, self.weight, self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Paddle's, for inputs that may be wider than the weights; out comes the weights' dtype."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        weight, bias = self.weight.astype(x.dtype), self.bias.astype(x.dtype)
+        return F.layer_norm(x, self._normalized_shape, weight, bias, self._epsilon).astype(self.weight.dtype)
+
+
+_SWIGLU = {"fused": F.swiglu, "plain": lambda gate, up: F.silu(gate) * up}
+
+
+def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
+    """silu(gate) * up."""
+    return _SWIGLU[runtime.choose_form("swiglu", gate)](gate, up)
 
 
 class DropPath(nn.Layer):

@@ -12,6 +12,9 @@ import math
 from dataclasses import dataclass
 
 import paddle
+import paddle.incubate.nn.functional as fused
+
+from paddle_internvl import runtime
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,23 @@ class Rope:
 
 def apply(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:
     """Rotate x [B, L, H, E] by tables [B, L, 1, E] of x's dtype; halves of E are paired, as in Llama."""
+    return _FORMS[runtime.choose_form("rope", x)](x, cos, sin)
+
+
+def _plain(x, cos, sin):
     half = x.shape[-1] // 2
     rotated = paddle.concat([-x[..., half:], x[..., :half]], axis=-1)
     return x * cos + rotated * sin
+
+
+def _fused(x, cos, sin):
+    """Paddle's kernel takes one table for all rows of a batch: so the rows are told as one row, B * L long."""
+    shape = x.shape
+    row, table = [1, -1, *shape[2:]], [1, -1, 1, shape[-1]]
+    rotated = fused.fused_rotary_position_embedding(
+        x.reshape(row), sin=sin.reshape(table), cos=cos.reshape(table), use_neox_rotary_style=False
+    )
+    return rotated[0].reshape(shape)
+
+
+_FORMS = {"fused": _fused, "plain": _plain}

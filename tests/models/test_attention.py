@@ -87,7 +87,7 @@ def test_gradients_agree(causal):
 
 def test_unknown_backend():
     with (
-        pytest.raises(ValueError, match="'sparse' is not known.*plain, chunked, flash"),
+        pytest.raises(ValueError, match="'sparse' is not known.*flash, chunked, plain"),
         attention.use_backend("sparse"),
     ):
         pass
