@@ -28,6 +28,7 @@ LAYERS = [
     {"paddle_internvl.registration"},
     {"paddle_internvl.verification", "paddle_internvl.pipelines", "paddle_internvl.vl"},
     {"paddle_internvl.serve"},
+    {"paddle_internvl.bench"},
     {"paddle_internvl.cli"},
     {"demo"},
 ]

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from paddle_internvl import __version__
-from paddle_internvl.cli import chat, doctor, info, serve, verify
+from paddle_internvl.cli import bench, chat, doctor, info, serve, verify
 
-_COMMANDS = {"chat": chat, "serve": serve, "info": info, "verify": verify, "doctor": doctor}
+_COMMANDS = {"chat": chat, "serve": serve, "bench": bench, "info": info, "verify": verify, "doctor": doctor}
 
 
 def build_parser() -> argparse.ArgumentParser:

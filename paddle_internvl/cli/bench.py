@@ -1,0 +1,32 @@
+"""Measure: load on a server.
+
+examples:
+  paddle-internvl bench serve CKPT --rate 4 --requests 100
+  paddle-internvl bench serve --url http://127.0.0.1:23333 --rate 2 --duration 60 --mix text=0.5,picture=0.4,video=0.1
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from paddle_internvl.cli import bench_serve
+
+_BENCHMARKS = {"serve": bench_serve}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
+    for name, module in _BENCHMARKS.items():
+        summary, _, details = module.__doc__.partition("\n\n")
+        benchmark = benchmarks.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=details,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(benchmark)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return _BENCHMARKS[arguments.benchmark].run(arguments)
