@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import paddle
 
 from paddle_internvl import runtime
@@ -24,6 +23,7 @@ from paddle_internvl.engine.prefix import spans
 from paddle_internvl.engine.request import Answer, ContextOverflowError, Piece, Prompt, RequestFailedError
 from paddle_internvl.engine.seeing import Seeing
 from paddle_internvl.engine.sequence import Sequence, Stage
+from paddle_internvl.engine.tower import Tower
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
@@ -51,7 +51,8 @@ class Engine:
     Args:
         model: an `InternVLChatModel`. tokenizer: its. limits: how much at a time.
     Attributes:
-        waiting: not yet admitted. active: admitted. counters: what was done.
+        waiting: not yet admitted. active: admitted. counters: what was done. hurry: asked between the layers of the
+            vision tower whether somebody new waits.
     """
 
     def __init__(self, model, tokenizer, limits: EngineLimits):
@@ -59,6 +60,8 @@ class Engine:
         self.counters = Counters()
         self.waiting: deque[Sequence] = deque()
         self.active: list[Sequence] = []
+        self.hurry: Callable[[], bool] = lambda: False
+        self._tower = Tower(model, limits.vision_tiles)
         decoder = model.language_model
         blocks = -(-limits.cache_tokens // BLOCK)
         self.pool = BlockPool(blocks)
@@ -137,41 +140,12 @@ class Engine:
         now = self.counters.steps
         return sorted(self._in(stage), key=lambda s: work(s) - (now - s.begun) * chunk / 4)
 
-    # ------------------------------------------------------------------------------------------------- vision
     def _see(self) -> None:
-        """Run some tiles through the tower, those of equal pictures once."""
-        tiles: list[np.ndarray] = []
-        seers: dict[bytes, Sequence] = {}
-        room = self.limits.vision_tiles
-        for sequence in self._first(Stage.SEEING, lambda s: s.seeing.remaining, room):
-            wanted = sequence.seeing.wanted(room) if room else None
-            if room and wanted is None:  # another request has seen the picture meanwhile
-                sequence.stage = Stage.READING
-            elif room and sequence.seeing.current not in seers:
-                tiles.append(wanted)
-                seers[sequence.seeing.current] = sequence
-                room -= len(wanted)
-        if tiles:
-            self._run_tower(list(seers.values()), tiles)
+        ready = self._first(Stage.SEEING, lambda s: s.seeing.remaining, self.limits.vision_tiles)
+        for sequence, error in self._tower.go_on(ready, self.hurry):
+            self._fail(sequence, error)
+        self.counters.vision_tiles = self._tower.seen
 
-    def _run_tower(self, seers: list[Sequence], tiles: list[np.ndarray]) -> None:
-        try:
-            features = self.model.extract_feature(paddle.to_tensor(np.concatenate(tiles)))
-        except Exception as error:
-            if len(seers) == 1:
-                self._fail(seers[0], error)
-                return
-            self._recover(error)
-            for sequence, own in zip(seers, tiles):
-                self._run_tower([sequence], [own])
-            return
-        self.counters.vision_tiles += features.shape[0]
-        for sequence, own in zip(seers, features.split([len(own) for own in tiles], axis=0)):
-            sequence.seeing.give(own)
-            if sequence.seeing.wanted(1) is None:
-                sequence.stage = Stage.READING
-
-    # ------------------------------------------------------------------------------------------------- prefill
     def _begin_reading(self, sequence: Sequence) -> None:
         """Embed the prompt, and find what need not be read."""
         ids = sequence.prompt_ids
@@ -217,7 +191,6 @@ class Engine:
             self._choose(sequence, logits)
         return count
 
-    # ------------------------------------------------------------------------------------------------- decode
     def _decode(self) -> None:
         speaking = self._in(Stage.SPEAKING)
         if speaking:
@@ -272,7 +245,6 @@ class Engine:
             self._end(sequence)
         sequence.deliver(piece)
 
-    # ------------------------------------------------------------------------------------------------- endings
     def _end(self, sequence: Sequence) -> None:
         if sequence.stage is Stage.WAITING:
             self.waiting.remove(sequence)

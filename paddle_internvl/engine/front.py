@@ -59,6 +59,7 @@ class EngineThread:
         self._changed = threading.Condition()
         self._inbox: list[Callable[[], None]] = []  # what to tell the engine before its next step
         self._asked = 0  # answers in the inbox
+        self.engine.hurry = lambda: bool(self._inbox)
         self._accepting, self._ending = True, False
         self._beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)

@@ -5,7 +5,7 @@ Follows upstream `modeling_internvl_chat.py`, `InternVLChatModel`; the attribute
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import paddle
@@ -77,6 +77,15 @@ class InternVLNetwork(PretrainedModel):
         ]
         return parts[0] if len(parts) == 1 else paddle.concat(parts)
 
+    def feature_steps(self, pixel_values: paddle.Tensor) -> Iterator[paddle.Tensor | None]:
+        """`extract_feature` of tiles that run at once, with a pause after every layer of the tower: None, and at last
+        the visual tokens [T, N, D]."""
+        pixel_values = pixel_values.astype(self.vision_model.embeddings.patch_embedding.weight.dtype)
+        for hidden in self.vision_model.hidden_states(pixel_values, self.select_layer):
+            last = hidden
+            yield None
+        yield self.project(last)
+
     def visual_tokens(self, pictures: Sequence[np.ndarray]) -> paddle.Tensor | None:
         """Visual tokens of pictures, one after the other: [T, N, D] of T tiles in all; None for no picture.
 
@@ -112,7 +121,7 @@ class InternVLNetwork(PretrainedModel):
         batch, length, width = embeds.shape
         slots = (input_ids.flatten() == self.img_context_token_id).nonzero().flatten()
         visual_tokens = visual_tokens.reshape([-1, width]).astype(embeds.dtype)
-        if slots.shape[0] != visual_tokens.shape[0]:
+        if paddle.in_dynamic_mode() and slots.shape[0] != visual_tokens.shape[0]:  # a captured graph can't count yet
             raise ValueError(
                 f"prompt has {slots.shape[0]} <IMG_CONTEXT> tokens but the images give {visual_tokens.shape[0]} "
                 f"({visual_tokens.shape[0] // self.num_image_token} tiles x {self.num_image_token}); "

@@ -6,6 +6,8 @@ q/k normalisation over the whole width, no qkv bias). There is no norm after the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -135,14 +137,21 @@ class InternVisionNetwork(PretrainedModel):
         self.embeddings = InternVisionEmbeddings(config)
         self.encoder = InternVisionEncoder(config)
 
-    def hidden_state(self, pixel_values: paddle.Tensor, index: int) -> paddle.Tensor:
-        """Hidden state `index` of [embeddings, layer 1, ..., layer L], negative from the end: [T, 1+P, C].
-        Later layers are not run."""
+    def hidden_states(self, pixel_values: paddle.Tensor, index: int) -> Iterator[paddle.Tensor]:
+        """Hidden states of [embeddings, layer 1, ..., layer L] up to number `index`, negative from the end, each
+        [T, 1+P, C], as they are computed. Later layers are not run."""
         layers = self.encoder.layers
         x = self.embeddings(pixel_values)
+        yield x
         for layer in layers[: index % (len(layers) + 1)]:
             x = layer(x)
-        return x
+            yield x
+
+    def hidden_state(self, pixel_values: paddle.Tensor, index: int) -> paddle.Tensor:
+        """The last of `hidden_states`."""
+        for x in self.hidden_states(pixel_values, index):
+            last = x
+        return last
 
     def forward(self, pixel_values: paddle.Tensor, output_hidden_states: bool = False, return_dict: bool = True):
         """Features of every patch.

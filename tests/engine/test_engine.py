@@ -251,7 +251,7 @@ def test_what_goes_wrong_costs_one_request(models, tokenizer, monkeypatch, where
     decoder = model.language_model
     if where == "vision":
         own = {tile.tobytes() for picture in asked[3].pictures for tile in picture}
-        Fault(monkeypatch, model, "extract_feature", lambda x: any(t.tobytes() in own for t in x.numpy()), error)
+        Fault(monkeypatch, model, "feature_steps", lambda x: any(t.tobytes() in own for t in x.numpy()), error)
     elif where == "prefill":
         long = len(asked[3].ids)
         Fault(monkeypatch, decoder.model, "forward", lambda *a, length=0: length == long, error)
