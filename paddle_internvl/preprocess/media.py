@@ -20,8 +20,8 @@ from paddle_internvl.preprocess.pixels import normalize_all
 from paddle_internvl.preprocess.tiles import cut
 from paddle_internvl.preprocess.video import frame_indices, open_clip
 
-_DETAIL = {"low": 6, "medium": 12, "high": 24}  # LMDeploy's meaning of OpenAI's field; 'auto': the config's
-_ALIASES = {"min_dynamic_patch": "min_num", "max_dynamic_patch": "max_num", "num_frames": "num_segments"}
+DETAIL_TILES = {"low": 6, "medium": 12, "high": 24}  # LMDeploy's meaning of OpenAI's field; 'auto': the config's
+OPTION_ALIASES = {"min_dynamic_patch": "min_num", "max_dynamic_patch": "max_num", "num_frames": "num_segments"}
 TILE_OPTIONS = ("min_num", "max_num", "use_thumbnail", "detail")
 FRAME_OPTIONS = ("num_segments", "fps", "bound")
 
@@ -62,16 +62,16 @@ def open_media(kind: str, source, options: Mapping) -> tuple[list, dict]:
         `open_image` and `open_clip`.
     """
     known = TILE_OPTIONS if kind == "image" else TILE_OPTIONS + FRAME_OPTIONS
-    options = {_ALIASES.get(name, name): value for name, value in options.items() if value is not None}
+    options = {OPTION_ALIASES.get(name, name): value for name, value in options.items() if value is not None}
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise ValueError(f"{kind} option {unknown[0]!r} is not known; known: {', '.join(known)}")
     tiles = {name: options[name] for name in TILE_OPTIONS if name in options}
     detail = tiles.pop("detail", "auto")
     if detail != "auto":
-        if detail not in _DETAIL:
-            raise ValueError(f"detail={detail!r} is not known; known: auto, {', '.join(_DETAIL)}")
-        tiles.setdefault("max_num", _DETAIL[detail])
+        if detail not in DETAIL_TILES:
+            raise ValueError(f"detail={detail!r} is not known; known: auto, {', '.join(DETAIL_TILES)}")
+        tiles.setdefault("max_num", DETAIL_TILES[detail])
     if kind == "image":
         return [open_image(source)], tiles
     with open_clip(source) as clip:

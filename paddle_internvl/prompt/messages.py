@@ -99,7 +99,7 @@ def _part(part, where: str) -> str | Media:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
-    if kind not in _MEDIA or part.get(kind) is None:
+    if not isinstance(kind, str) or kind not in _MEDIA or part.get(kind) is None:
         raise ValueError(
             f"{where} is neither {{'type': 'text', 'text': ...}} nor a picture or clip ({', '.join(_MEDIA)})"
         )

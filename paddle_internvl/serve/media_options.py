@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paddle_internvl.preprocess.media import _ALIASES, _DETAIL, FRAME_OPTIONS, TILE_OPTIONS
+from paddle_internvl.preprocess.media import DETAIL_TILES, FRAME_OPTIONS, OPTION_ALIASES, TILE_OPTIONS
 from paddle_internvl.serve.limits import MediaLimits
 from paddle_internvl.serve.media_error import MediaError
 
@@ -25,7 +25,7 @@ def checked_options(kind: str, options: Mapping, limits: MediaLimits) -> dict:
     Raises:
         MediaError: an option that is not known, or of the wrong type or range; names it.
     """
-    options = {_ALIASES.get(name, name): value for name, value in options.items() if value is not None}
+    options = {OPTION_ALIASES.get(name, name): value for name, value in options.items() if value is not None}
     known = TILE_OPTIONS if kind == "image" else TILE_OPTIONS + FRAME_OPTIONS
     for name, value in options.items():
         if name not in known:
@@ -36,7 +36,7 @@ def checked_options(kind: str, options: Mapping, limits: MediaLimits) -> dict:
     if options.get("num_segments", 1) > limits.max_frames:
         raise MediaError(f"num_segments is too large; at most {limits.max_frames} frames are taken")
     if options.get("detail", "auto") != "auto":
-        options.setdefault("max_num", _DETAIL[options["detail"]])
+        options.setdefault("max_num", DETAIL_TILES[options["detail"]])
     return cap_tiles(options, limits.max_tiles_per_picture)
 
 
@@ -71,7 +71,7 @@ _CHECKS = {
     "bound": (f"[start, end] in seconds, 0 <= start < end <= {_LARGEST}", _is_bound),
     "use_thumbnail": ("true or false", lambda value: type(value) is bool),
     "detail": (
-        f"one of auto, {', '.join(_DETAIL)}",
-        lambda value: isinstance(value, str) and value in ("auto", *_DETAIL),
+        f"one of auto, {', '.join(DETAIL_TILES)}",
+        lambda value: isinstance(value, str) and value in ("auto", *DETAIL_TILES),
     ),
 }
