@@ -17,6 +17,8 @@ LAYERS = [
     {"paddle_internvl", "paddle_internvl.runtime", "paddle_internvl.configuration"},
     {"paddle_internvl.preprocess", "paddle_internvl.prompt", "paddle_internvl.tokenizers"},
     {"paddle_internvl.models"},
+    {"paddle_internvl.parallel"},
+    {"paddle_internvl.estimation"},
     {"paddle_internvl.loading", "paddle_internvl.filling", "paddle_internvl.saving"},
     {"paddle_internvl.generation"},
     {"paddle_internvl.response"},

@@ -1,7 +1,7 @@
 """The command line's front: picks the subcommand, turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 `doctor` found a problem or `verify` a difference; 2 the input or the call is wrong; 130
-interrupted.
+Exit codes: 0 done; 1 `doctor` found a problem, `verify` a difference, `estimate` too little memory; 2 the input or the
+call is wrong; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,17 @@ import sys
 from collections.abc import Sequence
 
 from paddle_internvl import __version__
-from paddle_internvl.cli import bench, chat, doctor, info, serve, verify
+from paddle_internvl.cli import bench, chat, doctor, estimate, info, serve, verify
 
-_COMMANDS = {"chat": chat, "serve": serve, "bench": bench, "info": info, "verify": verify, "doctor": doctor}
+_COMMANDS = {
+    "chat": chat,
+    "serve": serve,
+    "bench": bench,
+    "info": info,
+    "estimate": estimate,
+    "verify": verify,
+    "doctor": doctor,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

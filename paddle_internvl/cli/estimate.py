@@ -1,0 +1,111 @@
+"""Say how much memory a model will take on each card, whether that fits, and what would make it fit.
+
+It reads config.json alone. Weights and KV cache are counted; what activations take is held to measurements on a CPU,
+and only calculated for cards. With --gpus N the model is shared out over as many of them as can share it. Exit code 1
+where it does not fit.
+
+examples:
+  paddle-internvl estimate configs/internvl2_5-78b.json --gpus 4 --memory 80
+  paddle-internvl estimate CKPT --memory 24 --batch 8 --context 4096 --tiles 7
+  paddle-internvl estimate CKPT --device cpu --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+_GB = 1 << 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CONFIG|CKPT", type=Path, help="config.json or checkpoint folder")
+    parser.add_argument("--gpus", type=int, default=1, help="cards there are (default: 1)")
+    parser.add_argument("--memory", type=float, metavar="GB", help="of each card, in GiB")
+    parser.add_argument("--tp", type=int, help="cards that share the model (default: the most of --gpus that can)")
+    parser.add_argument("--bits", type=int, choices=(8, 4), help="of the decoder blocks' linear weights")
+    parser.add_argument("--dtype", default="bfloat16", help="bfloat16 (default), float16 or float32")
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="a CPU holds everything in float32")
+    parser.add_argument("--batch", type=int, default=1, help="answers at once (default: 1)")
+    parser.add_argument("--tiles", type=int, help="of each prompt's pictures (default: the config's most of a picture)")
+    parser.add_argument("--context", type=int, default=8192, help="tokens of prompt and answer (default: 8192)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from convert.folder import read_config
+    from convert.mappings import paddle_config
+    from paddle_internvl import estimation
+    from paddle_internvl.parallel.split import Split
+
+    config = paddle_config(read_config(arguments.checkpoint))
+    if config.get("model_type") != "internvl_chat":
+        raise ValueError(f"{arguments.checkpoint} is no InternVL chat model: model_type {config.get('model_type')!r}")
+    if arguments.gpus < 1 or (arguments.memory is not None and arguments.memory <= 0):
+        raise ValueError("--gpus and --memory must be above 0")
+    possible = Split.of(config["llm_config"], 0, 1).possible_sizes
+    gpus = arguments.gpus
+    if arguments.device == "cpu" and gpus > 1:
+        raise ValueError("--gpus is for --device gpu")
+    plan = estimation.Plan(
+        batch=arguments.batch,
+        context=arguments.context,
+        tiles=_most_tiles(config) if arguments.tiles is None else arguments.tiles,
+        tp=arguments.tp or max(n for n in possible if n <= gpus),
+        bits=arguments.bits,
+        dtype=arguments.dtype,
+        device=arguments.device,
+    )
+    if plan.tp > gpus:
+        raise ValueError(f"--tp {plan.tp} needs as many cards; --gpus is {gpus}")
+    said = estimation.estimate(config, plan)
+    room = None if arguments.memory is None else int(arguments.memory * _GB)
+    fits = None if room is None else said.total <= room
+    others = [] if fits in (None, True) else estimation.ways_out(config, plan, gpus, room)
+    if arguments.json:
+        document = {
+            "plan": asdict(plan),
+            "bytes on each device": {**asdict(said), "total": said.total},
+            "memory": room,
+            "fits": fits,
+            "would fit": [{"plan": asdict(p), "total": e.total} for p, e in others],
+            "possible tp": possible,
+        }
+        print(json.dumps(document))
+    else:
+        _show(plan, said, room, others, possible)
+    return 0 if fits in (None, True) else 1
+
+
+def _most_tiles(config: dict) -> int:
+    """Of a picture, its thumbnail counted."""
+    most = config.get("max_dynamic_patch", 6)
+    return most + (1 if config.get("use_thumbnail", False) and most > 1 else 0)
+
+
+def _show(plan, said, room: int | None, others, possible: list[int]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, value in {**asdict(said), "total": said.total}.items():
+        assumed = " (assumed)" if name == "runtime" and value else ""
+        table.add_row(name.replace("_", " "), f"{value / _GB:.2f} GiB{assumed}")
+    print(f"on each device: {_words(plan)}; tp may be {', '.join(map(str, possible))}")
+    Console().print(table)
+    if room is None:
+        return
+    if said.total <= room:
+        print(f"fits into {room / _GB:g} GiB")
+        return
+    print(f"does not fit into {room / _GB:g} GiB" + ("" if others else ", nor would it with more cards or fewer bits"))
+    for other, size in others:
+        print(f"would fit: {_words(other)}: {size.total / _GB:.2f} GiB")
+
+
+def _words(plan) -> str:
+    bits = f", {plan.bits} bits" if plan.bits else ""
+    dtype = "float32" if plan.device == "cpu" else plan.dtype
+    return f"tp {plan.tp}, {dtype}{bits}, batch {plan.batch}, context {plan.context}, {plan.tiles} tiles each"
