@@ -66,7 +66,7 @@ def create_app(engine_thread, settings: Settings, loader=None) -> FastAPI:
     if settings.served_model_name is None:
         raise ValueError("served_model_name is not set; give the model the name that requests use")
     engine = engine_thread.engine
-    gate = Gate(settings.max_concurrent_requests)
+    gate = Gate(settings.max_concurrent_requests, settings.max_pending_bytes)
     metrics = Metrics(engine_thread, lambda: gate.in_work)
     loader = MediaLoader(settings.media_limits()) if loader is None else loader
     preparer = Preparer(
@@ -92,8 +92,8 @@ def create_app(engine_thread, settings: Settings, loader=None) -> FastAPI:
     _explain_errors(app)
     # The last one added stands first.
     app.add_middleware(
-        Bodies, most=settings.max_body_bytes, values=settings.max_json_values, read_seconds=settings.body_timeout,
-        send_seconds=settings.send_timeout,
+        Bodies, gate=gate, most=settings.max_body_bytes, values=settings.max_json_values,
+        read_seconds=settings.body_timeout, send_seconds=settings.send_timeout,
     )  # fmt: skip
     app.add_middleware(Admission, gate=gate)
     app.add_middleware(Keys, keys=settings.api_keys)

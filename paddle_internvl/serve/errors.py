@@ -30,11 +30,12 @@ KINDS = {
     "internal": (500, _SERVER, "internal_error"),
     "memory": (503, _SERVER, "out_of_memory"),
     "closing": (503, _SERVER, "server_closing"),
+    "unready": (503, _SERVER, "engine_halted"),
     "late": (503, _SERVER, "queue_timeout"),
 }
 GONE = 499  # the client left; nobody gets this answer, the log and the metrics do
 _HTTP = {404: ("route", "there is no such route"), 405: ("method", "the route takes no such method")}
-_RETRY_SECONDS = {"busy": 1, "late": 5, "memory": 5, "closing": 10}
+_RETRY_SECONDS = {"busy": 1, "late": 5, "memory": 5, "closing": 10, "unready": 10}
 
 
 class ApiError(Exception):

@@ -7,7 +7,7 @@ A token's bytes are exact even where they are only part of a character.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from paddle_internvl.tokenizers.byte_level_bpe import ByteLevelBPETokenizer
@@ -41,12 +41,12 @@ class LogProbs:
     """Writes log-probabilities of one request.
 
     Args:
-        tokenizer: the model's. end: id of the token that ends an answer; it is no part of the text and is left out.
+        tokenizer: the model's. ends: ids of tokens that end an answer; they are no part of the text and left out.
         likeliest: how many other tokens are told.
     """
 
-    def __init__(self, tokenizer, end: int, likeliest: int):
-        self._tokenizer, self._end, self._likeliest = tokenizer, end, likeliest
+    def __init__(self, tokenizer, ends: Collection[int], likeliest: int):
+        self._tokenizer, self._ends, self._likeliest = tokenizer, ends, likeliest
 
     def chat(self, steps: Sequence[dict[int, float]]) -> dict:
         """`logprobs` of a chat's choice."""
@@ -71,7 +71,7 @@ class LogProbs:
 
     def _told(self, steps: Sequence[dict[int, float]]) -> list[tuple[int, dict[int, float]]]:
         chosen = [(next(iter(step)), step) for step in steps]
-        return [(token, step) for token, step in chosen if token != self._end]
+        return [(token, step) for token, step in chosen if token not in self._ends]
 
     def _top(self, step: dict[int, float]) -> list[tuple[int, float]]:
         return sorted(step.items(), key=lambda item: -item[1])[: self._likeliest]

@@ -99,10 +99,16 @@ class Keys:
 
 @dataclass
 class Gate:
-    """How many requests are in work, and whether new ones are let in. most: at once."""
+    """How many requests are in work, with bodies of how many bytes, and whether new ones are let in.
+
+    Args:
+        most, most_bytes: at once.
+    """
 
     most: int
+    most_bytes: int
     in_work: int = 0
+    bytes: int = 0
     draining: bool = False
 
 
@@ -132,34 +138,36 @@ class Bodies:
     """Reads a body within limits, hands it on whole, and from then on cancels the work when the client leaves.
 
     Args:
-        most: bytes. values: of the body's JSON; counted, since a few bytes of it can become many objects.
-        read_seconds: until the body is there. send_seconds: until the client takes a part of its answer.
+        gate: counts the bytes of all bodies. most: bytes of one. values: of its JSON; counted, since a few bytes can
+            become many objects. read_seconds: until the body is there. send_seconds: until the client takes a part of
+            its answer.
     """
 
-    def __init__(self, app: ASGIApp, most: int, values: int, read_seconds: float, send_seconds: float):
-        self.app, self._most, self._values = app, most, values
+    def __init__(self, app: ASGIApp, gate: Gate, most: int, values: int, read_seconds: float, send_seconds: float):
+        self.app, self._gate, self._most, self._values = app, gate, most, values
         self._read_seconds, self._send_seconds = read_seconds, send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        body = bytearray()
         try:
-            body = await self._read(scope, receive)
+            await self._read(scope, receive, body)
+            await self._watched(scope, body, receive, send)
         except ApiError as error:
             error.headers["Connection"] = "close"  # what is left of the body is not read
             await _refuse(error, scope, receive, send)
-            return
-        await self._watched(scope, body, receive, send)
+        finally:
+            self._gate.bytes -= len(body)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         headers, most = Headers(scope=scope), 0 if scope["method"] in _WITHOUT_BODY else self._most
         if scope["method"] == "POST" and _content_type(headers) != "application/json":
             raise ApiError("type", "the body must be JSON: send 'Content-Type: application/json'")
         too_large = ApiError("large", f"the body is larger than {most} bytes")
         if int(headers.get("content-length", "0")) > most:
             raise too_large
-        body = bytearray()
         try:
             with anyio.fail_after(self._read_seconds):
                 while True:
@@ -167,17 +175,19 @@ class Bodies:
                     if message["type"] == "http.disconnect":
                         raise ClientGoneError
                     body += message.get("body", b"")
+                    self._gate.bytes += len(message.get("body", b""))
                     if len(body) > most:
                         raise too_large
+                    if self._gate.bytes > self._gate.most_bytes:
+                        raise ApiError("busy", "too many large requests are in work; try again")
                     if not message.get("more_body"):
                         break
         except TimeoutError:
             raise ApiError("slow", f"the body was not there within {self._read_seconds:g} seconds") from None
         if sum(map(body.count, (b"{", b"[", b","))) > self._values:
             raise ApiError("large", f"the body holds more than {self._values} JSON values")
-        return bytes(body)
 
-    async def _watched(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _watched(self, scope: Scope, body: bytearray, receive: Receive, send: Send) -> None:
         unread, finished = [{"type": "http.request", "body": body, "more_body": False}], False
 
         async def handed():

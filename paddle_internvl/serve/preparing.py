@@ -17,7 +17,8 @@ from paddle_internvl.serve.accesslog import media_words
 from paddle_internvl.serve.errors import ApiError
 from paddle_internvl.serve.schema import Message
 
-_CHARACTERS_PER_TOKEN = 64  # no text of more characters than that for each token of the context fits into it
+# Longer texts than so many characters for each token of the context are refused before time goes into tokenizing them.
+_CHARACTERS_PER_TOKEN = 64
 
 
 class Preparer:
@@ -67,7 +68,7 @@ class Preparer:
     def _check_length(self, characters: int) -> None:
         if self._most is not None and characters > self._most:
             limit = self._most // _CHARACTERS_PER_TOKEN
-            raise ApiError("overflow", f"{characters} characters of text do not fit into {limit} tokens; shorten it")
+            raise ApiError("overflow", f"{characters} characters of text are too many for {limit} tokens; shorten it")
 
     async def _run(self, work: Callable[..., Prompt], *given) -> Prompt:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)

@@ -82,8 +82,10 @@ class Routes:
 
     async def ready(self) -> Any:
         """Whether requests are taken: the engine goes on, and the server does not close."""
-        if self._gate.draining or not self._engine.healthy:
-            raise ApiError("closing", "the server is closing" if self._gate.draining else "the engine does not go on")
+        if self._gate.draining:
+            raise ApiError("closing", "the server is closing")
+        if not self._engine.healthy:
+            raise ApiError("unready", "the engine does not go on")
         return {"status": "ready"}
 
     async def metrics(self) -> Response:
@@ -114,8 +116,8 @@ class Routes:
         image_tokens = sum(map(len, prompt.pictures)) * self._tokens_per_tile
         patience, record = self._settings.queue_timeout, request.state.record
         answering = Answering(self._engine, prompt, config, image_tokens, copies, patience, record, self._metrics)
-        end = self._tokenizer.convert_tokens_to_ids(prompt.stop)
-        log_probs = LogProbs(self._tokenizer, end, body.likeliest) if body.wants_logprobs else None
+        ends = (*ends, self._tokenizer.convert_tokens_to_ids(prompt.stop))
+        log_probs = LogProbs(self._tokenizer, ends, body.likeliest) if body.wants_logprobs else None
         shape = form(self._model["id"], log_probs)
         if not body.stream:
             return JSONResponse(await self._told(request, answering.whole(shape)))

@@ -72,6 +72,7 @@ class Settings:
     send_timeout: float = _setting(30.0, "seconds a client may leave its answer unread; then it is cancelled", 0.001)
     keep_alive_timeout: int = _setting(5, "seconds an idle connection is kept", 1)
     max_body_bytes: int = _setting(64 << 20, "bytes of a request's body; more are answered 413", 1)
+    max_pending_bytes: int = _setting(512 << 20, "bytes of all requests in work; more are answered 429", 1)
     max_json_values: int = _setting(500_000, "values and members of a request's JSON; more are answered 413", 1)
 
     max_images: int = _setting(_MEDIA["max_images"], "pictures of a request", 0)

@@ -1,11 +1,14 @@
 """Wild requests: whatever is sent, the answer is no 5xx, and the server lives on."""
 
+import base64
+import io
 import json
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from paddle_internvl.serve.app import create_app
 from paddle_internvl.serve.schema import ChatRequest
@@ -87,6 +90,32 @@ def test_wild_media_are_no_5xx(client, parts, fields):
     messages = [{"role": "user", "content": parts}]
     post(client, "/v1/chat/completions", {"model": "tiny", "messages": messages, **fields})
     post(client, "/v1/count_tokens", {"messages": messages})
+
+
+def _encoded(mode: str, size: tuple[int, int], form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, 100).save(buffer, form)
+    return buffer.getvalue()
+
+
+@settings(WILD, max_examples=150)
+@given(
+    picture=st.sampled_from([
+        _encoded("RGB", (40, 30), "PNG"), _encoded("RGB", (40, 30), "JPEG"), _encoded("CMYK", (40, 30), "JPEG"),
+        _encoded("P", (40, 30), "GIF"), _encoded("L", (1, 1), "BMP"), _encoded("LA", (9, 1), "PNG"),
+        _encoded("I;16", (40, 30), "PNG"), _encoded("RGBA", (40, 30), "WEBP"), _encoded("1", (1, 150), "PNG"),
+    ]),
+    cut=st.integers(0, 1000),
+    changes=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=3),
+)  # fmt: skip
+def test_row_06_damaged_pictures_are_read_or_400(client, picture, cut, changes):
+    data = bytearray(picture)
+    for position, value in changes:
+        data[position % len(data)] = value
+    url = "data:image/png;base64," + base64.b64encode(data[: len(data) - cut] or data).decode()
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+    status = post(client, "/v1/count_tokens", {"messages": messages})
+    assert status in (200, 400, 413) and (status == 200 or cut or changes)
 
 
 @WILD

@@ -34,7 +34,7 @@ def test_tokens_bytes_are_the_text(tokenizer, line):
 
 
 def test_what_is_all_but_impossible_is_a_number(tiny):
-    told = LogProbs(tiny.tokenizer, end=5, likeliest=1)
+    told = LogProbs(tiny.tokenizer, ends=(4, 5), likeliest=1)
     steps = [{10: -math.inf, 11: -0.1}, {5: -0.2, 11: -3.0}]
     (entry,) = told.chat(steps)["content"]
     assert entry["logprob"] == -9999.0 and [top["logprob"] for top in entry["top_logprobs"]] == [-0.1]

@@ -70,7 +70,12 @@ def test_settings_of_a_request_reach_the_engine(serve):
     assert (config.max_new_tokens, config.n, config.seed) == (5, 3, (1 << 64) - 1)
     assert (config.temperature, config.top_p, config.top_k, config.min_p) == (0.5, 0.9, 7, 0.1)
     assert (config.samples, config.repetition_penalty, config.stop_strings) == (True, 1.2, ("x", "y"))
-    assert (config.log_probs, config.top_logprobs, config.ignore_eos, config.skip_special_tokens) == (True, 2, True, False)
+    assert (config.log_probs, config.top_logprobs, config.ignore_eos, config.skip_special_tokens) == (
+        True,
+        2,
+        True,
+        False,
+    )
     server.ask()
     config = server.engine.asked[1][1]
     assert (config.samples, config.max_new_tokens, config.top_p, config.repetition_penalty) == (False, 1024, 1.0, 1.0)
@@ -168,7 +173,11 @@ def test_tokens_are_counted_without_the_engine(serve, tiny, picture_url):
 
 def test_roles(serve, tiny):
     server = serve()
-    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}, {"role": "user", "content": "b"}]
+    conversation = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": "b"},
+    ]
     for role in ("system", "developer"):
         assert server.ask(messages=[{"role": role, "content": "Be brief."}, *conversation]).status_code == 200
     first, second = (prompt.ids for prompt, _ in server.engine.asked)
@@ -191,7 +200,11 @@ def test_row_21_errors_of_the_engine(serve, error, status, code):
     for more in ({}, STREAM):  # before the first token a stream is refused like any other request
         response = server.ask(**more)
         told = response.json()["error"]
-        assert response.status_code == status and told["code"] == code and set(told) == {"message", "type", "param", "code"}
+        assert (
+            response.status_code == status
+            and told["code"] == code
+            and set(told) == {"message", "type", "param", "code"}
+        )
         assert "secret" not in response.text and "Traceback" not in response.text
         assert (status == 500) == (response.headers["x-request-id"] in told["message"])
         assert ("retry-after" in response.headers) == (status in (429, 503))
@@ -296,7 +309,9 @@ class Loader:
 def test_row_12_leaving_cancels(serve, stream, hold):
     server = serve({"hold": hold})
     body = json.dumps({**QUESTION, "stream": stream}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
     with server.connect() as connection:
         connection.sendall(head % len(body) + body)
         wait_until(lambda: server.engine.running == 1)
@@ -312,7 +327,9 @@ def test_row_12_leaving_cancels_fetching(serve):
     loader = Loader()
     server = serve(loader=loader)
     body = json.dumps(QUESTION).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
     with server.connect() as connection:
         connection.sendall(head % len(body) + body)
         wait_until(lambda: loader.waiting == 1)

@@ -63,6 +63,20 @@ def test_row_07_a_small_body_of_many_values_is_refused(serve):
     assert response.status_code == 413 and "1000 JSON values" in response.json()["error"]["message"]
 
 
+def test_row_07_the_bodies_of_all_requests_are_limited(serve):
+    server = serve({"hold": 0}, max_pending_bytes=1000)
+    long = [{"role": "user", "content": "a" * 700}]
+    thread = threading.Thread(target=lambda: server.ask(messages=long))
+    thread.start()
+    wait_until(lambda: server.engine.running == 1)
+    response = server.ask(messages=long)
+    assert response.status_code == 429 and "retry-after" in response.headers
+    server.engine.go.set()
+    thread.join()
+    assert server.ask(messages=long).status_code == 200
+    wait_until(lambda: server.gate.bytes == 0)
+
+
 def test_row_09_a_slow_body_ends_at_408(serve):
     server = serve(body_timeout=0.3)
     with server.connect() as connection:
