@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from paddle_internvl.serve import server
 from paddle_internvl.serve.settings import Settings
 
 WAIT = 10  # seconds after which something that should have happened is said not to happen
+RAW_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -165,6 +167,12 @@ def running(engine, loader=None, **settings) -> Iterator[Served]:
         uvicorn_server.should_exit = True
         thread.join(WAIT)
         assert not thread.is_alive()
+
+
+def raw_post(body: dict) -> bytes:
+    """A chat request as it goes over the wire."""
+    content = json.dumps(body).encode()
+    return RAW_HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content
 
 
 def events(response: httpx.Response) -> list[str]:

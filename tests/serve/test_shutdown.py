@@ -90,7 +90,7 @@ def streaming(server, **more):
 
 
 def test_row_30_sigterm_drains():
-    with process() as server, streaming(server, max_tokens=600) as lines:
+    with process() as server, streaming(server, max_tokens=300) as lines:
         server.popen.send_signal(signal.SIGTERM)
         server.find("closing: 1 requests in work have 30 s")
         with httpx.Client(base_url=server.url, trust_env=False) as other:

@@ -11,10 +11,9 @@ import pytest
 from paddle_internvl.serve.middleware import Keys
 from paddle_internvl.serve.server import listen
 from paddle_internvl.serve.settings import Settings
-from tests.serve.running import QUESTION, WAIT, wait_until
+from tests.serve.running import QUESTION, RAW_HEAD, WAIT, raw_post, wait_until
 
 JSON = {"content-type": "application/json"}
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def test_row_07_a_body_is_limited_while_it_is_read(serve, declared):
     chunk = b" " * 600
     length = b"Content-Length: 1000000000\r\n\r\n" if declared else b"Transfer-Encoding: chunked\r\n\r\n"
     with server.connect() as connection:
-        connection.sendall(HEAD + length)
+        connection.sendall(RAW_HEAD + length)
         if not declared:  # the rest is never sent: the answer does not wait for it
             connection.sendall((b"%x\r\n" % len(chunk) + chunk + b"\r\n") * 2)
         answer = read_all(connection)
@@ -80,7 +79,7 @@ def test_row_07_the_bodies_of_all_requests_are_limited(serve):
 def test_row_09_a_slow_body_ends_at_408(serve):
     server = serve(body_timeout=0.3)
     with server.connect() as connection:
-        connection.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        connection.sendall(RAW_HEAD + b"Content-Length: 100\r\n\r\n{")
         wait_until(lambda: server.gate.in_work == 1)
         answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 408") and b"request_timeout" in answer
@@ -137,9 +136,9 @@ def test_row_09_connections_are_limited(serve):
 
 def test_row_09_who_does_not_read_its_answer_is_cancelled(serve):
     server = serve({"text": "blue square " * 400}, send_timeout=0.3)
-    body = json.dumps({**QUESTION, "stream": True, "n": 8, "logprobs": True, "top_logprobs": 20}).encode()
+    body = {**QUESTION, "stream": True, "n": 8, "logprobs": True, "top_logprobs": 20}
     with server.connect(buffer=4096) as connection:
-        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        connection.sendall(raw_post(body))
         wait_until(lambda: server.engine.cancelled == 1)
     wait_until(lambda: server.gate.in_work == 0)
 
