@@ -65,7 +65,7 @@ class Engine:
         decoder = model.language_model
         blocks = -(-limits.cache_tokens // BLOCK)
         self.pool = BlockPool(blocks)
-        self._cache = PagedCache(decoder.config, blocks, decoder.get_input_embeddings().weight.dtype)
+        self._cache = decoder.new_cache_of(PagedCache, blocks)
         # Beyond this many positions a block's content depends on the length of the text that it was read in.
         self._stable = decoder.model.rope.stable_length
         model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)

@@ -7,9 +7,12 @@ and all of them so far. Which block is whose is `blocks`' business.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import paddle
+
+from paddle_internvl.models import devices
 
 BLOCK = 16  # positions
 
@@ -19,22 +22,35 @@ class PagedCache:
     keys into the order of heads that the products of attention want.
 
     Args:
-        config: the decoder's. blocks: number of them. dtype: of k and v.
+        config: the decoder's. blocks: number of them. dtype: of k and v. kv_heads: K, where the decoder holds fewer
+            than its config says; None: as that says. places: where each layer's are; None: on the current device.
     """
 
-    def __init__(self, config, blocks: int, dtype: str):
-        self.kv_heads, self.head_dim = config.num_key_value_heads, config.head_dim
+    def __init__(
+        self,
+        config,
+        blocks: int,
+        dtype: str,
+        kv_heads: int | None = None,
+        places: Sequence[str] | None = None,
+    ):
+        self.kv_heads, self.head_dim = kv_heads or config.num_key_value_heads, config.head_dim
         # Zeros, since what is masked is multiplied by 0, and 0 times whatever lies in fresh memory need not be 0.
         shape = [blocks * self.kv_heads * BLOCK, self.head_dim]
-        self.keys = [paddle.zeros(shape, dtype) for _ in range(config.num_hidden_layers)]
-        self.values = [paddle.zeros(shape, dtype) for _ in range(config.num_hidden_layers)]
+        self.keys, self.values, self._places = [], [], places or [None] * config.num_hidden_layers
+        for device in self._places:
+            with devices.on(device):
+                self.keys.append(paddle.zeros(shape, dtype))
+                self.values.append(paddle.zeros(shape, dtype))
 
     def clear(self, blocks: Sequence[int]) -> None:
         """Make blocks zero again."""
         size = self.kv_heads * BLOCK
-        for block in blocks:
-            for memory in (*self.keys, *self.values):
-                memory[block * size : (block + 1) * size] = 0.0
+        for keys, values, device in zip(self.keys, self.values, self._places):
+            with devices.on(device):
+                for block in blocks:
+                    keys[block * size : (block + 1) * size] = 0.0
+                    values[block * size : (block + 1) * size] = 0.0
 
     def rows(self, tables: Sequence[Sequence[int]], lengths: Sequence[int], new: int) -> Rows:
         """The cache of one forward pass.
@@ -71,6 +87,16 @@ class Rows:
         self._shape = [len(tables), kv, blocks * BLOCK, cache.head_dim]
         self._end = lengths[0] + new if new > 1 else None
         self.lengths = paddle.to_tensor(np.asarray(lengths, np.int64) + 1) if new == 1 else None
+        self._elsewhere: dict[str, Rows] = {}
+
+    def at(self, device: str) -> Rows:
+        """The same rows for layers on another device."""
+        if device not in self._elsewhere:
+            there = copy(self)
+            for name in ("_cells", "_blocks", "lengths"):
+                setattr(there, name, devices.moved(getattr(self, name), device))
+            self._elsewhere[device] = there
+        return self._elsewhere[device]
 
     def extend(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Store k and v [B, L, K, E] behind what is there; returns all of them, [B, M, K, E] each."""

@@ -5,12 +5,13 @@ In: a `Prompt` and a `GenerationConfig`. Out: an `Answer` that takes ids and giv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.streaming import TextStream
+from paddle_internvl.models.feature_cache import picture_key
 from paddle_internvl.response import PictureCost, Response
 
 
@@ -20,12 +21,17 @@ class Prompt:
 
     Attributes:
         ids: token ids, `<IMG_CONTEXT>` where visual tokens belong. pictures: float32 tiles [T, 3, S, S] of each, in
-            order. stop: the template's token that ends an answer; None: no template.
+            order. stop: the template's token that ends an answer; None: no template. keys: `picture_key` of each; made
+            here, in the caller's thread, since hashing many tiles takes longer than a decode step.
     """
 
     ids: list[int]
     pictures: list[np.ndarray]
     stop: str | None
+    keys: tuple[bytes, ...] = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "keys", tuple(map(picture_key, self.pictures)))
 
 
 @dataclass(frozen=True)
@@ -111,9 +117,9 @@ class Answer:
         ends = () if self.config.ignore_eos else self.config.eos_token_id
         return self.text.stopped or bool(self.ids and self.ids[-1] in ends)
 
-    def take_pictures(self) -> list[np.ndarray]:
-        """The prompt's tiles, which are large, and are let go here."""
-        pictures = self.prompt.pictures
+    def take_pictures(self) -> list[tuple[bytes, np.ndarray]]:
+        """Key and tiles of each picture of the prompt; the tiles, which are large, are let go here."""
+        pictures = list(zip(self.prompt.keys, self.prompt.pictures))
         self.prompt = replace(self.prompt, pictures=[])
         return pictures
 

@@ -11,25 +11,26 @@ from collections.abc import Sequence
 import numpy as np
 import paddle
 
-from paddle_internvl.models.feature_cache import FeatureCache, picture_key
+from paddle_internvl.models.feature_cache import FeatureCache
 
 
 class Seeing:
     """The pictures of one request.
 
     Args:
-        pictures: float32 tiles [T, 3, S, S] of each; they are let go one by one. cache: of visual tokens.
+        pictures: `picture_key` and float32 tiles [T, 3, S, S] of each; they are let go one by one. cache: of visual
+            tokens.
     Attributes:
-        keys: `picture_key` of each. remaining: tiles that the tower has not run yet, as far as known.
+        keys: of all pictures. remaining: tiles that the tower has not run yet, as far as known.
     """
 
-    def __init__(self, pictures: Sequence[np.ndarray], cache: FeatureCache):
-        self.keys = [picture_key(tiles) for tiles in pictures]
-        self._waiting = deque(zip(self.keys, pictures))
+    def __init__(self, pictures: Sequence[tuple[bytes, np.ndarray]], cache: FeatureCache):
+        self.keys = [key for key, _ in pictures]
+        self._waiting = deque(pictures)
         self._cache = cache
         self._tokens: list[paddle.Tensor] = []
         self._parts: list[paddle.Tensor] = []  # of the first picture that waits
-        self.remaining = sum(map(len, pictures))
+        self.remaining = sum(len(tiles) for _, tiles in pictures)
 
     @property
     def current(self) -> bytes:

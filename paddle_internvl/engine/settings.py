@@ -82,4 +82,4 @@ def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
 def bytes_per_token(decoder) -> int:
     """What one position takes in the KV cache of all layers."""
     c, weight = decoder.config, decoder.get_input_embeddings().weight
-    return 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * weight.element_size()
+    return 2 * c.num_hidden_layers * decoder.own_kv_heads * c.head_dim * weight.element_size()
