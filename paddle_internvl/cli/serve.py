@@ -4,6 +4,7 @@ examples:
   paddle-internvl serve CKPT
   paddle-internvl serve CKPT --server-name 0.0.0.0 --api-keys @keys.txt --served-model-name InternVL2_5-8B
   paddle-internvl serve CKPT --config configs/serve/default.yaml
+  paddle-internvl serve CKPT --replicas 4             # processes of Ray, each with the model; one port
 """
 
 from __future__ import annotations
@@ -16,12 +17,22 @@ from paddle_internvl.serve import settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
+    parser.add_argument(
+        "--replicas", type=int, metavar="N", help="serve with N processes, each with a model (needs Ray)"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of the replicas' cluster (default: this machine alone)"
+    )
     settings.add_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     chosen = settings.from_arguments(arguments)
     chosen.media_limits()  # what is wrong there is said before the model is loaded
+    if arguments.replicas is not None and arguments.replicas < 1:
+        raise ValueError(f"--replicas {arguments.replicas} is below 1")
+    if arguments.ray_address and arguments.replicas is None:
+        raise ValueError("--ray-address says where replicas run; say how many by --replicas")
 
     from paddle_internvl import runtime
 
@@ -32,5 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     if chosen.served_model_name is None:
         chosen = replace(chosen, served_model_name=server.model_name(arguments.checkpoint))
     with server.listen(chosen) as port:
-        server.run(server.load_engine(arguments.checkpoint, chosen), chosen, port)
+        if arguments.replicas is None:
+            server.run(server.load_engine(arguments.checkpoint, chosen), chosen, port)
+        else:
+            from paddle_internvl.serve import replicas
+
+            replicas.run(arguments.checkpoint, chosen, port, arguments.replicas, arguments.ray_address)
     return 0
