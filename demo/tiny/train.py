@@ -44,8 +44,7 @@ PHASES = (
     Phase(2600, "language", most=2),
     Phase(3800, "language", several=True),
     Phase(4000, "all", several=True),
-    Phase(6600, "language", several=True),
-    Phase(7400, "all", several=True),
+    Phase(7000, "language", several=True),
 )
 STEPS = PHASES[-1].until
 LEARNING_RATE, WARM_UP, DECAY_FROM = 1e-3, 50, 5600  # every phase warms up; constant, then linearly to 0
