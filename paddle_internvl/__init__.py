@@ -34,6 +34,7 @@ _HOME = {  # public name -> module
     "IMAGE_TOKEN": "prompt.special_tokens",
     "parse_boxes": "prompt.grounding",
     "draw_boxes": "preprocess.drawing",
+    "split_model": "parallel.placement",
 }
 __all__ = [*_HOME]
 

@@ -27,8 +27,10 @@ from convert.rules import plan
 from convert.safetensors_io import Checkpoint
 from convert.streaming import is_paddle_layout
 from paddle_internvl import runtime
+from paddle_internvl.models import devices
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.quantized import QuantizedLinear
+from paddle_internvl.parallel.placement import Placement
 
 _PIECE = 1 << 22  # elements that are cast at a time
 
@@ -87,12 +89,14 @@ def _tied_head(outputs: list[Output]) -> list[Output]:
     return tied
 
 
-def fill(network, checkpoint: Checkpoint, config: dict, dtype: str, device: str, wanted: Quantization | None) -> str:
+def fill(
+    network, checkpoint: Checkpoint, config: dict, dtype: str, placement: Placement, wanted: Quantization | None
+) -> str:
     """Fill a network that was built under LazyGuard.
 
     Args:
         network: decoder blocks' linear layers in it are replaced where their weights are held in few bits.
-        checkpoint, config: the folder's tensors and config.json. dtype, device: of the parameters.
+        checkpoint, config: the folder's tensors and config.json. dtype, placement: of the parameters.
         wanted: quantisation to be applied to float weights, or None.
     Returns:
         What the log shall say about quantised weights; '' without any.
@@ -102,7 +106,7 @@ def fill(network, checkpoint: Checkpoint, config: dict, dtype: str, device: str,
     have = declared(config)
     if wanted and have:
         raise CheckpointError(f"{checkpoint.folder} is quantised already ({have.method}); load it as it is")
-    filler = _Filler(network, _Tensors(checkpoint, config), dtype, device, wanted or have)
+    filler = _Filler(network, _Tensors(checkpoint, config), dtype, placement, wanted or have)
     for name, layer in list(network.named_sublayers()):
         if isinstance(layer, nn.Linear) and ".layers." in f".{name}" and "encoder." not in name:  # not the vision tower
             filler.add_linear(name, layer, quantise=wanted is not None)
@@ -126,9 +130,9 @@ def _fields(few: QuantizedLinear) -> dict:
 class _Filler:
     """Collects what every parameter needs, checks it against what there is, and then does it all."""
 
-    def __init__(self, network, tensors: _Tensors, dtype: str, device: str, quantization: Quantization | None):
+    def __init__(self, network, tensors: _Tensors, dtype: str, placement: Placement, quantization: Quantization | None):
         self.network, self.tensors, self.dtype, self.quantization = network, tensors, dtype, quantization
-        self.place = paddle.CPUPlace() if device == "cpu" else paddle.CUDAPlace(int(device.partition(":")[2] or 0))
+        self.placement = placement
         self.expected: dict[str, tuple[int, ...]] = {}  # tensor -> shape
         self.jobs: list[Callable[[], None]] = []
         self.handled: set[str] = set()  # parameters that a job for their layer fills
@@ -187,42 +191,45 @@ class _Filler:
         return few
 
     def _set(self, name: str, parameter) -> None:
-        self._share(self.tensors.array(name, FLOATS[self.dtype]), parameter)
+        self._share(self.tensors.array(name, FLOATS[self.dtype]), parameter, self.placement.device(name))
 
-    def _share(self, memory: np.ndarray, parameter) -> None:
+    def _share(self, memory: np.ndarray, parameter, device: str) -> None:
         """Make carried memory the parameter's own, on its device."""
         if self.dtype == "bfloat16":
             tensor = paddle.from_dlpack(memory.view(np.int16)).view("bfloat16")
         else:
             tensor = paddle.from_dlpack(memory.view({"float32": np.float32, "float16": np.float16}[self.dtype]))
-        if self.place.is_gpu_place():
-            tensor = tensor._copy_to(self.place, True)
-        tensor._share_buffer_to(parameter)
+        devices.moved(tensor, device)._share_buffer_to(parameter)
 
     def _rounded(self, name: str, few: QuantizedLinear) -> None:
         weight = self.tensors.array(f"{name}.weight")
         integers, scales = quantized(weight, self.tensors.dtype(f"{name}.weight"), self.quantization)
-        few.set_weight(integers, scales, self.place, self.dtype)
+        self._hold(name, few, integers, scales)
         self.notes[f"rounded to {few.bits} bits"] += 1
+
+    def _hold(self, name: str, few: QuantizedLinear, integers: np.ndarray, scales: np.ndarray) -> None:
+        """Give a layer its weight, on its device."""
+        device = self.placement.device(name)
+        with devices.on(device):
+            few.set_weight(integers, scales, devices.place_of(device), self.dtype)
 
     def _from_packed(self, name: str, few: QuantizedLinear) -> None:
         packed = self.tensors.array(f"{name}.quant_weight").view(np.int8)
-        integers = unpack(packed, few.bits)
-        few.set_weight(integers, self.tensors.floats(f"{name}.quant_scale"), self.place, self.dtype)
+        self._hold(name, few, unpack(packed, few.bits), self.tensors.floats(f"{name}.quant_scale"))
         self.notes[f"of {few.bits} bits"] += 1
 
     def _from_awq(self, name: str, layer: nn.Linear) -> None:
         qweight, qzeros = (self.tensors.array(f"{name}.{kind}") for kind in ("qweight", "qzeros"))
         scales = self.tensors.floats(f"{name}.scales")
-        reason = "a CPU has no kernel for them"
-        if self.place.is_gpu_place():
+        reason, device = "a CPU has no kernel for them", self.placement.device(name)
+        if device != "cpu":
             packed, reason = awq_as_paddle(qweight, qzeros)
             if packed is not None and self.dtype == "float16":  # another dtype would round AWQ's float16 scales
-                self._replaced(name, layer).set_weight(unpack(packed, 4), scales, self.place, self.dtype)
+                self._hold(name, self._replaced(name, layer), unpack(packed, 4), scales)
                 self.notes["of AWQ on Paddle's 4-bit kernel"] += 1
                 return
         weight = awq_weight(qweight, qzeros, scales)
-        self._share(cast(weight.view(np.uint32), "F32", FLOATS[self.dtype]), layer.weight)
+        self._share(cast(weight.view(np.uint32), "F32", FLOATS[self.dtype]), layer.weight, device)
         self.notes[f"of AWQ dequantised ({reason or 'the scales are float16'})"] += 1
 
     def _require_same(self) -> None:

@@ -22,6 +22,7 @@ from convert.quantization import Quantization
 from convert.safetensors_io import INDEX_FILE, SINGLE_FILE, Checkpoint
 from paddle_internvl import runtime
 from paddle_internvl.filling import fill
+from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
 from paddle_internvl.saving import CARRIED
 
 
@@ -54,6 +55,7 @@ def load(
     name_or_path,
     dtype=None,
     device: str | None = None,
+    device_map=None,
     config=None,
     quantization: Quantization | None = None,
     hub: dict | None = None,
@@ -64,6 +66,7 @@ def load(
     Args:
         cls: a network class of `models`. name_or_path: see `resolve_folder`; hub: its keyword arguments.
         dtype: 'bfloat16', 'float16', 'float32' or None; on a CPU it is always float32. device: 'cpu', 'gpu' or None.
+        device_map: several devices, see `parallel.placement.choose_placement`.
         config: instead of the folder's. quantization: of float weights while they are loaded.
         overrides: fields of the config.
     Raises:
@@ -78,7 +81,8 @@ def load(
         if not hasattr(config, name):
             raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
         setattr(config, name, value)
-    device = runtime.choose_device(device)
+    places = choose_placement(device_map, device, config)
+    device = places.home
     dtype, reason = runtime.choose_dtype(None if dtype is None else str(dtype).removeprefix("paddle."), device)
     if device == "cpu":
         runtime.set_cpu_threads()
@@ -86,8 +90,12 @@ def load(
     config.dtype = dtype
     with paddle.LazyGuard():  # parameters without memory, which the checkpoint's arrays become
         model = cls(config)
-    note = fill(model, checkpoint, read_config(folder), dtype, device, quantization)
-    attention = runtime.choose_attention(device)
-    logger.info(f"{folder}: {dtype} on {device} ({reason}), attention: {attention}" + (f"; {note}" if note else ""))
+    blocks = blocks_of(model, places)
+    paddle.set_device(places.home)  # where all is computed that is no block's
+    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization)
+    if places.several:
+        install(model, blocks, places)
+    attention = runtime.choose_attention(device, dtype)
+    logger.info(f"{folder}: {dtype} on {places} ({reason}), attention: {attention}" + (f"; {note}" if note else ""))
     model.checkpoint_folder = folder
     return model.eval()

@@ -46,7 +46,8 @@ class _FromCheckpoint:
 
         Args:
             dtype (or torch_dtype): 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU always float32.
-            device: 'cpu' or 'gpu'; None takes a card where there is one. device_map: None, 'auto' or one device.
+            device: 'cpu' or 'gpu'; None takes a card where there is one. device_map: None, 'auto', one
+                device, or a dict as on the cards (`split_model` makes one): layers on several cards.
             load_in_8bit, load_in_4bit: hold the decoder blocks' linear weights in 8 or 4 bits. group_size: inputs that
                 share a scale, -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
             use_flash_attn: False keeps plain attention on CUDA.
@@ -62,7 +63,8 @@ class _FromCheckpoint:
             cls,
             pretrained_model_name_or_path,
             dtype=torch_dtype if dtype is None else dtype,
-            device=_one_device(device, device_map),
+            device=device,
+            device_map=device_map,
             config=config,
             quantization=_quantization(load_in_8bit, load_in_4bit, group_size),
             hub=hub,
@@ -271,18 +273,3 @@ def _quantization(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quant
     if group_size is not None:
         raise ValueError("group_size needs load_in_8bit=True or load_in_4bit=True")
     return None
-
-
-def _one_device(device, device_map) -> str | None:
-    """The device that both arguments mean.
-
-    Raises:
-        ValueError: a map over several devices.
-    """
-    if device_map in (None, "auto"):
-        return device
-    places = set(device_map.values()) if isinstance(device_map, dict) else {device_map}
-    if len(places) > 1:
-        raise ValueError(f"device_map over {len(places)} devices is not supported yet; use one device")
-    (place,) = places
-    return f"gpu:{place}" if isinstance(place, int) else str(place)

@@ -44,11 +44,6 @@ def test_eight_bit():
     assert model.chat(tokenizer, None, "Hello, who are you?", SETTINGS) == HELLO
 
 
-def test_several_devices_are_refused_by_number():
-    with pytest.raises(ValueError, match="device_map over 2 devices is not supported"):
-        AutoModel.from_pretrained(PATH, device_map={"vision_model": 0, "mlp1": 0, "language_model.model.layers.0": 1})
-
-
 def test_pure_text(model, tokenizer):
     question = "Hello, who are you?"
     response, history = model.chat(tokenizer, None, question, SETTINGS, history=None, return_history=True)

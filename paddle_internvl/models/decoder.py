@@ -117,15 +117,24 @@ class DecoderForCausalLM(PretrainedModel):
         super().__init__(config)
         self.model = DecoderModel(config)
         self.lm_head = _linear(config.hidden_size, config.vocab_size, bias=False)
+        # What `parallel` changes: of how many kv heads the layers here make keys and values, and where they lie.
+        self.own_kv_heads = config.num_key_value_heads
+        self.layer_devices: tuple[str, ...] | None = None
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.embed_tokens
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty KV cache for `batch` sequences of up to `capacity` positions."""
-        c = self.config
+        c, dtype = self.config, self.model.embed_tokens.weight.dtype
+        return KVCache(
+            c.num_hidden_layers, batch, capacity, self.own_kv_heads, c.head_dim, dtype, self.layer_devices
+        )  # fmt: skip
+
+    def new_cache_of(self, kind, room: int):
+        """An empty cache of the caller's `kind`, made from (config, room, dtype, kv heads, the layers' devices)."""
         dtype = self.model.embed_tokens.weight.dtype
-        return KVCache(c.num_hidden_layers, batch, capacity, c.num_key_value_heads, c.head_dim, dtype)
+        return kind(self.config, room, dtype, self.own_kv_heads, self.layer_devices)
 
     def forward(
         self,

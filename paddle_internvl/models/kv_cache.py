@@ -5,7 +5,11 @@ In: the new k and v of a layer. Out: all k and v of that layer so far, as views.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import paddle
+
+from paddle_internvl.models import devices
 
 
 class KVCache:
@@ -13,15 +17,28 @@ class KVCache:
 
     Args:
         layers: number of decoder layers. batch: B. capacity: largest M. kv_heads: K. head_dim: E. dtype: of k and v.
+        places: where each layer's are; None: on the current device.
     """
 
-    def __init__(self, layers: int, batch: int, capacity: int, kv_heads: int, head_dim: int, dtype: str):
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        capacity: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: str,
+        places: Sequence[str] | None = None,
+    ):
         self.capacity = capacity
         self.length = 0  # positions filled in every layer
         self.lengths = None  # of each row by itself: here they are all equal
         shape = [batch, capacity, kv_heads, head_dim]
-        self._keys = [paddle.empty(shape, dtype) for _ in range(layers)]
-        self._values = [paddle.empty(shape, dtype) for _ in range(layers)]
+        self._keys, self._values, self._places = [], [], places or [None] * layers
+        for device in self._places:
+            with devices.on(device):
+                self._keys.append(paddle.empty(shape, dtype))
+                self._values.append(paddle.empty(shape, dtype))
 
     def extend(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Store k and v [B, L, K, E] behind what is there; returns all of them, [B, M, K, E] each.
@@ -42,5 +59,8 @@ class KVCache:
 
     def keep_rows(self, rows: paddle.Tensor) -> None:
         """Keep only the batch rows `rows` (int64 [B']), in that order."""
-        self._keys = [k.index_select(rows, axis=0) for k in self._keys]
-        self._values = [v.index_select(rows, axis=0) for v in self._values]
+        for layer, device in enumerate(self._places):
+            with devices.on(device):
+                here = rows if device is None else devices.moved(rows, device)
+                self._keys[layer] = self._keys[layer].index_select(here, axis=0)
+                self._values[layer] = self._values[layer].index_select(here, axis=0)
