@@ -197,6 +197,13 @@ def use_forms(**names: str):
         _forced.reset(token)
 
 
+def on_card(x) -> bool:
+    """Whether a tensor lies on a CUDA card. A graph that is captured has no places yet: it is for the current device."""
+    import paddle
+
+    return x.place.is_gpu_place() if paddle.in_dynamic_mode() else paddle.get_device().startswith("gpu")
+
+
 def choose_form(operation: str, x, head_dim: int | None = None) -> str:
     """The form of an operation on a tensor: the one that `use_forms` names, else the best that can be taken.
 
@@ -207,11 +214,8 @@ def choose_form(operation: str, x, head_dim: int | None = None) -> str:
     """
     import paddle
 
-    eager = paddle.in_dynamic_mode()
-    # A graph that is captured has no places yet: it is made for the current device.
-    on_card = x.place.is_gpu_place() if eager else paddle.get_device().startswith("gpu")
-    grad = paddle.is_grad_enabled() if eager else not x.stop_gradient
-    about = "gpu" if on_card else "cpu", str(x.dtype).removeprefix("paddle."), grad, head_dim
+    grad = paddle.is_grad_enabled() if paddle.in_dynamic_mode() else not x.stop_gradient
+    about = "gpu" if on_card(x) else "cpu", str(x.dtype).removeprefix("paddle."), grad, head_dim
     return _form(operation, (_forced.get() or {}).get(operation), *about)
 
 

@@ -83,7 +83,7 @@ def _block(q, k, v, allowed, scale) -> paddle.Tensor:
     scores = paddle.matmul((q * scale).reshape([b, kv, g * r, e]), k, transpose_y=True).astype("float32")
     if allowed is not None:
         scores = scores.reshape([b, kv, g, r, -1])
-        scores = paddle.where(allowed, scores, paddle.full([], _MASKED)).reshape([b, kv, g * r, -1])
+        scores = paddle.where(allowed, scores, paddle.full([], _MASKED, "float32")).reshape([b, kv, g * r, -1])
     weights = (F.softmax if paddle.is_grad_enabled() else F.softmax_)(scores).astype(q.dtype)
     return paddle.matmul(weights, v).reshape([b, kv, g, r, e])
 
@@ -107,15 +107,16 @@ def _plain(q, k, v, causal, key_mask, window):
     b, length, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
     q = (q * e**-0.5).reshape([b, length, kv, heads // kv, e])  # scaled before the product: float16 would overflow
-    scores = paddle.einsum("blkge,bmke->bkglm", q, k).astype("float32")
+    q, k, v = q.transpose([0, 2, 3, 1, 4]), k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
+    scores = paddle.matmul(q, k.unsqueeze(2), transpose_y=True).astype("float32")  # [B, K, G, L, M]
     if causal:
         distance = paddle.arange(length).unsqueeze(-1) + (total - length) - paddle.arange(total)
         seen = paddle.logical_and(distance >= 0, distance < (window or total))
         scores = paddle.where(seen, scores, paddle.full([], _MASKED, "float32"))
     if key_mask is not None:
         scores = paddle.where(key_mask[:, None, None, None], scores, paddle.full([], _MASKED, "float32"))
-    out = paddle.einsum("bkglm,bmke->blkge", F.softmax(scores).astype(q.dtype), v)
-    return out.reshape([b, length, heads, e])
+    out = paddle.matmul(F.softmax(scores).astype(q.dtype), v.unsqueeze(2))  # [B, K, G, L, E]
+    return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
 
 
 def _flash(q, k, v, causal, key_mask, window):

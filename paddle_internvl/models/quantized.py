@@ -14,6 +14,7 @@ from paddle import nn
 from paddle.nn.quant import weight_only_linear
 
 from convert.packing import halves, pack
+from paddle_internvl import runtime
 
 
 class QuantizedLinear(nn.Layer):
@@ -68,7 +69,7 @@ class QuantizedLinear(nn.Layer):
         return pack(((integers ^ 8).astype(np.int8) - 8), 4), scales
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        if x.place.is_gpu_place():
+        if runtime.on_card(x):
             return weight_only_linear(
                 x, self.quant_weight, self.bias, self.quant_scale, f"int{self.bits}", group_size=self.group_size
             )

@@ -1,0 +1,150 @@
+"""The CUDA programs of every part of the network, for every backbone, built without a card (`parts`): no float32
+operand meets a bfloat16 product, casts only where a reason is written down, and the fused operations are there.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from tests.checkpoints import CASES, ROOT, tiny_config
+from tests.gpu.kernels import KERNELS
+
+DECODING = ("prefill", "padded prefill", "prefill behind a prefix", "decode", "paged decode")
+FEW = ("decode in 8 bits", "decode in 4 bits")
+
+# (from, to, where) -> why; LOW stands for the model's dtype. '?' is the gradient of another cast.
+LOW = "low"
+ALLOWED_CASTS = {
+    ("float32", LOW, "paddle_internvl/models/internvl.py extract_feature"): "pixels are prepared as float32",
+    (LOW, "float32", "paddle_internvl/models/vision.py positions"): "positions are resized in float32, as upstream",
+    ("float32", LOW, "paddle_internvl/models/vision.py positions"): "and are the weights' again",
+    ("float32", LOW, "paddle_internvl/models/decoder.py <genexpr>"): "rotary tables are made in float32",
+    ("float64", "float32", "paddle_internvl/models/rope.py tables"): "a base that grows is computed in float64",
+    (LOW, "float32", "paddle_internvl/models/decoder.py forward"): "logits are float32",
+    ("float32", LOW, "paddle_internvl/models/layers.py forward"): "what is dropped is drawn in float32 (training)",
+    (LOW, "float32", "?"): "gradient of a cast",
+    ("float32", LOW, "?"): "gradient of a cast",
+}
+PLAIN_CASTS = {  # a softmax without a fused kernel runs in float32
+    (LOW, "float32", "paddle_internvl/models/attention.py _plain"): "scores",
+    ("float32", LOW, "paddle_internvl/models/attention.py _plain"): "weights",
+}
+
+
+OLD_CARD = ("biased_v1", "qwen2")  # those that are also built for a card without bfloat16
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """'case:dtype:major' -> what `parts` says, from a process of its own."""
+    wanted = [f"{case}:bfloat16:8" for case in CASES] + [f"{case}:float16:7" for case in OLD_CARD]
+    command = [sys.executable, "-m", "tests.gpu.parts", *wanted]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(params=CASES)
+def built(request, everything):
+    """(case, what its programs for a card of sm80 in bfloat16 hold)."""
+    return request.param, everything[f"{request.param}:bfloat16:8"]
+
+
+def casts_of(document: dict, low: str):
+    for taken, given, site, _ in document["casts"]:
+        yield tuple(LOW if kind == low else kind for kind in (taken, given)) + (site,)
+
+
+def test_bfloat16_everywhere(built):
+    _, documents = built
+    assert len(documents) == 10
+    for name, document in documents.items():
+        assert document["faults"] == [], name
+        assert document["outputs"] == {"vision": ["bfloat16"], "whole": ["float32"] * 2}.get(name, ["float32"])
+        for cast in casts_of(document, "bfloat16"):
+            assert cast in ALLOWED_CASTS, f"{name}: {cast}"
+        if name != "training":
+            assert not [cast for cast in document["casts"] if cast[2] == "?"]
+
+
+def expected(case: str) -> dict[str, Counter]:
+    """Fused and heavy operations that a config calls for, part by part."""
+    config = tiny_config(case)
+    vision, language = config["vision_config"], config["llm_config"]
+    kept = range(vision["num_hidden_layers"] + 1)[config["select_layer"]]
+    rms, biased = vision["norm_type"] == "rms_norm", vision["qkv_bias"]
+    see = Counter(conv2d=1, flash_attn=kept, gelu=kept + 1, linear_v2=(4 if biased else 3) * kept + 2)
+    see += Counter(layer_norm=1 if rms else 2 * kept + 1, matmul=0 if biased else kept)
+    see += Counter(fused_rms_norm_quant=(4 if vision["qk_normalization"] else 2) * kept if rms else 0)
+    depth, kind = language["num_hidden_layers"], language["architectures"][0]
+    with_bias = {"Qwen2ForCausalLM": 3, "InternLM2ForCausalLM": 4 if language.get("bias") else 0}.get(kind, 0)
+    read = Counter(linear_v2=with_bias * depth, matmul=(7 - with_bias) * depth + 1, swiglu=depth)
+    read += Counter(fused_rms_norm_quant=2 * depth + 1, fused_rotary_position_embedding=2 * depth)
+    few = Counter({**read, "linear_v2": 0, "matmul": 1, "weight_only_linear": 7 * depth, "flash_attn": depth})
+    whole = see + read + Counter(flashmask_attention=depth)
+    learn = Counter({name.replace("fused_rms_norm_quant", "rms_norm"): count for name, count in whole.items()})
+    return {
+        "vision": see,
+        **{name: read + Counter(flash_attn=depth) for name in DECODING},
+        "padded prefill": read + Counter(flashmask_attention=depth),
+        **dict.fromkeys(FEW, +few),
+        "whole": whole,
+        "training": learn + Counter({f"{name}_grad": count for name, count in learn.items()}),
+    }
+
+
+COUNTED = {
+    "conv2d", "flash_attn", "flashmask_attention", "gelu", "linear_v2", "matmul", "layer_norm", "rms_norm", "swiglu",
+    "fused_rms_norm_quant", "fused_rotary_position_embedding", "weight_only_linear", "softmax", "silu", "einsum",
+}  # fmt: skip
+
+
+def test_fused_operations_are_there(built):
+    case, documents = built
+    for name, wanted in expected(case).items():
+        found = {
+            operation: count
+            for operation, count in documents[name]["count"].items()
+            if operation.removesuffix("_grad") in COUNTED
+        }
+        assert found == dict(+wanted), name
+
+
+def test_kernels_are_in_the_table(built):
+    _, documents = built
+    for name, document in documents.items():
+        for operation, kind in document["kernels"]:
+            if operation.startswith("builtin.") or operation == "data":
+                continue
+            assert kind in KERNELS[operation].dtypes, f"{name}: {operation} of {kind}"
+
+
+@pytest.mark.parametrize("case", OLD_CARD)
+def test_a_card_without_bfloat16(case, everything):
+    """sm70 in float16: plain attention, the same fused operations otherwise, softmax alone in float32."""
+    for name, document in everything[f"{case}:float16:7"].items():
+        assert document["faults"] == [], name
+        allowed = ALLOWED_CASTS | PLAIN_CASTS
+        for cast in casts_of(document, "float16"):
+            assert cast in allowed, f"{name}: {cast}"
+        count = document["count"]
+        assert not any("flash" in operation for operation in count) and count["softmax"] > 0
+        assert (
+            count.get("fused_rotary_position_embedding", 0) == expected(case)[name]["fused_rotary_position_embedding"]
+        )
+
+
+def test_what_is_confirmed():
+    """The arithmetic's kernels are confirmed by Paddle's sources but for what the table says."""
+    unconfirmed = {name for name, kernel in KERNELS.items() if kernel.note and not kernel.confirmed}
+    assert unconfirmed == {
+        "rms_norm", "flashmask_attention", "flashmask_attention_grad", "softmax", "scatter", "add_n",
+        "cross_entropy_with_softmax",
+    }  # fmt: skip
+    assert sum(kernel.confirmed for kernel in KERNELS.values()) >= 30
+    assert all(kernel.commit and kernel.source.endswith(".cu") for kernel in KERNELS.values() if kernel.confirmed)
