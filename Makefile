@@ -16,7 +16,7 @@ setup: $(READY)
 $(READY): requirements.lock setup.py
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; none was found"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
@@ -43,4 +43,4 @@ goldens: $(READY)
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 setup.py \
-		--extra cpu --extra video --extra test --no-annotate --output-file requirements.lock
+		--extra cpu --extra video --extra serve --extra scale --extra test --no-annotate --output-file requirements.lock

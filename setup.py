@@ -20,6 +20,7 @@ REQUIRED = [
     "regex>=2024.4",
     "sentencepiece>=0.2",
     "tokenizers>=0.21,<0.22",
+    "paddle2onnx>=2.1; python_version >= '3.12'",  # older ones have paddlenlp build an old onnxoptimizer from its sources
     "requests>=2.28",
     "rich>=13",
     "tqdm>=4.60",
@@ -30,10 +31,31 @@ EXTRAS = {
     "cpu": ["paddlepaddle==3.3.1"],
     "gpu": ["paddlepaddle-gpu>=3.0"],
     "video": ["opencv-python-headless>=4.8", "decord>=0.6; platform_machine == 'x86_64'"],
-    "serve": ["fastapi>=0.110", "uvicorn>=0.27", "pydantic>=2.6", "prometheus-client>=0.20"],
+    "serve": [
+        "fastapi>=0.110",
+        "uvicorn>=0.27",
+        "pydantic>=2.6",
+        "prometheus-client>=0.20",
+        "pyyaml>=6",
+        "httpx>=0.28",
+        "httpcore>=1.0.9",
+        "anyio>=4.9",
+    ],
+    "scale": ["ray[data,serve]>=2.50"],
     "demo": ["gradio>=5"],
     "train": ["visualdl>=2.5"],
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "transformers==4.55.4", "setuptools>=64", "wheel"],
+    "test": [
+        "pytest>=8",
+        "hypothesis>=6.100",
+        "ruff>=0.6",
+        "transformers==4.55.4",
+        "setuptools>=64",
+        "wheel",
+        "openai>=1.60",
+        "schemathesis>=4",
+        "trustme>=1.1",
+        "psutil>=5.9",
+    ],
 }
 
 setup(
