@@ -14,7 +14,7 @@ from paddle_internvl.configuration import DecoderConfig
 from paddle_internvl.models import rope
 from paddle_internvl.models.attention import attention
 from paddle_internvl.models.kv_cache import KVCache
-from paddle_internvl.models.layers import RMSNorm, swiglu
+from paddle_internvl.models.layers import RMSNorm, swiglu, wide_sum
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
@@ -76,7 +76,7 @@ class DecoderLayer(nn.Layer):
     def forward(self, x, cos, sin, key_mask, cache, layer: int) -> paddle.Tensor:  # [B, L, D]
         attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
         x, normalised = self.post_attention_layernorm.after(x, attended)
-        return x + self.mlp(normalised)
+        return x + self.mlp(normalised).astype(x.dtype)
 
 
 class DecoderModel(nn.Layer):
@@ -101,6 +101,7 @@ class DecoderModel(nn.Layer):
 
     def forward(self, x, position_ids, key_mask, cache, length: int = 0) -> paddle.Tensor:  # x [B, L, D]
         cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids, length))
+        x = wide_sum(x)
         for i, layer in enumerate(self.layers):
             x = layer(x, cos, sin, key_mask, cache, i)
         if cache is not None:

@@ -48,8 +48,13 @@ def add_rms_norm(x: paddle.Tensor, y: paddle.Tensor, weight: paddle.Tensor, eps:
     if x.dtype == y.dtype == weight.dtype and runtime.choose_form("rms_norm", x) == "fused":
         normalised, total = fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1, residual=y)
         return total, normalised
-    total = x + y
+    total = x + y.astype(x.dtype)
     return total, rms_norm(total, weight, eps)
+
+
+def wide_sum(x: paddle.Tensor) -> paddle.Tensor:
+    """What residual branches are added to: float32 under float16, which large activations would overflow."""
+    return x.astype("float32") if x.dtype == paddle.float16 else x
 
 
 class RMSNorm(nn.Layer):

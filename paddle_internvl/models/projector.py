@@ -9,6 +9,7 @@ import paddle
 from paddle import nn
 
 from paddle_internvl.configuration import InternVLChatConfig
+from paddle_internvl.models.layers import LayerNorm
 
 
 def pixel_shuffle(x: paddle.Tensor, scale_factor: float = 0.5, version: str = "v2") -> paddle.Tensor:
@@ -35,5 +36,5 @@ def build_projector(config: InternVLChatConfig) -> nn.Sequential:
     shuffled = config.vision_config.hidden_size * int(1 / config.downsample_ratio) ** 2
     width = config.llm_config.hidden_size
     return nn.Sequential(
-        nn.LayerNorm(shuffled, epsilon=1e-5), nn.Linear(shuffled, width), nn.GELU(), nn.Linear(width, width)
+        LayerNorm(shuffled, epsilon=1e-5), nn.Linear(shuffled, width), nn.GELU(), nn.Linear(width, width)
     )

@@ -2,6 +2,9 @@
 
 Follows upstream `modeling_intern_vit.py`. Two kinds, by config: 300M (LayerNorm, biased qkv) and 6B (RMSNorm,
 q/k normalisation over the whole width, no qkv bias). There is no norm after the last layer.
+
+Under float16, for cards without bfloat16, the sum of the residual branches is kept in float32, where its large
+activations do not overflow; what is multiplied is float16.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from paddlenlp.transformers.model_outputs import BaseModelOutputWithPooling
 
 from paddle_internvl.configuration import InternVisionConfig
 from paddle_internvl.models.attention import attention
-from paddle_internvl.models.layers import DropPath, RMSNorm, rms_norm
+from paddle_internvl.models.layers import DropPath, LayerNorm, RMSNorm, rms_norm, wide_sum
 
 
 def _norm(config: InternVisionConfig) -> nn.Layer:
     if config.norm_type == "rms_norm":
         return RMSNorm(config.hidden_size, config.layer_norm_eps)
-    return nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+    return LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
 
 
 class InternVisionEmbeddings(nn.Layer):
@@ -52,7 +55,7 @@ class InternVisionEmbeddings(nn.Layer):
         tiles, width, grid_h, grid_w = patches.shape
         patches = patches.flatten(2).transpose([0, 2, 1])  # [T, P, C]
         x = paddle.concat([self.class_embedding.expand([tiles, 1, width]), patches], axis=1)
-        return x + self.positions(grid_h, grid_w)  # [T, 1+P, C]
+        return wide_sum(x + self.positions(grid_h, grid_w))  # [T, 1+P, C]
 
 
 class InternAttention(nn.Layer):
@@ -109,8 +112,8 @@ class InternVisionEncoderLayer(nn.Layer):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [T, 1+P, C]
-        x = x + self.drop_path(self.attn(self.norm1(x)) * self.ls1)
-        return x + self.drop_path(self.mlp(self.norm2(x)) * self.ls2)
+        x = x + self.drop_path(self.attn(self.norm1(x)).astype(x.dtype) * self.ls1.astype(x.dtype))
+        return x + self.drop_path(self.mlp(self.norm2(x)).astype(x.dtype) * self.ls2.astype(x.dtype))
 
 
 class InternVisionEncoder(nn.Layer):

@@ -101,7 +101,9 @@ def test_flash_with_padding_and_a_window():
     q, k, v = rng.normal(size=(3, 2, 9, 2, 8)).astype(np.float32)
     mask = np.arange(9) >= np.array([[0], [4]])
     out = flash(q, k, v, causal=True, key_mask=paddle.to_tensor(mask), window=3)
-    np.testing.assert_allclose(out[mask], by_hand(q, k, v, True, mask, 3)[mask], atol=2e-5)
+    with np.errstate(invalid="ignore"):  # of rows of padding the definition knows nothing
+        expected = by_hand(q, k, v, True, mask, 3)
+    np.testing.assert_allclose(out[mask], expected[mask], atol=2e-5)
     assert np.isfinite(out).all()
 
 
