@@ -29,6 +29,7 @@ LAYERS = [
     {"paddle_internvl.modeling"},
     {"paddle_internvl.registration"},
     {"paddle_internvl.verification", "paddle_internvl.pipelines", "paddle_internvl.vl"},
+    {"paddle_internvl.scale"},
     {"paddle_internvl.serve"},
     {"paddle_internvl.bench"},
     {"paddle_internvl.cli"},

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from paddle_internvl import __version__
-from paddle_internvl.cli import bench, chat, doctor, estimate, info, serve, verify
+from paddle_internvl.cli import batch, bench, chat, doctor, estimate, info, serve, verify
 
 _COMMANDS = {
     "chat": chat,
     "serve": serve,
+    "batch": batch,
     "bench": bench,
     "info": info,
     "estimate": estimate,

@@ -1,0 +1,88 @@
+"""Answer a file of questions: a line of JSON each in, a line of JSON each out, in the same order.
+
+A row is {"messages": [...]} or {"prompt": text, "images": [...]}, with an "id" and "generation" settings of its own if
+it likes; paths of pictures start from IN's folder. Rows that OUT answers already are not done again. Exit code 1 if
+rows failed; OUT says why. --workers N are processes of Ray, each with a model; 0 works here, without Ray.
+
+examples:
+  paddle-internvl batch questions.jsonl answers.jsonl CKPT
+  paddle-internvl batch questions.jsonl answers.jsonl CKPT --workers 0 --max-new-tokens 64
+  paddle-internvl batch questions.jsonl answers.jsonl CKPT --workers 8 --ray-address auto
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", type=Path, help="file of questions")
+    parser.add_argument("target", metavar="OUT", type=Path, help="file of answers; one that is there is gone on with")
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes under Ray (default: 1); 0: none")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows answered together (default: 16)")
+    parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="of an answer (default: 512)")
+    parser.add_argument("--generation", default="{}", metavar="JSON", help="further settings of rows without their own")
+    parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
+    parser.add_argument("--max-num", type=int, metavar="N", help="the most tiles of a picture (default: the model's)")
+    parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
+    parser.add_argument("--dtype", default="auto", help="bfloat16, float16 or float32 (default: the best there is)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from paddle_internvl.scale import batch
+
+    job = _job(arguments, batch.Job)
+    with tqdm(unit="row", disable=not sys.stderr.isatty()) as bar:
+
+        def told(count: batch.Count) -> None:
+            if bar.total is None:
+                bar.total, bar.initial = count.total, count.done
+            bar.n = count.done
+            bar.set_postfix(failed=count.failed)
+
+        count = batch.run(
+            arguments.source,
+            arguments.target,
+            job,
+            arguments.workers,
+            arguments.batch_size,
+            arguments.ray_address,
+            told,
+        )
+    print(f"{count.done} of {count.total} rows done, {count.failed} failed: {arguments.target}")
+    return 1 if count.failed else 0
+
+
+def _job(arguments: argparse.Namespace, make):
+    """What the call asks for, checked before anything is loaded."""
+    for name, least in (("workers", 0), ("batch_size", 1), ("max_new_tokens", 1)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)} is below {least}")
+    if arguments.ray_address and not arguments.workers:
+        raise ValueError("--workers 0 are none of a cluster's; leave out --ray-address")
+    try:
+        generation = json.loads(arguments.generation)
+    except ValueError as error:
+        raise ValueError(f"--generation {arguments.generation} is no JSON: {error}") from None
+    if not isinstance(generation, dict):
+        raise ValueError(f"--generation {arguments.generation} is no JSON object")
+    local = Path(arguments.checkpoint).expanduser()
+    return make(
+        checkpoint=str(local.resolve()) if local.exists() else arguments.checkpoint,  # workers start elsewhere
+        folder=arguments.source.resolve().parent,
+        generation={"max_new_tokens": arguments.max_new_tokens, **generation},
+        backend={
+            "max_batch_size": arguments.batch_size,
+            "dtype": arguments.dtype,
+            "device": arguments.device,
+            "max_num": arguments.max_num,
+        },
+        system=arguments.system,
+    )
