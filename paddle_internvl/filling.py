@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,80 +16,30 @@ import paddle
 from paddle import nn
 
 from convert import CheckpointError
-from convert.dtypes import FLOATS, carrier, cast, is_float
-from convert.mappings import rules_for
-from convert.outputs import Copy, Output
+from convert.dtypes import FLOATS, cast
 from convert.packing import awq_as_paddle, awq_weight, fits, unpack
 from convert.quantization import Quantization, declared
 from convert.quantize import quantized
-from convert.rules import plan
 from convert.safetensors_io import Checkpoint
-from convert.streaming import is_paddle_layout
 from paddle_internvl import runtime
 from paddle_internvl.models import devices
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.quantized import QuantizedLinear
 from paddle_internvl.parallel.placement import Placement
-
-_PIECE = 1 << 22  # elements that are cast at a time
-
-
-class _Tensors:
-    """The checkpoint's tensors under our names, whichever layout its files have."""
-
-    def __init__(self, checkpoint: Checkpoint, config: dict):
-        if is_paddle_layout(checkpoint):
-            outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
-        else:
-            table = rules_for(config, checkpoint.tensors)
-            outputs = [output for _, output in plan(table, checkpoint.tensors, to_paddle=True)]
-        self.outputs = {output.name: output for output in [*outputs, *_tied_head(outputs)]}
-        self.checkpoint = checkpoint
-
-    def dtype(self, name: str) -> str:
-        return self.checkpoint.tensors[self.outputs[name].copies[0].source].dtype
-
-    def array(self, name: str, dtype: str | None = None) -> np.ndarray:
-        """A tensor's carried bytes in memory of its own; cast piece by piece if a dtype is given."""
-        output, source = self.outputs[name], self.dtype(name)
-        dtype = dtype or source
-        if dtype != source and not is_float(source):
-            raise CheckpointError(f"{name} is {source} in {self.checkpoint.folder}; only float weights can be loaded")
-        memory = np.empty(output.shape, carrier(dtype))
-        rows = max(1, _PIECE * output.shape[0] // max(memory.size, 1))
-        for first in range(0, output.shape[0], rows):
-            last = min(first + rows, output.shape[0])
-            if source == dtype:
-                output.fill(self.checkpoint.array, memory[first:last], first, last)
-                continue
-            piece = np.empty((last - first, *output.shape[1:]), carrier(source))
-            output.fill(self.checkpoint.array, piece, first, last)
-            memory[first:last] = cast(piece, source, dtype)
-        return memory
-
-    def floats(self, name: str) -> np.ndarray:
-        """A float tensor as float32."""
-        return self.array(name, "F32").view(np.float32)
-
-
-def _whole(name: str, shape: tuple[int, ...]) -> Output:
-    return Output(name, shape, (Copy(name, 0, shape[0], 0),))
-
-
-def _tied_head(outputs: list[Output]) -> list[Output]:
-    """The head from the embedding, where a checkpoint has no head of its own."""
-    made = {output.name: output for output in outputs}
-    tied = []
-    for name, embedding in made.items():
-        prefix, found, _ = name.partition("model.embed_tokens.weight")
-        if found and prefix + "lm_head.weight" not in made:
-            head, shape = prefix + "lm_head.weight", embedding.shape[::-1]
-            tied.append(replace(embedding, name=head, shape=shape, transposed=True, feature_axis=1))
-    return tied
+from paddle_internvl.parallel.sharing import decoder_of, share_out
+from paddle_internvl.parallel.split import Cut, Split
+from paddle_internvl.parallel.team import Team
+from paddle_internvl.tensors import Tensors
 
 
 def fill(
-    network, checkpoint: Checkpoint, config: dict, dtype: str, placement: Placement, wanted: Quantization | None
+    network,
+    checkpoint: Checkpoint,
+    config: dict,
+    dtype: str,
+    placement: Placement,
+    wanted: Quantization | None,
+    team: Team | None = None,
 ) -> str:
     """Fill a network that was built under LazyGuard.
 
@@ -98,6 +47,7 @@ def fill(
         network: decoder blocks' linear layers in it are replaced where their weights are held in few bits.
         checkpoint, config: the folder's tensors and config.json. dtype, placement: of the parameters.
         wanted: quantisation to be applied to float weights, or None.
+        team: the ranks that share the decoder's layers, which are replaced by this rank's; None: they are whole.
     Returns:
         What the log shall say about quantised weights; '' without any.
     Raises:
@@ -106,7 +56,9 @@ def fill(
     have = declared(config)
     if wanted and have:
         raise CheckpointError(f"{checkpoint.folder} is quantised already ({have.method}); load it as it is")
-    filler = _Filler(network, _Tensors(checkpoint, config), dtype, placement, wanted or have)
+    filler = _Filler(network, Tensors(checkpoint, config), dtype, placement, wanted or have)
+    if team is not None:
+        filler.share_out(team)
     for name, layer in list(network.named_sublayers()):
         if isinstance(layer, nn.Linear) and ".layers." in f".{name}" and "encoder." not in name:  # not the vision tower
             filler.add_linear(name, layer, quantise=wanted is not None)
@@ -130,17 +82,29 @@ def _fields(few: QuantizedLinear) -> dict:
 class _Filler:
     """Collects what every parameter needs, checks it against what there is, and then does it all."""
 
-    def __init__(self, network, tensors: _Tensors, dtype: str, placement: Placement, quantization: Quantization | None):
+    def __init__(self, network, tensors: Tensors, dtype: str, placement: Placement, quantization: Quantization | None):
         self.network, self.tensors, self.dtype, self.quantization = network, tensors, dtype, quantization
         self.placement = placement
+        self.whole = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+        self.split: Split | None = None
         self.expected: dict[str, tuple[int, ...]] = {}  # tensor -> shape
         self.jobs: list[Callable[[], None]] = []
         self.handled: set[str] = set()  # parameters that a job for their layer fills
         self.notes: Counter[str] = Counter()
 
+    def share_out(self, team: Team) -> None:
+        """Let the network hold one rank's part."""
+        self.split = Split.of(vars(decoder_of(self.network).config), team.rank, team.size)
+        with paddle.LazyGuard():
+            share_out(self.network, self.split, team)
+
+    def cut(self, name: str) -> Cut | None:
+        """What the network holds of a parameter; None: all."""
+        return self.split and self.split.cut(name)
+
     def add_linear(self, name: str, layer: nn.Linear, quantise: bool) -> None:
         """A decoder block's linear layer, in whichever form the checkpoint has its weight."""
-        shape = tuple(layer.weight.shape)
+        shape = self.whole[f"{name}.weight"]
         if f"{name}.qweight" in self.tensors.outputs:
             (k, n), g = shape, self.quantization.group_size
             shapes = {"qweight": (k, n // 8), "qzeros": (k // g, n // 8), "scales": (k // g, n)}
@@ -149,14 +113,14 @@ class _Filler:
             (k, n), g = shape, self.quantization.group_size
             scale = (n,) if g == -1 else (k // g, n)
             shapes = {"quant_weight": (n * self.quantization.bits // 8, k), "quant_scale": scale}
-            job = partial(self._from_packed, name, self._replaced(name, layer))
+            job = partial(self._from_packed, name, self._in_few_bits(name, layer))
         elif quantise:
             reason = fits(*shape, self.quantization.bits, self.quantization.group_size)
             if reason:
                 self.notes[f"left as floats: {reason}"] += 1
                 return
             shapes = {"weight": shape}
-            job = partial(self._rounded, name, self._replaced(name, layer))
+            job = partial(self._rounded, name, self._in_few_bits(name, layer))
         else:
             return
         self.handled.add(f"{name}.weight")
@@ -166,7 +130,7 @@ class _Filler:
     def add_parameter(self, name: str, parameter) -> None:
         """Any other parameter: the tensor of its own name."""
         if name not in self.handled:
-            self.expected[name] = tuple(parameter.shape)
+            self.expected[name] = self.whole[name]
             self.jobs.append(partial(self._set, name, parameter))
 
     def run(self) -> None:
@@ -180,6 +144,13 @@ class _Filler:
         """How many weights are held how."""
         return ", ".join(f"{count} linear weights {note}" for note, count in sorted(self.notes.items()))
 
+    def _in_few_bits(self, name: str, layer: nn.Linear) -> nn.Layer:
+        """The layer that holds a weight of few bits: as such, or as floats if a kernel can't take the share of it."""
+        reason = self.split and fits(*layer.weight.shape, self.quantization.bits, self.quantization.group_size)
+        if reason:
+            self.notes[f"of few bits held as floats: {reason}"] += 1
+        return layer if reason else self._replaced(name, layer)
+
     def _replaced(self, name: str, layer: nn.Linear) -> QuantizedLinear:
         """A layer of few bits in the place of `layer`, whose bias it keeps."""
         (k, n), q = layer.weight.shape, self.quantization
@@ -191,7 +162,8 @@ class _Filler:
         return few
 
     def _set(self, name: str, parameter) -> None:
-        self._share(self.tensors.array(name, FLOATS[self.dtype]), parameter, self.placement.device(name))
+        memory = self.tensors.array(name, FLOATS[self.dtype], self.cut(name))
+        self._share(memory, parameter, self.placement.device(name))
 
     def _share(self, memory: np.ndarray, parameter, device: str) -> None:
         """Make carried memory the parameter's own, on its device."""
@@ -201,35 +173,57 @@ class _Filler:
             tensor = paddle.from_dlpack(memory.view({"float32": np.float32, "float16": np.float16}[self.dtype]))
         devices.moved(tensor, device)._share_buffer_to(parameter)
 
-    def _rounded(self, name: str, few: QuantizedLinear) -> None:
-        weight = self.tensors.array(f"{name}.weight")
-        integers, scales = quantized(weight, self.tensors.dtype(f"{name}.weight"), self.quantization)
-        self._hold(name, few, integers, scales)
-        self.notes[f"rounded to {few.bits} bits"] += 1
+    def _share_floats(self, weight: np.ndarray, name: str, layer: nn.Linear, cut: Cut | None) -> None:
+        """Make a cut of a float32 weight a layer's own."""
+        weight = np.ascontiguousarray(weight[_slices(cut)])
+        self._share(cast(weight.view(np.uint32), "F32", FLOATS[self.dtype]), layer.weight, self.placement.device(name))
 
-    def _hold(self, name: str, few: QuantizedLinear, integers: np.ndarray, scales: np.ndarray) -> None:
-        """Give a layer its weight, on its device."""
+    def _hold(self, name: str, layer: nn.Layer, integers: np.ndarray, scales: np.ndarray, cut: Cut | None) -> None:
+        """Give a layer a cut of a weight of few bits, on its device."""
+        if isinstance(layer, nn.Linear):
+            rows = len(integers) // len(np.atleast_2d(scales))
+            self._share_floats(integers * np.repeat(np.atleast_2d(scales), rows, axis=0), name, layer, cut)
+            return
+        rows, columns = _slices(cut)
+        if scales.ndim == 2 and cut is not None and cut.axis == 0:
+            scales = scales[cut.start // layer.group_size : cut.stop // layer.group_size]
         device = self.placement.device(name)
         with devices.on(device):
-            few.set_weight(integers, scales, devices.place_of(device), self.dtype)
+            place = devices.place_of(device)
+            layer.set_weight(
+                np.ascontiguousarray(integers[rows, columns]),
+                np.ascontiguousarray(scales[..., columns]),
+                place,
+                self.dtype,
+            )
 
-    def _from_packed(self, name: str, few: QuantizedLinear) -> None:
+    def _rounded(self, name: str, layer: nn.Layer) -> None:
+        cut = self.cut(f"{name}.weight")
+        by_columns = cut is not None and cut.axis == 1  # each of which is rounded by itself
+        weight = self.tensors.array(f"{name}.weight", cut=cut if by_columns else None)
+        integers, scales = quantized(weight, self.tensors.dtype(f"{name}.weight"), self.quantization)
+        self._hold(name, layer, integers, scales, None if by_columns else cut)
+        self.notes[f"rounded to {self.quantization.bits} bits"] += 1
+
+    def _from_packed(self, name: str, layer: nn.Layer) -> None:
         packed = self.tensors.array(f"{name}.quant_weight").view(np.int8)
-        self._hold(name, few, unpack(packed, few.bits), self.tensors.floats(f"{name}.quant_scale"))
-        self.notes[f"of {few.bits} bits"] += 1
+        integers, scales = unpack(packed, self.quantization.bits), self.tensors.floats(f"{name}.quant_scale")
+        self._hold(name, layer, integers, scales, self.cut(f"{name}.weight"))
+        self.notes[f"of {self.quantization.bits} bits"] += 1
 
     def _from_awq(self, name: str, layer: nn.Linear) -> None:
         qweight, qzeros = (self.tensors.array(f"{name}.{kind}") for kind in ("qweight", "qzeros"))
         scales = self.tensors.floats(f"{name}.scales")
-        reason, device = "a CPU has no kernel for them", self.placement.device(name)
-        if device != "cpu":
+        reason, cut = "a CPU has no kernel for them", self.cut(f"{name}.weight")
+        if self.placement.device(name) != "cpu":
             packed, reason = awq_as_paddle(qweight, qzeros)
+            if packed is not None and self.split and fits(*layer.weight.shape, 4, self.quantization.group_size):
+                packed, reason = None, fits(*layer.weight.shape, 4, self.quantization.group_size)
             if packed is not None and self.dtype == "float16":  # another dtype would round AWQ's float16 scales
-                self._hold(name, self._replaced(name, layer), unpack(packed, 4), scales)
+                self._hold(name, self._replaced(name, layer), unpack(packed, 4), scales, cut)
                 self.notes["of AWQ on Paddle's 4-bit kernel"] += 1
                 return
-        weight = awq_weight(qweight, qzeros, scales)
-        self._share(cast(weight.view(np.uint32), "F32", FLOATS[self.dtype]), layer.weight, device)
+        self._share_floats(awq_weight(qweight, qzeros, scales), name, layer, cut)
         self.notes[f"of AWQ dequantised ({reason or 'the scales are float16'})"] += 1
 
     def _require_same(self) -> None:
@@ -244,3 +238,11 @@ class _Filler:
         if problems:
             folder = self.tensors.checkpoint.folder
             raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems)}")
+
+
+def _slices(cut: Cut | None) -> tuple[slice, slice]:
+    """Rows and columns of a weight that a cut takes."""
+    if cut is None:
+        return slice(None), slice(None)
+    own = slice(cut.start, cut.stop)
+    return (own, slice(None)) if cut.axis == 0 else (slice(None), own)

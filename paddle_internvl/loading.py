@@ -23,6 +23,9 @@ from convert.safetensors_io import INDEX_FILE, SINGLE_FILE, Checkpoint
 from paddle_internvl import runtime
 from paddle_internvl.filling import fill
 from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
+from paddle_internvl.parallel.sharing import join
+from paddle_internvl.parallel.split import Split
+from paddle_internvl.parallel.team import Team, team_of
 from paddle_internvl.saving import CARRIED
 
 
@@ -59,6 +62,7 @@ def load(
     config=None,
     quantization: Quantization | None = None,
     hub: dict | None = None,
+    ranks: int = 1,
     **overrides,
 ):
     """A model of class `cls` with a checkpoint's weights, in evaluation mode.
@@ -68,7 +72,10 @@ def load(
         dtype: 'bfloat16', 'float16', 'float32' or None; on a CPU it is always float32. device: 'cpu', 'gpu' or None.
         device_map: several devices, see `parallel.placement.choose_placement`.
         config: instead of the folder's. quantization: of float weights while they are loaded.
+        ranks: processes that share the language model; each makes this call, and they wait for each other.
         overrides: fields of the config.
+    Returns:
+        The model; its `team` is that of the processes, or None.
     Raises:
         CheckpointError: weights that do not fit the model, all problems counted. ValueError: an unknown field, dtype
         or device.
@@ -81,6 +88,9 @@ def load(
         if not hasattr(config, name):
             raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
         setattr(config, name, value)
+    team = None
+    if ranks > 1:
+        team, device = _join_team(config, ranks, device, device_map)
     places = choose_placement(device_map, device, config)
     device = places.home
     dtype, reason = runtime.choose_dtype(None if dtype is None else str(dtype).removeprefix("paddle."), device)
@@ -92,10 +102,29 @@ def load(
         model = cls(config)
     blocks = blocks_of(model, places)
     paddle.set_device(places.home)  # where all is computed that is no block's
-    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization)
+    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization, team)
     if places.several:
         install(model, blocks, places)
+    if team is not None:
+        join(model, team)
+        team.meet()
     attention = runtime.choose_attention(device, dtype)
     logger.info(f"{folder}: {dtype} on {places} ({reason}), attention: {attention}" + (f"; {note}" if note else ""))
-    model.checkpoint_folder = folder
+    model.checkpoint_folder, model.team = folder, team
     return model.eval()
+
+
+def _join_team(config, ranks: int, device: str | None, device_map) -> tuple[Team, str]:
+    """The team, and this rank's device.
+
+    Raises:
+        ValueError: that many ranks can't share the model, were not started, or are told to lie elsewhere.
+    """
+    if device_map is not None or (device or "cpu") not in ("cpu", "gpu"):
+        raise ValueError("in tensor parallel every rank has its own card; give no device_map, and no device but 'cpu'")
+    Split.of(vars(getattr(config, "llm_config", config)), 0, ranks)
+    team = team_of(ranks)
+    if team.busy:
+        raise ValueError("the processes share a model already; `model.team.dismiss()` ends that first")
+    team.busy = True
+    return team, team.device() if runtime.choose_device(device) == "gpu" else "cpu"

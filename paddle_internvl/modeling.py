@@ -26,6 +26,7 @@ from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.models.decoder import DecoderAttention, DecoderForCausalLM
 from paddle_internvl.models.internvl import InternVLNetwork, next_token_loss
 from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
+from paddle_internvl.parallel.mirror import lead_or_follow
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 from paddle_internvl.response import Response
@@ -41,7 +42,7 @@ class _FromCheckpoint:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
                         device_map=None, load_in_8bit=False, load_in_4bit=False, group_size=None, use_flash_attn=True,
-                        **kwargs):  # fmt: skip
+                        tensor_parallel_degree=1, **kwargs):  # fmt: skip
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
@@ -51,6 +52,9 @@ class _FromCheckpoint:
             load_in_8bit, load_in_4bit: hold the decoder blocks' linear weights in 8 or 4 bits. group_size: inputs that
                 share a scale, -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
             use_flash_attn: False keeps plain attention on CUDA.
+            tensor_parallel_degree: processes that share the language model, each started by
+                `paddle.distributed.launch` with the same program. Rank 0 gets the model; the others stay in this call,
+                compute what rank 0 needs of them until it ends, and then exit.
             low_cpu_mem_usage, trust_remote_code: accepted; always and never so, respectively.
             Others: fields of the config, or PaddleNLP's `cache_dir`, `from_hf_hub`, `from_aistudio`, `subfolder`.
         Raises:
@@ -68,12 +72,15 @@ class _FromCheckpoint:
             config=config,
             quantization=_quantization(load_in_8bit, load_in_4bit, group_size),
             hub=hub,
+            ranks=tensor_parallel_degree,
             **kwargs,
         )
         for layer in model.sublayers():
             if isinstance(layer, (InternAttention, DecoderAttention)):
                 layer.flash = bool(use_flash_attn)
         model.read_folder(model.checkpoint_folder)
+        if model.team is not None:
+            lead_or_follow(model, model.team)
         return model
 
     def read_folder(self, folder: Path) -> None:
@@ -81,6 +88,8 @@ class _FromCheckpoint:
 
     def save_pretrained(self, save_directory, max_shard_size: int = 5_000_000_000, **_paddlenlp) -> None:
         """Write config, weights and tokenizer files so that `from_pretrained` gives the same model back bit for bit."""
+        if getattr(self, "team", None) is not None:
+            raise ValueError("a model that several processes share can't be saved; load it in one to save it")
         saving.save(self, save_directory, max_shard_size)
 
     def cuda(self, *_args):

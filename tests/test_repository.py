@@ -19,7 +19,7 @@ LAYERS = [
     {"paddle_internvl.models"},
     {"paddle_internvl.parallel"},
     {"paddle_internvl.estimation"},
-    {"paddle_internvl.loading", "paddle_internvl.filling", "paddle_internvl.saving"},
+    {"paddle_internvl.loading", "paddle_internvl.filling", "paddle_internvl.tensors", "paddle_internvl.saving"},
     {"paddle_internvl.generation"},
     {"paddle_internvl.response"},
     {"paddle_internvl.engine"},

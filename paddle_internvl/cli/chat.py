@@ -4,6 +4,7 @@ examples:
   paddle-internvl chat CKPT --image a.png --question "What is in the image?"
   paddle-internvl chat CKPT --image a.png --image b.png --question "Which image has more objects?"
   paddle-internvl chat CKPT --video clip.mp4 --question "What happens?" --json
+  python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) chat CKPT --question "Hi" --tp 2
   paddle-internvl chat CKPT                     # then: /image F   /video F   /reset   /quit
 """
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
+    parser.add_argument("--tp", type=int, default=1, metavar="N", help="cards that share the model, a process each")
 
 
 class Session:
@@ -82,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     runtime.import_paddle_quietly()
     from paddlenlp.transformers import AutoModel
 
-    model = AutoModel.from_pretrained(arguments.checkpoint, dtype=arguments.dtype, device=arguments.device)
+    model = AutoModel.from_pretrained(
+        arguments.checkpoint, dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp
+    )
     settings = {
         "max_new_tokens": arguments.max_new_tokens,
         "do_sample": arguments.temperature > 0,

@@ -8,6 +8,7 @@ examples:
   paddle-internvl verify HF_DIR PADDLE_DIR
   paddle-internvl verify HF_DIR INT8_DIR --image photo.jpg --question "What is this?"
   paddle-internvl verify HF_DIR HF_DIR --torch
+  python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) verify CKPT CKPT --tp 2
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="picture (default: a drawn one)")
     parser.add_argument("--question", default="Describe the image.", help="about the picture")
     parser.add_argument("--max-new-tokens", type=int, default=16, help="length of the answer (default: 16)")
+    parser.add_argument("--tp", type=int, default=1, metavar="N", help="processes that share DST; SRC is run by one")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     what = ladder.difference(arguments.source, arguments.destination)
     asked = (picture, arguments.question, arguments.max_new_tokens)
     # One model at a time: what stays in memory of each is its stages.
-    checked = ladder.climb(arguments.destination, *asked)
+    checked = ladder.climb(arguments.destination, *asked, tensor_parallel_degree=arguments.tp)
     if arguments.torch:
         held_to = climb_reference(arguments.source, checked)
     else:

@@ -68,15 +68,17 @@ def sample_picture() -> Image.Image:
     return picture
 
 
-def climb(folder: Path, picture: Image.Image, question: str, max_new_tokens: int) -> Ladder:
+def climb(folder: Path, picture: Image.Image, question: str, max_new_tokens: int, **how) -> Ladder:
     """Every stage of a folder's answer to a question about a picture; `max_new_tokens` are made, whatever they are.
 
+    Args:
+        how: further arguments of `from_pretrained`.
     Raises:
         ValueError (CheckpointError): the folder holds no InternVL chat model, or can't be loaded.
     """
     from paddlenlp.transformers import AutoModel, AutoTokenizer
 
-    model = AutoModel.from_pretrained(str(folder))
+    model = AutoModel.from_pretrained(str(folder), **how)
     if not hasattr(model, "chat"):
         raise ValueError(f"{folder} holds a {type(model).__name__}; verify compares whole InternVL chat models")
     ladder = _model_inputs(model, AutoTokenizer.from_pretrained(str(folder)), picture, question)

@@ -77,7 +77,6 @@ class FakeCards:
         self.current = "gpu:0"
         monkeypatch.setattr(runtime, "choose_device", lambda device=None: device or "gpu")
         monkeypatch.setattr(runtime, "choose_dtype", lambda dtype, device: ("float32", "for a test"))
-        monkeypatch.setattr(runtime, "choose_attention", lambda *_: "chunked")
         monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: cards)
         monkeypatch.setattr(paddle, "set_device", lambda device: setattr(self, "current", device))
         monkeypatch.setattr(devices, "on", self.on)

@@ -1,0 +1,106 @@
+"""Shared models in two real processes: equal to the whole, and what becomes of the others when one is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from paddlenlp.transformers import AutoModel
+
+from paddle_internvl.cli.main import main
+from tests.checkpoints import TOKENIZER, random_checkpoint
+from tests.parallel.processes import results, start_ranks
+from tests.parallel.test_sharing import config_for
+from tests.test_quantization import config_of
+
+SECONDS = 120  # for a process to start on a busy machine
+
+
+def wait_for(processes) -> list[tuple[int, str, str]]:
+    ended = [process.communicate(timeout=SECONDS) for process in processes]
+    return [(process.returncode, out, err) for process, (out, err) in zip(processes, ended)]
+
+
+@pytest.fixture
+def ranks():
+    begun = []
+
+    def start(*words):
+        begun.append(start_ranks(*words))
+        return begun[-1]
+
+    yield start
+    for process in [process for pair in begun for process in pair]:
+        process.kill()
+        process.wait()
+
+
+def test_two_processes_equal_one(tmp_path, ranks):
+    """Every backbone, and one rounded to 8 bits; Qwen2's tiny config has 7 heads, so here it has 8."""
+    folders = {
+        case: random_checkpoint(tmp_path / case, config_for(case, 2))
+        for case in ("dynamic_gqa", "biased_v1", "qwen2", "llama", "phi3_su", "phi3_yarn")
+    }
+    config = config_of("dynamic_gqa")
+    config["llm_config"].update(hidden_size=128, intermediate_size=256)
+    folders["int8"] = random_checkpoint(tmp_path / "int8", config)
+    ended = wait_for(ranks("parity", str(tmp_path / "out.npz"), *map(str, folders.values())))
+    assert [code for code, _, _ in ended] == [0, 0], ended[0][2] + ended[1][2]
+    found = np.load(tmp_path / "out.npz")
+    for case, folder in folders.items():
+        expected = results(AutoModel.from_pretrained(str(folder), load_in_8bit=case == "int8"))
+        logits = expected.pop("logits")
+        assert np.abs(found[f"{case}/logits"] - logits).max() / np.abs(logits).max() < 1e-5
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[f"{case}/{name}"], value, err_msg=f"{case}/{name}")
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_rank_ends_the_other(hf_folders, ranks, killed):
+    pair = ranks("endless", str(hf_folders["llama"]))
+    assert pair[0].stdout.readline() == "going\n"
+    pair[killed].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    _, error = pair[1 - killed].communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert pair[1 - killed].returncode == 1
+    assert f"error: rank {killed} has ended, so rank {1 - killed} of 2 ends too" in error
+
+
+def test_on_the_command_line_under_the_launcher(tmp_path, capsys):
+    asked = ["chat", str(TOKENIZER), "--question", "Hello, who are you?"]
+    script = str(tmp_path / "run.py")
+    with open(script, "w") as file:
+        file.write("import sys\nfrom paddle_internvl.cli.main import main\nsys.exit(main())\n")
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [*launch, script, *asked, "--tp", "2"], capture_output=True, text=True, timeout=SECONDS, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert main(asked) == 0
+    answer = capsys.readouterr().out
+    assert answer.strip() and answer in (tmp_path / "workerlog.0").read_text()
+    assert answer not in (tmp_path / "workerlog.1").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--tp", "2"],
+            "tensor parallel over 2 needs 2 processes, and this is one of 1; start it with `python -m paddle",
+        ),
+        (["--tp", "5"], "tensor parallel over 5 is not possible for 6 heads, 2 kv heads .* possible: 1, 2$"),
+        (["--tp", "2", "--device", "gpu:1"], "every rank has its own card"),
+    ],
+)
+def test_refused(arguments, message, capsys):
+    import re
+
+    assert main(["chat", str(TOKENIZER), "--question", "Hi", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error.strip()) and error.count("\n") == 1
