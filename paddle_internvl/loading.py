@@ -20,7 +20,7 @@ from convert.folder import read_config
 from convert.mappings import paddle_config
 from convert.quantization import Quantization
 from convert.safetensors_io import INDEX_FILE, SINGLE_FILE, Checkpoint
-from paddle_internvl import runtime
+from paddle_internvl import forms, runtime
 from paddle_internvl.filling import fill
 from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
 from paddle_internvl.parallel.sharing import join
@@ -108,7 +108,7 @@ def load(
     if team is not None:
         join(model, team)
         team.meet()
-    attention = runtime.choose_attention(device, dtype)
+    attention = forms.choose_attention(device, dtype)
     logger.info(f"{folder}: {dtype} on {places} ({reason}), attention: {attention}" + (f"; {note}" if note else ""))
     model.checkpoint_folder, model.team = folder, team
     return model.eval()

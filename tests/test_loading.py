@@ -230,16 +230,16 @@ def test_hub_ids_are_fetched_file_by_file(folder, monkeypatch, models):
 
 
 def test_another_device_than_asked_for_is_an_error(monkeypatch):
-    from paddle_internvl import runtime
+    from paddle_internvl import forms, runtime
 
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (7, 0))
-    monkeypatch.setattr(runtime, "_built_with", lambda flag: True)
+    monkeypatch.setattr(forms, "_built_with", lambda flag: True)
     assert runtime.choose_device() == "gpu" and runtime.choose_device("cuda:1") == "gpu:1"
-    assert runtime.choose_dtype(None, "gpu")[0] == "float16" and runtime.choose_attention("gpu") == "plain"
+    assert runtime.choose_dtype(None, "gpu")[0] == "float16" and forms.choose_attention("gpu") == "plain"
     with pytest.raises(ValueError, match="compute capability 8.0"):
         runtime.choose_dtype("bfloat16", "gpu")
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (9, 0))
-    assert runtime.choose_dtype(None, "gpu")[0] == "bfloat16" and runtime.choose_attention("gpu") == "flash"
+    assert runtime.choose_dtype(None, "gpu")[0] == "bfloat16" and forms.choose_attention("gpu") == "flash"
     assert runtime.choose_dtype("float16", "gpu")[0] == "float16"
     assert runtime.choose_dtype("bfloat16", "cpu")[0] == "float32"
 

@@ -109,7 +109,7 @@ def _paddlenlp() -> Finding:
 def _cuda() -> list[Finding]:
     import paddle
 
-    from paddle_internvl import runtime
+    from paddle_internvl import forms, runtime
 
     driver = _driver() or "none"
     capability = runtime.cuda_capability()
@@ -125,7 +125,7 @@ def _cuda() -> list[Finding]:
         card = Finding("CUDA", OK, f"{paddle.version.cuda()}, driver {driver}, {name}, sm{sm}")
     modern = (capability or (0, 0)) >= (8, 0)
     dtype = runtime.choose_dtype(None, runtime.choose_device())[0]
-    attention = runtime.choose_attention(runtime.choose_device())
+    attention = forms.choose_attention(runtime.choose_device())
     reason = "" if modern else "needs a card of sm80 or newer"
     return [
         card,

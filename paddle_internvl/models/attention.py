@@ -1,7 +1,7 @@
 """The one door to attention: softmax(q k^T) v with grouped kv heads, a causal rule and a key mask.
 
 In: q [B, L, H, E] and k, v [B, M, K, E]. Out: [B, L, H, E]. The L queries are the last L of the M positions.
-It knows nothing of layers, caches or rotary embeddings. Forms (`runtime.FORMS`), which tests hold equal:
+It knows nothing of layers, caches or rotary embeddings. Forms (`forms.FORMS`), which tests hold equal:
 
     plain    the definition, with all scores in memory: the reference, and the form for cards without flash attention
     chunked  blocks of query rows that see only the keys they may: the CPU form
@@ -14,7 +14,7 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
-from paddle_internvl import runtime
+from paddle_internvl import forms
 
 _ROWS = 256  # query rows per block of the chunked form
 _MASKED = -1e30  # finite: a row without any allowed key (left padding) must stay finite too
@@ -23,7 +23,7 @@ _MASKED_HALF = {paddle.float16: -6e4, paddle.bfloat16: -1e30}  # what a mask of 
 
 def use_backend(name: str):
     """Context within which `attention` takes the form `name`; an unknown name is a ValueError."""
-    return runtime.use_forms(attention=name)
+    return forms.use_forms(attention=name)
 
 
 def attention(
@@ -50,7 +50,7 @@ def attention(
     Returns:
         [B, L, H, E] in q's dtype.
     """
-    form = runtime.choose_form("attention", q, q.shape[-1])
+    form = forms.choose_form("attention", q, q.shape[-1])
     if form == "flash" and not flash:
         form = "plain"
     if window is not None and window >= k.shape[1]:

@@ -1,7 +1,7 @@
 """Small layers that both towers share: norms, SwiGLU and DropPath.
 
 In and out: tensors whose last axis is the width. They know nothing of attention or of checkpoints. Which form of an
-operation runs is `runtime`'s decision; the plain ones are the definitions that tests hold the others to.
+operation runs is `forms`' decision; the plain ones are the definitions that tests hold the others to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import paddle.incubate.nn.functional as fused
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_internvl import runtime
+from paddle_internvl import forms
 
 
 def _plain_rms_norm(x, weight, eps):
@@ -40,12 +40,12 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, eps: float) -> paddle.Tens
     """
     if x.dtype != weight.dtype:  # a residual sum kept wider than the weights
         return rms_norm(x, weight.astype(x.dtype), eps).astype(weight.dtype)
-    return _RMS_NORM[runtime.choose_form("rms_norm", x)](x, weight, eps)
+    return _RMS_NORM[forms.choose_form("rms_norm", x)](x, weight, eps)
 
 
 def add_rms_norm(x: paddle.Tensor, y: paddle.Tensor, weight: paddle.Tensor, eps: float):
     """The sum x + y and its `rms_norm`, in one kernel where there is one: (sum, normalised)."""
-    if x.dtype == y.dtype == weight.dtype and runtime.choose_form("rms_norm", x) == "fused":
+    if x.dtype == y.dtype == weight.dtype and forms.choose_form("rms_norm", x) == "fused":
         normalised, total = fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1, residual=y)
         return total, normalised
     total = x + y.astype(x.dtype)
@@ -88,7 +88,7 @@ _SWIGLU = {"fused": F.swiglu, "plain": lambda gate, up: F.silu(gate) * up}
 
 def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
     """silu(gate) * up."""
-    return _SWIGLU[runtime.choose_form("swiglu", gate)](gate, up)
+    return _SWIGLU[forms.choose_form("swiglu", gate)](gate, up)
 
 
 class DropPath(nn.Layer):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import paddle
 import paddle.incubate.nn.functional as fused
 
-from paddle_internvl import runtime
+from paddle_internvl import forms
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Rope:
 
 def apply(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:
     """Rotate x [B, L, H, E] by tables [B, L, 1, E] of x's dtype; halves of E are paired, as in Llama."""
-    return _FORMS[runtime.choose_form("rope", x)](x, cos, sin)
+    return _FORMS[forms.choose_form("rope", x)](x, cos, sin)
 
 
 def _plain(x, cos, sin):

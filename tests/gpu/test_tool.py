@@ -63,12 +63,12 @@ def test_an_operation_that_the_table_does_not_have_can_not_be_built(found):
 def test_everything_is_put_back():
     code = """
 import paddle
-from paddle_internvl import runtime
+from paddle_internvl import forms, runtime
 from tests.gpu.pretending import card
 before = paddle.is_compiled_with_cuda, paddle.get_device, paddle.get_flags, runtime.cuda_capability
 try:
     with card((9, 0)):
-        assert paddle.is_compiled_with_cuda() and runtime.choose_attention("gpu") == "flash"
+        assert paddle.is_compiled_with_cuda() and forms.choose_attention("gpu") == "flash"
         raise KeyError
 except KeyError:
     pass

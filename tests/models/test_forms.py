@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 import pytest
 from hypothesis import given, settings
 
-from paddle_internvl import runtime
+from paddle_internvl import forms, runtime
 from paddle_internvl.models import attention, layers, rope
 from tests.models.test_attention import by_hand, problems
 
@@ -83,7 +83,7 @@ def flash(q, k, v, **how):
     """The flash form, past the question whether this machine has it."""
     tensors = [paddle.to_tensor(x) for x in (q, k, v)]
     with pytest.MonkeyPatch.context() as patch, paddle.no_grad():
-        patch.setattr(runtime, "choose_form", lambda *_: "flash")
+        patch.setattr(forms, "choose_form", lambda *_: "flash")
         return attention.attention(*tensors, **how).numpy()
 
 
@@ -132,7 +132,7 @@ def test_rms_norm_with_and_without_the_sum(width):
     x, y, weight = paddle.randn([2, 5, width]), paddle.randn([2, 5, width]) * 3, paddle.randn([width])
     results = {}
     for form in ("plain", "fused"):
-        with paddle.no_grad(), runtime.use_forms(rms_norm=form):
+        with paddle.no_grad(), forms.use_forms(rms_norm=form):
             results[form] = [layers.rms_norm(x, weight, 1e-6), *layers.add_rms_norm(x, y, weight, 1e-6)]
     for plain, fast in zip(*results.values()):
         np.testing.assert_allclose(plain.numpy(), fast.numpy(), rtol=1e-5, atol=1e-5)
@@ -144,7 +144,7 @@ def test_swiglu_and_its_gradient():
     for form in ("plain", "fused"):
         gate, up = (paddle.to_tensor(np.random.default_rng(i).normal(size=(3, 7)).astype(np.float32)) for i in (1, 2))
         gate.stop_gradient = up.stop_gradient = False
-        with runtime.use_forms(swiglu=form):
+        with forms.use_forms(swiglu=form):
             out = layers.swiglu(gate, up)
         out.square().sum().backward()
         values[form] = [out, gate.grad, up.grad]
@@ -176,39 +176,51 @@ CARDS = {  # capability, dtype, heads of -> forms of attention, rms_norm, rope
 def test_choice_on_cards(card, monkeypatch):
     capability, dtype, head_dim = card
     monkeypatch.setattr(runtime, "cuda_capability", lambda: capability)
-    monkeypatch.setattr(runtime, "_built_with", lambda flag: True)
-    choose = runtime._form.__wrapped__
+    monkeypatch.setattr(forms, "_built_with", lambda flag: True)
+    choose = forms._form.__wrapped__
     chosen = [choose(operation, None, "gpu", dtype, False, head_dim) for operation in ("attention", "rms_norm", "rope")]
     assert tuple(chosen) == CARDS[card]
     assert choose("rms_norm", None, "gpu", dtype, True, None) == "differentiable"
-    monkeypatch.setattr(runtime, "_built_with", lambda flag: False)
+    monkeypatch.setattr(forms, "_built_with", lambda flag: False)
     assert choose("attention", None, "gpu", dtype, False, head_dim) == "plain"
+
+
+@pytest.mark.parametrize(("capability", "form"), [((7, 0), "plain"), ((8, 6), "kernel"), ((8, 7), "plain")])
+def test_few_bits_on_cards(capability, form, monkeypatch):
+    monkeypatch.setattr(runtime, "cuda_capability", lambda: capability)
+    assert forms._form.__wrapped__("weight_only", None, "gpu", "float16", False, None) == form
 
 
 def test_choice_on_a_cpu():
     x = paddle.ones([1, 1, 1, 8])
-    chosen = {operation: runtime.choose_form(operation, x) for operation in runtime.FORMS}
-    assert chosen == {"attention": "chunked", "rms_norm": "plain", "rope": "plain", "swiglu": "fused"}
+    chosen = {operation: forms.choose_form(operation, x) for operation in forms.FORMS}
+    assert chosen == {
+        "attention": "chunked",
+        "rms_norm": "plain",
+        "rope": "plain",
+        "swiglu": "fused",
+        "weight_only": "plain",
+    }
     with paddle.no_grad():
-        assert runtime.choose_form("rms_norm", x) == "fused"
+        assert forms.choose_form("rms_norm", x) == "fused"
 
 
 def test_what_is_not_there_is_an_error(monkeypatch):
     x = paddle.ones([1, 1, 1, 8])
     with (
-        runtime.use_forms(attention="flash"),
+        forms.use_forms(attention="flash"),
         pytest.raises(ValueError, match="'flash' can't be taken: it runs on gpu"),
     ):
         attention.attention(x, x, x, causal=True)
-    with runtime.use_forms(rms_norm="fused"), pytest.raises(ValueError, match="it has no gradient"):
+    with forms.use_forms(rms_norm="fused"), pytest.raises(ValueError, match="it has no gradient"):
         layers.rms_norm(x, x[0, 0, 0], 1e-6)
     with (
         pytest.raises(ValueError, match="conv form 'x' is not known; use one of attention"),
-        runtime.use_forms(conv="x"),
+        forms.use_forms(conv="x"),
     ):
         pass
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (7, 5))
-    flash_form = runtime.FORMS["attention"][0]
+    flash_form = forms.FORMS["attention"][0]
     assert flash_form.lacks("gpu", "float16", False, 64) == "it needs a card of compute capability 8.0"
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (8, 6))
     assert "FLAGS_flash_attn_available is not set" in flash_form.lacks("gpu", "float16", False, 64)
@@ -216,7 +228,7 @@ def test_what_is_not_there_is_an_error(monkeypatch):
 
 def test_every_form_has_its_function():
     functions = {"attention": attention._FORMS, "rms_norm": layers._RMS_NORM, "rope": rope._FORMS}
-    functions["swiglu"] = layers._SWIGLU
-    assert {name: {form.name for form in forms} for name, forms in runtime.FORMS.items()} == {
+    functions |= {"swiglu": layers._SWIGLU, "weight_only": {"kernel", "plain"}}  # the layer itself has both
+    assert {name: {form.name for form in known} for name, known in forms.FORMS.items()} == {
         name: set(table) for name, table in functions.items()
     }
