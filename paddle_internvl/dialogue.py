@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from paddle_internvl.answering import Answers
-from paddle_internvl.engine.request import Prompt
+from paddle_internvl.engine.request import Prompt, require_room
 from paddle_internvl.generation.config import generation_config as read_config
-from paddle_internvl.preprocess.media import TileControl, open_media, tile_pictures
+from paddle_internvl.preprocess.grid import TileGrid
+from paddle_internvl.preprocess.media import TileControl, cut_tiles, open_media, plan_grids
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.messages import Media, fill, parse_messages
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
@@ -32,7 +31,27 @@ class TokenCount:
     pictures: tuple[PictureCost, ...]
 
 
-def conversation_of(
+@dataclass(frozen=True)
+class Reading:
+    """Messages as a model reads them.
+
+    Attributes:
+        conversation: in the model's template, its last turn open. pictures: RGB PIL image and tile options of each.
+        grids: how each is cut. costs: what each takes. side: S, pixels.
+    """
+
+    conversation: Conversation
+    pictures: list[tuple]
+    grids: list[TileGrid]
+    costs: tuple[PictureCost, ...]
+    side: int
+
+    def ids(self, tokenizer) -> list[int]:
+        """Token ids, with room for the pictures."""
+        return encode_prompt(tokenizer, self.conversation, [cost.tokens for cost in self.costs])
+
+
+def read(
     model,
     messages: Messages,
     *,
@@ -42,16 +61,14 @@ def conversation_of(
     use_thumbnail: bool | None = None,
     max_total_tiles: int | None = None,
     mark: str | None = None,
-) -> tuple[Conversation, list[np.ndarray]]:
-    """Messages in the model's template, and the tiles of their pictures.
+) -> Reading:
+    """Messages in the model's template, their media opened, and how they will be cut.
 
     Args:
         messages: see `prompt.messages`. system: the system message if the messages hold none; "" for none at all;
             None: the model's own.
         min_num, max_num, use_thumbnail: tiles of a picture that does not say it itself; None: the config's.
         max_total_tiles: of all pictures together. mark: text that stands for a picture of its message.
-    Returns:
-        The conversation, its last turn open; float32 [T, 3, S, S] of each picture in order.
     Raises:
         ValueError: messages, media or limits that make no prompt; FileNotFoundError: a medium that is not there.
     """
@@ -61,18 +78,25 @@ def conversation_of(
     )
     media = [part for turn in turns for part in turn.parts if isinstance(part, Media)]
     opened = [open_media(medium.kind, medium.source, medium.options) for medium in media]
-    pictures = tile_pictures([(image, options) for images, options in opened for image in images], control)
+    pictures = [(image, options) for images, options in opened for image in images]
+    grids = plan_grids(pictures, control)
     conversation = get_conv_template(model.template)
     conversation.system_message = next(text for text in (given, system, model.system_message) if text is not None)
     fill(conversation, turns, [len(images) for images, _ in opened], mark)
-    return conversation, pictures
+    costs = tuple(PictureCost(grid.tiles, grid.tiles * model.num_image_token) for grid in grids)
+    return Reading(conversation, pictures, grids, costs, control.side)
 
 
-def prompt_of(model, tokenizer, messages: Messages, **how) -> Prompt:
-    """The prompt of a conversation that ends with a user's message. how: see `conversation_of`."""
-    conversation, pictures = conversation_of(model, messages, **how)
-    ids = encode_prompt(tokenizer, conversation, [model.num_image_token * len(tiles) for tiles in pictures])
-    return Prompt(ids, pictures, conversation.stop)
+def prompt_of(model, tokenizer, messages: Messages, context_length: int | None = None, **how) -> Prompt:
+    """The prompt of a conversation that ends with a user's message. how: see `read`.
+
+    Raises:
+        ContextOverflowError: as long as context_length; known before a picture is cut.
+    """
+    reading = read(model, messages, **how)
+    ids = reading.ids(tokenizer)
+    require_room(len(ids), reading.costs, context_length)
+    return Prompt(ids, cut_tiles(reading.pictures, reading.grids, reading.side), reading.conversation.stop)
 
 
 def answer(
@@ -82,9 +106,9 @@ def answer(
 
     Args:
         generation_config: for all, or a list with one for each. context_length: the most tokens of prompt and answer;
-            None: the model's. engine: see `Answers`. how: see `conversation_of`.
+            None: the model's. engine: see `Answers`. how: see `read`.
     Raises:
-        ContextOverflowError: a prompt that leaves no room. Others: see `conversation_of`.
+        ContextOverflowError: a prompt that leaves no room. Others: see `read`.
     """
     answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, how)
     for _ in answers:
@@ -117,8 +141,8 @@ def stream_responses(
 
 
 def _answers(model, tokenizer, conversations, generation_config, context_length, engine, how) -> Answers:
-    prompts = [prompt_of(model, tokenizer, messages, **how) for messages in conversations]
     limit = model.config.llm_config.context_length if context_length is None else context_length
+    prompts = [prompt_of(model, tokenizer, messages, limit, **how) for messages in conversations]
     each = isinstance(generation_config, (list, tuple))
     configs = [read_config(given) for given in generation_config] if each else read_config(generation_config)
     return Answers(model, tokenizer, prompts, configs, limit, engine)
@@ -126,12 +150,10 @@ def _answers(model, tokenizer, conversations, generation_config, context_length,
 
 def render(model, messages: Messages, **how) -> str:
     """The prompt as text, every picture shown as `<image>`; a tokenizer may put a BOS token before it."""
-    conversation, _ = conversation_of(model, messages, **how)
-    return conversation.get_prompt()
+    return read(model, messages, **how).conversation.get_prompt()
 
 
 def count(model, tokenizer, messages: Messages, **how) -> TokenCount:
     """How long the prompt of a conversation is, pictures included."""
-    prompt = prompt_of(model, tokenizer, messages, **how)
-    costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
-    return TokenCount(len(prompt.ids), sum(cost.tokens for cost in costs), costs)
+    reading = read(model, messages, **how)
+    return TokenCount(len(reading.ids(tokenizer)), sum(cost.tokens for cost in reading.costs), reading.costs)

@@ -214,7 +214,7 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         return AutoTokenizer.from_pretrained(str(self.checkpoint_folder))
 
     def chat_messages(self, messages, generation_config=None, **how) -> Response:
-        """Answer OpenAI-style messages: see `paddle_internvl.dialogue.answer`, and its `conversation_of` for `how`."""
+        """Answer OpenAI-style messages: see `paddle_internvl.dialogue.answer`, and its `read` for `how`."""
         return dialogue.answer(self, self.tokenizer, [messages], generation_config, **how)[0]
 
     def batch_chat_messages(self, conversations, generation_config=None, **how) -> list[Response]:

@@ -57,7 +57,7 @@ class Pipeline:
                 PIL images, paths, URLs or data URLs.
             gen_config: a `GenerationConfig` or dict, or one for each prompt. use_tqdm: show progress.
         Raises:
-            ValueError: a prompt of no such form; see `dialogue.conversation_of`.
+            ValueError: a prompt of no such form; see `dialogue.read`.
         """
         if _is_single(prompts):
             return self._answer([_messages(prompts)], gen_config)[0]

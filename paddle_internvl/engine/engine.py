@@ -42,6 +42,7 @@ class Counters:
     finished: int = 0
     cancelled: int = 0
     failed: int = 0
+    failed_in_row: int = 0
     out_of_memory: int = 0
 
 
@@ -240,6 +241,7 @@ class Engine:
         self.counters.generated_tokens += 1
         if piece.response is not None:
             self.counters.finished += 1
+            self.counters.failed_in_row = 0
             if self.limits.reuse and len(sequence.prompt_ids) <= self._stable:
                 sequence.tell_all(self.pool, self._stable)
             self._end(sequence)
@@ -256,6 +258,7 @@ class Engine:
         """End a request that went wrong."""
         lacking = self._recover(error)
         self.counters.failed += 1
+        self.counters.failed_in_row += 1
         self.counters.out_of_memory += lacking
         if sequence.stage is not Stage.ENDED:
             if isinstance(error, FloatingPointError):  # what is not finite would spoil whoever gets the blocks next

@@ -19,6 +19,7 @@ from paddle_internvl.engine.sequence import Sequence, Stage
 from paddle_internvl.generation.config import GenerationConfig
 
 _STUCK = 120.0  # seconds without a step while there is work
+_FAILURES = 8  # one after another, without an answer between them
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +45,7 @@ class EngineStats:
     finished: int
     cancelled: int
     failed: int
+    failed_in_row: int
     out_of_memory: int
 
 
@@ -141,8 +143,8 @@ class EngineThread:
 
     @property
     def healthy(self) -> bool:
-        """Whether the thread is there and goes on."""
-        if not self._thread.is_alive():
+        """Whether the thread is there and goes on, and requests do not all fail."""
+        if not self._thread.is_alive() or self.engine.counters.failed_in_row >= _FAILURES:
             return False
         return self.engine.idle or time.monotonic() - self._beat < _STUCK
 

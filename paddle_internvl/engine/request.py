@@ -5,6 +5,7 @@ In: a `Prompt` and a `GenerationConfig`. Out: an `Answer` that takes ids and giv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,13 +22,15 @@ class Prompt:
 
     Attributes:
         ids: token ids, `<IMG_CONTEXT>` where visual tokens belong. pictures: float32 tiles [T, 3, S, S] of each, in
-            order. stop: the template's token that ends an answer; None: no template. keys: `picture_key` of each; made
-            here, in the caller's thread, since hashing many tiles takes longer than a decode step.
+            order. stop: the template's token that ends an answer; None: no template. trimmed: whether white space
+            around the answer is left out, as upstream does. keys: `picture_key` of each picture; made here, in the
+            caller's thread, since hashing many tiles takes longer than a decode step.
     """
 
     ids: list[int]
     pictures: list[np.ndarray]
     stop: str | None
+    trimmed: bool = True
     keys: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self):
@@ -52,6 +55,24 @@ class Piece:
 
 class ContextOverflowError(ValueError):
     """A prompt that leaves no room for an answer."""
+
+
+def require_room(length: int, costs: Sequence[PictureCost], context_length: int | None) -> None:
+    """Refuse a prompt that leaves no room for an answer.
+
+    Args:
+        length: tokens of the prompt. costs: of its pictures. context_length: of prompt and answer; None: no limit.
+    Raises:
+        ContextOverflowError: says how long it is, and what to do.
+    """
+    if context_length is None or length < context_length:
+        return
+    tiles, visual = sum(c.tiles for c in costs), sum(c.tokens for c in costs)
+    advice = "lower max_num or max_total_tiles, or send fewer pictures" if tiles else "shorten it"
+    raise ContextOverflowError(
+        f"prompt has {length} tokens ({visual} from {tiles} tiles of {len(costs)} pictures); "
+        f"the limit is {context_length}, the answer included; {advice}"
+    )
 
 
 class QueueFullError(RuntimeError):
@@ -90,26 +111,17 @@ class Answer:
             config, eos_token_id=(*config.eos_token_id, *ends), bad_token_ids=(*config.bad_token_ids, *bad)
         )
         self.costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
-        self.limit = config.max_new_tokens
-        if context_length is not None:
-            if len(prompt.ids) >= context_length:
-                raise ContextOverflowError(self._overflow(context_length))
-            self.limit = min(self.limit, context_length - len(prompt.ids))
+        require_room(len(prompt.ids), self.costs, context_length)
+        room = config.max_new_tokens if context_length is None else context_length - len(prompt.ids)
+        self.limit = min(config.max_new_tokens, room)
         self.text = TextStream(
             lambda ids: tokenizer.decode(ids, skip_special_tokens=config.skip_special_tokens),
             (*(() if prompt.stop is None else (prompt.stop,)), *config.stop_strings),
             kept=config.stop_strings if config.include_stop_str_in_output else (),
+            strip=prompt.trimmed,
         )
         self.ids: list[int] = []
         self.log_probs: list[dict[int, float]] = []
-
-    def _overflow(self, context_length: int) -> str:
-        tiles, visual = sum(c.tiles for c in self.costs), sum(c.tokens for c in self.costs)
-        advice = "lower max_num or max_total_tiles, or send fewer pictures" if tiles else "shorten it"
-        return (
-            f"prompt has {len(self.prompt.ids)} tokens ({visual} from {tiles} tiles of {len(self.costs)} pictures); "
-            f"the limit is {context_length}, the answer included; {advice}"
-        )
 
     @property
     def stopped(self) -> bool:

@@ -21,13 +21,20 @@ class TextStream:
 
     Args:
         decode: ids -> text. stops: strings that end the answer; it is cut before the first of them, or behind it if
-            that is one of `kept`.
+            that is one of `kept`. strip: leave out white space around the text.
     Attributes:
         stopped: whether a stop string has been met.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = (), kept: Sequence[str] = ()):
+    def __init__(
+        self,
+        decode: Callable[[list[int]], str],
+        stops: Sequence[str] = (),
+        kept: Sequence[str] = (),
+        strip: bool = True,
+    ):
         self._decode, self._stops, self._kept = decode, tuple(stops), tuple(kept)
+        self._trim = str.strip if strip else str
         self._ids: list[int] = []
         self._sent = ""
         self.stopped = False
@@ -41,7 +48,7 @@ class TextStream:
         if whole is None:
             whole = text.rstrip(_BROKEN)
             whole = whole[: len(whole) - held_back(whole, self._stops + _JOINED)]
-        return self._send(whole.strip())
+        return self._send(self._trim(whole))
 
     def finish(self) -> str:
         """The rest, once no more ids come."""
@@ -52,7 +59,7 @@ class TextStream:
         """The whole answer so far, as if it ended here."""
         text = self._decode(self._ids)
         whole = cut(text, self._stops, self._kept)
-        return (text if whole is None else whole).strip()
+        return self._trim(text if whole is None else whole)
 
     def _send(self, text: str) -> str:
         if len(text) < len(self._sent):  # what was held back before a stop string turned out to be white space

@@ -80,24 +80,20 @@ def open_media(kind: str, source, options: Mapping) -> tuple[list, dict]:
     return frames, {"max_num": 1, **tiles}  # upstream shows a frame as one tile
 
 
-def tile_pictures(pictures: Sequence[tuple[object, Mapping]], control: TileControl) -> list[np.ndarray]:
-    """Tiles float32 [T, 3, S, S] of each of (RGB PIL image, its own tile options).
+def plan_grids(pictures: Sequence[tuple[object, Mapping]], control: TileControl) -> list[TileGrid]:
+    """The tile grid of each of (RGB PIL image, its own tile options); under a budget the largest is made smaller until
+    all fit together.
 
     Raises:
         ValueError: limits that leave no grid, or a total budget below one tile per picture.
     """
-    own = [replace(control, **options) for _, options in pictures]
-    grids = _grids([image.size for image, _ in pictures], own, control.total)
-    return [normalize_all(cut(image, grid, control.side), control.side) for (image, _), grid in zip(pictures, grids)]
-
-
-def _grids(sizes: Sequence[tuple[int, int]], controls: Sequence[TileControl], total: int | None) -> list[TileGrid]:
-    """Every picture's grid; under a budget the largest limit is lowered until all fit together."""
+    controls = [replace(control, **options) for _, options in pictures]
+    sizes, total = [image.size for image, _ in pictures], control.total
 
     def grid(size: tuple[int, int], c: TileControl, limit: int) -> TileGrid:
         return choose_grid(*size, min(c.min_num, limit), limit, c.side, c.use_thumbnail)
 
-    limits = [control.max_num for control in controls]
+    limits = [own.max_num for own in controls]
     grids = [grid(*each) for each in zip(sizes, controls, limits)]
     if total is None:
         return grids
@@ -108,3 +104,8 @@ def _grids(sizes: Sequence[tuple[int, int]], controls: Sequence[TileControl], to
         limits[largest] = grids[largest].columns * grids[largest].rows - 1
         grids[largest] = grid(sizes[largest], controls[largest], limits[largest])
     return grids
+
+
+def cut_tiles(pictures: Sequence[tuple[object, Mapping]], grids: Sequence[TileGrid], side: int) -> list[np.ndarray]:
+    """Tiles float32 [T, 3, S, S] of each picture by its grid."""
+    return [normalize_all(cut(image, grid, side), side) for (image, _), grid in zip(pictures, grids)]

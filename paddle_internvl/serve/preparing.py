@@ -26,12 +26,13 @@ class Preparer:
 
     Args:
         model, tokenizer: the engine's. loader: a `MediaLoader`. context_length: the most tokens of a prompt and its
-            answer; None: any number. threads: of the pool. how: settings of `dialogue.conversation_of`.
+            answer; None: any number. threads: of the pool. how: settings of `dialogue.read`.
     """
 
     def __init__(self, model, tokenizer, loader, context_length: int | None, threads: int, **how):
         self.model, self.tokenizer = model, tokenizer
         self._loader, self._how = loader, how
+        self._length = context_length
         self._most = None if context_length is None else context_length * _CHARACTERS_PER_TOKEN
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
 
@@ -47,7 +48,7 @@ class Preparer:
 
     def _chat(self, messages: list[dict], note: Callable[[list[str]], None]) -> Prompt:
         note(media_words(messages))
-        return prompt_of(self.model, self.tokenizer, messages, **self._how)
+        return prompt_of(self.model, self.tokenizer, messages, self._length, **self._how)
 
     async def text(self, text: str) -> Prompt:
         """The prompt that is continued as it stands: markup in it is plain text.
@@ -63,7 +64,7 @@ class Preparer:
         ids = self.tokenizer.build_inputs_with_special_tokens(self.tokenizer.convert_tokens_to_ids(tokens))
         if not ids:
             raise ApiError("invalid", "prompt: it has no tokens", "prompt")
-        return Prompt(ids, [], get_conv_template(self.model.template).stop)
+        return Prompt(ids, [], get_conv_template(self.model.template).stop, trimmed=False)
 
     def _check_length(self, characters: int) -> None:
         if self._most is not None and characters > self._most:

@@ -171,7 +171,11 @@ def test_after_an_error_the_next_request_works(start, models, tokenizer, monkeyp
         Fault(patched, models["qwen2"].language_model.model, "forward", lambda *a, **k: True, OOM)
         with pytest.raises(RequestFailedError, match="not enough memory") as raised:
             asyncio.run(collect(front, prompt, config))
-        assert raised.value.out_of_memory
+        assert raised.value.out_of_memory and front.healthy
+        for _ in range(7):
+            with pytest.raises(RequestFailedError):
+                asyncio.run(collect(front, prompt, config))
+        assert not front.healthy  # until a request is answered again
     with monkeypatch.context() as patched:  # a fault of the engine's own, outside any one request
         Fault(patched, front.engine, "_admit", lambda: True, RuntimeError("a fault"))
         with pytest.raises(RequestFailedError, match="inside the engine"):

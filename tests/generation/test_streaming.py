@@ -64,3 +64,9 @@ def test_stop_strings_that_overlap():
     assert held_back("xab", ["abc", "bcd"]) == 2
     assert held_back("ab", ["ab"]) == 0  # complete: cut, not held
     assert held_back("", ["a"]) == 0
+
+
+def test_a_raw_continuation_keeps_its_white_space():
+    stream = TextStream(lambda ids: "".join(map(chr, ids)), ("END",), strip=False)
+    pieces = [stream.push(ord(character)) for character in "  a \nb \nEND"] + [stream.finish()]
+    assert "".join(pieces) == stream.text == "  a \nb \n" and stream.stopped

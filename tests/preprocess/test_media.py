@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from paddle_internvl.preprocess.media import TileControl, open_media, tile_pictures
+from paddle_internvl.preprocess.media import TileControl, open_media, plan_grids
 from paddle_internvl.preprocess.video import Clip, frame_indices, get_index
 
 
@@ -76,8 +76,8 @@ def test_media_of_both_kinds():
 def test_a_budget_holds_and_wastes_nothing_needed(sizes, max_num, spare, thumbnail):
     pictures = [(Image.new("RGB", size), {}) for size in sizes]
     control = TileControl(side=8, min_num=1, max_num=max_num, use_thumbnail=thumbnail)
-    free = [len(tiles) for tiles in tile_pictures(pictures, control)]
+    free = [grid.tiles for grid in plan_grids(pictures, control)]
     total = len(sizes) + spare
-    shared = [len(tiles) for tiles in tile_pictures(pictures, TileControl(8, 1, max_num, thumbnail, total))]
+    shared = [grid.tiles for grid in plan_grids(pictures, TileControl(8, 1, max_num, thumbnail, total))]
     assert sum(shared) <= total and min(shared) >= 1
     assert shared == free or sum(free) > total
