@@ -122,9 +122,14 @@ def _join_team(config, ranks: int, device: str | None, device_map) -> tuple[Team
     """
     if device_map is not None or (device or "cpu") not in ("cpu", "gpu"):
         raise ValueError("in tensor parallel every rank has its own card; give no device_map, and no device but 'cpu'")
-    Split.of(vars(getattr(config, "llm_config", config)), 0, ranks)
+    decoder, kind = getattr(config, "llm_config", config), runtime.choose_device(device)
+    if not hasattr(decoder, "vocab_size"):
+        raise ValueError(f"tensor parallel is for language models, and a {config.model_type} has none")
+    Split.of(vars(decoder), 0, ranks)
+    if kind == "cpu":
+        os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")  # which a CUDA build would not take by itself
     team = team_of(ranks)
     if team.busy:
         raise ValueError("the processes share a model already; `model.team.dismiss()` ends that first")
     team.busy = True
-    return team, team.device() if runtime.choose_device(device) == "gpu" else "cpu"
+    return team, "cpu" if kind == "cpu" else team.device()

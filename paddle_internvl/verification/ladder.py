@@ -82,9 +82,12 @@ def climb(folder: Path, picture: Image.Image, question: str, max_new_tokens: int
     if not hasattr(model, "chat"):
         raise ValueError(f"{folder} holds a {type(model).__name__}; verify compares whole InternVL chat models")
     ladder = _model_inputs(model, AutoTokenizer.from_pretrained(str(folder)), picture, question)
+    pixels = paddle.to_tensor(ladder["pixel_values"])
+    with paddle.no_grad():
+        shared = None if model.team is None else model.extract_feature(pixels)
     with paddle.no_grad(), capture(model) as stages:
-        visual_tokens = model.extract_feature(paddle.to_tensor(ladder["pixel_values"]))
-        embeds = model.embed(paddle.to_tensor(ladder["prompt"]), visual_tokens)
+        own = type(model).extract_feature(model, pixels)  # all tiles in this process, whose stages are noted
+        embeds = model.embed(paddle.to_tensor(ladder["prompt"]), own if shared is None else shared)
         model.language_model(inputs_embeds=embeds)
     ladder.update({name: stage.astype("float32").numpy() for name, stage in stages.items() if name not in ladder})
     settings = GenerationConfig(max_new_tokens=max_new_tokens)

@@ -5,6 +5,9 @@
 A config.json (default: configs/internvl2_5-1b.json) is first given random weights, in a temporary folder. The last line
 is JSON, in bytes: the estimate, what Paddle's allocator and the parameters came to, and by how much the process's
 anonymous memory really grew (sampled every 2 ms), each divided by the estimate.
+
+Measured with these defaults (random weights of InternVL2_5-1B's shape, 7 tiles, 2,048 tokens, one thread of two cores):
+estimate 4.23 GB; allocated / estimate 0.992, anonymous / estimate 1.122.
 """
 
 from __future__ import annotations

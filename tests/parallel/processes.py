@@ -6,6 +6,7 @@ python processes.py endless FOLDER                answers without end; rank 0 sa
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -57,14 +58,39 @@ def results(model) -> dict[str, np.ndarray]:
         logits = model(pixels, ids).logits.numpy()
     sampling = {"do_sample": True, "top_k": 20, "temperature": 1.5, "seed": 3}
     conversations = [[{"role": "user", "content": text}] for text in ("Hello", "What is it? " * 9, "And now?")]
-    answers = model.batch_chat_messages(conversations, {"max_new_tokens": 9, "ignore_eos": True})
+    settings = {"max_new_tokens": 9, "ignore_eos": True}
+    answers = model.batch_chat_messages(conversations, settings)
     return {
         "logits": logits,
         "greedy": model.generate(pixels, ids, max_new_tokens=12).numpy(),
         "sampled": model.generate(pixels, ids, max_new_tokens=12, **sampling).numpy(),
         "beams": model.generate(pixels, ids, max_new_tokens=6, num_beams=3).numpy(),
         "engine": np.array([answer.token_ids for answer in answers]),
+        "thread": np.array(served(model, settings)),
     }
+
+
+def served(model, settings: dict) -> list[list[int]]:
+    """Tokens of answers that an engine's own thread makes together, as a server's does."""
+    from paddle_internvl.engine.front import EngineThread
+    from paddle_internvl.engine.request import Prompt
+    from paddle_internvl.engine.settings import EngineConfig, engine_of
+    from paddle_internvl.generation.config import GenerationConfig
+
+    front = EngineThread(engine_of(model, model.tokenizer, EngineConfig(session_len=128, cache_tokens=512)))
+    front.start()
+
+    async def answer(length: int) -> list[int]:
+        prompt = Prompt(list(range(10, 10 + length)), [], None)
+        return [token async for piece in front.stream(prompt, GenerationConfig(**settings)) for token in piece.tokens]
+
+    async def all_of_them() -> list[list[int]]:
+        return await asyncio.gather(*(answer(length) for length in (3, 40, 17)))
+
+    try:
+        return asyncio.run(all_of_them())
+    finally:
+        front.close()
 
 
 def load(folder: str):

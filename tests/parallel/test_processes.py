@@ -1,21 +1,24 @@
 """Shared models in two real processes: equal to the whole, and what becomes of the others when one is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from paddlenlp.transformers import AutoModel
 
 from paddle_internvl.cli.main import main
-from tests.checkpoints import TOKENIZER, random_checkpoint
+from tests.checkpoints import ROOT, TOKENIZER, random_checkpoint
 from tests.parallel.processes import results, start_ranks
 from tests.parallel.test_sharing import config_for
 from tests.test_quantization import config_of
 
+CHECKPOINT = str(TOKENIZER)
 SECONDS = 120  # for a process to start on a busy machine
 
 
@@ -70,21 +73,27 @@ def test_a_killed_rank_ends_the_other(hf_folders, ranks, killed):
     assert f"error: rank {killed} has ended, so rank {1 - killed} of 2 ends too" in error
 
 
-def test_on_the_command_line_under_the_launcher(tmp_path, capsys):
-    asked = ["chat", str(TOKENIZER), "--question", "Hello, who are you?"]
-    script = str(tmp_path / "run.py")
-    with open(script, "w") as file:
-        file.write("import sys\nfrom paddle_internvl.cli.main import main\nsys.exit(main())\n")
+@pytest.mark.parametrize(
+    "words",
+    [["chat", CHECKPOINT, "--question", "Hello, who are you?"], ["verify", CHECKPOINT, CHECKPOINT]],
+    ids=lambda words: words[0],
+)
+def test_on_the_command_line_under_the_launcher(tmp_path, capsys, words):
+    """The same is printed as by one process, and by rank 0 alone; `verify` compares two processes with one."""
+    program = Path(sys.executable).with_name("paddle-internvl")
     launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*launch, script, *asked, "--tp", "2"], capture_output=True, text=True, timeout=SECONDS, env=environment
+        [*launch, str(program), *words, "--tp", "2"], capture_output=True, text=True, timeout=SECONDS, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert main(asked) == 0
-    answer = capsys.readouterr().out
-    assert answer.strip() and answer in (tmp_path / "workerlog.0").read_text()
-    assert answer not in (tmp_path / "workerlog.1").read_text()
+    if words[0] == "chat":
+        assert main(words) == 0
+        said = capsys.readouterr().out.strip()
+    else:
+        said = "stages are within their bounds"
+    assert said and said in (tmp_path / "workerlog.0").read_text()
+    assert said not in (tmp_path / "workerlog.1").read_text()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +108,6 @@ def test_on_the_command_line_under_the_launcher(tmp_path, capsys):
     ],
 )
 def test_refused(arguments, message, capsys):
-    import re
-
-    assert main(["chat", str(TOKENIZER), "--question", "Hi", *arguments]) == 2
+    assert main(["chat", CHECKPOINT, "--question", "Hi", *arguments]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error.strip()) and error.count("\n") == 1

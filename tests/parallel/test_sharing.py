@@ -13,7 +13,7 @@ from convert.cli import main as convert_cli
 from convert.quantization import Quantization
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert
-from paddle_internvl import loading
+from paddle_internvl import InternLM2ForCausalLM, loading
 from paddle_internvl.modeling import InternVLChatModel
 from paddle_internvl.models.quantized import QuantizedLinear
 from paddle_internvl.parallel.split import Cut, Split
@@ -21,11 +21,12 @@ from paddle_internvl.tensors import Tensors
 from tests.checkpoints import random_checkpoint, random_pixels, tiny_config
 from tests.parallel.threads import run_ranks
 from tests.test_quantization import config_of
+from tests.test_standalone import part
 
 LOADING = threading.Lock()
 
 
-def shared(monkeypatch, folder, size: int, work, **how) -> list:
+def shared(monkeypatch, folder, size: int, work, cls=InternVLChatModel, **how) -> list:
     """`work(model)` on each rank."""
 
     def run(team):
@@ -34,7 +35,7 @@ def shared(monkeypatch, folder, size: int, work, **how) -> list:
         with LOADING:  # LazyGuard is the process's
             monkeypatch.setattr(loading, "team_of", None)
             team_meets, team.meet = team.meet, lambda: None
-            model = loading.load(InternVLChatModel, str(folder), ranks=size, **how)
+            model = loading.load(cls, str(folder), ranks=size, **how)
             team.meet = team_meets
         model.img_context_token_id = 1002
         team.meet()
@@ -208,3 +209,20 @@ def test_the_whole_checkpoint_must_still_fit(monkeypatch, tmp_path):
     save_file(arrays, tmp_path / "pd/model.safetensors", metadata={"format": "np"})
     with pytest.raises(ValueError, match=r"up_proj.weight has shape \[64, 110\], the model \[64, 112\]"):
         shared(monkeypatch, tmp_path / "pd", 2, logits)
+
+
+def test_an_internlm2_alone(monkeypatch, hf_folders, models, tmp_path):
+    config = tiny_config("dynamic_gqa")["llm_config"]
+    folder = part(hf_folders, "dynamic_gqa", "language_model.", config, tmp_path / "language")
+    ids = paddle.to_tensor([[5, 6, 7, 8]])
+    with paddle.no_grad():
+        expected = models["dynamic_gqa"].language_model(ids).numpy()
+    for ours in shared(monkeypatch, folder, 2, lambda m: m(ids).logits.numpy(), cls=InternLM2ForCausalLM):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_vision_tower_alone_is_refused(hf_folders, tmp_path):
+    config = tiny_config("dynamic_gqa")["vision_config"]
+    folder = part(hf_folders, "dynamic_gqa", "vision_model.", config, tmp_path / "vision")
+    with pytest.raises(ValueError, match="is for language models, and a intern_vit_6b has none"):
+        AutoModel.from_pretrained(str(folder), tensor_parallel_degree=2)

@@ -1,7 +1,8 @@
-"""Ranks as threads of one process: what a `Team` does with tensors, without processes. Lines are not made."""
+"""Ranks as threads of one process: what a `Team` does, without processes."""
 
 from __future__ import annotations
 
+import queue
 import threading
 
 import paddle
@@ -23,6 +24,16 @@ class ThreadTeam:
     def meet(self):
         self._meeting.exchange(self.rank, None)
 
+    def hand_out(self, x):
+        paddle.assign(self._meeting.exchange(self.rank, x)[0], x)
+
+    def tell(self, message):
+        for line in self._meeting.lines[1:]:
+            line.put(message)
+
+    def hear(self):
+        return self._meeting.lines[self.rank].get(timeout=60)
+
 
 class Meeting:
     """Where the threads wait for each other and see what each has brought."""
@@ -30,6 +41,7 @@ class Meeting:
     def __init__(self, size: int):
         self._barrier = threading.Barrier(size, timeout=120)
         self._brought = [None] * size
+        self.lines = [queue.Queue() for _ in range(size)]
 
     def exchange(self, rank: int, what) -> list:
         self._brought[rank] = what
