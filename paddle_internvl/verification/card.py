@@ -1,0 +1,104 @@
+"""What a card does with this package, as one document to send in: machine, parity of every form, answers, roofline.
+
+In: a checkpoint and a config; the device. Out: a dict for JSON, and whether everything is as it should be. It knows no
+command line.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import paddle
+
+import paddle_internvl
+from convert.folder import read_config
+from convert.mappings import paddle_config
+from paddle_internvl import forms, runtime
+from paddle_internvl.configuration import InternVLChatConfig
+from paddle_internvl.modeling import InternVLChatModel
+from paddle_internvl.verification import roofline
+from paddle_internvl.verification.probes import measure_all
+
+QUESTIONS = ("How many objects are there?", "Describe the image.", "What is this?")
+_ANSWER = {"max_new_tokens": 48}
+
+
+def machine(dtype: str) -> dict:
+    """What was measured, and which forms it takes."""
+    found = {
+        "paddle_internvl": paddle_internvl.__version__,
+        "python": platform.python_version(),
+        "paddle": paddle.__version__,
+        "paddle_commit": paddle.version.commit,
+        "dtype": dtype,
+    }
+    device = "cpu"
+    if runtime.cuda_capability():
+        device = "gpu"
+        card = paddle.device.cuda.get_device_properties()
+        found |= {
+            "card": paddle.device.cuda.get_device_name(),
+            "capability": runtime.cuda_capability(),
+            "cuda": paddle.version.cuda(),
+            "cudnn": paddle.version.cudnn(),
+            "memory": card.total_memory,
+            "cards": paddle.device.cuda.device_count(),
+        }
+    about = device, dtype, False, None
+    found["forms"] = {
+        operation: {form.name: form.lacks(*about) or "available" for form in known}
+        for operation, known in forms.FORMS.items()
+    }
+    found["taken"] = {operation: forms.form_for(operation, device == "gpu", dtype) for operation in forms.FORMS}
+    return found
+
+
+def answers(checkpoint: Path, picture: Path, dtype: str, device: str) -> dict:
+    """The same questions on the device in `dtype` and on a CPU in float32: the answers, one by one and in a batch, and
+    how long they took."""
+    document = {"questions": list(QUESTIONS), "checkpoint": checkpoint.name}
+    content = [{"type": "image", "image": str(picture)}]
+    rounds = [[{"role": "user", "content": [*content, {"type": "text", "text": text}]}] for text in QUESTIONS]
+    for name, where, kind in (("cpu", "cpu", "float32"), ("card", device, dtype)):
+        paddle.set_device(where)
+        model = InternVLChatModel.from_pretrained(str(checkpoint), device=where, dtype=kind)
+        begun = time.perf_counter()
+        document[name] = [model.chat_messages(messages, _ANSWER).text for messages in rounds]
+        document[f"{name}_seconds"] = time.perf_counter() - begun
+        if name == "card":
+            document["batch"] = [response.text for response in model.batch_chat_messages(rounds, _ANSWER)]
+    document["same"] = document["card"] == document["cpu"]
+    document["batch_same"] = document["batch"] == document["card"]
+    return document
+
+
+def examine(
+    checkpoint: Path, config: Path, device: str, tell: Callable[[str], None] = lambda line: None, **sizes
+) -> tuple[dict, bool]:
+    """The whole document, and whether every form that is here is as near to its twin as it should be and the answers
+    are those of a CPU.
+
+    Args:
+        checkpoint: folder with a model, beside assets/shapes.png of the repository's demo. config: config.json of the
+            model whose speed is measured. device: 'gpu' or 'cpu'. tell: is given a line as each part begins.
+        sizes: of `roofline.model_rows` and `roofline.peaks`, for small machines.
+    """
+    dtype, _ = runtime.choose_dtype(None, device)
+    paddle.set_device(device)
+    document: dict = {"machine": machine(dtype)}
+    tell("parity of every form with its plain twin")
+    document["parity"] = [asdict(parity) for parity in measure_all(dtype)]
+    tell("answers of the checkpoint")
+    picture = checkpoint.parents[1] / "assets/shapes.png"
+    document["answers"] = answers(checkpoint, picture, dtype, device)
+    tell("speed beside the device's own")
+    peaks = {name: sizes.pop(name) for name in ("side", "megabytes") if name in sizes}
+    architecture = InternVLChatConfig.from_dict(paddle_config(read_config(config)))
+    rows = roofline.peaks(dtype, **peaks) + roofline.model_rows(architecture, dtype, **sizes)
+    document["roofline"] = {"config": config.name, "rows": [asdict(row) for row in rows]}
+    sound = all(parity["state"] in ("ok", "not here") for parity in document["parity"])
+    return document, sound and document["answers"]["same"] and document["answers"]["batch_same"]

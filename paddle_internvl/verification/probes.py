@@ -1,0 +1,203 @@
+"""Every form of a hot operation beside its plain twin, on the machine at hand: shapes of real members, random values.
+
+In: a dtype; the current device. Out: a `Parity` for each probe. The measure is how far a form is from the plain one in
+float32, on the same rounded inputs; it may be little further than the plain one in the dtype itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import paddle
+
+from paddle_internvl import forms
+from paddle_internvl.models import layers, rope
+from paddle_internvl.models.attention import attention
+from paddle_internvl.models.quantized import QuantizedLinear
+
+PLAIN = dict.fromkeys(forms.FORMS, "plain")
+SLACK = 1.5  # a form's error beside its twin's; its sums run in another order
+_FLOOR = {"float32": 1e-5, "bfloat16": 2**-8, "float16": 2**-11}  # below this no difference counts
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A use of an operation.
+
+    Args:
+        operation, form: of `forms.FORMS`. run: from the inputs to the output. shapes: of the inputs.
+        gradient: whether the inputs' gradients are compared too.
+    """
+
+    name: str
+    operation: str
+    form: str
+    run: Callable[..., paddle.Tensor]
+    shapes: tuple[tuple[int, ...], ...]
+    gradient: bool = False
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a probe gave.
+
+    Attributes:
+        error: of the form, twin_error: of the plain one in the same dtype, both relative root mean squares beside the
+            plain one in float32. state: 'ok', 'off', 'failed' (it raised) or 'not here'. note: why.
+    """
+
+    name: str
+    operation: str
+    form: str
+    dtype: str
+    state: str
+    error: float | None = None
+    twin_error: float | None = None
+    note: str = ""
+
+
+def _heads(queries: int, keys: int, heads: int, kv: int, width: int, batch: int = 1):
+    return (batch, queries, heads, width), (batch, keys, kv, width), (batch, keys, kv, width)
+
+
+def _attend(**how) -> Callable:
+    """`attention`; masks and lengths are given as lists, and made where the inputs lie."""
+
+    def run(q, k, v):
+        padding, lengths = how.get("padding"), how.get("lengths")
+        mask = None
+        if padding is not None:
+            mask = paddle.arange(k.shape[1]) >= paddle.to_tensor(padding).unsqueeze(-1)
+        lengths = None if lengths is None else paddle.to_tensor(lengths)
+        out = attention(q, k, v, causal=how["causal"], key_mask=mask, window=how.get("window"), lengths=lengths)
+        if padding is None or q.shape[1] == 1:
+            return out
+        return out * mask[:, :, None, None].astype(out.dtype)  # rows of padding mean nothing
+
+    return run
+
+
+def _rotate(x: paddle.Tensor) -> paddle.Tensor:
+    b, length, _, width = x.shape
+    positions = paddle.arange(b * length).reshape([b, length]) * 7
+    cos, sin = (table.astype(x.dtype) for table in rope.Rope(head_dim=width, theta=1e6).tables(positions))
+    return rope.apply(x, cos, sin)
+
+
+def _few(bits: int, group_size: int) -> Callable:
+    """A linear layer [K, 256] of few bits, the same at every call."""
+
+    def run(x):
+        k, n = x.shape[-1], 256
+        draw = np.random.default_rng(bits)
+        most = {8: 127, 4: 7}[bits]
+        scales = (n,) if group_size == -1 else (k // group_size, n)
+        layer = QuantizedLinear(k, n, bits, group_size, bias=False)
+        integers = draw.integers(-most, most + 1, (k, n)).astype(np.int8)
+        steps = (draw.uniform(0.5, 1.5, scales) / most).astype(np.float16).astype(np.float32)
+        layer.set_weight(integers, steps, x.place, str(x.dtype).removeprefix("paddle."))
+        return layer(x)
+
+    return run
+
+
+def _rms(x, weight):
+    return layers.rms_norm(x, weight, 1e-6)
+
+
+def _added_rms(x, y, weight):
+    return paddle.concat(layers.add_rms_norm(x, y, weight, 1e-6), axis=-1)
+
+
+_FULL, _CAUSAL = _attend(causal=False), _attend(causal=True)
+_PADDED, _LENGTHS = partial(_attend, causal=True), _attend(causal=True, lengths=[64, 17, 1])
+_VIT, _VIT_6B = _heads(1025, 1025, 16, 16, 64, batch=2), _heads(1025, 1025, 25, 25, 128)
+PROBES = (
+    Probe("vision 300M", "attention", "flash", _FULL, _VIT),
+    Probe("vision 6B", "attention", "flash", _FULL, _VIT_6B),
+    Probe("vision 300M, gradient", "attention", "flash", _FULL, _heads(257, 257, 16, 16, 64), True),
+    Probe("prefill 1B", "attention", "flash", _CAUSAL, _heads(777, 777, 14, 2, 64)),
+    Probe("prefill 8B", "attention", "flash", _CAUSAL, _heads(512, 512, 32, 8, 128)),
+    Probe("prefill 4B (96)", "attention", "flash", _CAUSAL, _heads(300, 300, 32, 32, 96)),
+    Probe("prefill, gradient", "attention", "flash", _CAUSAL, _heads(257, 257, 14, 2, 64), True),
+    Probe("prefill, padded", "attention", "flash", _PADDED(padding=[0, 37]), _heads(129, 129, 8, 2, 64, 2)),
+    Probe("prefill, window", "attention", "flash", _attend(causal=True, window=47), _heads(300, 300, 8, 8, 96)),
+    Probe("prefill behind 333", "attention", "flash", _CAUSAL, _heads(64, 397, 16, 8, 128)),
+    Probe("decode", "attention", "flash", _CAUSAL, _heads(1, 1000, 14, 2, 64, 3)),
+    Probe("decode, padded", "attention", "flash", _PADDED(padding=[0, 9]), _heads(1, 100, 16, 8, 128, 2)),
+    Probe("decode, lengths", "attention", "flash", _LENGTHS, _heads(1, 64, 14, 2, 64, 3)),
+    Probe("decode, window", "attention", "flash", _attend(causal=True, window=31), _heads(1, 100, 8, 8, 96)),
+    Probe("896", "rms_norm", "fused", _rms, ((3, 77, 896), (896,))),
+    Probe("3200", "rms_norm", "fused", _rms, ((2, 1025, 3200), (3200,))),
+    Probe("with the sum", "rms_norm", "fused", _added_rms, ((3, 77, 4096), (3, 77, 4096), (4096,))),
+    Probe("gradient", "rms_norm", "differentiable", _rms, ((3, 77, 896), (896,)), True),
+    Probe("prefill", "rope", "fused", _rotate, ((2, 77, 14, 64),)),
+    Probe("decode", "rope", "fused", _rotate, ((5, 1, 8, 128),)),
+    Probe("gradient", "rope", "fused", _rotate, ((2, 33, 8, 96),), True),
+    Probe("prefill", "swiglu", "fused", layers.swiglu, ((2, 77, 4864), (2, 77, 4864))),
+    Probe("gradient", "swiglu", "fused", layers.swiglu, ((1, 33, 896), (1, 33, 896)), True),
+    *(
+        Probe(
+            f"{bits} bits, groups of {group}, {rows} rows", "weight_only", "kernel", _few(bits, group), ((rows, 896),)
+        )
+        for bits in (8, 4)
+        for group in (-1, 64, 128)
+        for rows in (1, 65)
+    ),
+)
+
+
+def _values(probe: Probe, dtype: str) -> list[paddle.Tensor]:
+    draw = np.random.default_rng(0)
+    values = [paddle.to_tensor(draw.normal(size=shape).astype(np.float32)).astype(dtype) for shape in probe.shapes]
+    return values
+
+
+def _outcome(probe: Probe, values: list[paddle.Tensor], chosen: dict[str, str]) -> list[np.ndarray]:
+    """The output, and the gradients of its weighted sum where they are compared."""
+    if not probe.gradient:
+        with paddle.no_grad(), forms.use_forms(**chosen):
+            return [probe.run(*values).astype("float32").numpy()]
+    values = [value.detach() for value in values]
+    for value in values:
+        value.stop_gradient = False
+    with forms.use_forms(**chosen):
+        out = probe.run(*values)
+    weights = paddle.to_tensor(np.random.default_rng(1).normal(size=out.shape).astype(np.float32))
+    (out * weights.astype(out.dtype)).sum().backward()
+    return [out.astype("float32").numpy(), *(value.grad.astype("float32").numpy() for value in values)]
+
+
+def relative(found: list[np.ndarray], exact: list[np.ndarray]) -> float:
+    """The largest relative root mean square of several differences; infinite where something is not finite."""
+    if not all(np.isfinite(value).all() for value in found):
+        return float("inf")
+    return max(float(np.sqrt(np.mean((f - e) ** 2) / max(np.mean(e**2), 1e-30))) for f, e in zip(found, exact))
+
+
+def measure(probe: Probe, dtype: str) -> Parity:
+    """Run one probe on the current device."""
+    about = probe.name, probe.operation, probe.form, dtype
+    values = _values(probe, dtype)
+    (form,) = (form for form in forms.FORMS[probe.operation] if form.name == probe.form)
+    device = "gpu" if forms.on_card(values[0]) else "cpu"
+    lacking = form.lacks(device, dtype, probe.gradient, probe.shapes[0][-1])
+    if lacking:
+        return Parity(*about, "not here", note=lacking)
+    try:
+        found = _outcome(probe, values, {probe.operation: probe.form})
+    except Exception as error:  # whatever a kernel says is what the report is for
+        return Parity(*about, "failed", note=" ".join(str(error).split())[-500:])
+    exact = _outcome(probe, [value.astype("float32") for value in values], PLAIN)
+    error, twin_error = relative(found, exact), relative(_outcome(probe, values, PLAIN), exact)
+    state = "ok" if error <= SLACK * twin_error + _FLOOR[dtype] else "off"
+    return Parity(*about, state, error, twin_error)
+
+
+def measure_all(dtype: str) -> Iterator[Parity]:
+    """Run every probe on the current device."""
+    for probe in PROBES:
+        yield measure(probe, dtype)

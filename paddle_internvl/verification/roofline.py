@@ -1,0 +1,118 @@
+"""How near the vision tower, prefill and decode come to what the device can do at most.
+
+In: a config; the current device. Out: rows of seconds, FLOP/s and bytes/s, beside the device's own product and copy.
+The model is random: time does not depend on what weights say.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import paddle
+
+from paddle_internvl.configuration import InternVLChatConfig
+from paddle_internvl.models.internvl import InternVLNetwork
+
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        seconds: the median. flops: floating point operations a second, of products alone. bytes: read a second, of
+            weights and cache.
+    """
+
+    what: str
+    seconds: float
+    flops: float
+    bytes: float
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """Median time of a call, after two that do not count."""
+    times = []
+    for _ in range(2 + _REPEATS):
+        _wait()
+        begun = time.perf_counter()
+        run()
+        _wait()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[2:])
+
+
+def _wait() -> None:
+    if paddle.get_device().startswith("gpu"):
+        paddle.device.synchronize()
+
+
+def _bytes(tensor: paddle.Tensor) -> int:
+    return int(tensor.size) * tensor.element_size()
+
+
+def _row(what: str, run: Callable, flops: float, read: float) -> Row:
+    seconds = _seconds(run)
+    return Row(what, seconds, flops / seconds, read / seconds)
+
+
+def peaks(dtype: str, side: int = 8192, megabytes: int = 512) -> list[Row]:
+    """What the device does at most, measured: a square product, and a copy of memory (read and written)."""
+    a, b = (paddle.ones([side, side], dtype) for _ in range(2))
+    memory = paddle.ones([megabytes << 18], "float32")
+    return [
+        _row(f"product {side} x {side} x {side}", lambda: paddle.matmul(a, b), 2.0 * side**3, 3 * _bytes(a)),
+        _row(f"copy of {megabytes} MiB", lambda: memory.clone(), 0.0, 2 * _bytes(memory)),
+    ]
+
+
+def _weights(layer) -> tuple[int, int]:
+    """Elements and bytes of a layer's matrices."""
+    matrices = [parameter for parameter in layer.parameters() if parameter.ndim > 1]
+    return sum(int(m.size) for m in matrices), sum(map(_bytes, matrices))
+
+
+def model_rows(config: InternVLChatConfig, dtype: str, tiles: int = 4, prompt: int = 2048, batch: int = 1) -> list[Row]:
+    """The vision tower on `tiles` tiles, a prefill of `prompt` tokens, and decode steps of `batch` rows behind it."""
+    model = InternVLNetwork(config)
+    model.to(dtype=dtype)
+    model.eval()
+    vision, decoder = config.vision_config, model.language_model
+    llm, side = config.llm_config, config.force_image_size or vision.image_size
+    pixels = paddle.zeros([tiles, 3, side, side], dtype)
+    patches = 1 + (side // vision.patch_size) ** 2
+    elements, size = _weights(model.vision_model.encoder)
+    square = 4.0 * vision.num_hidden_layers * vision.hidden_size
+    with paddle.no_grad():
+        see = _row(
+            f"vision, {tiles} tiles",
+            lambda: model.extract_feature(pixels),
+            tiles * patches * (2.0 * elements + square * patches),
+            size,
+        )
+        elements, size = _weights(decoder.model.layers)
+        across = llm.num_attention_heads * llm.head_dim
+        held = 2 * llm.num_hidden_layers * llm.num_key_value_heads * llm.head_dim * pixels.element_size()
+        head = decoder.lm_head.weight
+        embeds = paddle.zeros([batch, prompt, llm.hidden_size], dtype)
+
+        def read():
+            cache = decoder.new_cache(batch, prompt + 2 + _REPEATS)
+            decoder(inputs_embeds=embeds, cache=cache, last_only=True)
+            return cache
+
+        flops = 2.0 * elements * prompt + 2.0 * llm.num_hidden_layers * across * prompt**2 + 2.0 * int(head.size)
+        prefill = _row(f"prefill, {batch} x {prompt} tokens", read, batch * flops, size + _bytes(head))
+        cache, token = read(), paddle.zeros([batch, 1], "int64")
+        flops = batch * (2.0 * (elements + int(head.size)) + 4.0 * llm.num_hidden_layers * across * prompt)
+        step = _row(
+            f"decode, {batch} behind {prompt}",
+            lambda: decoder(input_ids=token, cache=cache),
+            flops,
+            size + _bytes(head) + batch * prompt * held,
+        )
+    return [see, prefill, step]

@@ -1,0 +1,113 @@
+"""`doctor --gpu` on a machine without a card: its parts at work on a CPU, with CUDA's kernels played or missing."""
+
+import json
+
+import paddle
+import pytest
+
+from paddle_internvl import forms
+from paddle_internvl.cli import card_report
+from paddle_internvl.cli.main import main
+from paddle_internvl.verification import card, probes, roofline
+from tests.checkpoints import ROOT, TINY, TOKENIZER
+from tests.models import test_forms
+
+
+def measured(wanted: str) -> dict[str, probes.Parity]:
+    """Name -> parity of an operation's probes, in float32."""
+    chosen = [probe for probe in probes.PROBES if probe.operation == wanted and "vision" not in probe.name]
+    return {probe.name: probes.measure(probe, "float32") for probe in chosen}
+
+
+@pytest.fixture
+def anything_goes(monkeypatch):
+    """Every form may be taken, whether its kernel is there or not."""
+    monkeypatch.setattr(forms.Form, "lacks", lambda *_: "")
+    forms._form.cache_clear()
+    yield
+    forms._form.cache_clear()
+
+
+played = pytest.fixture(test_forms.played.__wrapped__)  # CUDA's functions as Paddle documents them
+
+
+@pytest.mark.parametrize("operation", ["attention", "rope"])
+def test_probes_agree_with_what_paddle_documents(anything_goes, played, operation):
+    found = {name: parity for name, parity in measured(operation).items() if "gradient" not in name}
+    assert len(found) >= 2
+    assert {parity.state for parity in found.values()} == {"ok"}, found
+    assert all(parity.error < 1e-5 for parity in found.values())
+
+
+def test_a_form_that_is_off_is_found(anything_goes, played, monkeypatch):
+    monkeypatch.setitem(
+        test_forms.attention._FORMS, "flash", lambda q, *rest: test_forms.attention._plain(q * 1.01, *rest)
+    )
+    parity = measured("attention")["prefill 1B"]
+    assert parity.state == "off" and parity.error > 1e-3
+
+
+def test_a_kernel_that_is_missing_is_told(anything_goes):
+    assert {parity.state for parity in measured("weight_only").values()} == {"failed"}
+    parity = measured("rms_norm")["gradient"]
+    assert parity.state == "failed" and "rms_norm" in parity.note and parity.error is None
+
+
+def test_what_a_cpu_has_is_measured():
+    assert {parity.state for parity in measured("swiglu").values()} == {"ok"}
+    assert {name: parity.state for name, parity in measured("rms_norm").items()} == {
+        "896": "ok", "3200": "ok", "with the sum": "ok", "gradient": "not here",
+    }  # fmt: skip
+    assert measured("attention")["decode"].note == "it runs on gpu, not on cpu"
+
+
+def test_what_is_not_finite_is_off():
+    one = [paddle.ones([2]).numpy()]
+    assert probes.relative([one[0] * float("nan")], one) == float("inf") and probes.relative(one, one) == 0
+
+
+def test_every_form_with_a_kernel_has_a_probe():
+    probed = {(probe.operation, probe.form) for probe in probes.PROBES}
+    plain = {"plain", "chunked"}
+    assert probed == {(name, f.name) for name, known in forms.FORMS.items() for f in known if f.name not in plain}
+
+
+def test_roofline_counts_what_is_computed():
+    from convert.mappings import paddle_config
+    from paddle_internvl.configuration import InternVLChatConfig
+
+    config = InternVLChatConfig.from_dict(paddle_config(json.loads((TINY / "llama.json").read_text())))
+    see, prefill, step = roofline.model_rows(config, "float32", tiles=2, prompt=50)
+    # By hand: 3 layers of width 48, MLP 96, 17 positions; 3 layers of width 64 with 8 heads, 4 for keys, MLP 112.
+    weights = 3 * (4 * 48 * 48 + 2 * 48 * 96)
+    assert see.flops * see.seconds == pytest.approx(2 * 17 * (2 * weights + 3 * 4 * 48 * 17))
+    weights, head = 3 * (64 * 64 * 3 + 3 * 64 * 112), 64 * 1009
+    assert prefill.flops * prefill.seconds == pytest.approx(2 * weights * 50 + 2 * head + 3 * 2 * 64 * 50**2)
+    assert step.bytes * step.seconds == pytest.approx(4 * (weights + head + 50 * 3 * 2 * 32))
+    product, copy = roofline.peaks("float32", side=64, megabytes=1)
+    assert product.flops * product.seconds == pytest.approx(2 * 64**3)
+    assert copy.bytes * copy.seconds == pytest.approx(2 << 20)
+
+
+def test_the_whole_document(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(probes, "PROBES", [probe for probe in probes.PROBES if probe.operation == "swiglu"])
+    real = card.examine
+    monkeypatch.setattr(card, "examine", lambda *given: real(*given, side=64, megabytes=1, tiles=1, prompt=20))
+    out = tmp_path / "card.json"
+    assert card_report.write(TOKENIZER, TINY / "qwen2.json", out, lambda: [{"what": "Python"}], device="cpu") == 0
+    document = json.loads(out.read_text())
+    assert [row["state"] for row in document["parity"]] == ["ok", "ok"]
+    assert document["answers"]["same"] and document["answers"]["card"][0] == "3"
+    assert document["machine"]["taken"]["attention"] == "chunked" and document["findings"] == [{"what": "Python"}]
+    assert len(document["roofline"]["rows"]) == 5
+    assert "all as it should be" in capsys.readouterr().out
+
+
+def test_doctor_gpu_needs_a_card(capsys):
+    assert main(["doctor", "--gpu"]) == 2
+    assert "this Paddle sees no CUDA card" in capsys.readouterr().err
+
+
+def test_doctor_gpu_needs_something_to_run(tmp_path):
+    with pytest.raises(ValueError, match="name what to examine the card with"):
+        card_report.write(tmp_path, ROOT / "configs/internvl2_5-1b.json", tmp_path / "o", list, device="cpu")
