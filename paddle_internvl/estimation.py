@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from math import prod
 
 from convert.mappings import rules_for
-from convert.packing import BITS, fits
-from convert.quantization import declared
+from convert.packing import fits
+from convert.quantization import Quantization, declared
 from paddle_internvl.parallel.split import Split
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -119,8 +119,8 @@ class _Sizes:
         quantization = declared(config)
         self.bits = plan.bits or (quantization.bits if quantization else None)
         self.group = _GROUPS.get(self.bits, -1) if plan.bits or not quantization else quantization.group_size
-        # AWQ has no kernel on a CPU: its weights are held as floats there.
-        if plan.device == "cpu" and quantization and quantization.method not in BITS:
+        # AWQ's weights become floats but where Paddle's kernel takes them with their own scales, which are float16.
+        if _is_awq(quantization) and (plan.device == "cpu" or plan.dtype != "float16"):
             self.bits = None
         self.shapes = self._shapes()
 
@@ -140,7 +140,7 @@ class _Sizes:
 
     def _in_few_bits(self, name: str, shape: tuple[int, ...]) -> bool:
         is_block = name.startswith("language_model.") and ".layers." in name and len(shape) == 2
-        return bool(self.bits) and is_block and not fits(*shape, self.bits)
+        return bool(self.bits) and is_block and not fits(*shape, self.bits, self.group)
 
     def _held(self, name: str, shape: tuple[int, ...]) -> int:
         if not self._in_few_bits(name, shape):
@@ -204,6 +204,10 @@ class _Sizes:
         return gathered + max(scores, logits)
 
 
+def _is_awq(quantization: Quantization | None) -> bool:
+    return quantization is not None and not quantization.is_weight_only
+
+
 def ways_out(config: Mapping, plan: Plan, gpus: int, memory: int) -> list[tuple[Plan, Estimate]]:
     """What would fit into `memory` bytes of each of up to `gpus` cards, where the plan does not: each change alone,
     then cards and bits together; the mildest of each kind. Empty where nothing of it helps."""
@@ -214,10 +218,12 @@ def ways_out(config: Mapping, plan: Plan, gpus: int, memory: int) -> list[tuple[
 
     sizes = [n for n in Split.of(config["llm_config"], 0, 1).possible_sizes if plan.tp < n <= gpus]
     bits = [] if plan.bits or declared(config) else [8, 4]
+    dtypes = ["float16"] if _is_awq(declared(config)) and plan.dtype != "float16" else []
     wider = [replace(plan, tp=n) for n in sizes]
-    found = first(wider) + first(replace(plan, bits=b) for b in bits)
+    found = first(wider) + first(replace(plan, bits=b) for b in bits) + first(replace(plan, dtype=d) for d in dtypes)
     found += first(replace(plan, tiles=t) for t in range(plan.tiles - 1, -1, -1))
     found += first(replace(plan, batch=b) for b in range(plan.batch - 1, 0, -1))
     if not any(found):
         found = first(replace(p, bits=b) for b in bits for p in wider)
+        found += first(replace(p, dtype=d) for d in dtypes for p in wider)
     return [each for each in found if each]

@@ -78,9 +78,12 @@ def test_awq_is_four_bits_on_a_card_and_floats_on_a_cpu():
         "version": "gemm",
     }
     floats = config_of("internvl2_5-8b")
-    assert estimate(config, Plan()).weights < 0.45 * estimate(floats, Plan()).weights
-    cpu = Plan(device="cpu")
-    assert estimate(config, cpu).weights == estimate(floats, cpu).weights
+    few = estimate(config, Plan(dtype="float16"))
+    assert few.weights < 0.45 * estimate(floats, Plan(dtype="float16")).weights
+    for plan in (Plan(device="cpu"), Plan(dtype="bfloat16")):  # whose scales would be rounded
+        assert estimate(config, plan).weights == estimate(floats, plan).weights
+    ways = ways_out(config, Plan(), gpus=1, memory=12 << 30)
+    assert [way.dtype for way, _ in ways] == ["float16"]
 
 
 def test_on_the_command_line(capsys):
