@@ -6,7 +6,9 @@ It knows nothing of layers, caches or rotary embeddings. Forms (`forms.FORMS`), 
     plain    the definition, with all scores in memory: the reference, and the form for cards without flash attention
     chunked  blocks of query rows that see only the keys they may: the CPU form
     flash    Paddle's FlashAttention kernels on CUDA: without a mask; with bounds of what each key shows itself to
-             (padding and windows of a prompt: no mask in memory); or with a mask (a row of queries behind a cache)
+             (padding and windows of a prompt: no mask in memory); or with a mask (a row of queries behind a cache).
+             Not Paddle's masked_ and block_multihead_attention: as documented they want q, k and v of equally many
+             heads in one tensor, and keep caches of their own
 """
 
 from __future__ import annotations

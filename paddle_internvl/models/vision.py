@@ -163,7 +163,8 @@ class InternVisionNetwork(PretrainedModel):
             pixel_values: [T, 3, S, S], normalised; another side than the config's resizes the positions.
             output_hidden_states: also return the embeddings' and every layer's output.
         Returns:
-            `.last_hidden_state` [T, 1+P, C], `.pooler_output` [T, C] (the class token), `.hidden_states` or None;
+            `.last_hidden_state` [T, 1+P, C], `.pooler_output` [T, C] (the class token), `.hidden_states` or None,
+            in the weights' dtype, but float32 under float16;
             with return_dict=False a tuple of those that are not None.
         """
         hidden_states = [self.embeddings(pixel_values)]

@@ -4,6 +4,8 @@ Kernels that a CPU has are run. Those of CUDA alone are played by what Paddle do
 is our half of the bargain: layouts, masks, tables. `tests/gpu/test_card.py` runs the kernels themselves.
 """
 
+import json
+
 import numpy as np
 import paddle
 import paddle.incubate.nn.functional as fused
@@ -11,8 +13,12 @@ import paddle.nn.functional as F
 import pytest
 from hypothesis import given, settings
 
+from convert.mappings import paddle_config
+from convert.packing import fits
 from paddle_internvl import forms, runtime
+from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models import attention, layers, rope
+from tests.checkpoints import ROOT
 from tests.models.test_attention import by_hand, problems
 
 
@@ -189,6 +195,20 @@ def test_choice_on_cards(card, monkeypatch):
 def test_few_bits_on_cards(capability, form, monkeypatch):
     monkeypatch.setattr(runtime, "cuda_capability", lambda: capability)
     assert forms._form.__wrapped__("weight_only", None, "gpu", "float16", False, None) == form
+
+
+@pytest.mark.parametrize("member", sorted(ROOT.glob("configs/internvl*.json")), ids=lambda file: file.stem)
+def test_published_members_take_the_fast_forms(member, monkeypatch):
+    """Its heads are such that flash attention takes them, and its linear layers such that few bits can hold them."""
+    monkeypatch.setattr(runtime, "cuda_capability", lambda: (8, 0))
+    monkeypatch.setattr(forms, "_built_with", lambda flag: True)
+    config = InternVLChatConfig.from_dict(paddle_config(json.loads(member.read_text())))
+    vision, llm = config.vision_config, config.llm_config
+    for head_dim in (vision.hidden_size // vision.num_attention_heads, llm.head_dim):
+        assert forms._form.__wrapped__("attention", None, "gpu", "bfloat16", False, head_dim) == "flash"
+    widths = llm.hidden_size, llm.num_key_value_heads * llm.head_dim, llm.intermediate_size
+    for inputs, outputs in ((0, 0), (0, 1), (0, 2), (2, 0)):
+        assert all(fits(widths[inputs], widths[outputs], bits) is None for bits in (8, 4))
 
 
 def test_choice_on_a_cpu():
