@@ -136,7 +136,7 @@ def _here(job: Job, todo: Sequence[tuple[int, str]], batch_size: int) -> Iterato
 def _by_ray(
     job: Job, todo: Sequence[tuple[int, str]], batch_size: int, workers: int, address: str | None
 ) -> Iterator[str]:
-    with cluster.joined(address, workers, log=False) as ray:
+    with cluster.joined(address, workers) as ray:
         from ray import data
 
         context = data.DataContext.get_current()

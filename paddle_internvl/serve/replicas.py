@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ _DEPLOYMENT = "replica"
 _LAST_WORDS = 10  # seconds in which replicas tell their streams that they end
 # seconds: how often Ray asks a replica whether its engine goes on, and how long it may take to say so
 _HEALTH_PERIOD, _HEALTH_TIMEOUT = 5, 60
-_ERROR = re.compile(r"\w+(\.\w+)*(Error|Exception): ")
+_ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 _LONGEST_REASON = 200  # characters
 
 
@@ -97,7 +97,7 @@ def run(checkpoint: str, settings: Settings, port: socket.socket, count: int, ad
     Raises:
         ImportError: Ray is not installed. ValueError: a cluster, checkpoint or number that can't be.
     """
-    with cluster.joined(address, count) as ray:
+    with cluster.joined(address, count, service=True) as ray:
         replicas = _deploy(ray, checkpoint, settings, count)
         try:
             _serve(replicas, settings, port, count)
@@ -129,7 +129,8 @@ def _deploy(ray, checkpoint: str, settings: Settings, count: int) -> RayReplicas
     try:
         handle = serve.run(deployment.bind(*_for_elsewhere(checkpoint, settings)), name=name, route_prefix=None)
     except RuntimeError as error:
-        raise ValueError(f"the replicas do not start: {_reason(error)}") from error
+        told = [each.message for each in serve.status().applications[name].deployments.values()]
+        raise ValueError(f"the replicas do not start: {_reason(told or [str(error)])}") from error
     return RayReplicas(handle, name, settings)
 
 
@@ -142,10 +143,10 @@ def _for_elsewhere(checkpoint: str, settings: Settings) -> tuple[str, Settings]:
     return str(path.resolve()) if path.exists() else checkpoint, own
 
 
-def _reason(error: Exception) -> str:
-    """The line of a traceback that tells what happened, of those that Ray has put into its message."""
-    lines = [line for line in str(error).splitlines() if _ERROR.match(line)]
-    return lines[-1].partition(": ")[2] if lines else str(error)[:_LONGEST_REASON]
+def _reason(told: Sequence[str]) -> str:
+    """The last line of what Ray tells that names an error, of whose traceback the rest is."""
+    lines = [line.strip() for text in told for line in text.splitlines() if line.strip()]
+    return ([line for line in lines if _ERROR.match(line)] or lines)[-1][:_LONGEST_REASON]
 
 
 def _serve(replicas: RayReplicas, settings: Settings, port: socket.socket, count: int) -> None:
