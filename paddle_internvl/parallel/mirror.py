@@ -8,6 +8,7 @@ known by number on both sides. A mirrored call must not be made within another.
 
 from __future__ import annotations
 
+import signal
 import threading
 import weakref
 from collections import deque
@@ -122,6 +123,8 @@ def lead_or_follow(network, team: Team) -> None:
     if team.leads:
         Leader(network, team)
         return
+    for number in (signal.SIGINT, signal.SIGTERM):  # a launcher sends them to every rank; rank 0 says when it is over
+        signal.signal(number, signal.SIG_IGN)
     follow(network, team)
     raise SystemExit(0)
 

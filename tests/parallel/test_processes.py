@@ -65,6 +65,8 @@ def test_two_processes_equal_one(tmp_path, ranks):
 def test_a_killed_rank_ends_the_other(hf_folders, ranks, killed):
     pair = ranks("endless", str(hf_folders["llama"]))
     assert pair[0].stdout.readline() == "going\n"
+    pair[1].send_signal(signal.SIGTERM)  # as a launcher does to all; it is rank 0 that decides
+    assert [pair[0].stdout.readline() for _ in range(2)] == ["going\n"] * 2
     pair[killed].send_signal(signal.SIGKILL)
     began = time.monotonic()
     _, error = pair[1 - killed].communicate(timeout=30)
