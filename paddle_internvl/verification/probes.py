@@ -124,6 +124,7 @@ PROBES = (
     Probe("prefill 4B (96)", "attention", "flash", _CAUSAL, _heads(300, 300, 32, 32, 96)),
     Probe("prefill, gradient", "attention", "flash", _CAUSAL, _heads(257, 257, 14, 2, 64), True),
     Probe("prefill, padded", "attention", "flash", _PADDED(padding=[0, 37]), _heads(129, 129, 8, 2, 64, 2)),
+    Probe("prefill 8B, padded", "attention", "flash", _PADDED(padding=[5, 0]), _heads(97, 97, 16, 8, 128, 2)),
     Probe("prefill, window", "attention", "flash", _attend(causal=True, window=47), _heads(300, 300, 8, 8, 96)),
     Probe("prefill behind 333", "attention", "flash", _CAUSAL, _heads(64, 397, 16, 8, 128)),
     Probe("decode", "attention", "flash", _CAUSAL, _heads(1, 1000, 14, 2, 64, 3)),

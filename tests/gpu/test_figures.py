@@ -10,6 +10,7 @@ from paddlenlp.transformers import AutoTokenizer
 from paddle_internvl import load_image
 from paddle_internvl.modeling import InternVLChatModel
 from paddle_internvl.models import decoder, vision
+from paddle_internvl.verification.probes import PROBES, measure
 from tests.checkpoints import CASES, ROOT, TOKENIZER, random_pixels
 from tests.gpu.figures import HALVES, RECORD, TILES, errors, of_checkpoint
 from tests.gpu.rounding import emulated
@@ -86,6 +87,17 @@ def test_the_bundled_checkpoint_answers_alike(dtype):
     with emulated() as seen:
         answers = [model.chat(tokenizer, pixel_values, question, SETTINGS) for question in questions]
     assert answers == ask and not seen.overflows
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("operation", ["rms_norm", "swiglu"])
+def test_fused_forms_are_as_near_as_their_twins(operation, dtype):
+    """Those that a CPU has, by the measure that `doctor --gpu` applies to a card's."""
+    for probe in PROBES:
+        if probe.operation == operation and not probe.gradient:
+            with emulated():
+                parity = measure(probe, dtype)
+            assert parity.state == "ok" and 0 < parity.error <= 1.1 * parity.twin_error, parity
 
 
 def test_emulation_is_put_back_and_counts():
