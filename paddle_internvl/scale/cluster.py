@@ -18,6 +18,7 @@ from paddle_internvl import runtime
 INSTALL = 'pip install "ray[data,serve]==2.60.*"'
 _OBJECT_STORE = 512 << 20  # bytes of shared memory; what does not fit goes to Ray's folder on disk
 _ANSWER_SECONDS = 10
+_WITH_TOKEN = "RAY_AUTH_MODE=token in the environment"  # Ray sends it to no address by itself
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def joined(address: str | None, processes: int, service: bool = False) -> Iterat
             _require_answer(address)
             ray.init(address, **how)
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"no Ray cluster at {address}: {error}") from error
+            raise ValueError(f"no Ray cluster at {address}: {error}; one with a token needs {_WITH_TOKEN}") from error
     try:
         yield ray
     finally:

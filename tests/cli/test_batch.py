@@ -121,12 +121,6 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-@needs_ray
-def test_a_checkpoint_that_is_none(source, tmp_path, capsys):
-    assert main(["batch", str(source), str(tmp_path / "out.jsonl"), str(tmp_path), "--workers", "1"]) == 2
-    assert "the workers failed: " in capsys.readouterr().err
-
-
 def test_without_ray(source, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert answer(source, tmp_path / "out.jsonl", workers=1) == 2

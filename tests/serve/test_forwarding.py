@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from paddle_internvl.engine.front import EngineStats
 from paddle_internvl.engine.request import EngineClosedError
 from paddle_internvl.serve import forwarding
 from paddle_internvl.serve.app import create_app
@@ -21,6 +22,15 @@ from tests.serve.running import QUESTION, WAIT, FakeEngineThread, Served, events
 
 STREAM = {**QUESTION, "stream": True, "stream_options": {"include_usage": True}}
 CHAT = "/v1/chat/completions"
+
+
+class Engine(FakeEngineThread):
+    """The fake one; what it does not count is 0."""
+
+    def stats(self):
+        return EngineStats(
+            **dict.fromkeys(EngineStats.__annotations__, 0) | {"blocks_total": 8, "finished": self.finished}
+        )
 
 
 class LocalReplica(Replica):
@@ -72,7 +82,7 @@ def fronted(tiny):
 
         def start(engine=None, **settings):
             chosen = Settings(**{"server_port": 0, "served_model_name": "tiny", **settings})
-            engines = [FakeEngineThread(tiny, tiny.tokenizer, **(engine or {})) for _ in range(2)]
+            engines = [Engine(tiny, tiny.tokenizer, **(engine or {})) for _ in range(2)]
             replicas = LocalReplicas(engines, Settings(served_model_name="tiny"))
             port = stack.enter_context(listen(chosen))
             server = forwarding.build(replicas, chosen)
