@@ -41,7 +41,7 @@ def test_one_bad_row_costs_one_row_and_few_batches():
     assert [line["id"] for line in out] == list(range(100, 116))
     assert [line.get("text") for line in out] == [*"ABCDE", None, *"GHI", None, *"KLMNOP"]
     assert out[5]["error"] == "a bad one is here" and "no JSON" in out[9]["error"]
-    assert len(answerer._pipe.calls) < 16 / 2 + 1  # not each by itself
+    assert len(answerer._pipe.calls) <= 1 + 2 * 4  # halved until it stands alone, not each by itself
     assert max(answerer._pipe.calls) == 15 and out[0]["usage"]["completion_tokens"] == 5
 
 
