@@ -21,7 +21,7 @@ def quiet_httpx():
 
 
 def test_sixty_requests_leave_nothing_behind(tiny, quiet_httpx):
-    shares, how = {"leaving": 0.2, "malicious": 0.2}, {"distinct": 18, "warm_up": False, "growth": 1.25}
+    shares, how = {"leaving": 0.2, "malicious": 0.2}, {"distinct": 9, "warm_up": False, "growth": 1.25}
     report = anyio.run(partial(soak, tiny, CHECKPOINT, 60, seed=1, shares=shares, **how))
     assert not report["faults"]
     assert report["sent"] == {"honest": 36, "leaving": 12, "malicious": 12} and len(report["kinds"]) == 9

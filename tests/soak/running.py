@@ -28,8 +28,8 @@ from tests.soak.strangers import LARGEST, Attack, attacks, post
 
 CONTEXT = 4096  # tokens of a request, and of the KV cache: one request may reserve all of it
 FLAGS = {
-    "session-len": CONTEXT, "cache-tokens": CONTEXT, "max-batch-size": 4, "queue-size": 8,
-    "max-concurrent-requests": 12, "max-body-bytes": LARGEST, "max-pending-bytes": LARGEST, "max-image-bytes": 1 << 20,
+    "session-len": CONTEXT, "cache-tokens": CONTEXT, "max-batch-size": 4, "queue-size": 10,
+    "max-concurrent-requests": 14, "max-body-bytes": LARGEST, "max-pending-bytes": LARGEST, "max-image-bytes": 1 << 20,
     "max-video-bytes": 2 << 20, "max-image-pixels": 4_000_000, "max-frames": 16, "max-images": 4,
     "keep-alive-timeout": 2, "header-timeout": 5, "body-timeout": 20, "log-level": "info",
 }  # fmt: skip
@@ -85,12 +85,10 @@ async def send(clients: Clients, planned: Sequence[Sent], right: dict[int, Expec
     async def work() -> None:
         for i, sent in waiting:
             name, what = f"{sent.kind}-{i}", sent.what
-            if sent.kind == "leaving":
-                fault = await clients.leave(name, what, sent.way, sent.share)
-            elif isinstance(what, Attack):
-                fault = await clients.attack(what)
-            else:
-                fault = await clients.ask(name, what, right[id(what)], sent.stream, sent.hosted)
+            try:
+                fault = await _sent(clients, name, sent, right)
+            except Exception as error:  # a client of ours that breaks is no reason to end the run
+                fault = f"{type(error).__name__}: {error}"
             told(sent, fault)
             if fault:
                 label = what.name if isinstance(what, Attack) else f"{what.kind} {dict(what.fields)}"
@@ -100,6 +98,14 @@ async def send(clients: Clients, planned: Sequence[Sent], right: dict[int, Expec
         for _ in range(AT_ONCE):
             group.start_soon(work)
     return faults
+
+
+async def _sent(clients: Clients, name: str, sent: Sent, right: dict[int, Expected]) -> str | None:
+    if sent.kind == "leaving":
+        return await clients.leave(name, sent.what, sent.way, sent.share)
+    if isinstance(sent.what, Attack):
+        return await clients.attack(sent.what)
+    return await clients.ask(name, sent.what, right[id(sent.what)], sent.stream, sent.hosted)
 
 
 async def soak(
