@@ -5,11 +5,13 @@ examples:
   paddle-internvl serve CKPT --server-name 0.0.0.0 --api-keys @keys.txt --served-model-name InternVL2_5-8B
   paddle-internvl serve CKPT --config configs/serve/default.yaml
   paddle-internvl serve CKPT --replicas 4             # processes of Ray, each with the model; one port
+  python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) serve CKPT --tp 2
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 
 from paddle_internvl.serve import settings
@@ -33,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--replicas {arguments.replicas} is below 1")
     if arguments.ray_address and arguments.replicas is None:
         raise ValueError("--ray-address says where replicas run; say how many by --replicas")
+    if arguments.replicas is not None and chosen.tp > 1:
+        raise ValueError(f"--replicas and --tp {chosen.tp} exclude each other: a replica is one process")
 
     from paddle_internvl import runtime
 
@@ -42,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     server.log_to_stderr(chosen.log_level)
     if chosen.served_model_name is None:
         chosen = replace(chosen, served_model_name=server.model_name(arguments.checkpoint))
+    if chosen.tp > 1 and os.environ.get("PADDLE_TRAINER_ID", "0") != "0":
+        server.load_engine(arguments.checkpoint, chosen)  # does not return: it does as rank 0 does, to its end
     with server.listen(chosen) as port:
         if arguments.replicas is None:
             server.run(server.load_engine(arguments.checkpoint, chosen), chosen, port)

@@ -134,7 +134,9 @@ def load_engine(checkpoint: str, settings: Settings):
     from paddle_internvl.engine.front import EngineThread
     from paddle_internvl.engine.settings import EngineConfig, engine_of
 
-    model = AutoModel.from_pretrained(checkpoint, dtype=settings.dtype, device=settings.device)
+    model = AutoModel.from_pretrained(
+        checkpoint, dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp
+    )
     config = EngineConfig(
         session_len=settings.session_len,
         max_batch_size=settings.max_batch_size,

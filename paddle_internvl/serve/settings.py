@@ -48,7 +48,7 @@ class Settings:
     cache_tokens: int | None = _setting(
         None, "positions of the KV cache, shared by all answers (default: by the free memory)", 1
     )
-    tp: int = _setting(1, "cards the model is spread over; only 1 so far", 1)
+    tp: int = _setting(1, "cards that share the model, a process each", 1)
     dtype: str | None = _setting(None, "bfloat16, float16 or float32 (default: the best the device has)")
     device: str | None = _setting(None, "cpu, gpu or gpu:1 (default: gpu where there is one)")
     api_keys: tuple[str, ...] = _setting(
@@ -90,8 +90,6 @@ class Settings:
     def __post_init__(self):
         for setting in fields(self):
             object.__setattr__(self, setting.name, _checked(setting, getattr(self, setting.name)))
-        if self.tp != 1:
-            raise ValueError(f"tp={self.tp} is not supported yet: the server runs on one device; leave it at 1")
         if self.log_level not in LOG_LEVELS:
             raise ValueError(f"log_level={self.log_level!r} is not known; known: {', '.join(LOG_LEVELS)}")
 

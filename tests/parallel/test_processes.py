@@ -3,11 +3,15 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from paddlenlp.transformers import AutoModel
@@ -96,6 +100,47 @@ def test_on_the_command_line_under_the_launcher(tmp_path, capsys, words):
         said = "stages are within their bounds"
     assert said and said in (tmp_path / "workerlog.0").read_text()
     assert said not in (tmp_path / "workerlog.1").read_text()
+
+
+def test_a_server_over_two_processes(tmp_path, models_answer):
+    """It answers as one process does, several at a time, and ends when it is told to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("paddle-internvl")
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*launch, str(program), "serve", CHECKPOINT, "--tp", "2", "--server-port", str(port)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + SECONDS
+        while True:
+            try:
+                if httpx.get(f"{url}/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                assert process.poll() is None and time.monotonic() < until, (tmp_path / "workerlog.0").read_text()
+            time.sleep(0.2)
+        questions = ["Hello, who are you?", "What can you do?"]
+        bodies = [
+            {"model": Path(CHECKPOINT).name, "messages": [{"role": "user", "content": question}], "max_tokens": 64}
+            for question in questions
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            ask = partial(httpx.post, f"{url}/v1/chat/completions", timeout=60)
+            given = [r.json()["choices"][0]["message"]["content"] for r in pool.map(lambda b: ask(json=b), bodies)]
+        assert given == [models_answer(question) for question in questions]
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def models_answer():
+    """Answers of the bundled checkpoint in one process."""
+    model = AutoModel.from_pretrained(CHECKPOINT)
+    return lambda question: model.chat_messages([{"role": "user", "content": question}], {"max_new_tokens": 64}).text
 
 
 @pytest.mark.parametrize(

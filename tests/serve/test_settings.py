@@ -75,7 +75,6 @@ def test_row_16_keys_come_from_flags_files_and_the_environment(tmp_path):
         ("server_port: 70000", r"server_port=70000 is outside \[0, 65535\]"),
         ("queue_timeout: .nan", "queue_timeout=nan is outside"),
         ("allow_origins: x", "allow_origins='x' is no list of texts"),
-        ("tp: 2", "tp=2 is not supported"),
         ("log_level: loud", "log_level='loud' is not known; known: debug"),
         ("server_name: null", "server_name=None is no text"),
         ("- a", "holds no settings"),
@@ -97,8 +96,8 @@ def test_row_19_another_address_without_a_key_is_seen(name, keys, open_):
 
 
 def test_the_command_says_what_is_wrong_before_it_loads_anything(capsys, tmp_path):
-    assert main(["serve", "no-such-folder", "--tp", "4"]) == 2
-    assert capsys.readouterr().err.startswith("error: tp=4 is not supported yet")
+    assert main(["serve", "no-such-folder", "--tp", "4", "--replicas", "2"]) == 2
+    assert capsys.readouterr().err.startswith("error: --replicas and --tp 4 exclude each other")
     assert main(["serve", "no-such-folder", "--allowed-local-media-path", str(tmp_path / "none")]) == 2
     assert "is no folder" in capsys.readouterr().err
 
