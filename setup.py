@@ -20,7 +20,7 @@ REQUIRED = [
     "regex>=2024.4",
     "sentencepiece>=0.2",
     "tokenizers>=0.21,<0.22",
-    "paddle2onnx>=2.1; python_version >= '3.12'",  # older ones have paddlenlp build an old onnxoptimizer from its sources
+    "paddle2onnx>=2.1; python_version >= '3.12'",  # older ones need an onnxoptimizer that has no wheel there
     "requests>=2.28",
     "rich>=13",
     "tqdm>=4.60",
@@ -33,15 +33,15 @@ EXTRAS = {
     "video": ["opencv-python-headless>=4.8", "decord>=0.6; platform_machine == 'x86_64'"],
     "serve": [
         "fastapi>=0.110",
-        "uvicorn>=0.27",
-        "pydantic>=2.6",
+        "uvicorn>=0.30",
+        "pydantic>=2.9",
         "prometheus-client>=0.20",
         "pyyaml>=6",
         "httpx>=0.28",
         "httpcore>=1.0.9",
         "anyio>=4.9",
     ],
-    "scale": ["ray[data,serve]>=2.50"],
+    "scale": ["ray[data,serve]>=2.60,<2.61"],  # 2.64 drops the `max_restarts` that batch uses
     "demo": ["gradio>=5"],
     "train": ["visualdl>=2.5"],
     "test": [

@@ -112,7 +112,7 @@ class FakeEngineThread:
         return EngineStats(
             waiting=0, running=self.running, prefilling=0, blocks_used=0, blocks_total=8, steps=0, prompt_tokens=0,
             reused_tokens=0, generated_tokens=0, vision_tiles=0, finished=self.finished, cancelled=self.cancelled,
-            failed=0, out_of_memory=0,
+            failed=0, failed_in_row=0, out_of_memory=0,
         )  # fmt: skip
 
 
