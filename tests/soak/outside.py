@@ -77,7 +77,6 @@ class Sight:
         more += [
             f"{n} threads {name}" for name, n in self.threads.items() if n > _POOLS.get(name, before.threads[name])
         ]
-        more += [f"{self.native} native threads, once {before.native}"] if self.native > before.native else []
         return more + ([f"{self.children} child processes"] if self.children > before.children else [])
 
     @property

@@ -8,21 +8,19 @@ asked for, alike in their make-up. After each part everybody leaves, and the ser
 
 from __future__ import annotations
 
-import asyncio
 import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
 
-from tests.soak import outside
-from tests.soak.clients import WAYS, Clients
+from tests.soak import outside, verdict
+from tests.soak.clients import Clients
 from tests.soak.hosts import hosts
+from tests.soak.planning import SHARES, Sent, everything, plan
 from tests.soak.questions import CHAT, Expected, Medium, Question, expected, forgeries, questions
 from tests.soak.strangers import LARGEST, Attack, attacks, post
 
@@ -31,50 +29,12 @@ FLAGS = {
     "session-len": CONTEXT, "cache-tokens": CONTEXT, "max-batch-size": 4, "queue-size": 10,
     "max-concurrent-requests": 14, "max-body-bytes": LARGEST, "max-pending-bytes": LARGEST, "max-image-bytes": 1 << 20,
     "max-video-bytes": 2 << 20, "max-image-pixels": 4_000_000, "max-frames": 16, "max-images": 4,
-    "keep-alive-timeout": 2, "header-timeout": 5, "body-timeout": 20, "log-level": "info",
+    "queue-timeout": 60, "keep-alive-timeout": 2, "header-timeout": 5, "body-timeout": 20, "log-level": "info",
 }  # fmt: skip
 AT_ONCE = 16
-SHARES = {"leaving": 0.2, "malicious": 0.05}
 GROWTH = 1.10  # of memory, over the second half
 
 _HELLO = Question("last", CHAT, (("Hello",),), {"max_tokens": CONTEXT}, {"max_new_tokens": CONTEXT})
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One request of a plan. kind: 'honest', 'leaving' or 'malicious'. what: whom it asks for. way: how it leaves.
-    stream, hosted, share: see `Clients`."""
-
-    kind: str
-    what: Question | Attack
-    way: str = ""
-    stream: bool = False
-    hosted: bool = False
-    share: float = 0.0
-
-
-def plan(count: int, draw: random.Random, asked: Sequence[Question], malicious: Sequence, shares: dict) -> list[Sent]:
-    """`count` requests in a random order; every question and attack comes equally often, as far as that goes."""
-    leaving, evil = (round(count * shares[kind]) for kind in ("leaving", "malicious"))
-    honest = [
-        Sent("honest", what, stream=draw.random() < 0.5, hosted=draw.random() < 0.3)
-        for what in _round(asked, count - leaving - evil, draw)
-    ]
-    chats = [question for question in asked if question.path == CHAT]
-    left = [
-        Sent("leaving", what, WAYS[i % len(WAYS)], share=draw.random())
-        for i, what in enumerate(_round(chats, leaving, draw))
-    ]
-    mixed = honest + left + [Sent("malicious", what) for what in _round(malicious, evil, draw)]
-    draw.shuffle(mixed)
-    return mixed
-
-
-def _round(things: Sequence, count: int, draw: random.Random) -> Iterator:
-    order: list = []
-    for _ in range(count):
-        order = order or draw.sample(list(things), len(things))
-        yield order.pop()
 
 
 async def send(clients: Clients, planned: Sequence[Sent], right: dict[int, Expected], told: Callable) -> list[str]:
@@ -140,23 +100,17 @@ async def soak(
                 evil = [a for a in attacks(Path(checkpoint).name, at) if warm_up or not a.slow] + forged
                 draw = random.Random(seed)
                 parts = {
-                    "warm-up": _everything(asked, evil) if warm_up else [],
+                    "warm-up": everything(asked, evil) if warm_up else [],
                     "first half": plan(requests // 2, draw, asked, evil, shares),
                     "second half": plan(requests - requests // 2, draw, asked, evil, shares),
                 }
                 report = await _run(server, parts, right, at, told)
+                report["faults"] += verdict.of_growth(*list(report["sights"].values())[-2:], growth)
+                report["sights"] = {part: vars(sight) for part, sight in report["sights"].items()}
             report |= {"requests": requests, "seed": seed, "distinct": distinct, "attacks": len(evil)}
             if at.private.came:
                 report["faults"].append(f"the private host was reached {at.private.came} times")
-    report["faults"] += _memory_faults(report["sights"], growth)
     return {**report, "seconds": round(time.monotonic() - begun, 1), "passed": not report["faults"]}
-
-
-def _everything(asked: Sequence[Question], evil: Sequence) -> list[Sent]:
-    """Every question streamed and not, every attack, every way to leave."""
-    sent = [Sent("honest", what, stream=s, hosted=s) for what in asked for s in (False, True)]
-    sent += [Sent("malicious", what) for what in evil]
-    return sent + [Sent("leaving", asked[i], way, share=i / 4) for i in range(4) for way in WAYS]
 
 
 async def _run(server: outside.Server, parts: dict[str, list[Sent]], right, at, told) -> dict:
@@ -166,41 +120,31 @@ async def _run(server: outside.Server, parts: dict[str, list[Sent]], right, at, 
     left, retried, most = Counter(), Counter(), {}
     for part, planned in parts.items():
         clients = Clients(server.url, name, at.url_of, part.replace(" ", "-"))
-        watching = asyncio.create_task(clients.watch())
-        try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(clients.watch)
             faults += await send(clients, planned, right, told)
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-            await clients.aclose()
-        sights[part] = server.at_rest(sights["ready"])
-        faults += [f"after the {part}: {more}" for more in sights[part].beyond(_baseline(sights))]
+            group.cancel_scope.cancel()
+        await clients.aclose()
+        sights[part] = await anyio.to_thread.run_sync(server.at_rest, sights["ready"])
+        faults += [f"after the {part}: {more}" for more in sights[part].beyond(sights["ready"])]
         if part != "warm-up":
             left, retried = left + clients.left, retried + clients.retried
             most = {key: max(value, most.get(key, 0)) for key, value in clients.most.items()}
     metrics = server.metrics()
     faults += await _last_questions(server, name, at, right)
-    faults += _end(server, metrics)
-    counts = Counter(sent.kind for part in ("first half", "second half") for sent in parts[part])
+    faults += verdict.of_its_end(server, metrics)
+    sent = parts["first half"] + parts["second half"]
     return {
-        "sent": dict(counts),
-        "kinds": dict(
-            Counter(sent.what.kind for sent in parts["first half"] + parts["second half"] if sent.kind == "honest")
-        ),
+        "sent": dict(Counter(each.kind for each in sent)),
+        "kinds": dict(Counter(each.what.kind for each in sent if each.kind == "honest")),
         "left": dict(left),
-        "left_as_the_server_saw_it": dict(_seen(server)),
+        "left_as_the_server_saw_it": dict(verdict.places(server)),
         "told_429_and_came_back": dict(retried),
         "most": {key: most[key] for key in ("engine_waiting", "engine_running", "requests_in_work") if key in most},
         "metrics": {key: metrics[f"engine_{key}"] for key in ("finished", "cancelled", "failed", "out_of_memory")},
-        "sights": {key: vars(sight) for key, sight in sights.items()},
+        "sights": sights,
         "faults": faults,
     }
-
-
-def _baseline(sights: dict[str, outside.Sight]) -> outside.Sight:
-    """What may be held: what was when nobody had come, and Paddle's threads, which come with the first work."""
-    return replace(sights["ready"], lwps=10**6)
 
 
 async def _last_questions(server: outside.Server, name: str, at, right) -> list[str]:
@@ -218,45 +162,3 @@ async def _last_questions(server: outside.Server, name: str, at, right) -> list[
     finally:
         await clients.aclose()
     return [f"at the end: {fault}" for fault in found if fault]
-
-
-def _end(server: outside.Server, metrics: dict[str, float]) -> list[str]:
-    """End the server; what it should not have said or left."""
-    faults = [f"{key} is {metrics[key]:g}" for key in ("engine_failed", "engine_out_of_memory") if metrics[key]]
-    code = server.end()
-    faults += [f"SIGTERM ends it with {code}"] if code else []
-    log = server.log
-    faults += [
-        f"its log holds {word!r}" for word in ("Traceback", " ERROR ", "never awaited", "was destroyed") if word in log
-    ]
-    faults += [] if log.rstrip().endswith("closed") else [f"its last words are {log[-200:]!r}"]
-    for name, lines in server.accesses().items():
-        faults += [f"{name} was told {line.status}" for line in lines if line.status >= 500]
-        if "honest" in name and (len(lines) != 1 or lines[0].status not in (200, 429)):
-            faults.append(f"{name} has lines {lines}")
-    faults += [f"temporary file {path} outlives it" for path in (server.folder / "temporary").rglob("*")]
-    return faults
-
-
-def _seen(server: outside.Server) -> Counter:
-    """Where requests of the halves were left, by the server's log."""
-    places: Counter = Counter()
-    for name, lines in server.accesses().items():
-        if "leaving" in name and "half" in name:
-            for line in lines:
-                if line.status != 499:
-                    places[f"not left, told {line.status}"] += 1
-                elif line.tokens_in is None:
-                    places["before there was a prompt"] += 1
-                else:
-                    places["in the answer" if line.tokens_out else "before the first token"] += 1
-    return places
-
-
-def _memory_faults(sights: dict, growth: float | None) -> list[str]:
-    faults = []
-    for name in ("rss", "anonymous"):
-        before, after = sights["first half"][name], sights["second half"][name]
-        if growth is not None and after > growth * before:
-            faults.append(f"{name} grew over the second half from {before:,} to {after:,} bytes")
-    return faults
