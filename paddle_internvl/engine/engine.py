@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
 
 from paddle_internvl import runtime
 from paddle_internvl.engine.blocks import BlockPool
+from paddle_internvl.engine.launched import Launched
 from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.paged_cache import BLOCK, PagedCache
 from paddle_internvl.engine.prefix import spans
@@ -25,6 +27,8 @@ from paddle_internvl.engine.seeing import Seeing
 from paddle_internvl.engine.sequence import Sequence, Stage
 from paddle_internvl.engine.tower import Tower
 from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.generation.sampling import Chosen
+from paddle_internvl.models import transfers
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
 _NO_MEMORY = "not enough memory for this request; send fewer or smaller pictures, or a shorter prompt"
@@ -61,6 +65,7 @@ class Engine:
         self.counters = Counters()
         self.waiting: deque[Sequence] = deque()
         self.active: list[Sequence] = []
+        self._launched: deque[Launched] = deque()  # not read yet
         self.hurry: Callable[[], bool] = lambda: False
         self._tower = Tower(model, limits.vision_tiles)
         decoder = model.language_model
@@ -186,21 +191,22 @@ class Engine:
         if sequence.unread == 0:
             sequence.embeds = None
             sequence.stage = Stage.SPEAKING
-            logits = decoder.lm_head(hidden[:, -1]).astype("float32")  # [1, V]
-            if not bool(paddle.isfinite(logits.sum())):
-                raise FloatingPointError("logits are not finite")
-            self._choose(sequence, logits)
+            self._launch([sequence], decoder.lm_head(hidden[:, -1]).astype("float32"))
+            self._read_tokens(ahead=len(self._launched))
         return count
 
     def _decode(self) -> None:
-        speaking = self._in(Stage.SPEAKING)
-        if speaking:
-            self._speak(speaking)
+        """Launch the next token of all that speak, and read those launched before. What turns out to have ended has a
+        token launched for nothing."""
+        before = len(self._launched)
+        self._speak([sequence for sequence in self._in(Stage.SPEAKING) if not sequence.full])
+        self._read_tokens(ahead=len(self._launched) - before)
 
     def _speak(self, speaking: list[Sequence]) -> None:
+        if not speaking:
+            return
         try:
-            logits = self._next_logits(speaking)  # [B, V]
-            likeliest, sound = logits.argmax(axis=-1).tolist(), paddle.isfinite(logits.sum(axis=-1)).tolist()
+            self._launch(speaking, self._next_logits(speaking))
         except Exception as error:
             if len(speaking) == 1:
                 self._fail(speaking[0], error)
@@ -209,35 +215,47 @@ class Engine:
             for sequence in speaking:  # so that only those fail that fail by themselves
                 self._speak([sequence])
             return
-        for i, sequence in enumerate(speaking):
+        for sequence in speaking:
             sequence.length += 1
-            try:
-                if not sound[i]:
-                    raise FloatingPointError("logits are not finite")
-                self._choose(sequence, logits[i : i + 1], likeliest[i])
-            except Exception as error:
-                self._fail(sequence, error)
 
     def _next_logits(self, speaking: list[Sequence]) -> paddle.Tensor:
         for sequence in speaking:
             sequence.make_room(self.pool, 1)
         lengths = [sequence.length for sequence in speaking]
         rows = self._cache.rows([sequence.blocks for sequence in speaking], lengths, 1)
-        ids = paddle.to_tensor([[sequence.answer.ids[-1]] for sequence in speaking])
-        positions = paddle.to_tensor(lengths).unsqueeze(-1)
+        ids = paddle.concat([sequence.last for sequence in speaking]).unsqueeze(-1)
+        positions = transfers.upload(np.array(lengths)).unsqueeze(-1)
         return self.model.language_model(input_ids=ids, position_ids=positions, cache=rows)[:, 0]
 
-    def _choose(self, sequence: Sequence, logits: paddle.Tensor, likeliest: int | None = None) -> None:
-        """Take the next token from logits [1, V], and pass on what that gives."""
-        answer = sequence.answer
-        if likeliest is not None and answer.config.takes_likeliest:
-            token, log_probs = likeliest, None
-        else:
-            chosen = sequence.sampler(logits, [answer.ids])
-            token, log_probs = int(chosen.ids[0]), None
-            if chosen.log_probs is not None:
-                log_probs = {token: float(chosen.log_probs[0]), **(chosen.top[0] if chosen.top else {})}
-        piece = answer.take(token, log_probs)
+    def _launch(self, sequences: list[Sequence], logits: paddle.Tensor) -> None:
+        """Let the next token of each be taken from logits [B, V]."""
+        launched = Launched(sequences, logits, self._choose)
+        self._launched.append(launched)
+        for sequence, error in launched.failed:
+            self._fail(sequence, error)
+
+    def _choose(self, sequence: Sequence, logits: paddle.Tensor) -> Chosen | None:
+        return None if sequence.answer.config.takes_likeliest else sequence.sampler(logits)
+
+    def _read_tokens(self, ahead: int) -> None:
+        """Read what was launched, and pass it on to those who are still there. The last `ahead` launches are left for
+        the next time if the device goes on with them meanwhile."""
+        ahead = ahead if transfers.overlaps() else 0
+        while self._launched and (len(self._launched) > ahead or not self.active):
+            for sequence, token in self._launched.popleft().read():
+                if sequence.stage is Stage.ENDED:
+                    continue
+                if isinstance(token, Exception):
+                    self._fail(sequence, token)
+                else:
+                    self._pass_on(sequence, *token)
+
+    def _pass_on(self, sequence: Sequence, token: int, log_probs: dict[int, float] | None) -> None:
+        try:
+            piece = sequence.answer.take(token, log_probs)
+        except Exception as error:
+            self._fail(sequence, error)
+            return
         self.counters.generated_tokens += 1
         if piece.response is not None:
             self.counters.finished += 1

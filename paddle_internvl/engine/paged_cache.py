@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 from paddle_internvl.models import devices
+from paddle_internvl.models.transfers import upload
 
 BLOCK = 16  # positions
 
@@ -82,11 +83,11 @@ class Rows:
         heads = np.arange(kv)
         at = np.asarray(lengths)[:, None] + np.arange(new)  # [B, L]
         written = np.take_along_axis(table, at // BLOCK, axis=1)[..., None] * kv + heads  # [B, L, K]
-        self._cells = paddle.to_tensor((written * BLOCK + at[..., None] % BLOCK).flatten())
-        self._blocks = paddle.to_tensor((table[:, None] * kv + heads[:, None]).flatten())  # [B, K, blocks]
+        self._cells = upload((written * BLOCK + at[..., None] % BLOCK).flatten())
+        self._blocks = upload((table[:, None] * kv + heads[:, None]).flatten())  # [B, K, blocks]
         self._shape = [len(tables), kv, blocks * BLOCK, cache.head_dim]
         self._end = lengths[0] + new if new > 1 else None
-        self.lengths = paddle.to_tensor(np.asarray(lengths, np.int64) + 1) if new == 1 else None
+        self.lengths = upload(np.asarray(lengths, np.int64) + 1) if new == 1 else None
         self._elsewhere: dict[str, Rows] = {}
 
     def at(self, device: str) -> Rows:

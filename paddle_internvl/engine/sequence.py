@@ -30,8 +30,9 @@ class Sequence:
 
     Attributes:
         deliver: is given every `Piece`, or the exception that ended the request. seeing: its pictures.
-        embeds: [1, L, D] of the prompt while it is read. blocks: KV blocks held, in order. length: positions whose
-            keys and values are there. promised: blocks reserved and not taken. begun: the step it was admitted at.
+        embeds: [1, L, D] of the prompt while it is read. last: int64 [1], its latest token, on the device.
+        blocks: KV blocks held, in order. length: positions whose keys and values are there, or launched.
+        promised: blocks reserved and not taken. begun: the step it was admitted at.
     """
 
     def __init__(self, answer: Answer, deliver: Callable[[Piece | Exception], None], seeing: Seeing):
@@ -40,6 +41,7 @@ class Sequence:
         self.stage = Stage.WAITING
         self.cancelled = False
         self.embeds: paddle.Tensor | None = None
+        self.last: paddle.Tensor | None = None
         self.blocks: list[int] = []
         self.length = self.promised = self.begun = 0
         self._keys: list[bytes] = []
@@ -53,6 +55,11 @@ class Sequence:
     def unread(self) -> int:
         """Prompt tokens whose keys and values are not there yet."""
         return len(self.prompt_ids) - self.length
+
+    @property
+    def full(self) -> bool:
+        """Whether as many tokens are launched as there may be."""
+        return self.length - len(self.prompt_ids) + 1 >= self.answer.limit
 
     @property
     def blocks_needed(self) -> int:
@@ -83,7 +90,8 @@ class Sequence:
 
     def tell_all(self, pool: BlockPool, most: float) -> None:
         """As `tell`, with the blocks of the answer, up to `most` positions: the next round's prompt holds them."""
-        written = [*self.prompt_ids, *self.answer.ids][: int(min(self.length, most))]
+        written = [*self.prompt_ids, *self.answer.ids[:-1]]  # the last token was not fed, or for nothing
+        written = written[: int(min(len(written), most))]
         self._keys = block_keys(written, self._pictures, BLOCK)
         self.tell(pool)
 
@@ -91,5 +99,5 @@ class Sequence:
         """Give back everything."""
         pool.release(self.blocks)
         pool.give_back(self.promised)
-        self.blocks, self.promised, self.embeds = [], 0, None
+        self.blocks, self.promised, self.embeds, self.last = [], 0, None, None
         self.stage = Stage.ENDED

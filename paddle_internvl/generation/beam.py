@@ -70,7 +70,8 @@ def beam_search(
     for made in range(1, config.max_new_tokens + 1):
         with paddle.no_grad():
             logits = decoder(**inputs, attention_mask=mask, position_ids=positions, cache=cache, last_only=True)[:, 0]
-        chances = sampler.adjust(F.log_softmax(logits, axis=-1), ids).numpy()  # [B * beams, V]
+        generated = paddle.to_tensor(ids) if made > 1 else None
+        chances = sampler.adjust(F.log_softmax(logits, axis=-1), generated).numpy()  # [B * beams, V]
         vocabulary = chances.shape[-1]
         total = (chances + scores.reshape(-1, 1)).reshape(batch, beams * vocabulary)
         sources, tokens = [], []

@@ -1,19 +1,22 @@
 """The decoding loop: prompt embeddings in, token ids out, step by step.
 
 Knows ids and logits only. Text, pictures and streams are its callers' business; a caller that stops asking for
-steps stops the generation.
+steps stops the generation. On a card a step's tokens are read while the next step runs.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import paddle
 
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.generation.sampling import Sampler
+from paddle_internvl.generation.sampling import Chosen, Sampler
+from paddle_internvl.models import transfers
 from paddle_internvl.models.decoder import DecoderForCausalLM, count_positions
 
 FINISHED = -1  # stands for the token of a row that has ended
@@ -21,7 +24,7 @@ FINISHED = -1  # stands for the token of a row that has ended
 
 @dataclass(frozen=True)
 class Step:
-    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; the rest as in `Chosen`."""
+    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; the rest as in `Tokens`."""
 
     ids: np.ndarray
     log_probs: np.ndarray | None
@@ -44,6 +47,33 @@ def generate_steps(
     Raises:
         ValueError: padding on the right.
     """
+    batch = inputs_embeds.shape[0]
+    generated: list[list[int]] = [[] for _ in range(batch)]
+    alive = np.ones(batch, bool)
+    ends = () if config.ignore_eos else config.eos_token_id
+    launched = _launched(decoder, inputs_embeds, attention_mask, config)
+    unread = deque([next(launched)])
+    try:
+        while unread:
+            if transfers.overlaps():  # should all rows end here, the step launched now was for nothing
+                unread.extend(islice(launched, 1))
+            tokens = unread.popleft().read()
+            for row in np.flatnonzero(alive):
+                generated[row].append(int(tokens.ids[row]))
+            yield Step(np.where(alive, tokens.ids, FINISHED), tokens.log_probs, tokens.top)
+            for row in np.flatnonzero(alive):
+                alive[row] = not (tokens.ids[row] in ends or stop(row, generated[row]))
+            if not alive.any():
+                return
+            if not unread:
+                unread.extend(islice(launched, 1))
+    finally:
+        for chosen in unread:
+            chosen.read()
+
+
+def _launched(decoder, inputs_embeds, attention_mask, config: GenerationConfig) -> Iterator[Chosen]:
+    """Up to `config.max_new_tokens` steps, each launched when it is asked for; none looks at a token."""
     batch, length, _ = inputs_embeds.shape
     mask = None if attention_mask is None else attention_mask.astype("bool")
     if mask is not None:
@@ -53,23 +83,13 @@ def generate_steps(
     cache = decoder.new_cache(batch, length + config.max_new_tokens)
     positions = count_positions(mask, batch, length)  # [B, L]
     sampler = Sampler(config, batch)
-    generated: list[list[int]] = [[] for _ in range(batch)]
-    alive = np.ones(batch, bool)
-    ends = () if config.ignore_eos else config.eos_token_id
     inputs = {"inputs_embeds": inputs_embeds}
-    for made in range(config.max_new_tokens):
+    for _ in range(config.max_new_tokens):
         with paddle.no_grad():
             logits = decoder(**inputs, attention_mask=mask, position_ids=positions, cache=cache, last_only=True)
-            chosen = sampler(logits[:, 0], generated)
-        ids = chosen.ids
-        for row in np.flatnonzero(alive):
-            generated[row].append(int(ids[row]))
-        yield Step(np.where(alive, ids, FINISHED), chosen.log_probs, chosen.top)
-        for row in np.flatnonzero(alive):
-            alive[row] = not (ids[row] in ends or stop(row, generated[row]))
-        if not alive.any() or made + 1 == config.max_new_tokens:
-            return
-        inputs = {"input_ids": paddle.to_tensor(ids.reshape(batch, 1))}
+            chosen = sampler(logits[:, 0])
+        yield chosen
+        inputs = {"input_ids": chosen.ids.unsqueeze(-1)}
         positions = positions[:, -1:] + 1
         if mask is not None:
             mask = paddle.concat([mask, paddle.ones([batch, 1], "bool")], axis=1)

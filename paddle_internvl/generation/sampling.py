@@ -1,30 +1,54 @@
 """From logits to the next token: penalties, filters, choice. Rows are independent of each other.
 
-In: logits [B, V] and what each row has generated. Out: one id per row, and its log-probability. Order of the steps as
-in transformers: repetition penalty, no-repeat n-gram and bad tokens, minimum length, temperature, top-k, top-p, min-p.
+In: logits [B, V], step after step. Out: one id per row, and its log-probability; on the device, so that the next step
+can begin, and on their way to the host. Order of the steps as in transformers: repetition penalty, no-repeat n-gram and
+bad tokens, minimum length, temperature, top-k, top-p, min-p.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
 from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.models import devices
+from paddle_internvl.models.transfers import Reading, upload
 
 _NEVER = float("-inf")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Tokens:
     """One step's tokens: ids int64 [B]; if asked for, their log-probabilities under the unchanged logits, float32 [B],
     and per row those of the likeliest tokens, likeliest first."""
 
     ids: np.ndarray
     log_probs: np.ndarray | None = None
     top: list[dict[int, float]] | None = None
+
+
+class Chosen:
+    """One step's tokens while the device works them out.
+
+    Args:
+        ids: int64 [B], for the next step. log_probs: float32 [B]. top: values and ids of the likeliest, [B, k] each.
+    """
+
+    def __init__(self, ids: paddle.Tensor, log_probs: paddle.Tensor | None = None, top: tuple = ()):
+        self.ids = ids
+        self._reading = Reading(ids, *(() if log_probs is None else (log_probs,)), *top)
+
+    def read(self) -> Tokens:
+        """The tokens, once they are there. It must be asked for: see `Reading`."""
+        ids, *more = self._reading.wait()
+        top = None
+        if more[1:]:
+            values, tokens = (part.tolist() for part in more[1:])
+            top = [dict(zip(*row)) for row in zip(tokens, values)]
+        return Tokens(ids, more[0] if more else None, top)
 
 
 class Sampler:
@@ -42,53 +66,62 @@ class Sampler:
         rows = range(first, first + batch)
         keys = rows if config.seed is None else (row % config.n for row in rows)
         self._draws = [np.random.default_rng([seed, key] if key else seed) for key in keys]
+        self._looks_back = config.repetition_penalty != 1.0 or config.no_repeat_ngram_size or config.min_new_tokens
+        self._generated: paddle.Tensor | None = None  # [B, T], if it looks back
 
-    def __call__(self, logits: paddle.Tensor, generated: list[list[int]]) -> Chosen:
+    def __call__(self, logits: paddle.Tensor) -> Chosen:
         """The next token of each row.
 
         Args:
-            logits: float32 [B, V]. generated: per row, the ids generated so far (the prompt is not among them).
+            logits: float32 [B, V], those that follow the tokens chosen before.
         """
         c = self.config
-        adjusted = self.adjust(logits, generated)
+        adjusted = self.adjust(logits, self._generated)
         if c.samples:
             probabilities = F.softmax(_filter(adjusted / c.temperature, c), axis=-1)
             uniform = np.array([draw.random() for draw in self._draws])
-            ids = _draw(probabilities, paddle.to_tensor(uniform, place=logits.place))
+            ids = _draw(probabilities, upload(uniform, devices.device_of(logits)))
         else:
             ids = adjusted.argmax(axis=-1)
+        if self._looks_back:
+            new = ids.unsqueeze(-1)
+            self._generated = new if self._generated is None else paddle.concat([self._generated, new], axis=1)
         if not c.log_probs:
-            return Chosen(ids.numpy())
+            return Chosen(ids)
         scores = F.log_softmax(logits, axis=-1)
-        chosen = Chosen(ids.numpy(), scores.take_along_axis(ids.unsqueeze(-1), axis=-1).squeeze(-1).numpy())
-        if c.top_logprobs:
-            values, tokens = (part.numpy().tolist() for part in scores.topk(c.top_logprobs, axis=-1))
-            chosen = replace(chosen, top=[dict(zip(*row)) for row in zip(tokens, values)])
-        return chosen
+        log_probs = scores.take_along_axis(ids.unsqueeze(-1), axis=-1).squeeze(-1)
+        return Chosen(ids, log_probs, scores.topk(c.top_logprobs, axis=-1) if c.top_logprobs else ())
 
-    def adjust(self, logits: paddle.Tensor, generated: list[list[int]]) -> paddle.Tensor:
-        """Logits [B, V] after penalties, and with what must not be chosen at minus infinity."""
+    def adjust(self, logits: paddle.Tensor, generated: paddle.Tensor | None) -> paddle.Tensor:
+        """Logits [B, V] after penalties, and with what must not be chosen at minus infinity.
+
+        Args:
+            generated: int64 [B, T], the ids generated so far (the prompt is not among them); None: none yet.
+        """
         c = self.config
-        forbidden = [_repeats(ids, c.no_repeat_ngram_size) | set(c.bad_token_ids) for ids in generated]
-        if len(generated[0]) < c.min_new_tokens:
-            forbidden = [ids | set(c.eos_token_id) for ids in forbidden]
-        if c.repetition_penalty == 1.0 and not any(forbidden):
-            return logits
-        change = logits.numpy().copy()
-        for row, (before, never) in enumerate(zip(generated, forbidden)):
-            seen = np.unique(np.array(before, np.int64))
-            score = change[row, seen]
-            change[row, seen] = np.where(score < 0, score * c.repetition_penalty, score / c.repetition_penalty)
-            change[row, sorted(never)] = _NEVER
-        return paddle.to_tensor(change, place=logits.place)
+        made = 0 if generated is None else generated.shape[1]
+        if made and c.repetition_penalty != 1.0:
+            penalty = paddle.full([], c.repetition_penalty, logits.dtype)
+            score = logits.take_along_axis(generated, axis=1)
+            score = paddle.where(score < 0, score * penalty, score / penalty)
+            logits = logits.put_along_axis(generated, score, axis=1)  # what stands there twice is equal
+        if c.no_repeat_ngram_size and made >= c.no_repeat_ngram_size:
+            logits = _without_repeats(logits, generated, c.no_repeat_ngram_size)
+        never = {*c.bad_token_ids, *(c.eos_token_id if made < c.min_new_tokens else ())}
+        if never:
+            columns = upload(np.array([sorted(never)] * logits.shape[0]), devices.device_of(logits))
+            logits = logits.put_along_axis(columns, paddle.full(columns.shape, _NEVER, logits.dtype), axis=1)
+        return logits
 
 
-def _repeats(ids: list[int], size: int) -> set[int]:
-    """Tokens that would complete an n-gram of `size` that `ids` already holds."""
-    if size == 0 or len(ids) + 1 < size:
-        return set()
-    tail = ids[len(ids) - size + 1 :]
-    return {ids[i + size - 1] for i in range(len(ids) - size + 1) if ids[i : i + size - 1] == tail}
+def _without_repeats(logits: paddle.Tensor, generated: paddle.Tensor, size: int) -> paddle.Tensor:
+    """Logits with the tokens at minus infinity that would complete an n-gram of `size` that is there already."""
+    count = generated.shape[1] - size + 1  # n-grams
+    same = paddle.ones([generated.shape[0], count], "bool")
+    for i in range(size - 1):  # their first tokens against the last ones of all
+        same = paddle.logical_and(same, generated[:, i : i + count] == generated[:, count + i : count + i + 1])
+    change = paddle.where(same, paddle.full([], _NEVER, logits.dtype), paddle.zeros([], logits.dtype))
+    return logits.put_along_axis(generated[:, size - 1 :], change, axis=1, reduce="add")  # a token may end several
 
 
 def _filter(logits: paddle.Tensor, config: GenerationConfig) -> paddle.Tensor:

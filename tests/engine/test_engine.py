@@ -17,10 +17,18 @@ from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.request import ContextOverflowError, Prompt, RequestFailedError
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
+from paddle_internvl.models import transfers
 from paddle_internvl.models.feature_cache import FeatureCache
 from tests.checkpoints import random_pixels
 
 LIMITS = EngineLimits(max_batch_size=4, session_len=None, cache_tokens=4096, prefill_chunk=24, vision_tiles=2)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["step by step", "a step ahead"])
+def ahead(request, monkeypatch):
+    """Whether a step's tokens are read while the next one runs, as on a card."""
+    monkeypatch.setattr(transfers, "overlaps", lambda: request.param)
+    return request.param
 
 
 def limits(**changed) -> EngineLimits:
@@ -313,3 +321,37 @@ def test_a_short_prompt_passes_a_long_one(models, tokenizer):
 def test_limits_are_checked():
     with pytest.raises(ValueError, match="prefill_chunk=0 is not above 0"):
         limits(prefill_chunk=0)
+
+
+def test_steps_are_launched_before_those_before_are_read(models, tokenizer, ahead, monkeypatch):
+    model, config = models["qwen2"], GenerationConfig(max_new_tokens=4, ignore_eos=True)
+    (prompt,) = prompts(model, tokenizer, 1)
+    events, take, forward = [], Caller.take, type(model.language_model).forward
+    monkeypatch.setattr(Caller, "take", lambda *a: events.append("told") or take(*a))
+    monkeypatch.setattr(
+        type(model.language_model), "forward", lambda *a, **k: events.append("launched") or forward(*a, **k)
+    )
+    engine = Engine(model, tokenizer, limits(prefill_chunk=256))
+    caller = Caller(engine, prompt, config)
+    run(engine)
+    in_turn, pair = ["told", *["launched", "told"] * 3], ["launched", "told"]
+    assert events == ([*pair * 3, "told"] if ahead else in_turn)
+    assert len(caller.ids) == 4 and not engine._launched
+
+
+def test_what_is_launched_for_nothing_is_given_to_nobody(models, tokenizer, ahead):
+    """Some end by an end token, which is only known when another was launched; their blocks go to others at once."""
+    model = models["llama"]
+    asked = prompts(model, tokenizer, 8, seed=2)
+    free = [alone(model, tokenizer, prompt, GenerationConfig(max_new_tokens=24, ignore_eos=True)) for prompt in asked]
+    ends = [GenerationConfig(max_new_tokens=24, eos_token_id=(ids[3 + i],)) for i, ids in enumerate(free)]
+    need = max(len(prompt.ids) for prompt in asked) + 24
+    engine = Engine(model, tokenizer, limits(cache_tokens=2 * need + 32))
+    callers = [Caller(engine, prompt, config) for prompt, config in zip(asked, ends)]
+    run(engine)
+    assert [c.ids for c in callers] == [alone_ending(free[i], ends[i].eos_token_id[0]) for i in range(8)]
+    assert all(c.pieces[-1].response.finish_reason == "stop" for c in callers) and nothing_held(engine)
+
+
+def alone_ending(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end) + 1]

@@ -7,8 +7,16 @@ import pytest
 
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import FINISHED, generate_ids, generate_steps
+from paddle_internvl.models import transfers
 
 PROMPT = 12
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["step by step", "a step ahead"])
+def ahead(request, monkeypatch):
+    """Whether a step's tokens are read while the next one runs, as on a card."""
+    monkeypatch.setattr(transfers, "overlaps", lambda: request.param)
+    return request.param
 
 
 @pytest.fixture
@@ -103,3 +111,12 @@ def test_right_padding_is_refused(decoder, embeds):
     mask = paddle.to_tensor([[1] * (PROMPT - 1) + [0]])
     with pytest.raises(ValueError, match="pad on the left"):
         made(decoder, embeds, mask, max_new_tokens=2)
+
+
+def test_steps_are_launched_when_they_are_worth_it(decoder, embeds, ahead, monkeypatch):
+    launched, forward = [], type(decoder).forward
+    monkeypatch.setattr(type(decoder), "forward", lambda *a, **k: launched.append(1) or forward(*a, **k))
+    steps = generate_steps(decoder, embeds, None, GenerationConfig(max_new_tokens=3))
+    counts = [(next(steps), len(launched))[1] for _ in range(3)]
+    assert counts == ([2, 3, 3] if ahead else [1, 2, 3])
+    assert list(steps) == [] and len(launched) == 3

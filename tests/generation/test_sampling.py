@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.generation.sampling import Sampler, _draw, _filter, _repeats
+from paddle_internvl.generation.sampling import Sampler, _draw, _filter
 
 
 def kept(probabilities, **settings):
@@ -66,22 +66,60 @@ def test_penalties_as_transformers(ids, penalty, size, least):
     config = GenerationConfig(
         repetition_penalty=penalty, no_repeat_ngram_size=size, min_new_tokens=least, eos_token_id=(3, 4)
     )
-    ours = Sampler(config, 1).adjust(paddle.to_tensor(logits), [ids]).numpy()
+    ours = Sampler(config, 1).adjust(paddle.to_tensor(logits), paddle.to_tensor([ids])).numpy()
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-6)
 
 
 def test_penalties_by_hand():
     logits = paddle.to_tensor([[2.0, -2.0, 1.0, 0.5]])
     config = GenerationConfig(repetition_penalty=2.0, min_new_tokens=3, eos_token_id=(2,))
-    out = Sampler(config, 1).adjust(logits, [[0, 1]])[0].tolist()
+    out = Sampler(config, 1).adjust(logits, paddle.to_tensor([[0, 1]]))[0].tolist()
     assert out == [1.0, -4.0, float("-inf"), 0.5]
     assert logits.tolist() == [[2.0, -2.0, 1.0, 0.5]]  # the caller's are not touched
 
 
-def test_repeats():
-    assert _repeats([1, 2, 3, 1, 2], 3) == {3}
-    assert _repeats([1, 2, 3], 1) == {1, 2, 3}
-    assert _repeats([1], 3) == set() and _repeats([], 2) == set() and _repeats([1, 2], 0) == set()
+def penalised(logits: np.ndarray, generated: list[list[int]], c: GenerationConfig) -> np.ndarray:
+    """The plain twin of `adjust`, row by row and id by id on the host."""
+    change = logits.copy()
+    for row, ids in enumerate(generated):
+        seen = np.unique(np.array(ids, np.int64))
+        score = change[row, seen]
+        penalty = np.float32(c.repetition_penalty)
+        change[row, seen] = np.where(score < 0, score * penalty, score / penalty)
+        size, never = c.no_repeat_ngram_size, set(c.bad_token_ids)
+        if size:
+            tail = ids[len(ids) - size + 1 :] if len(ids) + 1 >= size else None
+            never |= {ids[i + size - 1] for i in range(len(ids) - size + 1) if ids[i : i + size - 1] == tail}
+        if len(ids) < c.min_new_tokens:
+            never |= set(c.eos_token_id)
+        change[row, sorted(never)] = -np.inf
+    return change
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.data(), rows=st.integers(1, 3), length=st.integers(0, 14), penalty=st.sampled_from([1.0, 0.7, 1.1, 2.5]),
+    size=st.integers(0, 4), least=st.integers(0, 20), bad=st.sets(st.integers(0, 7), max_size=3),
+)  # fmt: skip
+def test_penalties_to_the_last_bit(data, rows, length, penalty, size, least, bad):
+    row = st.lists(st.integers(0, 7), min_size=length, max_size=length)
+    ids = data.draw(st.lists(row, min_size=rows, max_size=rows))
+    logits = np.random.default_rng(rows + length).normal(0, 4, (rows, 8)).astype(np.float32)
+    config = GenerationConfig(
+        repetition_penalty=penalty, no_repeat_ngram_size=size, min_new_tokens=least, eos_token_id=(3, 4),
+        bad_token_ids=tuple(bad),
+    )  # fmt: skip
+    generated = paddle.to_tensor(ids) if length else None
+    ours = Sampler(config, rows).adjust(paddle.to_tensor(logits), generated).numpy()
+    np.testing.assert_array_equal(ours, penalised(logits, ids, config))
+
+
+def test_a_sampler_remembers_what_it_chose():
+    logits = paddle.to_tensor([[3.0, 2.9, 2.0, 1.0]])
+    sampler = Sampler(GenerationConfig(no_repeat_ngram_size=1), 1)
+    assert [int(sampler(logits).read().ids[0]) for _ in range(4)] == [0, 1, 2, 3]
+    sampler = Sampler(GenerationConfig(min_new_tokens=2, eos_token_id=(0,)), 1)
+    assert [int(sampler(logits).read().ids[0]) for _ in range(3)] == [1, 1, 0]
 
 
 def test_draws_follow_the_distribution():
@@ -101,19 +139,19 @@ def test_same_seed_same_tokens_whatever_the_batch():
     config = GenerationConfig(do_sample=True, seed=7)
     batch, alone = Sampler(config, 3), Sampler(config, 1)
     for _ in range(10):
-        assert batch(logits, [[], [], []]).ids[2] == alone(logits[2:], [[]]).ids[0]
+        assert batch(logits).read().ids[2] == alone(logits[2:]).read().ids[0]
 
 
 def test_fresh_seeds_differ():
     logits, config = paddle.zeros([1, 1000]), GenerationConfig(do_sample=True, top_k=0)
-    draws = {tuple(int(Sampler(config, 1)(logits, [[]]).ids[0]) for _ in range(3)) for _ in range(5)}
+    draws = {tuple(int(Sampler(config, 1)(logits).read().ids[0]) for _ in range(3)) for _ in range(5)}
     assert len(draws) > 1
 
 
 def test_log_probs_are_of_the_unchanged_logits():
     logits = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)
     config = GenerationConfig(log_probs=True, do_sample=True, temperature=0.3, top_k=2, seed=1)
-    chosen = Sampler(config, 2)(paddle.to_tensor(logits), [[], []])
+    chosen = Sampler(config, 2)(paddle.to_tensor(logits)).read()
     ids, log_probs = chosen.ids, chosen.log_probs
     by_hand = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     np.testing.assert_allclose(log_probs, by_hand[[0, 1], ids], rtol=1e-5)
