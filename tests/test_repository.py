@@ -32,6 +32,7 @@ LAYERS = [
     {"paddle_internvl.scale"},
     {"paddle_internvl.serve"},
     {"paddle_internvl.bench"},
+    {"paddle_internvl.webdemo"},
     {"paddle_internvl.cli"},
     {"demo"},
 ]

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from paddle_internvl import __version__
-from paddle_internvl.cli import batch, bench, chat, doctor, estimate, info, serve, verify
+from paddle_internvl.cli import batch, bench, chat, demo, doctor, estimate, info, serve, verify
 
 _COMMANDS = {
     "chat": chat,
+    "demo": demo,
     "serve": serve,
     "batch": batch,
     "bench": bench,

@@ -1,0 +1,61 @@
+"""Open the web demo: chat about pictures and clips in a browser.
+
+examples:
+  paddle-internvl demo                                 # the bundled checkpoint, http://127.0.0.1:7860
+  paddle-internvl demo CKPT --server-port 8080
+  paddle-internvl demo CKPT --server-name 0.0.0.0      # for other machines; put a reverse proxy in front
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_BUNDLED = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        nargs="?",
+        help="checkpoint folder, converted or raw, or a hub id (default: the bundled one)",
+    )
+    parser.add_argument("--server-name", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--server-port", type=int, default=7860, metavar="N", help="port to listen on (default: 7860)")
+    parser.add_argument(
+        "--session-len", type=int, metavar="N", help="the most tokens of prompt and answer (default: the model's)"
+    )
+    parser.add_argument(
+        "--max-batch-size", type=int, default=16, metavar="N", help="visitors answered together (default: 16)"
+    )
+    parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
+    parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from paddle_internvl.serve.settings import Settings
+
+    given = {name: getattr(arguments, name) for name in ("session_len", "max_batch_size", "device", "dtype")}
+    settings = Settings(server_name=arguments.server_name, server_port=arguments.server_port, **given)
+    if arguments.checkpoint is None and not _BUNDLED.is_dir():
+        raise FileNotFoundError(
+            "the bundled checkpoint is not there (a checkout of the repository has it); name a CKPT"
+        )
+    try:
+        import gradio  # noqa: F401
+    except ImportError:
+        raise ImportError("the demo needs Gradio; pip install 'paddle_internvl[demo]'") from None
+
+    from paddle_internvl import runtime
+
+    runtime.import_paddle_quietly()
+    from paddle_internvl.serve.server import load_engine
+    from paddle_internvl.webdemo.launching import launch, prepare
+    from paddle_internvl.webdemo.speaking import Host
+
+    checkpoint = str(arguments.checkpoint or _BUNDLED)
+    host = Host(lambda: load_engine(checkpoint, settings))
+    host.engine  # noqa: B018  loaded now, so that what is wrong with it is said here
+    launch(prepare(host, settings.max_batch_size), host, settings.server_name, settings.server_port)
+    return 0

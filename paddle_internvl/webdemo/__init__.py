@@ -1,0 +1,1 @@
+"""The web demo: a page on Gradio over an engine in the same process."""

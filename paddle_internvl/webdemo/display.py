@@ -1,0 +1,113 @@
+"""A conversation and its costs as the page shows them: messages for Gradio's chat, and HTML.
+
+In: rounds, attachments, grids, a language. Out: plain values and `gr.HTML`. Knows no layout.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import gradio as gr
+
+from paddle_internvl.webdemo.conversation import Round
+from paddle_internvl.webdemo.costs import Cost
+from paddle_internvl.webdemo.escaping import shown
+from paddle_internvl.webdemo.pictures import data_url, figure, figures, with_grid
+from paddle_internvl.webdemo.texts import text
+from paddle_internvl.webdemo.uploads import Attachment
+
+
+def messages(rounds: Sequence[Round], language: str) -> list[dict]:
+    """What the chat shows. The n-th text of a user's is the n-th round's question."""
+    out = []
+    for each in rounds:
+        if each.attachments:
+            out.append({"role": "user", "content": gr.HTML(_thumbnails(each.attachments, language))})
+        out.append({"role": "user", "content": shown(each.question)})
+        if each.answer:
+            out.append({"role": "assistant", "content": shown(each.answer)})
+        if each.drawn:
+            out.append({"role": "assistant", "content": gr.HTML(_drawn(each, language))})
+        out += [{"role": "assistant", "content": gr.HTML(note)} for note in _notes(each, language)]
+    return out
+
+
+def round_of(rounds: Sequence[Round], index: int) -> int:
+    """Which round the message at an index of `messages` belongs to.
+
+    Raises:
+        ValueError: there is no such message.
+    """
+    position = 0
+    for number, each in enumerate(rounds):
+        position += len(messages([each], "en"))
+        if 0 <= index < position:
+            return number
+    raise ValueError(f"there is no message {index}")
+
+
+def _thumbnails(attachments: Sequence[Attachment], language: str) -> str:
+    return figures(
+        [
+            figure(url, caption, f"{each.name} {caption}")
+            for each in attachments
+            for url, caption in zip(each.urls, _captions(each, language))
+        ]
+    )
+
+
+def _captions(attachment: Attachment, language: str) -> list[str]:
+    if attachment.kind == "image":
+        return [attachment.name]
+    return [text("frame", language, number=k + 1) for k in range(len(attachment.previews))]
+
+
+def _drawn(each: Round, language: str) -> str:
+    caption = text("boxes" if each.drawn_on == 1 else "boxes_last", language, count=each.drawn_on)
+    return figures([figure(each.drawn, caption, caption)])
+
+
+def _notes(each: Round, language: str) -> list[str]:
+    notes = []
+    if each.error is not None:
+        notes.append(problem(f"{text('error', language)}: {each.error}"))
+    name = {"length": "cut", "stopped": "stopped"}.get(each.ending)
+    return notes + ([f'<p class="note">({html.escape(text(name, language))})</p>'] if name else [])
+
+
+def problem(said: str) -> str:
+    """An error, as HTML. said: plain text."""
+    return f'<p class="problem" role="alert">{html.escape(said)}</p>'
+
+
+def preview(attachments: Sequence[Attachment], cost: Cost, length: int, side_tokens: int, language: str) -> str:
+    """What will be sent: every picture under its tile grid, frames in a strip, and the tokens of it all.
+
+    Args:
+        length: the most tokens of prompt and answer. side_tokens: of a tile.
+    """
+    each = [_seen(a, grids, side_tokens, language) for a, grids in zip(attachments, cost.grids)]
+    total = text("total", language, total=cost.total, length=length, visual=cost.visual)
+    fits = cost.total < length
+    return (
+        "".join(each)
+        + ("" if each else f'<p class="note">{html.escape(text("nothing", language))}</p>')
+        + f'<p class="total">{html.escape(total)}</p>'
+        + ("" if fits else problem(text("overflow", language)))
+    )
+
+
+def _seen(attachment: Attachment, grids: Sequence, side_tokens: int, language: str) -> str:
+    captions = _captions(attachment, language)
+    if attachment.kind == "video":
+        name = f"{attachment.name}: " + text("tokens", language, tokens=len(grids) * side_tokens)
+        strip = [figure(url, caption, caption) for url, caption in zip(attachment.urls, captions)]
+        return f'<p class="note">{html.escape(name)}</p><div class="strip">{figures(strip)}</div>'
+    (grid,), (size,), (picture,) = grids, attachment.sizes, attachment.previews
+    name = "tile" if grid.tiles == 1 else "grid_thumbnail" if grid.thumbnail else "grid"
+    shape = {"columns": grid.columns, "rows": grid.rows}
+    tokens = text("tokens", language, tokens=grid.tiles * side_tokens)
+    caption = f"{attachment.name} · {size[0]} × {size[1]} · {text(name, language, **shape)} · {tokens}"
+    alt = text("picture_alt", language, name=attachment.name, **shape)
+    return figures([figure(data_url(with_grid(picture, grid)), caption, alt)])

@@ -1,0 +1,70 @@
+"""The page on a port until it is told to stop, with a folder of its own for uploads that goes when it ends.
+
+In: a `Host`, an address, a port. Nothing is shared with Gradio's servers, and no folder is served.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+
+from paddle_internvl.webdemo import page
+from paddle_internvl.webdemo.speaking import Host
+from paddle_internvl.webdemo.uploads import LIMITS
+
+_ASSETS = Path(__file__).parents[2] / "demo/assets"
+_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans CJK SC", "sans-serif")
+
+
+def prepare(host: Host, together: int = 16) -> gr.Blocks:
+    """The page with a folder of this process's own for uploads, which is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="paddle-internvl-demo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")  # Gradio has no other way to say it
+    examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
+    if _ASSETS.is_dir():
+        shutil.copytree(_ASSETS, examples)
+    return page.build(host, examples, together)
+
+
+def launch(demo: gr.Blocks, host: Host, server_name: str, server_port: int, wait: bool = True) -> str:
+    """Open the port; returns the address.
+
+    Args:
+        wait: until a signal comes, then end everything; else return at once.
+    Raises:
+        OSError: the port is taken.
+    """
+    _, url, _ = demo.launch(
+        server_name=server_name,
+        server_port=server_port,
+        share=False,
+        allowed_paths=[],
+        max_file_size=LIMITS.max_video_bytes,
+        state_session_capacity=256,
+        show_error=True,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        footer_links=[],
+        theme=gr.themes.Soft(font=_FONTS, font_mono=("ui-monospace", "monospace")),
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    if wait:
+        print(f"InternVL is on {url}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            signal.pause()
+        finally:
+            demo.close(verbose=False)
+            host.close()
+    return url

@@ -1,0 +1,86 @@
+"""Every text of the page, in English and Chinese.
+
+In: a text's name and a language. Out: the text. Knows no page. What models and errors say is not translated.
+"""
+
+from __future__ import annotations
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+
+# name -> (English, Chinese)
+_TEXTS = {
+    "title": ("InternVL on PaddlePaddle", "InternVL · 飞桨"),
+    "language": ("Language", "语言"),
+    "chat": ("Conversation", "对话"),
+    "greeting": (
+        "Add pictures or a clip, and ask about them.",
+        "添加图片或视频，然后提问。",
+    ),
+    "box": ("Your question", "你的问题"),
+    "box_hint": (
+        "Ask something; drop, paste or attach pictures",
+        "输入问题；可拖放、粘贴或添加图片",
+    ),
+    "stop": ("Stop", "停止"),
+    "again": ("Regenerate", "重新生成"),
+    "clear": ("Clear", "清空"),
+    "seen": ("What the model will see", "模型将看到的内容"),
+    "pictures": ("Pictures", "图片"),
+    "video": ("Video", "视频"),
+    "clip": ("A clip (MP4, MOV, WebM, AVI, GIF)", "视频文件（MP4、MOV、WebM、AVI、GIF）"),
+    "frames": ("Frames", "帧数"),
+    "frames_hint": ("spread evenly over the clip, one tile each", "在视频中均匀抽取，每帧一个图块"),
+    "settings": ("Settings", "设置"),
+    "system": ("System prompt", "系统提示词"),
+    "temperature": ("Temperature", "温度"),
+    "temperature_hint": ("0 takes the likeliest token", "0 表示总取最可能的词"),
+    "top_p": ("Top-p", "Top-p"),
+    "penalty": ("Repetition penalty", "重复惩罚"),
+    "limit": ("Max new tokens", "最大生成长度"),
+    "tiles": ("Tiles per picture, at most", "每张图片最多图块数"),
+    "examples": ("Examples", "示例"),
+    "nothing": (
+        "No picture waits for the next question.",
+        "下一个问题还没有图片。",
+    ),
+    "tile": ("1 tile", "1 个图块"),
+    "grid": ("{columns} × {rows} tiles", "{columns} × {rows} 个图块"),
+    "grid_thumbnail": ("{columns} × {rows} tiles and a thumbnail", "{columns} × {rows} 个图块加缩略图"),
+    "tokens": ("{tokens} tokens", "{tokens} 个 token"),
+    "frame": ("Frame {number}", "第 {number} 帧"),
+    "picture_alt": ("{name}, cut into {columns} × {rows} tiles", "{name}，切成 {columns} × {rows} 个图块"),
+    "total": (
+        "{total} of {length} tokens with what is asked so far, {visual} of them from pictures",
+        "连同已输入的内容共 {total} / {length} 个 token，其中图片 {visual} 个",
+    ),
+    "overflow": ("too long: choose fewer tiles or frames, or clear", "超出长度：请减少图块或帧数，或清空对话"),
+    "cut": ("ended at the limit of new tokens", "已达最大生成长度"),
+    "stopped": ("stopped", "已停止"),
+    "error": ("Error", "错误"),
+    "boxes": ("Boxes of the answer", "回答中的方框"),
+    "boxes_last": (
+        "Boxes of the answer, drawn on the last of {count} pictures",
+        "回答中的方框，画在 {count} 张图片的最后一张上",
+    ),
+    "busy": ("An answer is being made; stop it first.", "正在生成回答，请先停止。"),
+    "empty": ("Write a question first.", "请先输入问题。"),
+    "none": ("There is no question yet.", "还没有问题。"),
+}
+
+
+def text(name: str, language: str, /, **values) -> str:
+    """A text in a language of `LANGUAGES`, with values put in.
+
+    Raises:
+        KeyError: no such text. ValueError: no such language.
+    """
+    return _TEXTS[name][list(LANGUAGES).index(language)].format(**values)
+
+
+def preferred(accepted: str | None) -> str:
+    """The language for a browser, by its Accept-Language header: the first that is here, else English."""
+    for part in (accepted or "").lower().split(","):
+        language = part.strip()[:2]
+        if language in LANGUAGES:
+            return language
+    return "en"
