@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import paddle
 
 from paddle_internvl import runtime
 from paddle_internvl.engine.blocks import BlockPool
+from paddle_internvl.engine.decoding import decoding_of
 from paddle_internvl.engine.launched import Launched
 from paddle_internvl.engine.limits import EngineLimits
-from paddle_internvl.engine.paged_cache import BLOCK, PagedCache
+from paddle_internvl.engine.paged_cache import BLOCK
 from paddle_internvl.engine.prefix import spans
 from paddle_internvl.engine.request import Answer, ContextOverflowError, Piece, Prompt, RequestFailedError
 from paddle_internvl.engine.seeing import Seeing
@@ -55,6 +55,8 @@ class Engine:
 
     Args:
         model: an `InternVLChatModel`. tokenizer: its. limits: how much at a time.
+    Raises:
+        ValueError: decode steps that can't be captured.
     Attributes:
         waiting: not yet admitted. active: admitted. counters: what was done. hurry: asked between the layers of the
             vision tower whether somebody new waits.
@@ -68,12 +70,11 @@ class Engine:
         self._launched: deque[Launched] = deque()  # not read yet
         self.hurry: Callable[[], bool] = lambda: False
         self._tower = Tower(model, limits.vision_tiles)
-        decoder = model.language_model
-        blocks = -(-limits.cache_tokens // BLOCK)
-        self.pool = BlockPool(blocks)
-        self._cache = decoder.new_cache_of(PagedCache, blocks)
+        self.pool = BlockPool(-(-limits.cache_tokens // BLOCK))
+        self._decoding = decoding_of(model, self.pool.total, limits.cuda_graph)
+        self._cache = self._decoding.cache
         # Beyond this many positions a block's content depends on the length of the text that it was read in.
-        self._stable = decoder.model.rope.stable_length
+        self._stable = model.language_model.model.rope.stable_length
         model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
 
     def answer(self, prompt: Prompt, config: GenerationConfig, index: int = 0) -> Answer:
@@ -221,11 +222,8 @@ class Engine:
     def _next_logits(self, speaking: list[Sequence]) -> paddle.Tensor:
         for sequence in speaking:
             sequence.make_room(self.pool, 1)
-        lengths = [sequence.length for sequence in speaking]
-        rows = self._cache.rows([sequence.blocks for sequence in speaking], lengths, 1)
-        ids = paddle.concat([sequence.last for sequence in speaking]).unsqueeze(-1)
-        positions = transfers.upload(np.array(lengths)).unsqueeze(-1)
-        return self.model.language_model(input_ids=ids, position_ids=positions, cache=rows)[:, 0]
+        ids = paddle.concat([sequence.last for sequence in speaking])
+        return self._decoding(ids, [s.blocks for s in speaking], [s.length for s in speaking])
 
     def _launch(self, sequences: list[Sequence], logits: paddle.Tensor) -> None:
         """Let the next token of each be taken from logits [B, V]."""

@@ -15,7 +15,7 @@ class EngineLimits:
         prefill_chunk: prompt tokens between two decode steps. vision_tiles: tiles through the vision tower between
             them. pending_tiles: tiles of admitted requests that may wait for the tower (one request may have more).
         max_waiting: requests that may wait for admission; None: any number. reuse: whether prompts find the KV blocks
-            of earlier ones.
+            of earlier ones. cuda_graph: whether decode steps are captured, see `decoding`.
     """
 
     max_batch_size: int
@@ -26,6 +26,7 @@ class EngineLimits:
     pending_tiles: int = 256
     max_waiting: int | None = None
     reuse: bool = True
+    cuda_graph: bool = False
 
     def __post_init__(self):
         for name in ("max_batch_size", "cache_tokens", "prefill_chunk", "vision_tiles", "pending_tiles"):

@@ -53,14 +53,17 @@ class PagedCache:
                     keys[block * size : (block + 1) * size] = 0.0
                     values[block * size : (block + 1) * size] = 0.0
 
-    def rows(self, tables: Sequence[Sequence[int]], lengths: Sequence[int], new: int) -> Rows:
+    def rows(
+        self, tables: Sequence[Sequence[int]], lengths: Sequence[int], new: int, blocks: int | None = None
+    ) -> Rows:
         """The cache of one forward pass.
 
         Args:
             tables: blocks of each row, in order, with room for what is new. lengths: positions that each row has.
-            new: L, positions that the pass adds to each; above 1 only for a single row.
+            new: L, positions that the pass adds to each; above 1 only for a single row. blocks: that are read of each
+                row; None: as many as the longest has.
         """
-        return Rows(self, tables, lengths, new)
+        return Rows(self, tables, lengths, new, blocks or -(-(max(lengths) + new) // BLOCK))
 
 
 class Rows:
@@ -71,24 +74,35 @@ class Rows:
             new one; None where a single row is extended by several.
     """
 
-    def __init__(self, cache: PagedCache, tables, lengths, new: int):
+    def __init__(self, cache: PagedCache, tables, lengths, new: int, blocks: int):
         if new > 1 and len(tables) > 1:
             raise ValueError(f"{len(tables)} rows can't be extended by {new} positions at once")
-        self._cache, kv = cache, cache.kv_heads
+        self._cache, self._new = cache, new
         self.length = lengths[0]
-        blocks = -(-(max(lengths) + new) // BLOCK)
-        table = np.zeros((len(tables), blocks), np.int64)  # what stands behind a row's end is masked
-        for row, own in zip(table, tables):
-            row[: len(own)] = own[:blocks]
-        heads = np.arange(kv)
-        at = np.asarray(lengths)[:, None] + np.arange(new)  # [B, L]
-        written = np.take_along_axis(table, at // BLOCK, axis=1)[..., None] * kv + heads  # [B, L, K]
-        self._cells = upload((written * BLOCK + at[..., None] % BLOCK).flatten())
-        self._blocks = upload((table[:, None] * kv + heads[:, None]).flatten())  # [B, K, blocks]
-        self._shape = [len(tables), kv, blocks * BLOCK, cache.head_dim]
+        self._shape = [len(tables), cache.kv_heads, blocks * BLOCK, cache.head_dim]
         self._end = lengths[0] + new if new > 1 else None
-        self.lengths = upload(np.asarray(lengths, np.int64) + 1) if new == 1 else None
+        self._cells, self._blocks, ends = map(upload, self._places(tables, lengths))
+        self.lengths = ends if new == 1 else None
         self._elsewhere: dict[str, Rows] = {}
+
+    def _places(self, tables, lengths) -> list[np.ndarray]:
+        """Cells of the cache that are written [B * L * K], blocks that are read [B * K * blocks]; and `lengths`."""
+        kv, blocks = self._cache.kv_heads, self._shape[2] // BLOCK
+        table = np.empty((len(tables), blocks), np.int64)
+        for row, own in zip(table, tables):
+            row[:] = own[0]  # behind a row's end all is masked; but another's numbers that are not finite would be seen
+            row[: len(own)] = own[:blocks]
+        heads, lengths = np.arange(kv), np.asarray(lengths, np.int64)
+        at = lengths[:, None] + np.arange(self._new)  # [B, L]
+        written = np.take_along_axis(table, at // BLOCK, axis=1)[..., None] * kv + heads  # [B, L, K]
+        cells = written * BLOCK + at[..., None] % BLOCK
+        return [cells.flatten(), (table[:, None] * kv + heads[:, None]).flatten(), lengths + 1]
+
+    def refill(self, tables: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+        """Make these the rows of other sequences, as many, with one new position each: in the same memory, which a
+        captured pass reads."""
+        for memory, array in zip((self._cells, self._blocks, self.lengths), self._places(tables, lengths)):
+            memory.copy_(upload(array), False)
 
     def at(self, device: str) -> Rows:
         """The same rows for layers on another device."""

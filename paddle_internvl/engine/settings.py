@@ -29,7 +29,7 @@ class EngineConfig:
             max_batch_size answers of session_len need. cache_tokens: its positions; None: by that share.
         prefill_chunk: prompt tokens between two decode steps.
         max_waiting: answers that may wait for room; None: any number. enable_prefix_caching: reuse the KV cache of
-            equal beginnings.
+            equal beginnings. cuda_graph: capture decode steps as CUDA graphs and play them again; needs a card.
     """
 
     session_len: int | None = None
@@ -46,6 +46,7 @@ class EngineConfig:
     prefill_chunk: int = 256
     max_waiting: int | None = None
     enable_prefix_caching: bool = True
+    cuda_graph: bool = False
 
     def __post_init__(self):
         if not 0 < self.cache_max_entry_count <= 1:
@@ -56,7 +57,7 @@ def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
     """An engine for a loaded model.
 
     Raises:
-        ValueError: a KV cache of less than one block fits.
+        ValueError: a KV cache of less than one block fits; decode steps that can't be captured.
     """
     decoder = model.language_model
     length = decoder.config.context_length if config.session_len is None else config.session_len
@@ -75,6 +76,7 @@ def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
         vision_tiles=config.vision_max_batch_size or _TILES[device],
         max_waiting=config.max_waiting,
         reuse=config.enable_prefix_caching,
+        cuda_graph=config.cuda_graph,
     )
     return Engine(model, tokenizer, limits)
 
