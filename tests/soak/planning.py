@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.soak.clients import WAYS
-from tests.soak.questions import CHAT, Question
+from tests.soak.questions import CHAT, COUNT, Question
 from tests.soak.strangers import Attack
 
 SHARES = {"leaving": 0.2, "malicious": 0.05}
@@ -58,3 +58,10 @@ def everything(asked: Sequence[Question], evil: Sequence) -> list[Sent]:
     sent = [Sent("honest", what, stream=s, hosted=s) for what in asked for s in (False, True)]
     sent += [Sent("malicious", what) for what in evil]
     return sent + [Sent("leaving", asked[i], way, share=i / 4) for i in range(4) for way in WAYS]
+
+
+def answers(sent: Sent) -> int:
+    """How many answers the engine makes for somebody who waits."""
+    if sent.kind == "leaving" or isinstance(sent.what, Attack) or sent.what.path == COUNT:
+        return 0
+    return sent.what.settings.get("n", 1)

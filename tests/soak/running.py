@@ -20,7 +20,7 @@ import anyio
 from tests.soak import outside, verdict
 from tests.soak.clients import Clients
 from tests.soak.hosts import hosts
-from tests.soak.planning import SHARES, Sent, everything, plan
+from tests.soak.planning import SHARES, Sent, answers, everything, plan
 from tests.soak.questions import CHAT, Expected, Medium, Question, expected, forgeries, questions
 from tests.soak.strangers import LARGEST, Attack, attacks, post
 
@@ -131,6 +131,8 @@ async def _run(server: outside.Server, parts: dict[str, list[Sent]], right, at, 
             left, retried = left + clients.left, retried + clients.retried
             most = {key: max(value, most.get(key, 0)) for key, value in clients.most.items()}
     metrics = server.metrics()
+    everybody = [each for planned in parts.values() for each in planned]
+    faults += verdict.of_work(metrics["engine_finished"], sum(map(answers, everybody)), verdict.places(server))
     faults += await _last_questions(server, name, at, right)
     faults += verdict.of_its_end(server, metrics)
     sent = parts["first half"] + parts["second half"]
@@ -138,7 +140,7 @@ async def _run(server: outside.Server, parts: dict[str, list[Sent]], right, at, 
         "sent": dict(Counter(each.kind for each in sent)),
         "kinds": dict(Counter(each.what.kind for each in sent if each.kind == "honest")),
         "left": dict(left),
-        "left_as_the_server_saw_it": dict(verdict.places(server)),
+        "left_as_the_server_saw_it": dict(verdict.places(server, "half-leaving")),
         "told_429_and_came_back": dict(retried),
         "most": {key: most[key] for key in ("engine_waiting", "engine_running", "requests_in_work") if key in most},
         "metrics": {key: metrics[f"engine_{key}"] for key in ("finished", "cancelled", "failed", "out_of_memory")},

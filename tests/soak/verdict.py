@@ -48,11 +48,24 @@ def of_growth(first: Sight, second: Sight, most: float | None) -> list[str]:
     return faults
 
 
-def places(server: Server) -> Counter:
-    """Where requests of the halves were left, by the server's log."""
+def of_work(finished: float, answers: int, left: Counter) -> list[str]:
+    """Whether the engine went on for those who had left.
+
+    Args:
+        finished: answers that came to their end in the engine. answers: those that somebody waited for. left: see
+            `places`; who leaves at the very end may let the engine finish, too: at most one in twenty.
+    """
+    most = answers + left["not left, told 200"] + max(1, left.total() // 20)
+    if answers <= finished <= most:
+        return []
+    return [f"the engine finished {finished:g} answers; {answers} were waited for, {most} at most may have ended"]
+
+
+def places(server: Server, word: str = "leaving") -> Counter:
+    """Where requests were left, by the server's log. word: in the ids that count."""
     found: Counter = Counter()
     for name, lines in server.accesses().items():
-        for line in lines if "half-leaving" in name else ():
+        for line in lines if word in name else ():
             if line.status != 499:
                 found[f"not left, told {line.status}"] += 1
             elif line.tokens_in is None:
