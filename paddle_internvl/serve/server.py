@@ -142,6 +142,7 @@ def load_engine(checkpoint: str, settings: Settings):
         max_batch_size=settings.max_batch_size,
         cache_tokens=settings.cache_tokens,
         max_waiting=settings.queue_size,
+        cuda_graph=settings.cuda_graph,
     )
     return EngineThread(engine_of(model, model.tokenizer, config))
 

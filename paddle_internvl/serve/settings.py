@@ -48,6 +48,7 @@ class Settings:
     cache_tokens: int | None = _setting(
         None, "positions of the KV cache, shared by all answers (default: by the free memory)", 1
     )
+    cuda_graph: bool = _setting(False, "capture decode steps as CUDA graphs and play them again; needs one card")
     tp: int = _setting(1, "cards that share the model, a process each", 1)
     dtype: str | None = _setting(None, "bfloat16, float16 or float32 (default: the best the device has)")
     device: str | None = _setting(None, "cpu, gpu or gpu:1 (default: gpu where there is one)")

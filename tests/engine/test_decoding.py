@@ -4,11 +4,13 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_internvl.cli.main import main
 from paddle_internvl.engine import decoding
 from paddle_internvl.engine.decoding import CapturedDecoding, Decoding, decoding_of
 from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
+from tests.checkpoints import TOKENIZER
 from tests.engine.recording import HostCopyError, RecordedGraph
 from tests.engine.test_engine import LIMITS, Caller, alone, nothing_held, prompts, run
 
@@ -93,9 +95,11 @@ def test_what_is_not_recorded_is_not_played():
     assert out.tolist() == [8, 10]
 
 
-def test_a_capture_that_can_not_be_is_refused(models, tokenizer):
+def test_a_capture_that_can_not_be_is_refused(models, tokenizer, capsys):
     model = models["qwen2"]
     with pytest.raises(ValueError, match="can't be captured: the model is not on a CUDA card; leave cuda_graph out"):
         engine_of(model, tokenizer, EngineConfig(cuda_graph=True, cache_tokens=64))
     assert type(decoding_of(model, 4, False)) is Decoding
     assert [decoding._power(n) for n in (1, 2, 3, 8, 9)] == [1, 2, 4, 8, 16]
+    assert main(["serve", str(TOKENIZER), "--cuda-graph", "--server-port", "0"]) != 0
+    assert "the model is not on a CUDA card" in capsys.readouterr().err

@@ -1,0 +1,47 @@
+"""What only a card can show of decode steps: read while the next one runs, and played from CUDA graphs.
+
+Skipped where Paddle sees no card. On a CPU tests/engine plays both.
+"""
+
+import paddle
+import pytest
+
+from paddle_internvl import runtime
+from paddle_internvl.dialogue import prompt_of
+from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.models import transfers
+from tests.checkpoints import TOKENIZER
+from tests.engine.test_engine import Caller, nothing_held, run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(runtime.cuda_capability() is None, reason="Paddle sees no CUDA card"),
+]
+SETTINGS = [
+    GenerationConfig(max_new_tokens=40),
+    GenerationConfig(max_new_tokens=30, do_sample=True, seed=3, temperature=1.3),
+    GenerationConfig(max_new_tokens=25, repetition_penalty=1.3, no_repeat_ngram_size=3),
+    GenerationConfig(max_new_tokens=20, log_probs=True, top_logprobs=2),
+    GenerationConfig(max_new_tokens=1),
+]
+
+
+def answered(cuda_graph: bool) -> list[list[int]]:
+    from paddlenlp.transformers import AutoModel
+
+    model = AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", device="gpu")  # no rounding to choose between
+    engine = engine_of(model, model.tokenizer, EngineConfig(cache_tokens=4096, cuda_graph=cuda_graph))
+    asked = [prompt_of(model, model.tokenizer, [{"role": "user", "content": "What is it? " * n}]) for n in range(1, 6)]
+    callers = [Caller(engine, prompt, config) for prompt, config in zip(asked, SETTINGS)]
+    run(engine)
+    assert all(caller.error is None for caller in callers) and nothing_held(engine)
+    return [caller.ids for caller in callers]
+
+
+def test_ahead_and_played_steps_give_the_same_tokens(monkeypatch):
+    paddle.set_device("gpu")
+    ahead, played = answered(False), answered(True)
+    monkeypatch.setattr(transfers, "overlaps", lambda: False)
+    in_turn = answered(False)
+    assert ahead == in_turn and played == in_turn
