@@ -39,13 +39,14 @@ def test_errors_are_as_recorded(folders, case, dtype):
 
 
 def test_the_record_is_plausible():
-    """float16 has three bits more than bfloat16, so its errors are about an eighth; errors grow along the decoder."""
+    """float16 has three bits more than bfloat16, so its errors are about an eighth; on random weights errors grow along the
+    decoder."""
     assert set(RECORDED) == {*CASES, "internvl-tiny"}
     for case, dtypes in RECORDED.items():
         for stage, error in dtypes["float16"]["errors"].items():
             assert 4 < dtypes["bfloat16"]["errors"][stage] / error < 16, (case, stage)
         blocks = [error for stage, error in dtypes["bfloat16"]["errors"].items() if stage.startswith("dec.block")]
-        assert blocks[-1] > blocks[0], case
+        assert blocks[-1] > blocks[0] or case == "internvl-tiny", case
 
 
 def loud(hf_folder, tower: bool) -> InternVLChatModel:
