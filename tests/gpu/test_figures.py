@@ -39,8 +39,8 @@ def test_errors_are_as_recorded(folders, case, dtype):
 
 
 def test_the_record_is_plausible():
-    """float16 has three bits more than bfloat16, so its errors are about an eighth; on random weights errors grow along the
-    decoder."""
+    """float16 has three bits more than bfloat16, so its errors are about an eighth; on random weights they grow along
+    the decoder."""
     assert set(RECORDED) == {*CASES, "internvl-tiny"}
     for case, dtypes in RECORDED.items():
         for stage, error in dtypes["float16"]["errors"].items():
