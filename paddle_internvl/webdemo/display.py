@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
+from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.webdemo.conversation import Round
 from paddle_internvl.webdemo.costs import Cost
 from paddle_internvl.webdemo.escaping import shown
@@ -87,27 +88,29 @@ def preview(attachments: Sequence[Attachment], cost: Cost, length: int, side_tok
     Args:
         length: the most tokens of prompt and answer. side_tokens: of a tile.
     """
-    each = [_seen(a, grids, side_tokens, language) for a, grids in zip(attachments, cost.grids)]
+    seen = list(zip(attachments, cost.grids))
+    pictures = [_under_grid(each, grids[0], side_tokens, language) for each, grids in seen if each.kind == "image"]
+    strips = [_strip(each, len(grids) * side_tokens, language) for each, grids in seen if each.kind == "video"]
     total = text("total", language, total=cost.total, length=length, visual=cost.visual)
-    fits = cost.total < length
     return (
-        "".join(each)
-        + ("" if each else f'<p class="note">{html.escape(text("nothing", language))}</p>')
+        figures(pictures)
+        + "".join(strips)
+        + ("" if seen else f'<p class="note">{html.escape(text("nothing", language))}</p>')
         + f'<p class="total">{html.escape(total)}</p>'
-        + ("" if fits else problem(text("overflow", language)))
+        + ("" if cost.total < length else problem(text("overflow", language)))
     )
 
 
-def _seen(attachment: Attachment, grids: Sequence, side_tokens: int, language: str) -> str:
-    captions = _captions(attachment, language)
-    if attachment.kind == "video":
-        name = f"{attachment.name}: " + text("tokens", language, tokens=len(grids) * side_tokens)
-        strip = [figure(url, caption, caption) for url, caption in zip(attachment.urls, captions)]
-        return f'<p class="note">{html.escape(name)}</p><div class="strip">{figures(strip)}</div>'
-    (grid,), (size,), (picture,) = grids, attachment.sizes, attachment.previews
+def _strip(clip: Attachment, tokens: int, language: str) -> str:
+    name = f"{clip.name} · {text('tokens', language, tokens=tokens)}"
+    frames = [figure(url, caption, caption) for url, caption in zip(clip.urls, _captions(clip, language))]
+    return f'<p class="note">{html.escape(name)}</p><div class="strip">{figures(frames)}</div>'
+
+
+def _under_grid(picture: Attachment, grid: TileGrid, side_tokens: int, language: str) -> str:
+    (width, height), (image,) = picture.sizes[0], picture.previews
     name = "tile" if grid.tiles == 1 else "grid_thumbnail" if grid.thumbnail else "grid"
     shape = {"columns": grid.columns, "rows": grid.rows}
     tokens = text("tokens", language, tokens=grid.tiles * side_tokens)
-    caption = f"{attachment.name} · {size[0]} × {size[1]} · {text(name, language, **shape)} · {tokens}"
-    alt = text("picture_alt", language, name=attachment.name, **shape)
-    return figures([figure(data_url(with_grid(picture, grid)), caption, alt)])
+    caption = f"{picture.name} · {width} × {height} · {text(name, language, **shape)} · {tokens}"
+    return figure(data_url(with_grid(image, grid)), caption, text("picture_alt", language, name=picture.name, **shape))

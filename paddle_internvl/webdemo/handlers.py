@@ -132,7 +132,7 @@ class Handlers:
     async def _grow(self, visit: Visit, asked: Round, language: str, wishes: list) -> AsyncIterator[tuple]:
         """Chat and stop button, at first, now and then, and at the end. Closing it stops the answer."""
         before = display.messages(visit.rounds[:-1], language)
-        visit.busy, last = True, time.monotonic()
+        visit.busy, last = True, float("-inf")
         try:
             yield before + display.messages([asked], language), gr.update(interactive=True)
             async with aclosing(self._speaker.answer(visit, asked, Wishes(*wishes))) as steps:

@@ -84,7 +84,7 @@ def build(host: Host, examples: Path | None = None, together: int = 16) -> gr.Bl
         with gr.Row():
             make(gr.Markdown, "title")
             make(gr.Radio, "language", choices=[(name, key) for key, name in LANGUAGES.items()], value="en",
-                 min_width=200, scale=0)  # fmt: skip
+                 min_width=260, scale=0)  # fmt: skip
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 _conversation(make)
@@ -99,7 +99,8 @@ def build(host: Host, examples: Path | None = None, together: int = 16) -> gr.Bl
 
 def _conversation(make) -> None:
     make(gr.Chatbot, "chat", height="60vh", min_height=280, editable="user", buttons=["copy"], sanitize_html=True,
-         allow_tags=False, latex_delimiters=_LATEX, layout="bubble", feedback_options=None)  # fmt: skip
+         allow_tags=False, latex_delimiters=_LATEX, layout="bubble", feedback_options=None,
+         show_label=False, group_consecutive_messages=False)  # fmt: skip
     make(gr.MultimodalTextbox, "box", file_types=["image"], file_count="multiple", sources=["upload"], lines=1,
          max_lines=8, autofocus=True)  # fmt: skip
     with gr.Row():
@@ -111,7 +112,7 @@ def _conversation(make) -> None:
 def _panels(make, examples: Path | None) -> list[tuple[gr.Button, tuple]]:
     """Video, settings and examples; the examples' buttons, each with what it asks."""
     with make(gr.Tab, "video_tab"):
-        make(gr.File, "clip", file_types=_CLIPS, type="filepath", height=140)
+        make(gr.File, "clip", file_types=_CLIPS, type="filepath", height=160)
         make(gr.Slider, "frames", minimum=1, maximum=MOST_FRAMES, step=1, value=8)
     with make(gr.Tab, "settings_tab"):
         make(gr.Textbox, "system", lines=2, max_lines=8)
@@ -143,8 +144,9 @@ def _wire(demo, handlers: Handlers, made: dict, visit, seen, asks: list, togethe
         made["again"].click(handlers.again, [language, *wishes, visit], [chat, stop], **answering),
         chat.edit(handlers.edited, [language, *wishes, visit], [chat, stop], **answering),
     ]  # fmt: skip
-    stop.click(handlers.stopped, [language, visit], [chat, stop], cancels=growing, queue=False, **hidden)
-    made["clear"].click(handlers.cleared, visit, [chat, box, clip, stop], cancels=growing, queue=False, **hidden)
+    ending = {**hidden, "cancels": growing, "queue": False}
+    stopped = stop.click(handlers.stopped, [language, visit], [chat, stop], **ending)
+    cleared = gr.on([made["clear"].click, chat.clear], handlers.cleared, visit, [chat, box, clip, stop], **ending)
 
     def relabelled(language: str, visit: Visit) -> list:
         words = [gr.update(**_words(name, language)) for name in _WORDS]
@@ -154,11 +156,10 @@ def _wire(demo, handlers: Handlers, made: dict, visit, seen, asks: list, togethe
     relabelled_ones = [*(made[name] for name in _WORDS), *(button for button, _ in asks), chat]
     language.change(relabelled, [language, visit], relabelled_ones, **hidden)
     looks = [box, clip, made["frames"], made["tiles"], made["system"], language, visit]
-    gr.on(
-        [box.change, clip.change, made["frames"].change, made["tiles"].change, made["system"].change, chat.change,
-         language.change],
-        handlers.preview, looks, seen, trigger_mode="always_last", **hidden,
-    )  # fmt: skip
+    changes = [each.change for each in (box, clip, made["frames"], made["tiles"], made["system"], language)]
+    gr.on(changes, handlers.preview, looks, seen, trigger_mode="always_last", **hidden)
+    for event in (*growing, stopped, cleared):  # not chat.change: that is each piece of an answer
+        event.then(handlers.preview, looks, seen, **hidden)
     demo.load(handlers.greet, None, [language, made["system"], made["tiles"], made["limit"]], **hidden)
     for button, (pictures, file, questions) in asks:
 

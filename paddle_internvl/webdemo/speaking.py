@@ -76,11 +76,10 @@ class Wishes:
                 raise ValueError(f"{setting.name}={getattr(self, setting.name)!r} is no number")
         if not (isinstance(self.max_num, int) and 1 <= self.max_num <= MOST_TILES):
             raise ValueError(f"max_num={self.max_num} is no whole number from 1 to {MOST_TILES}")
-        samples = self.temperature > 0
         return GenerationConfig(
             max_new_tokens=int(self.max_new_tokens),
-            do_sample=samples,
-            temperature=self.temperature if samples else 1.0,
+            do_sample=True,
+            temperature=self.temperature,
             top_p=self.top_p,
             repetition_penalty=self.repetition_penalty,
         )

@@ -1,16 +1,28 @@
 """How the page looks, beyond Gradio's theme: CSS that stands in the page itself, so that any host of Gradio has it."""
 
 CSS = """
-.gradio-container { max-width: 1400px !important; }
+.gradio-container { max-width: 1400px !important; padding-top: 12px !important; }
+body:not(.dark) .gradio-container {  /* Gradio's own light colours are too pale to read for some */
+  --body-text-color-subdued: #4b5563; --block-info-text-color: #4b5563; --block-title-text-color: #3730a3;
+  --block-label-text-color: #3730a3; --color-accent: #4338ca; --checkbox-label-background-fill-selected: #4338ca;
+  --checkbox-background-color-selected: #312e81; --input-placeholder-color: #6b7280; --link-text-color: #3730a3;
+}
+.visually-hidden[aria-hidden=true] { visibility: hidden; }  /* or the Tab key walks through Gradio's second row of tabs */
+#title { flex: 1 1 280px; min-width: 280px; }
+#language { align-self: end; }
 .figures { display: flex; flex-wrap: wrap; gap: 8px; }
 .figures figure { margin: 0; max-width: 100%; }
-.figures img { display: block; max-width: 100%; max-height: 320px; margin: 0; border-radius: 4px; }
-.figures figcaption { font-size: 0.85em; opacity: 0.85; overflow-wrap: anywhere; }
+.figures img { display: block; max-width: 100%; max-height: 240px; margin: 0; border-radius: 4px; }
+.figures figcaption { font-size: 0.85em; overflow-wrap: anywhere; }
+#seen .figures { align-items: end; }
+#seen .figures figure { width: min-content; min-width: 200px; }
+#chat .figures img { max-height: 160px; }
+#chat .bot .figures img { max-height: 420px; }
 .strip .figures { flex-wrap: nowrap; overflow-x: auto; }
-.strip figure { flex: 0 0 auto; }
-.strip img { max-height: 110px; max-width: none; }
+#seen .strip figure { flex: 0 0 auto; width: auto; min-width: 0; }
+.strip .figures img { max-height: 100px; max-width: none; }
 .problem { color: #b00020; font-weight: 600; overflow-wrap: anywhere; }
 .dark .problem { color: #ff8a80; }
-.note { opacity: 0.8; font-size: 0.9em; }
+.note { font-size: 0.9em; }
 .total { font-variant-numeric: tabular-nums; }
 """

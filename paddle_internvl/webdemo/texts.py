@@ -27,7 +27,7 @@ _TEXTS = {
     "seen": ("What the model will see", "模型将看到的内容"),
     "pictures": ("Pictures", "图片"),
     "video": ("Video", "视频"),
-    "clip": ("A clip (MP4, MOV, WebM, AVI, GIF)", "视频文件（MP4、MOV、WebM、AVI、GIF）"),
+    "clip": ("Clip (MP4, WebM, GIF …)", "视频（MP4、WebM、GIF 等）"),
     "frames": ("Frames", "帧数"),
     "frames_hint": ("spread evenly over the clip, one tile each", "在视频中均匀抽取，每帧一个图块"),
     "settings": ("Settings", "设置"),

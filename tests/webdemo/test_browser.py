@@ -1,0 +1,308 @@
+"""The page in a real Chromium, over the bundled model: what visitors do, and what they then see.
+
+Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to build/screenshots.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from paddle_internvl.engine.request import RequestFailedError
+from paddle_internvl.webdemo.speaking import Host
+from tests.checkpoints import ROOT
+from tests.serve.running import FakeEngineThread, wait_until
+from tests.webdemo.conftest import ASSETS
+
+pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+pytestmark = pytest.mark.browser
+SCREENSHOTS = Path(os.environ.get("PADDLE_INTERNVL_SCREENSHOTS", ROOT / "build/screenshots"))
+PATIENCE = 20_000  # milliseconds; a busy machine is slow
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as started:
+        path = shutil.which("chromium") or started.chromium.executable_path
+        if not os.path.exists(path):
+            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, opened):
+    """(host, how the browser is) -> a page just opened, which fails the test if a script fails or calls elsewhere."""
+    contexts, faults = [], []
+
+    def go(host, **how):
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 860}, "locale": "en-US", **how}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        address = opened(host)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: faults.append(request.url) if is_elsewhere(request.url, address) else None)
+        page.goto(address)
+        expect(page.locator("#seen .total")).to_be_visible()  # the model is there, and has counted an empty question
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+def is_elsewhere(url: str, address: str) -> bool:
+    return not url.startswith((address, "data:", "blob:"))
+
+
+def picture(page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def attach(page, *names: str, box: str = "#box") -> None:
+    page.set_input_files(f"{box} input[type=file]", [ASSETS / name for name in names])
+
+
+def ask(page, question: str) -> None:
+    page.fill("#box textarea", question)
+    page.press("#box textarea", "Enter")
+
+
+def answers(page):
+    return page.locator("#chat [data-testid=bot]")
+
+
+def ready(page) -> None:
+    """Wait until no answer is being made."""
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+def test_upload_ask_and_ask_again(visit, host):
+    page = visit(host)
+    attach(page, "shapes.png")
+    expect(page.locator("#seen figcaption")).to_have_text("shapes.png · 448 × 448 · 1 tile · 49 tokens")
+    before = page.inner_text("#seen .total")
+    page.fill("#box textarea", "Describe the image.")
+    expect(page.locator("#seen .total")).not_to_have_text(before)  # the count follows typing
+    picture(page, "before-sending")
+    page.evaluate("""() => { window.seen = new Set(); new MutationObserver(() => {
+        const bot = document.querySelector('#chat [data-testid=bot]'); if (bot) window.seen.add(bot.innerText)
+    }).observe(document.querySelector('#chat'), {subtree: true, childList: true, characterData: true}) }""")
+    page.press("#box textarea", "Enter")
+    described = "A red circle in the top left, a blue square in the center and a green triangle in the bottom right."
+    expect(answers(page).last).to_have_text(described)
+    grown = [text.strip() for text in page.evaluate("[...window.seen]")]
+    assert len(grown) > 2 and all(described.startswith(text) for text in grown), "it was not streamed"
+    expect(page.locator("#box textarea")).to_have_value("")
+    ask(page, "What shape is red?")
+    expect(answers(page).last).to_have_text("circle")
+    ready(page)
+    page.get_by_role("button", name="Regenerate").click()
+    expect(answers(page)).to_have_count(2)
+    expect(answers(page).last).to_have_text("circle")
+    ready(page)
+    page.locator("#chat button[aria-label=Edit]").last.click()
+    page.locator("#chat textarea").fill("How many objects are there?")
+    page.locator("#chat button[aria-label=Submit]").click()
+    expect(answers(page).last).to_have_text("3")
+    ready(page)
+    page.locator("#chat button[aria-label=Edit]").first.click()  # changing an earlier question forgets what followed
+    page.locator("#chat textarea").first.fill("What color is the object in the center?")
+    page.locator("#chat button[aria-label=Submit]").first.click()
+    expect(answers(page)).to_have_count(1)
+    expect(answers(page)).to_have_text("blue")
+    ready(page)
+    page.locator("#clear").click()
+    expect(page.locator("#chat")).to_contain_text("Add pictures or a clip")
+
+
+def test_two_pictures_and_their_tiles(visit, host):
+    page = visit(host)
+    attach(page, "wide.png", "shapes.png")
+    expect(page.locator("#seen figcaption")).to_have_text(
+        [re.compile(r"^wide.png · 1344 × 448 · 3 × 1 tiles and a thumbnail · 196 tokens$"), re.compile("^shapes.png")]
+    )
+    page.get_by_role("tab", name="Settings").click()
+    page.locator("#tiles input[type=number]").fill("1")
+    page.locator("#tiles input[type=number]").press("Tab")
+    expect(page.locator("#seen figcaption").first).to_have_text("wide.png · 1344 × 448 · 1 tile · 49 tokens")
+    page.locator("#clear").click()
+    expect(page.locator("#seen figcaption")).to_have_count(0)
+    page.locator("#tiles input[type=number]").fill("6")
+    page.locator("#tiles input[type=number]").press("Tab")
+    page.get_by_role("tab", name="Examples").click()
+    page.get_by_role("button", name="Which image has more objects?").click()
+    expect(page.locator("#seen figcaption")).to_have_count(2)
+    page.press("#box textarea", "Enter")
+    expect(answers(page).last).to_have_text("Image-1")
+    ready(page)
+    picture(page, "two-pictures")
+
+
+def test_paste_and_drop(visit, host):
+    page = visit(host)
+    for event, holder in (("paste", "clipboardData"), ("drop", "dataTransfer")):
+        data = list((ASSETS / "shapes.png").read_bytes())
+        page.evaluate(
+            """([data, event, holder]) => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([new Uint8Array(data)], event + '.png', {type: 'image/png'}));
+                const how = {[holder]: transfer, bubbles: true, cancelable: true};
+                const made = event === 'paste' ? new ClipboardEvent(event, how) : new DragEvent(event, how);
+                document.querySelector('#box textarea').dispatchEvent(made);
+            }""",
+            [data, event, holder],
+        )
+        expect(page.locator("#seen")).to_contain_text(f"{event}.png")
+
+
+def test_video(visit, host):
+    page = visit(host)
+    attach(page, "clip.gif", box="#clip")
+    expect(page.locator("#seen .strip figure")).to_have_count(8)
+    page.locator("#frames input[type=number]").fill("4")
+    page.locator("#frames input[type=number]").press("Tab")
+    expect(page.locator("#seen .strip figure")).to_have_count(4)
+    expect(page.locator("#seen")).to_contain_text("196 tokens")
+    picture(page, "video")
+    ask(page, "Which way does the star move?")
+    expect(answers(page).last).to_have_text("right")
+    ready(page)
+
+
+def test_boxes(visit, host):
+    page = visit(host)
+    attach(page, "shapes.png")
+    ask(page, "Please provide the bounding box coordinate of the region this sentence describes: <ref>red circle</ref>")
+    expect(answers(page).first).to_contain_text(re.compile(r"red circle\[\[\d+, \d+, \d+, \d+\]\]"))
+    expect(page.get_by_alt_text("Boxes of the answer")).to_be_visible()
+    expect(page.locator("#chat [data-testid=user]").last).to_contain_text("ref>red circle")  # shown, not obeyed
+    ready(page)
+    picture(page, "boxes")
+
+
+def fake(tiny, **how) -> Host:
+    return Host(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))
+
+
+def test_stop_and_go_on(visit, tiny):
+    host = fake(tiny, hold=4)
+    page = visit(host)
+    ask(page, "hello")
+    expect(answers(page).first).to_contain_text("a")
+    expect(page.locator("#stop")).to_be_enabled()
+    page.locator("#stop").click()
+    expect(page.locator("#chat")).to_contain_text("(stopped)")
+    ready(page)
+    wait_until(lambda: host.engine.cancelled == 1)
+    picture(page, "stopped")
+    host.engine.go.set()
+    ask(page, "go on")
+    expect(answers(page).last).to_have_text("a red circle and a blue square")
+
+
+def test_leaving_stops_the_answer(visit, tiny):
+    host = fake(tiny, hold=4)
+    page = visit(host)
+    ask(page, "hello")
+    expect(answers(page).first).to_contain_text("a")
+    page.close()
+    wait_until(lambda: host.engine.cancelled == 1)
+
+
+def test_errors_are_shown(visit, tiny, tmp_path):
+    page = visit(fake(tiny, fail=2, error=RequestFailedError("out of memory: 12 tiles <b>at once</b>", True)))
+    ask(page, "hello")
+    expect(page.locator("#chat .problem")).to_have_text("Error: out of memory: 12 tiles <b>at once</b>")
+    (tmp_path / "broken.png").write_bytes((ASSETS / "sign.png").read_bytes()[:300])
+    page.set_input_files("#box input[type=file]", tmp_path / "broken.png")
+    expect(page.locator("#seen .problem")).to_contain_text("broken.png: the picture is broken")
+    ask(page, "What is it?")
+    expect(page.locator("#chat .problem").last).to_contain_text("broken.png: the picture is broken")
+    expect(page.locator("#box textarea")).to_have_value("What is it?")  # kept, to be mended
+    picture(page, "errors")
+
+
+def test_markdown_latex_and_no_html(visit, tiny):
+    page = visit(fake(tiny))
+    page.evaluate("window.hit = 0")
+    ask(page, "**bold** $x^2$ \\(y\\) <img src=x onerror='window.hit=1'> <b id=evil>b</b>")
+    asked = page.locator("#chat [data-testid=user]")
+    expect(asked.locator("strong")).to_have_text("bold")
+    expect(asked.locator(".katex")).to_have_count(2)
+    expect(asked).to_contain_text("onerror='window.hit=1'")
+    assert page.evaluate("window.hit") == 0 and not page.query_selector("#evil") and not asked.locator("img").count()
+
+
+def test_languages(visit, host):
+    page = visit(host)
+    attach(page, "shapes.png")
+    expect(page.locator("#seen figcaption")).to_contain_text("1 tile ")
+    page.get_by_text("中文", exact=True).click()
+    expect(page.locator("#again")).to_have_text("重新生成")
+    expect(page.locator("#seen figcaption")).to_contain_text("1 个图块")
+    expect(page.locator("#box textarea")).to_have_attribute("placeholder", re.compile("输入问题"))
+    expect(page.get_by_role("tab", name="设置")).to_be_visible()
+    ask(page, "蓝色的正方形在哪里？")
+    expect(answers(page).last).to_have_text("中间")
+    ready(page)
+    picture(page, "chinese")
+    page.get_by_text("English", exact=True).click()
+    expect(page.locator("#again")).to_have_text("Regenerate")
+
+
+def test_phone(visit, host):
+    page = visit(host, viewport={"width": 360, "height": 740}, locale="zh-CN", has_touch=True, is_mobile=True)
+    expect(page.locator("#again")).to_have_text("重新生成")  # as the browser asks
+    attach(page, "wide.png", "shapes.png")
+    expect(page.locator("#seen figcaption")).to_have_count(2)
+    ask(page, "哪张图片的物体更多？")
+    expect(answers(page).last).not_to_be_empty()
+    ready(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360, "it scrolls sideways"
+    for control in ("#box textarea", "#stop", "#again", "#clear", "#language", "#clip"):
+        edges = page.locator(control).bounding_box()
+        assert edges["x"] >= 0 and edges["x"] + edges["width"] <= 360 and edges["width"] > 40, control
+    picture(page, "phone")
+
+
+def test_keyboard_alone(visit, host):
+    """Everything is reached by the Tab key."""
+    page = visit(host)
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.closest('[id]:not([id=\"\"])')?.id ?? ''"))
+        reached.add(page.evaluate("document.activeElement.closest('#box, #language, #clip, #frames')?.id ?? ''"))
+    assert {"again", "clear", "box", "language", "clip", "frames"} <= reached
+
+
+def test_accessibility(visit, host):
+    """axe finds nothing serious or critical in the parts that are ours."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = visit(host)
+    attach(page, "wide.png")
+    expect(page.locator("#seen figcaption")).to_have_count(1)
+    ask(page, "Read the text.")
+    expect(answers(page).last).to_have_text("STOP")
+    ready(page)
+    found = []
+    for tab in ("Video", "Settings", "Examples"):
+        page.get_by_role("tab", name=tab).click()
+        result = axe.Axe().run(page).response["violations"]
+        found += [
+            (each["id"], node["html"][:160], node["any"][0]["message"] if node["any"] else "")
+            for each in result
+            if each["impact"] in ("serious", "critical")
+            for node in each["nodes"]
+        ]
+    assert not found, json.dumps(found, indent=1)

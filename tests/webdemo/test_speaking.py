@@ -1,0 +1,127 @@
+"""A round grows to what the model says; what goes wrong is its error; who leaves stops the engine."""
+
+import asyncio
+import json
+
+import pytest
+
+from paddle_internvl.engine.request import QueueFullError, RequestFailedError
+from paddle_internvl.webdemo.conversation import Round, Visit
+from paddle_internvl.webdemo.speaking import Host, Speaker, Wishes, draw
+from paddle_internvl.webdemo.uploads import Receiver
+from tests.serve.running import FakeEngineThread
+from tests.webdemo.conftest import ASSETS
+
+WISHES = Wishes("You are InternVL-tiny.", 0, 1, 1, 64, 6)
+TOUR = json.loads((ASSETS / "tour.json").read_text(encoding="utf-8"))
+
+
+async def attached(names):
+    receiver = Receiver(448)
+    paths = [str(ASSETS / name) for name in names]
+    return tuple([await (receiver.clip(p, 4) if p.endswith("gif") else receiver.picture(p)) for p in paths])
+
+
+async def ask(host, visit, asked, wishes=WISHES, stop_after=None):
+    """The answer's lengths, as it grew."""
+    visit.rounds.append(asked)
+    steps, lengths = Speaker(host).answer(visit, asked, wishes), []
+    async for _ in steps:
+        lengths.append(len(asked.answer or ""))
+        if len(lengths) == stop_after:
+            break
+    await steps.aclose()
+    return lengths
+
+
+@pytest.mark.parametrize("stop", TOUR, ids=lambda stop: "+".join(stop["pictures"]) or "talk")
+def test_answers_are_those_of_the_tour(host, stop):
+    """demo/assets/tour.json holds what the model's own API answers; rounds of one conversation."""
+
+    async def tour():
+        visit, media = Visit(), await attached(stop["pictures"])
+        for question, expected in stop["questions"][:3]:
+            asked = Round(question, media)
+            lengths = await ask(host, visit, asked)
+            assert (asked.answer, asked.ending, asked.error) == (expected, "stop", None)
+            assert lengths == sorted(lengths) and (len(set(lengths)) > 3 or len(expected) < 20), "it did not grow"
+            media = ()
+
+    asyncio.run(tour())
+
+
+def fake(tiny, **how):
+    return Host(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [QueueFullError("20 answers are asked for already"), RequestFailedError("out of memory", True), TypeError("odd")],
+)
+def test_the_real_error(tiny, error):
+    visit, asked = Visit(), Round("hello")
+    asyncio.run(ask(fake(tiny, fail=2, error=error), visit, asked))
+    assert (asked.ending, asked.error) == ("error", str(error))
+    assert [m["content"][0]["text"] for m in visit.messages("again", ())] == ["again"], "the model hears of a failure"
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [({"max_num": 0}, "max_num"), ({"max_num": 10**9}, "max_num"), ({"temperature": None}, "temperature"),
+     ({"temperature": float("nan")}, "temperature"), ({"top_p": 7}, "top_p"),
+     ({"repetition_penalty": 0}, "repetition_penalty"), ({"max_new_tokens": 0}, "max_new_tokens"),
+     ({"system": "x" * 10**7}, "shorten")],
+)  # fmt: skip
+def test_settings_that_cannot_be(tiny, wrong, said):
+    asked = Round("hello")
+    wishes = Wishes(**{**WISHES.__dict__, **wrong})
+    asyncio.run(ask(fake(tiny), Visit(), asked, wishes))
+    assert asked.ending == "error" and said in asked.error
+
+
+def test_leaving_stops_the_engine(tiny):
+    host, visit, asked = fake(tiny, hold=3), Visit(), Round("hello")
+    asyncio.run(ask(host, visit, asked, stop_after=2))
+    assert host.engine.cancelled == 1 and asked.ending == "stopped" and asked.answer
+    assert [m["role"] for m in visit.messages("go on", ())] == ["user", "assistant", "user"]
+
+
+def test_settings_reach_the_engine(tiny):
+    host = fake(tiny)
+    asyncio.run(ask(host, Visit(), Round("hello"), Wishes("Be brief.", 0.7, 0.8, 1.2, 5, 3)))
+    ((prompt, config),) = host.engine.asked
+    assert (config.samples, config.temperature, config.top_p, config.repetition_penalty, config.max_new_tokens) == (
+        True, 0.7, 0.8, 1.2, 5,
+    )  # fmt: skip
+    assert "Be brief." in tiny.tokenizer.decode(prompt.ids)
+
+
+def test_boxes_are_drawn_on_the_last_picture():
+    shapes, two = asyncio.run(attached(("shapes.png", "two.png")))
+    earlier = Round("What is it?", (shapes, two), "things", "stop")
+    for attachments, count in (((shapes,), 1), ((shapes, two), 2), ((), 2)):
+        asked = Round("Where?", attachments, "red circle[[50, 50, 300, 300]]", "stop")
+        draw(Visit([earlier, asked]), asked)
+        assert asked.drawn.startswith("data:image/jpeg") and asked.drawn_on == count
+    plain = Round("Where?", (shapes,), "there", "stop")
+    draw(Visit([plain]), plain)
+    assert plain.drawn is None
+
+
+def test_the_engine_is_loaded_once():
+    made = []
+
+    class Engine:
+        started = 0
+
+        def start(self):
+            self.started += 1
+
+        def close(self):
+            made.append("closed")
+
+    host = Host(lambda: made.append(Engine()) or made[-1])
+    host.close()
+    assert host.engine is host.engine and made[0].started == 1
+    host.close()
+    assert made[1:] == ["closed"]
