@@ -12,8 +12,12 @@ from paddle_internvl.generation.stopping import cut, held_back
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"  # what decoding shows in place of a character whose bytes are not all there
 # What tokenizers' clean-up joins to the word before it (transformers `clean_up_tokenization`): not to be sent while it
-# may still become that. The last one is two of its replacements in a row.
-_JOINED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're", " n ' t")
+# may still become that. The last of the first row is two of its replacements in a row; the second row is what a blank
+# behind an apostrophe turns out to belong to, when it was first joined as " ' ".
+_JOINED = (
+    " .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're", " n ' t",
+    "'.", "'?", "'!", "',",
+)  # fmt: skip
 
 
 class TextStream:
