@@ -145,7 +145,9 @@ class Handlers:
         yield before + display.messages([asked], language), gr.update(interactive=False)
 
     def stopped(self, language, visit: Visit) -> tuple:
-        """Chat and stop button, when the visitor has stopped the answer."""
+        """Chat and stop button, when the visitor has stopped the answer. Gradio closes its stream, now or soon."""
+        if visit.rounds and visit.rounds[-1].ending is None:
+            visit.rounds[-1].ending = "stopped"
         return display.messages(visit.rounds, language), gr.update(interactive=False)
 
     def cleared(self, visit: Visit) -> tuple:

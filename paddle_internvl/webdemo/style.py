@@ -7,7 +7,7 @@ body:not(.dark) .gradio-container {  /* Gradio's own light colours are too pale 
   --block-label-text-color: #3730a3; --color-accent: #4338ca; --checkbox-label-background-fill-selected: #4338ca;
   --checkbox-background-color-selected: #312e81; --input-placeholder-color: #6b7280; --link-text-color: #3730a3;
 }
-.visually-hidden[aria-hidden=true] { visibility: hidden; }  /* or the Tab key walks through Gradio's second row of tabs */
+.visually-hidden[aria-hidden=true] { visibility: hidden; }  /* Gradio's second row of tabs */
 #title { flex: 1 1 280px; min-width: 280px; }
 #language { align-self: end; }
 .figures { display: flex; flex-wrap: wrap; gap: 8px; }
@@ -15,14 +15,15 @@ body:not(.dark) .gradio-container {  /* Gradio's own light colours are too pale 
 .figures img { display: block; max-width: 100%; max-height: 240px; margin: 0; border-radius: 4px; }
 .figures figcaption { font-size: 0.85em; overflow-wrap: anywhere; }
 #seen .figures { align-items: end; }
-#seen .figures figure { width: min-content; min-width: 200px; }
+#seen .figures figure { width: min-content; min-width: min(320px, 100%); }
 #chat .figures img { max-height: 160px; }
-#chat .bot .figures img { max-height: 420px; }
+#chat .bot .figures img { max-height: 300px; }
 .strip .figures { flex-wrap: nowrap; overflow-x: auto; }
 #seen .strip figure { flex: 0 0 auto; width: auto; min-width: 0; }
 .strip .figures img { max-height: 100px; max-width: none; }
-.problem { color: #b00020; font-weight: 600; overflow-wrap: anywhere; }
-.dark .problem { color: #ff8a80; }
+.problem { color: #b00020 !important; font-weight: 600; overflow-wrap: anywhere; }
+.dark .problem { color: #ff8a80 !important; }
+#chat .message.html { padding: 8px 12px; }
 .note { font-size: 0.9em; }
 .total { font-variant-numeric: tabular-nums; }
 """

@@ -3,6 +3,7 @@
 Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to build/screenshots.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -211,12 +212,18 @@ def test_stop_and_go_on(visit, tiny):
 
 
 def test_leaving_stops_the_answer(visit, tiny):
-    host = fake(tiny, hold=4)
-    page = visit(host)
+    class Slow(FakeEngineThread):
+        async def _pieces(self, answers, prompt):
+            async for piece in super()._pieces(answers, prompt):
+                await asyncio.sleep(0.1)
+                yield piece
+
+    engine = Slow(tiny, tiny.tokenizer, text="a red circle and " * 60)
+    page = visit(Host(lambda: engine))
     ask(page, "hello")
     expect(answers(page).first).to_contain_text("a")
     page.close()
-    wait_until(lambda: host.engine.cancelled == 1)
+    wait_until(lambda: engine.cancelled == 1)
 
 
 def test_errors_are_shown(visit, tiny, tmp_path):

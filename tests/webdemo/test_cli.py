@@ -1,0 +1,39 @@
+"""`paddle-internvl demo`: its flags, what it says where something is missing, and that its help is quick."""
+
+import subprocess
+import sys
+
+import pytest
+
+from paddle_internvl.cli.main import build_parser, main
+from tests.checkpoints import ROOT
+
+
+def test_defaults():
+    arguments = build_parser().parse_args(["demo"])
+    assert (arguments.checkpoint, arguments.server_name, arguments.server_port) == (None, "127.0.0.1", 7860)
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+import sys
+from paddle_internvl.cli.main import build_parser
+build_parser().format_help()
+print([name for name in ("gradio", "paddle", "numpy", "PIL") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_gradio_the_way_out_is_said(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == "error: the demo needs Gradio; pip install 'paddle_internvl[demo]'\n"
+
+
+@pytest.mark.parametrize(
+    "given, said", [(["--server-port", "70000"], "server_port"), (["--max-batch-size", "0"], "batch")]
+)
+def test_settings_that_cannot_be(given, said, capsys):
+    assert main(["demo", *given]) == 2
+    assert said in capsys.readouterr().err
