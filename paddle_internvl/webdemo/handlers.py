@@ -19,12 +19,12 @@ from paddle_internvl.webdemo import display
 from paddle_internvl.webdemo.conversation import Round, Visit
 from paddle_internvl.webdemo.costs import cost
 from paddle_internvl.webdemo.escaping import typed
-from paddle_internvl.webdemo.speaking import Host, Speaker, Wishes
+from paddle_internvl.webdemo.speaking import Host, Speaker, Wishes, check_length
 from paddle_internvl.webdemo.texts import preferred, text
 from paddle_internvl.webdemo.uploads import Attachment, Receiver
 
 _SHOWN_EVERY = 0.05  # seconds; more often is not seen, but sent
-_PREVIEWED = 20_000  # characters of a question whose tokens are counted while it is typed
+_COUNTED = 2  # questions whose tokens are counted at a time
 
 
 class Handlers:
@@ -32,6 +32,7 @@ class Handlers:
 
     def __init__(self, host: Host):
         self._host, self._speaker = host, Speaker(host)
+        self._counting = anyio.CapacityLimiter(_COUNTED)
 
     @cached_property
     def _receiver(self) -> Receiver:
@@ -51,11 +52,9 @@ class Handlers:
         try:
             attachments = await self._attached(box, clip, frames, visit)
             engine = self._host.engine.engine
-            if len(question) + len(system or "") > _PREVIEWED:
-                return display.problem(text("overflow", language))
-            spent = await anyio.to_thread.run_sync(
-                cost, engine.model, engine.tokenizer, visit, question, attachments, system or "", int(tiles)
-            )
+            check_length(question, system or "", engine.limits.session_len)
+            given = engine.model, engine.tokenizer, visit, question, attachments, system or "", int(tiles)
+            spent = await anyio.to_thread.run_sync(cost, *given, limiter=self._counting)
         except ValueError as error:
             return display.problem(f"{text('error', language)}: {error}")
         length, side_tokens = engine.limits.session_len, engine.model.num_image_token

@@ -122,14 +122,23 @@ class Speaker:
         from paddle_internvl.dialogue import prompt_of
 
         engine = self._host.engine.engine
-        most = engine.limits.session_len * _CHARACTERS_PER_TOKEN
-        if len(asked.question) + len(wishes.system or "") > most:
-            raise ValueError(f"the question has more than {most} characters; shorten it")
+        check_length(asked.question, wishes.system or "", engine.limits.session_len)
         messages = visit.messages(asked.question, asked.attachments)
         return prompt_of(
             engine.model, engine.tokenizer, messages, engine.limits.session_len,
             system=wishes.system or "", max_num=wishes.max_num,
         )  # fmt: skip
+
+
+def check_length(question: str, system: str, length: int) -> None:
+    """Refuse a text that can't fit into `length` tokens, before time goes into tokenizing it.
+
+    Raises:
+        ValueError: it is too long; names both numbers.
+    """
+    characters, most = len(question) + len(system), length * _CHARACTERS_PER_TOKEN
+    if characters > most:
+        raise ValueError(f"{characters} characters are too many for {length} tokens; shorten the question")
 
 
 def draw(visit: Visit, asked: Round) -> None:

@@ -226,6 +226,22 @@ def test_leaving_stops_the_answer(visit, tiny):
     wait_until(lambda: engine.cancelled == 1)
 
 
+def test_visitors_are_answered_together_and_apart(visit, tiny):
+    host = fake(tiny, hold=4)
+    first = visit(host)
+    second = first.context.new_page()
+    second.goto(first.url)
+    expect(second.locator("#seen .total")).to_be_visible()
+    for page, question in ((first, "one"), (second, "two")):
+        ask(page, question)
+        expect(answers(page).first).to_contain_text("a")
+    wait_until(lambda: host.engine.running == 2)
+    host.engine.go.set()
+    for page, question in ((first, "one"), (second, "two")):
+        expect(answers(page)).to_have_text(["a red circle and a blue square"])
+        expect(page.locator("#chat [data-testid=user]")).to_have_text([question])
+
+
 def test_errors_are_shown(visit, tiny, tmp_path):
     page = visit(fake(tiny, fail=2, error=RequestFailedError("out of memory: 12 tiles <b>at once</b>", True)))
     ask(page, "hello")
@@ -237,6 +253,9 @@ def test_errors_are_shown(visit, tiny, tmp_path):
     expect(page.locator("#chat .problem").last).to_contain_text("broken.png: the picture is broken")
     expect(page.locator("#box textarea")).to_have_value("What is it?")  # kept, to be mended
     picture(page, "errors")
+    page.locator("#clear").click()
+    page.fill("#box textarea", "long " * 30_000)
+    expect(page.locator("#seen .problem")).to_contain_text("shorten the question")
 
 
 def test_markdown_latex_and_no_html(visit, tiny):
