@@ -24,7 +24,7 @@ demo: $(READY)
 	$(BIN)/python -m demo.scripts.tour
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

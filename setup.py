@@ -46,6 +46,7 @@ EXTRAS = {
     "train": ["visualdl>=2.5"],
     "test": [
         "pytest>=8",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "ruff>=0.6",
         "transformers==4.55.4",
