@@ -30,6 +30,13 @@ def host(tiny):
     host.close()
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture
 def opened():
     """A function from a host to the address of its page, which is closed when the test ends."""
@@ -39,11 +46,8 @@ def opened():
     demos = []
 
     def open_page(host) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         demos.append(prepare(host))
-        return launch(demos[-1], host, "127.0.0.1", port, wait=False).rstrip("/")
+        return launch(demos[-1], host, "127.0.0.1", free_port(), wait=False).rstrip("/")
 
     open_page.demos = demos
     yield open_page

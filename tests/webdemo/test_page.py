@@ -12,7 +12,7 @@ import pytest
 
 from paddle_internvl.webdemo.uploads import LIMITS
 from tests.checkpoints import ROOT
-from tests.webdemo.conftest import ASSETS
+from tests.webdemo.conftest import ASSETS, free_port
 
 gr = pytest.importorskip("gradio")
 
@@ -88,15 +88,16 @@ def test_files_that_were_not_uploaded_are_not_read(opened, host, path):
 
 
 def test_process_ends_when_told(tmp_path):
-    command = [sys.executable, "-m", "paddle_internvl.cli.main", "demo", "--server-port", "17862"]
+    port = free_port()
+    command = [sys.executable, "-m", "paddle_internvl.cli.main", "demo", "--server-port", str(port)]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stderr:
-                if "InternVL is on http://127.0.0.1:17862" in line:
+                if f"InternVL is on http://127.0.0.1:{port}" in line:
                     break
             assert process.poll() is None, "it did not start"
-            assert httpx.get("http://127.0.0.1:17862").status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{port}").status_code == 200
             assert [each.name for each in tmp_path.iterdir() if each.name.startswith("paddle-internvl-demo-")]
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
