@@ -42,7 +42,7 @@ EXTRAS = {
         "anyio>=4.9",
     ],
     "scale": ["ray[data,serve]>=2.60,<2.61"],  # 2.64 drops the `max_restarts` that batch uses
-    "demo": ["gradio>=5"],
+    "demo": ["gradio>=6,<7"],
     "train": ["visualdl>=2.5"],
     "test": [
         "pytest>=8",
