@@ -26,7 +26,7 @@ ENDLESS = GenerationConfig(max_new_tokens=3000, ignore_eos=True)
 @pytest.fixture
 def start(models, tokenizer):
     """Starts engine threads, and closes them afterwards."""
-    begun = []
+    before, begun = set(threading.enumerate()), []
 
     def start(**changed) -> EngineThread:
         limits = EngineLimits(**{**LIMITS.__dict__, **changed})
@@ -38,7 +38,7 @@ def start(models, tokenizer):
     for thread in begun:
         thread.close()
         assert nothing_held(thread.engine)
-    assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
+    assert set(threading.enumerate()) <= before
 
 
 async def collect(front: EngineThread, prompt: Prompt, config: GenerationConfig) -> list:
