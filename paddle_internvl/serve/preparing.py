@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from paddle_internvl.dialogue import prompt_of
+from paddle_internvl.dialogue import TokenCount, count, prompt_of
 from paddle_internvl.engine.request import Prompt
 from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.serve.accesslog import media_words
@@ -19,6 +20,7 @@ from paddle_internvl.serve.schema import Message
 
 # Longer texts than so many characters for each token of the context are refused before time goes into tokenizing them.
 _CHARACTERS_PER_TOKEN = 64
+T = TypeVar("T")
 
 
 class Preparer:
@@ -42,9 +44,19 @@ class Preparer:
         Raises:
             MediaError: a medium that can't be had or is not allowed. ApiError, ValueError: no prompt.
         """
+        return await self._run(self._chat, await self._load(messages), note)
+
+    async def count(self, messages: Sequence[Message], note: Callable[[list[str]], None]) -> TokenCount:
+        """How long the prompt of a conversation is, however long that is. Arguments and errors: see `chat`."""
+        return await self._run(self._count, await self._load(messages), note)
+
+    async def _load(self, messages: Sequence[Message]) -> list[dict]:
         self._check_length(sum(message.characters for message in messages))
-        loaded = await self._loader.load([message.plain() for message in messages])
-        return await self._run(self._chat, loaded, note)
+        return await self._loader.load([message.plain() for message in messages])
+
+    def _count(self, messages: list[dict], note: Callable[[list[str]], None]) -> TokenCount:
+        note(media_words(messages))
+        return count(self.model, self.tokenizer, messages, **self._how)
 
     def _chat(self, messages: list[dict], note: Callable[[list[str]], None]) -> Prompt:
         note(media_words(messages))
@@ -71,7 +83,7 @@ class Preparer:
             limit = self._most // _CHARACTERS_PER_TOKEN
             raise ApiError("overflow", f"{characters} characters of text are too many for {limit} tokens; shorten it")
 
-    async def _run(self, work: Callable[..., Prompt], *given) -> Prompt:
+    async def _run(self, work: Callable[..., T], *given) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
 
     async def aclose(self) -> None:

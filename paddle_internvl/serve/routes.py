@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -61,11 +62,9 @@ class Routes:
         """How many tokens a conversation takes: all, those of its pictures, and each picture's tiles."""
         if body.model is not None:
             self._check_model(body.model)
-        prompt = await self._told(request, self._preparer.chat(body.messages, request.state.record.media.extend))
-        request.state.record.tokens_in = len(prompt.ids)
-        tiles = [len(picture) for picture in prompt.pictures]
-        pictures = [{"tiles": count, "tokens": count * self._tokens_per_tile} for count in tiles]
-        return {"total": len(prompt.ids), "visual": sum(tiles) * self._tokens_per_tile, "pictures": pictures}
+        counted = await self._told(request, self._preparer.count(body.messages, request.state.record.media.extend))
+        request.state.record.tokens_in = counted.total
+        return asdict(counted)
 
     async def models(self) -> Any:
         """The model that is served, as a list."""
