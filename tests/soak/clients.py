@@ -162,7 +162,7 @@ class Clients:
                 return f"{attack.name}: hangs"
             except (OSError, ValueError, LookupError) as problem:
                 return f"{attack.name}: {type(problem).__name__}: {problem}"
-            if status != 429:
+            if status != 429 or 429 in attack.statuses:
                 break
             self.retried["malicious"] += 1
             await asyncio.sleep(_PAUSE)

@@ -52,15 +52,16 @@ class Sight:
     Attributes:
         rss, anonymous: bytes, of /proc/PID/smaps_rollup; anonymous memory leaves out pages of mapped files, which come
             and go with the page cache. peak: the most resident bytes so far. lwps: threads of the system.
-        threads, tasks: of Python and asyncio, by name. handles: open files by what they are. children: processes, dead
-            ones that nobody waited for included. temporary: files in its temporary folder. busy: metrics that are 0 at
-            rest.
+        objects: of Python, those its collector knows. threads, tasks: of Python and asyncio, by name. handles: open
+            files by what they are. children: processes, dead ones that nobody waited for included. temporary: files in
+            its temporary folder. busy: metrics that are 0 at rest.
     """
 
     rss: int
     anonymous: int
     peak: int
     lwps: int
+    objects: int
     threads: Counter
     tasks: Counter
     handles: Counter
@@ -125,6 +126,7 @@ class Server:
             anonymous=_kilobytes(rollup, "Anonymous"),
             peak=_kilobytes((self._proc / "status").read_text(), "VmHWM"),
             lwps=len(tasks),
+            objects=shown["objects"],
             threads=Counter(shown["threads"]),
             tasks=Counter(shown["tasks"]),
             handles=self._handles(),
