@@ -43,4 +43,5 @@ goldens: $(READY)
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 setup.py \
-		--extra cpu --extra video --extra serve --extra scale --extra test --no-annotate --output-file requirements.lock
+		--extra cpu --extra video --extra serve --extra scale --extra demo --extra notebooks --extra plots --extra docs \
+		--extra test --no-annotate --output-file requirements.lock

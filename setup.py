@@ -21,8 +21,11 @@ REQUIRED = [
     "sentencepiece>=0.2",
     "tokenizers>=0.21,<0.22",
     "paddle2onnx>=2.1; python_version >= '3.12'",  # older ones need an onnxoptimizer that has no wheel there
+    "huggingface-hub>=0.30",
+    "modelscope>=1.20",
     "requests>=2.28",
     "rich>=13",
+    "shtab>=1.7",
     "tqdm>=4.60",
     "wrapt>=1.16",
 ]
@@ -43,6 +46,10 @@ EXTRAS = {
     ],
     "scale": ["ray[data,serve]>=2.60,<2.61"],  # 2.64 drops the `max_restarts` that batch uses
     "demo": ["gradio>=6,<7"],
+    "notebooks": ["ipykernel>=6.29", "matplotlib>=3.8"],
+    "plots": ["matplotlib>=3.8"],
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "mkdocs-static-i18n>=1.2"],
+    "bench": ["torch==2.13.0", "transformers==4.55.4", "psutil>=5.9"],
     "train": ["visualdl>=2.5"],
     "test": [
         "pytest>=8",
@@ -56,6 +63,10 @@ EXTRAS = {
         "schemathesis>=4",
         "trustme>=1.1",
         "psutil>=5.9",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
+        "playwright>=1.45",
+        "axe-playwright-python>=0.1.4",
     ],
 }
 
