@@ -4,6 +4,7 @@ examples:
   paddle-internvl info CKPT
   paddle-internvl info configs/tiny/dynamic_gqa.json --size 1920x1080
   paddle-internvl info CKPT --image photo.jpg --json
+  paddle-internvl info CKPT --image photo.jpg --plot tiles.png
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     picture.add_argument("--image", metavar="F", help="also: tile grid and tokens of this picture")
     picture.add_argument("--size", metavar="WxH", help="also: tile grid and tokens of a picture of this size")
     parser.add_argument("--max-num", type=int, help="the most tiles (default: the config's)")
+    parser.add_argument("--plot", metavar="OUT", type=Path, help="draw --image under its tiles, with tokens, into OUT")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -68,11 +70,10 @@ def _tokens_per_tile(config: dict) -> int:
     return int(patches**2 * config.get("downsample_ratio", 0.5) ** 2)
 
 
-def describe_picture(config: dict, width: int, height: int, max_num: int | None) -> dict:
-    """Tile grid and tokens of a picture of width x height pixels."""
+def _grid(config: dict, width: int, height: int, max_num: int | None):
     from paddle_internvl.preprocess.grid import choose_grid
 
-    grid = choose_grid(
+    return choose_grid(
         width,
         height,
         config.get("min_dynamic_patch", 1),
@@ -80,6 +81,11 @@ def describe_picture(config: dict, width: int, height: int, max_num: int | None)
         _tile_side(config),
         config.get("use_thumbnail", False),
     )
+
+
+def describe_picture(config: dict, width: int, height: int, max_num: int | None) -> dict:
+    """Tile grid and tokens of a picture of width x height pixels."""
+    grid = _grid(config, width, height, max_num)
     return {
         "size": [width, height],
         "grid (columns x rows)": [grid.columns, grid.rows],
@@ -100,6 +106,19 @@ def _size(arguments: argparse.Namespace) -> tuple[int, int] | None:
 
         return open_image(arguments.image).size
     return None
+
+
+def plot(config: dict, image: str, max_num: int | None, target: Path) -> None:
+    """Draw a picture's tiles and tokens into a file.
+
+    Raises:
+        ValueError: the picture can't be read, or the target's ending names no kind of picture.
+    """
+    from paddle_internvl.preprocess.image import open_image
+    from paddle_internvl.preprocess.tile_drawing import draw_tiles
+
+    picture = open_image(image)
+    draw_tiles(picture, _grid(config, *picture.size, max_num), _tokens_per_tile(config)).save(target)
 
 
 def _human(value) -> str:
@@ -126,6 +145,10 @@ def run(arguments: argparse.Namespace) -> int:
     size = _size(arguments)
     if size:
         document["picture"] = describe_picture(config, *size, arguments.max_num)
+    if arguments.plot:
+        if not arguments.image:
+            raise ValueError("--plot draws a picture's tiles; name the picture with --image")
+        plot(config, arguments.image, arguments.max_num, arguments.plot)
     if arguments.json:
         print(json.dumps(document, ensure_ascii=False))
         return 0

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import gradio as gr
 
 from paddle_internvl.preprocess.grid import TileGrid
+from paddle_internvl.preprocess.tile_drawing import draw_grid
 from paddle_internvl.webdemo.conversation import Round
 from paddle_internvl.webdemo.costs import Cost
 from paddle_internvl.webdemo.escaping import shown
-from paddle_internvl.webdemo.pictures import data_url, figure, figures, with_grid
+from paddle_internvl.webdemo.pictures import data_url, figure, figures
 from paddle_internvl.webdemo.texts import text
 from paddle_internvl.webdemo.uploads import Attachment
 
@@ -113,4 +114,4 @@ def _under_grid(picture: Attachment, grid: TileGrid, side_tokens: int, language:
     shape = {"columns": grid.columns, "rows": grid.rows}
     tokens = text("tokens", language, tokens=grid.tiles * side_tokens)
     caption = f"{picture.name} · {width} × {height} · {text(name, language, **shape)} · {tokens}"
-    return figure(data_url(with_grid(image, grid)), caption, text("picture_alt", language, name=picture.name, **shape))
+    return figure(data_url(draw_grid(image, grid)), caption, text("picture_alt", language, name=picture.name, **shape))

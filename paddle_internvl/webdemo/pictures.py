@@ -1,6 +1,6 @@
-"""Pictures as the page shows them: small, with the tile grid over them, as figures of HTML.
+"""Pictures as the page shows them: small, in the page itself, as figures of HTML.
 
-In: PIL images and grids. Out: PIL images, data URLs, HTML. The page's pictures are in the page, so no file is made of
+In: PIL images. Out: PIL images, data URLs, HTML. The page's pictures are in the page, so no file is made of
 a visitor's picture. Knows no conversation.
 """
 
@@ -10,12 +10,9 @@ import base64
 import html
 import io
 
-from PIL import Image, ImageDraw
-
-from paddle_internvl.preprocess.grid import TileGrid
+from PIL import Image
 
 SMALL = 320  # pixels, long side of what is shown of an upload
-_INNER, _OUTER = (255, 255, 255), (0, 0, 0)  # white on black is seen on any picture
 
 
 def small(image: Image.Image, side: int = SMALL) -> Image.Image:
@@ -23,21 +20,6 @@ def small(image: Image.Image, side: int = SMALL) -> Image.Image:
     width, height = image.size
     scale = min(1.0, side / max(width, height))
     return image.resize((max(1, round(width * scale)), max(1, round(height * scale))))
-
-
-def with_grid(image: Image.Image, grid: TileGrid) -> Image.Image:
-    """A copy with the borders of the tiles drawn in. Tiles divide a picture evenly, whatever its shape."""
-    picture = image.convert("RGB")
-    draw = ImageDraw.Draw(picture)
-    width, height = picture.size
-    for color, stroke in ((_OUTER, 3), (_INNER, 1)):
-        for column in range(1, grid.columns):
-            x = round(column * width / grid.columns)
-            draw.line((x, 0, x, height), fill=color, width=stroke)
-        for row in range(1, grid.rows):
-            y = round(row * height / grid.rows)
-            draw.line((0, y, width, y), fill=color, width=stroke)
-    return picture
 
 
 def data_url(image: Image.Image) -> str:

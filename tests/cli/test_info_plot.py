@@ -1,0 +1,43 @@
+"""`paddle-internvl info --plot`: the file holds the picture under the grid that the document names."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle_internvl.cli.main import main
+from tests.checkpoints import ROOT
+
+CHECKPOINT = str(ROOT / "demo/checkpoints/internvl-tiny")
+WIDE = str(ROOT / "demo/assets/wide.png")
+
+
+def test_plot_shows_the_grid_that_is_told(tmp_path, capsys):
+    target = tmp_path / "tiles.png"
+    assert main(["info", CHECKPOINT, "--image", WIDE, "--json", "--plot", str(target)]) == 0
+    picture = json.loads(capsys.readouterr().out)["picture"]
+    columns, rows = picture["grid (columns x rows)"]
+    assert (columns, rows) == (3, 1)
+    drawn = np.asarray(Image.open(target).convert("L")).astype(int)[16:315, 16:912]  # the picture on its sheet
+    middle = drawn[250]  # below the numbers
+    dark = np.flatnonzero((middle[:-2] < 50) & (middle[1:-1] > 200) & (middle[2:] < 50)) + 1
+    assert dark.tolist() == [round(896 / 3), round(2 * 896 / 3)]
+    assert main(["info", CHECKPOINT, "--image", WIDE, "--max-num", "1", "--plot", str(target)]) == 0
+    assert (np.asarray(Image.open(target).convert("L"))[250, 20:900] > 200).all(), "one tile has no border"
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--plot", "out.png"], "--plot draws a picture's tiles; name the picture with --image"),
+        (["--size", "10x10", "--plot", "out.png"], "name the picture with --image"),
+        (["--image", WIDE, "--plot", "/nowhere/out.png"], "/nowhere/out.png"),
+        (["--image", WIDE, "--plot", "out.xyz"], "xyz"),
+    ],
+)
+def test_what_can_not_be_drawn(given, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", CHECKPOINT, *given]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1 and not list(tmp_path.iterdir())
