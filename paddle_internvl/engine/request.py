@@ -119,6 +119,7 @@ class Answer:
             (*(() if prompt.stop is None else (prompt.stop,)), *config.stop_strings),
             kept=config.stop_strings if config.include_stop_str_in_output else (),
             strip=prompt.trimmed,
+            local=config.skip_special_tokens,
         )
         self.ids: list[int] = []
         self.log_probs: list[dict[int, float]] = []

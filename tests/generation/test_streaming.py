@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paddle_internvl.generation.stopping import cut, held_back
-from paddle_internvl.generation.streaming import TextStream
+from paddle_internvl.generation.streaming import GrowingText, TextStream
 
 
 def stream(ids, decode, stops=()):
@@ -39,6 +39,29 @@ def test_no_piece_ends_inside_a_character(tokenizer, text):
     pieces = stream(ids, tokenizer.decode)
     assert "".join(pieces) == tokenizer.decode(ids).strip()
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_long_text_is_that_of_all_its_ids(tokenizer, data):
+    few = st.sampled_from(data.draw(st.lists(st.integers(0, 1008), min_size=2, max_size=8)))  # the same seams, often
+    ids = data.draw(st.lists(st.one_of(few, st.integers(0, 1008)), min_size=140, max_size=300))
+    skip = data.draw(st.booleans())
+    decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=skip)  # noqa: E731
+    growing = GrowingText(decode, local=skip)
+    for i, token in enumerate(ids):
+        growing.push(token)
+        if i > 110:
+            assert growing.text == decode(ids[: i + 1])
+
+
+def test_a_long_text_is_decoded_in_bounded_parts():
+    lengths = []
+    growing = GrowingText(lambda ids: lengths.append(len(ids)) or letters(ids))
+    for i in range(2000):
+        growing.push(ord("a") + i % 26)
+        assert len(growing.text) == i + 1
+    assert max(lengths) == 128
 
 
 def letters(ids):
