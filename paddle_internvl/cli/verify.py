@@ -8,6 +8,7 @@ examples:
   paddle-internvl verify HF_DIR PADDLE_DIR
   paddle-internvl verify HF_DIR INT8_DIR --image photo.jpg --question "What is this?"
   paddle-internvl verify HF_DIR HF_DIR --torch
+  paddle-internvl verify HF_DIR INT8_DIR --plot errors.png
   python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) verify CKPT CKPT --tp 2
 """
 
@@ -30,14 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", default="Describe the image.", help="about the picture")
     parser.add_argument("--max-new-tokens", type=int, default=16, help="length of the answer (default: 16)")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="processes that share DST; SRC is run by one")
+    parser.add_argument(
+        "--plot", metavar="OUT", type=Path, help="draw the error by stage into OUT (.png, .svg, .pdf …)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.preprocess.image import open_image
-    from paddle_internvl.verification import ladder
+    from paddle_internvl.verification import ladder, plotting
     from paddle_internvl.verification.reference import climb_reference
 
+    if arguments.plot:
+        plotting.check_target(arguments.plot)
     picture = open_image(arguments.image) if arguments.image else ladder.sample_picture()
     what = ladder.difference(arguments.source, arguments.destination)
     asked = (picture, arguments.question, arguments.max_new_tokens)
@@ -48,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         held_to = ladder.climb(arguments.source, *asked)
     rungs = ladder.compare(held_to, checked, what)
+    if arguments.plot:
+        plotting.save(rungs, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
     first = next((rung for rung in rungs if not rung.holds), None)
     if arguments.json:
         document = {

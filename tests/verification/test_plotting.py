@@ -1,0 +1,107 @@
+"""`verify --plot`: dots stand where the errors are, bounds where the bounds are, and colours say what the rungs say."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle_internvl.cli.main import main
+from paddle_internvl.verification import ladder
+from paddle_internvl.verification.ladder import Rung
+from tests.checkpoints import ROOT
+
+pytest.importorskip("matplotlib")
+from matplotlib.colors import to_rgb
+
+from paddle_internvl.verification import plotting
+
+CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
+RUNGS = [
+    Rung("tiles", (1,), 0.0, 2e-5),
+    Rung("vit.embed", (1,), 3e-7, 2e-5),
+    Rung("vit.block.0", (1,), 4e-3, 2e-5),
+    Rung("projector", (1,), float("inf"), 0.1),
+    Rung("tokens", (1,), 1.0, None),
+]
+
+
+def drawn(figure) -> dict:
+    """What each stage's and bound's line shows, by its name."""
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log" and axes.yaxis_inverted()
+    return {line.get_gid(): line for line in axes.get_lines() if line.get_gid()}
+
+
+def test_dots_and_bounds_stand_where_they_should():
+    figure = plotting.figure_of(RUNGS)
+    left, right = figure.axes[0].get_xlim()
+    lines = drawn(figure)
+    expected = {"tiles": left, "vit.embed": 3e-7, "vit.block.0": 4e-3, "projector": right, "tokens": 1.0}
+    assert {rung.stage: lines[rung.stage].get_xdata()[0] for rung in RUNGS} == expected
+    assert left < 3e-7 and right > 1
+    assert [lines[rung.stage].get_ydata()[0] for rung in RUNGS] == [0, 1, 2, 3, 4]
+    bounds = {name.removeprefix("bound "): line for name, line in lines.items() if name.startswith("bound ")}
+    assert {name: set(line.get_xdata()) for name, line in bounds.items()} == {
+        "tiles": {2e-5}, "vit.embed": {2e-5}, "vit.block.0": {2e-5}, "projector": {0.1},
+    }  # fmt: skip
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [rung.stage for rung in RUNGS]
+
+
+def test_marks_tell_verdicts_apart():
+    lines = drawn(plotting.figure_of(RUNGS))
+    colors = [lines[rung.stage].get_color() for rung in RUNGS]
+    assert colors[0] == colors[1] and colors[2] == colors[3] and len(set(colors)) == 3
+    assert lines["tiles"].get_markerfacecolor() == "white" and lines["projector"].get_marker() == ">"
+
+
+def test_nothing_apart_at_all():
+    rungs = [Rung("tiles", (1,), 0.0, 2e-5), Rung("tokens", (1,), 0.0, None)]
+    figure = plotting.figure_of(rungs)
+    assert drawn(figure)["tokens"].get_xdata()[0] == figure.axes[0].get_xlim()[0] < 2e-5
+
+
+def test_the_file_shows_a_stage_out_of_its_bound(tmp_path):
+    red = np.array([round(255 * each) for each in to_rgb(plotting._PARTS)])
+    seen = {}
+    for name, rungs in (("all", RUNGS), ("held", RUNGS[:2])):
+        plotting.save(rungs, "B against A", tmp_path / f"{name}.png")
+        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
+        seen[name] = int((abs(pixels - red).max(axis=2) < 8).sum())
+    # the legend holds one dot of the kind in both
+    assert seen["all"] > 2 * seen["held"] > 0
+
+
+def test_command(tmp_path, capsys, monkeypatch):
+    """The plot shows the numbers of the JSON document."""
+    shown = []
+    monkeypatch.setattr(plotting, "figure_of", lambda rungs, title, made=plotting.figure_of: (
+        shown.append((rungs, title)) or made(rungs, title)
+    ))  # fmt: skip
+    monkeypatch.setattr(ladder, "sample_picture", lambda: Image.effect_noise((448, 448), 60).convert("RGB"))
+    target = tmp_path / "errors.svg"
+    assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--json", "--plot", str(target)]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    ((rungs, title),) = shown
+    assert [(each["stage"], each["error"]) for each in document["stages"]] == [(r.stage, r.error) for r in rungs]
+    assert title.splitlines() == [str(CHECKPOINT), f"against {CHECKPOINT}"]
+    assert all(f'id="{rung.stage}"' in target.read_text() for rung in rungs)
+
+
+@pytest.mark.parametrize(
+    "target, said", [("out.xyz", "its ending must be one of"), ("no/out.png", "there is no folder")]
+)
+def test_a_target_that_can_not_be_is_told_before_the_work(target, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ladder, "climb", lambda *_, **__: pytest.fail("it computes first"))
+    assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--plot", str(tmp_path / target)]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+
+
+def test_without_matplotlib_the_way_out_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    with pytest.raises(ImportError, match=r"--plot needs matplotlib; pip install 'paddle_internvl\[plots\]'"):
+        plotting.check_target(Path("out.png"))
