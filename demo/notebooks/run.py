@@ -1,0 +1,88 @@
+"""Execute the notebooks and keep their outputs.
+
+    python -m demo.notebooks.run                 # all of them
+    python -m demo.notebooks.run 02 05           # those whose names begin so
+
+In: the .ipynb files of this folder, the only source of the notebooks. Out: the same files with new outputs. Each runs
+in a folder of its own that is gone afterwards, so what one writes never helps the next. Knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+_KERNEL = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+SECONDS = 300  # that one cell may take
+
+
+def notebooks(*beginnings: str) -> list[Path]:
+    """The files whose names begin with one of these, or all.
+
+    Raises:
+        ValueError: nothing begins so.
+    """
+    files = sorted(HERE.glob("*.ipynb"))
+    for beginning in beginnings:
+        if not any(file.name.startswith(beginning) for file in files):
+            raise ValueError(f"no notebook begins with {beginning!r}; there are {', '.join(f.stem for f in files)}")
+    return [file for file in files if file.name.startswith(beginnings or "")]
+
+
+def execute(file: Path, folder: Path):
+    """A notebook executed in a folder: an nbformat node with its outputs and neutral metadata.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed; shows the cell and its traceback.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(file, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        record_timing=False,
+        coalesce_streams=True,
+    )
+    client.execute()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                output["data"].pop("image/jpeg", None)  # Pillow's second copy of a picture
+    notebook.metadata.clear()
+    notebook.metadata.update(_KERNEL)
+    return notebook
+
+
+def renew(file: Path) -> None:
+    """Execute a notebook in a temporary folder and write it back."""
+    import nbformat
+
+    with tempfile.TemporaryDirectory() as folder:
+        executed = execute(file, Path(folder))
+    nbformat.write(executed, file)
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NN", help="beginnings of names, e.g. 02 (default: all)")
+    for file in notebooks(*parser.parse_args().names):
+        begun = time.monotonic()
+        renew(file)
+        print(f"{file.name}: {time.monotonic() - begun:.1f} s, {file.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
