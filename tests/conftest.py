@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 
 import pytest
@@ -27,6 +28,16 @@ def quiet():
     from paddlenlp.utils.log import logger
 
     logger.set_level("ERROR")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """What a command sets up for its log ends with the test: its stream is the test's own."""
+    loggers = [logging.getLogger(name) for name in ("paddle_internvl", "uvicorn")]
+    before = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (logger.handlers, logger.propagate, level) in zip(loggers, before):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
