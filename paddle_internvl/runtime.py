@@ -46,6 +46,12 @@ def set_cpu_threads() -> None:
         sys.modules["paddle"].base.core.set_num_threads(cores)
 
 
+def cpu_threads() -> int:
+    """Threads that CPU operations use: OMP_NUM_THREADS of the user, else one for each core."""
+    wanted = os.environ.get(_THREADS, "") if _threads_set_by_user() else ""
+    return int(wanted) if wanted.isdigit() and int(wanted) else cpu_cores()
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks instead of returning them to the system.
 

@@ -1,0 +1,148 @@
+"""From the sources in `csrc` to a shared library: compiled once for a machine's Paddle, cached, loaded once a process.
+
+In: sources, a C++ compiler, Paddle's headers. Out: the path of a library, or why there is none. It knows no operator.
+
+Compiled by the compiler itself and not by Paddle's `cpp_extension`, whose setup script takes four times as long and
+includes all of Paddle's headers; the library is one of Paddle's custom operators all the same. It is linked with the
+OpenMP library that Paddle brings, libiomp5: with a second one (libgomp) two pools of threads contend for the cores.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata, util
+from pathlib import Path
+
+from paddle_internvl import runtime
+
+SOURCES = Path(__file__).parent / "csrc"
+LIBRARY = "libpaddle_internvl_kernels.so"
+FLAGS = (
+    "-std=gnu++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno",
+    "-fno-trapping-math", "-Wno-psabi",
+)  # fmt: skip
+_LINKED = ("libs/libiomp5.so", "base/libpaddle.so", "libs/libphi.so", "libs/libphi_core.so", "libs/libcommon.so")
+_NOT_BUILT = ("sanitize.cc",)  # a program of its own
+_FAILED, _LOG = "failed", "build.log"
+
+
+class BuildError(RuntimeError):
+    """Kernels can't be built; the message is one line."""
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: `PADDLE_INTERNVL_CACHE`, else ~/.cache/paddle_internvl, each with a folder kernels."""
+    root = os.environ.get("PADDLE_INTERNVL_CACHE") or Path.home() / ".cache" / "paddle_internvl"
+    return Path(root) / "kernels"
+
+
+def library(force: bool = False) -> Path:
+    """The library for these sources, this compiler and this Paddle; built if it is not there.
+
+    Several processes may ask at once: one builds, the others wait for it. A build that failed is not tried again until
+    sources, compiler or Paddle change.
+
+    Args:
+        force: build anew, whatever is there.
+    Raises:
+        BuildError: there is no compiler or no header, or the build failed, now or earlier.
+    """
+    paddle = _paddle_folder()
+    compiler = _compiler()
+    folder = cache_folder() / _fingerprint(compiler)
+    made = folder / LIBRARY
+    if made.exists() and not force:
+        return made
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if force or not (made.exists() or (folder / _FAILED).exists()):
+                _build(folder, paddle, compiler)
+    except OSError as error:
+        raise BuildError(f"{folder} can't be written: {error}; set PADDLE_INTERNVL_CACHE to another folder") from error
+    if not made.exists():
+        raise BuildError(f"{(folder / _FAILED).read_text()}; `paddle-internvl build-kernels --force` tries again")
+    return made
+
+
+def _paddle_folder() -> Path:
+    """Where Paddle is installed, found without importing it."""
+    found = util.find_spec("paddle")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    if not (folder / "include" / "paddle").is_dir():
+        raise BuildError("this Paddle came without its C++ headers; install it from its wheel")
+    return folder
+
+
+def _compiler() -> str:
+    """The C++ compiler: `CXX`, else g++."""
+    name = os.environ.get("CXX") or "g++"
+    path = shutil.which(name)
+    if path is None:
+        raise BuildError(f"there is no C++ compiler {name}; install g++ 9 or later, or name one by CXX")
+    return path
+
+
+def _sources() -> list[Path]:
+    return [file for file in sorted(SOURCES.glob("*.cc")) if file.name not in _NOT_BUILT]
+
+
+def _fingerprint(compiler: str) -> str:
+    """Of all that decides what the library is."""
+    digest = hashlib.sha256()
+    versions = [f"{name} {metadata.version(name)}" for name in ("paddlepaddle", "paddlepaddle-gpu") if _has(name)]
+    asked = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    for text in (asked, *versions, *FLAGS, *_LINKED, str(_paddle_folder())):
+        digest.update(text.encode() + b"\0")
+    for file in sorted(SOURCES.iterdir()):
+        if file.suffix in (".cc", ".h") and file.name not in _NOT_BUILT:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _has(distribution: str) -> bool:
+    return any(True for _ in metadata.distributions(name=distribution))
+
+
+def _build(folder: Path, paddle: Path, compiler: str) -> None:
+    """Compile into a folder aside, and move the library to its place when it is whole; or note down why not."""
+    (folder / _FAILED).unlink(missing_ok=True)
+    log, began = folder / _LOG, time.monotonic()
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        objects = [Path(aside) / f"{source.stem}.o" for source in _sources()]
+        headers = [f"-I{paddle / 'include'}", f"-I{paddle / 'include' / 'third_party'}"]
+        commands = [[compiler, *FLAGS, *headers, "-c", str(s), "-o", str(o)] for s, o in zip(_sources(), objects)]
+        with ThreadPoolExecutor(runtime.cpu_cores()) as pool:
+            results = list(pool.map(_run, commands))
+        if all(code == 0 for code, _ in results):
+            folders = sorted({str((paddle / name).parent) for name in _LINKED})
+            link = [compiler, "-shared", *map(str, objects), "-o", str(Path(aside) / LIBRARY)]
+            link += [f"-L{each}" for each in folders] + [f"-Wl,-rpath,{each}" for each in folders]
+            link += [f"-l:{Path(name).name}" for name in _LINKED if (paddle / name).exists()]
+            results.append(_run(link))
+        log.write_text("".join(text for _, text in results))
+        if all(code == 0 for code, _ in results):
+            os.replace(Path(aside) / LIBRARY, folder / LIBRARY)
+            _say(f"kernels built in {time.monotonic() - began:.0f} s: {folder / LIBRARY}")
+        else:
+            (folder / LIBRARY).unlink(missing_ok=True)
+            (folder / _FAILED).write_text(f"the kernels' build failed, see {log}")
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, f"$ {' '.join(command)}\n{done.stdout}"
+
+
+def _say(line: str) -> None:
+    from paddlenlp.utils.log import logger
+
+    logger.info(line)

@@ -1,0 +1,39 @@
+// What operators' borders to Paddle share: checks of tensors, and tensors for results.
+#pragma once
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "paddle/phi/api/ext/op_meta_info.h"
+#include "paddle/phi/api/include/api.h"
+
+using paddle::Tensor;
+using Optional = paddle::optional<Tensor>;
+
+// Throws what Python sees as a RuntimeError of one line.
+inline void require(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
+
+inline void require_plain(const Tensor& x, const std::string& name, paddle::DataType dtype) {
+  require(x.is_cpu(), name + " must lie on the CPU");
+  require(x.dtype() == dtype, name + " has another dtype than is needed");
+}
+
+inline const float* floats(const Tensor& x, const std::string& name) {
+  require_plain(x, name, paddle::DataType::FLOAT32);
+  return x.data<float>();
+}
+
+// The floats of a tensor that may be left out, of which there must be `count`.
+inline const float* floats(const Optional& x, const std::string& name, int64_t count) {
+  if (!x) return nullptr;
+  require(x->numel() == count,
+          name + " has " + std::to_string(x->numel()) + " numbers, " + std::to_string(count) + " are needed");
+  return floats(*x, name);
+}
+
+inline Tensor empty(const std::vector<int64_t>& shape) {
+  return paddle::experimental::empty(shape, paddle::DataType::FLOAT32, paddle::CPUPlace());
+}

@@ -1,0 +1,36 @@
+// The table of kernels, one for each instruction set, and the choice between them. No Paddle here.
+//
+// How an operator is added:
+//   1. its arguments, plain numbers and pointers, as a struct in a header of its own (linear_arguments.h is one);
+//   2. the kernel in a header (linear.h is one), written against simd.h, everything in `namespace ISA` and static, with
+//      no templates or inline functions of the standard library, which the linker would share between instruction sets;
+//   3. a field in Kernels below, and the header and the field in instance.h;
+//   4. the operator in operators_*.cc: checks shapes and types, makes the outputs, calls kernels().name(arguments);
+//   5. a driver for it in sanitize.cc, and a test against its plain twin in tests/kernels.
+// Every *.cc of this folder but sanitize.cc is built into the library.
+#pragma once
+#include <cstddef>
+
+#include "linear_arguments.h"
+
+struct Kernels {
+  const char* name;  // of the instruction set
+  void (*linear)(const Linear&);
+};
+
+// The table for this machine; PADDLE_INTERNVL_ISA=avx512|avx2|plain takes another. Throws std::runtime_error where that
+// one is unknown or can't run here.
+const Kernels& kernels();
+
+// Takes the table of that name from now on ("" for the machine's best); throws as above.
+void use_isa(const char* name);
+
+// Threads that kernels use: what was set last, else OpenMP's own number.
+int threads();
+void set_threads(int count);
+
+// Memory of this thread, kept between calls: at least `floats` of it, 64-byte aligned, contents undefined. Slots are
+// separate pieces; a kernel that calls another must not use its slots.
+enum Slot { kLinearRows, kLinearPanels, kLinearSums, kAttention1, kAttention2, kAttention3, kLayer1, kLayer2, kLayer3,
+            kLayer4, kSlots };
+float* scratch(Slot slot, size_t floats);

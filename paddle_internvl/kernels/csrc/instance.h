@@ -1,0 +1,15 @@
+// All kernels for one instruction set: included by isa_*.cc, each with its own ISA and LANES.
+#include "dispatch.h"
+#include "simd.h"
+// kernels, each header on its own
+#include "linear.h"
+
+namespace ISA {
+
+extern const Kernels table;
+const Kernels table = {
+    NAME,
+    linear,
+};
+
+}  // namespace ISA

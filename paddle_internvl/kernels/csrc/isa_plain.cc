@@ -1,0 +1,11 @@
+// The kernels in plain C++, for any machine.
+#include <omp.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define ISA plain
+#define NAME "plain"
+#define LANES 4
+#include "instance.h"

@@ -1,0 +1,39 @@
+// The library's functions in plain C, for Python's ctypes. None throws.
+#include <cstdint>
+#include <exception>
+#include <string>
+
+#include "dispatch.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+thread_local std::string error;
+}
+
+// What the last call of this thread that failed had to say.
+EXPORT const char* internvl_error() { return error.c_str(); }
+
+// Name of the instruction set in use; null: the one asked for can't be used.
+EXPORT const char* internvl_isa() {
+  try {
+    return kernels().name;
+  } catch (const std::exception& e) {
+    error = e.what();
+    return nullptr;
+  }
+}
+
+// Another instruction set; 0 where that is possible.
+EXPORT int internvl_use_isa(const char* name) {
+  try {
+    use_isa(name);
+    return 0;
+  } catch (const std::exception& e) {
+    error = e.what();
+    return 1;
+  }
+}
+
+EXPORT void internvl_set_threads(int count) { set_threads(count); }
+EXPORT int internvl_threads() { return threads(); }
