@@ -70,9 +70,9 @@ def locate(checkpoint: str) -> str:
     for folder in (Path(checkpoint), ROOT / checkpoint):
         if folder.is_dir():
             return str(folder)
-    from paddle_internvl.loading import resolve_folder
+    from paddle_internvl.hub import folder_of
 
-    return str(resolve_folder(checkpoint))
+    return str(folder_of(checkpoint))
 
 
 def requirements(*extras: str) -> list[str]:
