@@ -100,12 +100,12 @@ def random_things(rng: random.Random, count: int, free: list[str] | None = None)
     # Colours and shapes repeat often enough for counting questions to have answers above one.
     colors = rng.choices(list(COLORS), k=rng.randint(1, max(1, count)))
     shapes = rng.choices(SHAPES, k=rng.randint(1, max(1, count)))
-    looks: set[tuple[str, str]] = set()
+    looks: dict[tuple[str, str], None] = {}  # a set of texts has another order in every process
     while len(looks) < count:
         look = (rng.choice(shapes), rng.choice(colors))
         if look in looks:
             look = (rng.choice(SHAPES), rng.choice(list(COLORS)))
-        looks.add(look)
+        looks[look] = None
     things = [
         place(rng, position, *look) for position, look in zip(positions, sorted(looks, key=lambda _: rng.random()))
     ]

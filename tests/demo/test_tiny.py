@@ -1,8 +1,11 @@
 """The bundled checkpoint: as good as its card says, and the scenes and questions it was taught with."""
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +50,13 @@ def test_it_is_small_and_whole():
 def test_the_tour_asks_about_pictures_that_are_there():
     for stop in json.loads((ROOT / "demo/assets/tour.json").read_text(encoding="utf-8")):
         assert all((ROOT / "demo/assets" / file).exists() for file in stop["pictures"])
+
+
+def test_a_scene_is_the_same_in_every_process():
+    script = "import random; from demo.tiny import scenes; print(scenes.objects_scene(random.Random(2)))"
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]  # orders of sets of texts
+    said = [subprocess.check_output([sys.executable, "-c", script], env=env, cwd=ROOT) for env in environments]
+    assert said[0] == said[1] != b""
 
 
 @pytest.mark.parametrize("make", [scenes.objects_scene, scenes.text_scene, scenes.wide_scene])
