@@ -8,6 +8,7 @@
 #include "attention_arguments.h"
 
 namespace ISA {
+namespace attending {
 
 constexpr int kGroup = 6;                    // query rows whose products are in registers
 constexpr int kWide = LANES == 16 ? 4 : 2;   // vectors of keys or values beside them
@@ -165,6 +166,7 @@ INLINE void take_query(const float* q, int64_t e, int64_t width, float scale, fl
   fill(to + e, width - e, 0.f);
 }
 
+}  // namespace attending
 }  // namespace ISA
 
 #include "attention_few.h"
@@ -172,6 +174,8 @@ INLINE void take_query(const float* q, int64_t e, int64_t width, float scale, fl
 
 namespace ISA {
 
-static void attention(const Attention& call) { call.length <= kFew ? attend_few(call) : attend_many(call); }
+static void attention(const Attention& call) {
+  call.length <= attending::kFew ? attending::attend_few(call) : attending::attend_many(call);
+}
 
 }  // namespace ISA

@@ -1,7 +1,7 @@
 // Attention of one query, or a few: decode steps. See attention.h.
 
-
 namespace ISA {
+namespace attending {
 
 // a and b folded in half: of each run of 2 * HALF numbers the first half holds sums of a's, the second of b's.
 template <int HALF>
@@ -116,32 +116,50 @@ static void join_runs(const Seen* seen, const float* o, int64_t runs, int64_t se
   finish(sum, e, total, out);
 }
 
-static void attend_few(const Attention& call) {
-  const int64_t e = call.head_dim, width = rounded_up(e, LANES), group = call.heads / call.kv_heads;
-  const int64_t sights = call.rows * call.length * call.kv_heads;
-  int64_t runs = 1;
-  for (int64_t i = 0; i < sights; i += call.kv_heads) {
+// How a call of few queries is shared out, and memory for the results of runs of positions.
+struct FewPlan {
+  int64_t sights, runs;
+  float* o;
+  Seen* seen;
+};
+
+static FewPlan plan_few(const Attention& call) {
+  const int64_t width = rounded_up(call.head_dim, LANES), group = call.heads / call.kv_heads;
+  FewPlan plan = {call.rows * call.length * call.kv_heads, 1, nullptr, nullptr};
+  for (int64_t i = 0; i < plan.sights; i += call.kv_heads) {
     const Sight sight = sight_of(call, i);
-    runs = most(runs, (sight.high - sight.low + kSplit - 1) / kSplit);
+    plan.runs = most(plan.runs, (sight.high - sight.low + kSplit - 1) / kSplit);
   }
-  float* o = scratch(kAttention1, sights * runs * group * width);
-  Seen* seen = reinterpret_cast<Seen*>(scratch(kAttention2, sights * runs * group * 2));
-#pragma omp parallel num_threads(threads())
-  {
+  const int64_t results = plan.sights * plan.runs * group;
+  plan.o = scratch(kAttention1, results * width);
+  plan.seen = reinterpret_cast<Seen*>(scratch(kAttention2, results * 2));
+  return plan;
+}
+
+// For use within a parallel region, by all of its threads; waits for the end.
+static void attend_few_part(const Attention& call, const FewPlan& plan) {
+  const int64_t e = call.head_dim, width = rounded_up(e, LANES), group = call.heads / call.kv_heads;
 #pragma omp for schedule(monotonic : dynamic, 1)
-    for (int64_t i = 0; i < sights * runs; i++) {
-      const Sight sight = sight_of(call, i / runs);
-      const int64_t first = sight.low + i % runs * kSplit, end = least(first + kSplit, sight.high);
-      if (first < end) attend_run(call, sight, first, end, seen + i * group, o + i * group * width);
-    }
+  for (int64_t i = 0; i < plan.sights * plan.runs; i++) {
+    const Sight sight = sight_of(call, i / plan.runs);
+    const int64_t first = sight.low + i % plan.runs * kSplit, end = least(first + kSplit, sight.high);
+    if (first < end) attend_run(call, sight, first, end, plan.seen + i * group, plan.o + i * group * width);
+  }
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < sights * group; i++) {
-      const Sight sight = sight_of(call, i / group);
-      const int64_t used = (sight.high - sight.low + kSplit - 1) / kSplit, at_run = i / group * runs * group + i % group;
-      float* out = at(call.out, sight.row, sight.query, sight.kv_head * group + i % group);
-      join_runs(seen + at_run, o + at_run * width, used, group, group * width, e, scratch(kAttention3, width), out);
-    }
+  for (int64_t i = 0; i < plan.sights * group; i++) {
+    const Sight sight = sight_of(call, i / group);
+    const int64_t used = (sight.high - sight.low + kSplit - 1) / kSplit;
+    const int64_t own = i / group * plan.runs * group + i % group;  // the first of its results
+    float* out = at(call.out, sight.row, sight.query, sight.kv_head * group + i % group);
+    join_runs(plan.seen + own, plan.o + own * width, used, group, group * width, e, scratch(kAttention3, width), out);
   }
 }
 
+static void attend_few(const Attention& call) {
+  const FewPlan plan = plan_few(call);
+#pragma omp parallel num_threads(threads())
+  attend_few_part(call, plan);
+}
+
+}  // namespace attending
 }  // namespace ISA

@@ -1,7 +1,7 @@
 // Attention of many queries: prompts, and the patches of a picture. See attention.h.
 
-
 namespace ISA {
+namespace attending {
 
 // Keys and values of some kv heads of a row, laid out for the products.
 struct LaidOut {
@@ -103,4 +103,5 @@ static void attend_many(const Attention& call) {
   }
 }
 
+}  // namespace attending
 }  // namespace ISA

@@ -11,11 +11,17 @@
 #pragma once
 #include <cstddef>
 
+#include "attention_arguments.h"
 #include "linear_arguments.h"
+#include "pointwise_arguments.h"
 
 struct Kernels {
   const char* name;  // of the instruction set
   void (*linear)(const Linear&);
+  void (*attention)(const Attention&);
+  void (*norm)(const Norm&);
+  void (*turn)(const Turn&);
+  void (*elements)(const Elements&);
 };
 
 // The table for this machine; PADDLE_INTERNVL_ISA=avx512|avx2|plain takes another. Throws std::runtime_error where that

@@ -3,13 +3,15 @@
 #include "simd.h"
 // kernels, each header on its own
 #include "linear.h"
+#include "attention.h"
+#include "pointwise.h"
 
 namespace ISA {
 
 extern const Kernels table;
 const Kernels table = {
     NAME,
-    linear,
+    linear, attention, norm, turn, elements,
 };
 
 }  // namespace ISA
