@@ -10,6 +10,11 @@ from pathlib import Path
 
 from convert import CheckpointError
 
+BESIDE_WEIGHTS = (  # files other than config.json that belong to a checkpoint
+    "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "tokenizer_config.json",
+    "added_tokens.json", "tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt",
+)  # fmt: skip
+
 
 def read_json(file: Path) -> dict:
     """A JSON file's content.

@@ -7,50 +7,22 @@ written. It knows neither text nor pictures.
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 
 import paddle
-from paddlenlp.utils.download import resolve_file_path
 from paddlenlp.utils.log import logger
 
-from convert import CheckpointError
 from convert.folder import read_config
 from convert.mappings import paddle_config
 from convert.quantization import Quantization
-from convert.safetensors_io import INDEX_FILE, SINGLE_FILE, Checkpoint
+from convert.safetensors_io import Checkpoint
 from paddle_internvl import forms, runtime
 from paddle_internvl.filling import fill
+from paddle_internvl.hub import folder_of
 from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
 from paddle_internvl.parallel.sharing import join
 from paddle_internvl.parallel.split import Split
 from paddle_internvl.parallel.team import Team, team_of
-from paddle_internvl.saving import CARRIED
-
-
-def resolve_folder(name_or_path: str | os.PathLike, **hub) -> Path:
-    """The folder of a checkpoint: itself, or where PaddleNLP's download puts a hub id.
-
-    Args:
-        name_or_path: folder, or a hub id. hub: PaddleNLP's `cache_dir`, `from_hf_hub`, `from_aistudio`, `subfolder`.
-    """
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        return folder
-
-    def fetch(names: list[str]) -> str | None:
-        return resolve_file_path(str(name_or_path), names, **hub)
-
-    config = fetch(["config.json"])
-    if config is None:
-        raise CheckpointError(f"{name_or_path} is neither a folder nor a hub id with a config.json")
-    index = fetch([INDEX_FILE])
-    shards = sorted(set(json.loads(Path(index).read_text())["weight_map"].values())) if index else [SINGLE_FILE]
-    for name in (*shards, *CARRIED):
-        if fetch([name]) is None and name in shards:
-            raise CheckpointError(f"{name_or_path} has no {name} on the hub")
-    return Path(config).parent
 
 
 def load(
@@ -68,7 +40,7 @@ def load(
     """A model of class `cls` with a checkpoint's weights, in evaluation mode.
 
     Args:
-        cls: a network class of `models`. name_or_path: see `resolve_folder`; hub: its keyword arguments.
+        cls: a network class of `models`. name_or_path: see `hub.folder_of`; hub: its keyword arguments.
         dtype: 'bfloat16', 'float16', 'float32' or None; on a CPU it is always float32. device: 'cpu', 'gpu' or None.
         device_map: several devices, see `parallel.placement.choose_placement`.
         config: instead of the folder's. quantization: of float weights while they are loaded.
@@ -80,7 +52,7 @@ def load(
         CheckpointError: weights that do not fit the model, all problems counted. ValueError: an unknown field, dtype
         or device.
     """
-    folder = resolve_folder(name_or_path, **(hub or {}))
+    folder = folder_of(name_or_path, **(hub or {}))
     checkpoint = Checkpoint(folder)
     if config is None:
         config = cls.config_class.from_dict(paddle_config(read_config(folder)))

@@ -17,7 +17,7 @@ from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from convert.folder import end_token_ids, token_id
 from convert.quantization import Quantization
-from paddle_internvl import chat, dialogue, loading, saving
+from paddle_internvl import chat, dialogue, hub, loading, saving
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
 from paddle_internvl.generation.beam import beam_search
 from paddle_internvl.generation.config import GenerationConfig
@@ -31,7 +31,6 @@ from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 from paddle_internvl.response import Response
 
-_HUB_ARGUMENTS = ("cache_dir", "from_hf_hub", "from_aistudio", "subfolder", "force_download")
 # Arguments of the model cards that need nothing done here: loading is always lean, and no remote code is run.
 _ACCEPTED = ("low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "_from_auto", "convert_from_torch")
 
@@ -56,13 +55,13 @@ class _FromCheckpoint:
                 `paddle.distributed.launch` with the same program. Rank 0 gets the model; the others stay in this call,
                 compute what rank 0 needs of them until it ends, and then exit.
             low_cpu_mem_usage, trust_remote_code: accepted; always and never so, respectively.
-            Others: fields of the config, or PaddleNLP's `cache_dir`, `from_hf_hub`, `from_aistudio`, `subfolder`.
+            Others: fields of the config, or `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
         Raises:
             ValueError (CheckpointError): weights that do not fit, unknown arguments, or what is not supported.
         """
         for name in _ACCEPTED:
             kwargs.pop(name, None)
-        hub = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
+        where = {name: kwargs.pop(name) for name in hub.ARGUMENTS if name in kwargs}
         model = loading.load(
             cls,
             pretrained_model_name_or_path,
@@ -71,7 +70,7 @@ class _FromCheckpoint:
             device_map=device_map,
             config=config,
             quantization=_quantization(load_in_8bit, load_in_4bit, group_size),
-            hub=hub,
+            hub=where,
             ranks=tensor_parallel_degree,
             **kwargs,
         )

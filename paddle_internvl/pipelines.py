@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from paddle_internvl import dialogue
 from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.hub import folder_of
 from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
 from paddle_internvl.response import History, Response
 
@@ -38,12 +39,12 @@ class Session:
 class Pipeline:
     """See `pipeline`. A context manager; `close` gives the model's memory back."""
 
-    def __init__(self, model_path, backend_config: EngineConfig | None = None, system: str | None = None):
+    def __init__(self, model_path, backend_config: EngineConfig | None = None, system: str | None = None, **where):
         from paddlenlp.transformers import AutoModel
 
         c = self.config = EngineConfig() if backend_config is None else backend_config
         self.model = AutoModel.from_pretrained(
-            str(model_path), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
+            str(folder_of(model_path, **where)), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
             load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit,
         )  # fmt: skip
         self._engine = engine_of(self.model, self.model.tokenizer, c)
@@ -134,11 +135,12 @@ class Pipeline:
         _extend(session, messages, prompt, replace(response, text=text))
 
 
-def pipeline(model_path, backend_config: EngineConfig | None = None, system: str | None = None) -> Pipeline:
+def pipeline(model_path, backend_config: EngineConfig | None = None, system: str | None = None, **where) -> Pipeline:
     """A pipeline over a checkpoint folder or hub id: call it with prompts.
 
     Args:
         backend_config: an `EngineConfig`. system: the system message; None: the checkpoint's, "": none.
+        where: of a hub id: `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
     Source: LMDeploy `pipeline`, as the model cards use it.
     """
     return Pipeline(model_path, backend_config, system)

@@ -17,14 +17,10 @@ import numpy as np
 from paddlenlp.transformers import PretrainedModel
 
 from convert.dtypes import FLOATS, SIZES, cast
+from convert.folder import BESIDE_WEIGHTS
 from convert.safetensors_io import INDEX_FILE, header_bytes, in_shards, index_text, shard_names
 from convert.streaming import PADDLE_LAYOUT
 from paddle_internvl.models.quantized import QuantizedLinear
-
-CARRIED = (  # files that stand beside the weights and that a saved folder takes over
-    "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "tokenizer_config.json",
-    "added_tokens.json", "tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def save(model: PretrainedModel, folder: str | os.PathLike, max_shard_size: int 
     model.config.save_pretrained(str(folder))
     came_from = getattr(model, "checkpoint_folder", None)
     if came_from is not None and came_from.resolve() != folder.resolve():
-        for name in CARRIED:
+        for name in BESIDE_WEIGHTS:
             if (came_from / name).is_file():
                 shutil.copyfile(came_from / name, folder / name)
 

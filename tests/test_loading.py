@@ -209,26 +209,6 @@ def test_a_folder_without_tokenizer_still_loads(folder):
     shutil.rmtree(folder)
 
 
-def test_neither_folder_nor_hub_id(monkeypatch):
-    monkeypatch.setattr("paddle_internvl.loading.resolve_file_path", lambda *_, **__: None)
-    with pytest.raises(CheckpointError, match="neither a folder nor a hub id"):
-        InternVLChatModel.from_pretrained("nobody/nothing")
-
-
-def test_hub_ids_are_fetched_file_by_file(folder, monkeypatch, models):
-    asked = []
-
-    def resolve(name, files, **options):
-        asked.append((name, files[0], options))
-        path = folder / files[0]
-        return str(path) if path.exists() else None
-
-    monkeypatch.setattr("paddle_internvl.loading.resolve_file_path", resolve)
-    model = InternVLChatModel.from_pretrained("OpenGVLab/InternVL2_5-2B", from_hf_hub=True)
-    assert same(model, models["dynamic_gqa"])
-    assert ("OpenGVLab/InternVL2_5-2B", "model.safetensors", {"from_hf_hub": True}) in asked
-
-
 def test_another_device_than_asked_for_is_an_error(monkeypatch):
     from paddle_internvl import forms, runtime
 

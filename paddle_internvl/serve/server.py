@@ -133,9 +133,10 @@ def load_engine(checkpoint: str, settings: Settings):
 
     from paddle_internvl.engine.front import EngineThread
     from paddle_internvl.engine.settings import EngineConfig, engine_of
+    from paddle_internvl.hub import folder_of
 
     model = AutoModel.from_pretrained(
-        checkpoint, dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp
+        str(folder_of(checkpoint)), dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp
     )
     config = EngineConfig(
         session_len=settings.session_len,
