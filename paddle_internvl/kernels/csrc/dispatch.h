@@ -12,6 +12,7 @@
 #include <cstddef>
 
 #include "attention_arguments.h"
+#include "layer_arguments.h"
 #include "linear_arguments.h"
 #include "pointwise_arguments.h"
 
@@ -22,6 +23,8 @@ struct Kernels {
   void (*norm)(const Norm&);
   void (*turn)(const Turn&);
   void (*elements)(const Elements&);
+  void (*decoder_layer)(const DecoderLayer&, const DecoderCall&);
+  void (*vision_layer)(const VisionLayer&, const VisionCall&);
 };
 
 // The table for this machine; PADDLE_INTERNVL_ISA=avx512|avx2|plain takes another. Throws std::runtime_error where that

@@ -5,13 +5,14 @@
 #include "linear.h"
 #include "attention.h"
 #include "pointwise.h"
+#include "layers.h"
 
 namespace ISA {
 
 extern const Kernels table;
 const Kernels table = {
     NAME,
-    linear, attention, norm, turn, elements,
+    linear, attention, norm, turn, elements, decoder_layer, vision_layer,
 };
 
 }  // namespace ISA

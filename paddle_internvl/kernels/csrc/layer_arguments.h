@@ -1,0 +1,48 @@
+// What a whole layer of the decoder or of the vision tower is told: its weights, and one call.
+//
+// Python fills these structs through ctypes (kernels/layers.py has the same fields in the same order).
+#pragma once
+#include "attention_arguments.h"
+#include "linear_arguments.h"
+
+// A linear layer: x W + bias, the bias null where there is none.
+struct Dense {
+  Weight weight;
+  const float* bias = nullptr;
+};
+
+// x += o(attention(q, k, v of norm(x))); x += down(silu(gate) * up of norm(x))
+struct DecoderLayer {
+  Dense q, k, v, o, down;
+  Dense gate, up;           // of F columns each
+  const float *norm1 = nullptr, *norm2 = nullptr;  // RMSNorm weights [D]
+  int64_t width = 0, heads = 0, kv_heads = 0, head_dim = 0, features = 0, window = 0;  // D, H, K, E, F; 0: no window
+  float eps1 = 0, eps2 = 0;
+};
+
+struct DecoderCall {
+  const float* x = nullptr;  // [B, L, D]
+  float* out = nullptr;      // [B, L, D], other memory than x
+  const float *cosines = nullptr, *sines = nullptr;  // [B, L, E]
+  Places keys, values;              // new ones are written at each row's last L positions
+  const int64_t* totals = nullptr;  // [B]: positions of a row, new ones included
+  const uint8_t* mask = nullptr;    // [B, mask_width]
+  int64_t mask_width = 0, rows = 0, length = 0;  // B, L
+};
+
+// x += scale1 * proj(attention(qkv(norm1(x)))); x += scale2 * fc2(gelu(fc1(norm2(x))))
+struct VisionLayer {
+  Dense qkv, proj, fc1, fc2;
+  const float *norm1 = nullptr, *norm1_bias = nullptr, *norm2 = nullptr, *norm2_bias = nullptr;
+  const float *q_norm = nullptr, *k_norm = nullptr;  // RMSNorm over all heads together; null: none
+  const float *scale1 = nullptr, *scale2 = nullptr;  // [C]
+  int64_t width = 0, heads = 0, features = 0;        // C, H, F
+  int64_t centred = 0;                               // LayerNorm, else RMSNorm
+  float eps = 0;
+};
+
+struct VisionCall {
+  const float* x = nullptr;  // [T, P, C]
+  float* out = nullptr;      // [T, P, C], other memory than x
+  int64_t tiles = 0, length = 0;
+};

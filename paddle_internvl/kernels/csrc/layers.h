@@ -1,0 +1,224 @@
+// Whole layers: one call, in which no operation is left to Python. See layer_arguments.h.
+//
+// Many rows are worked on in strips, so that what lies between two products stays in a bounded piece of memory. Few rows
+// (decoding) run in one parallel region, since starting threads would cost as much as some of the products.
+#include "layer_arguments.h"
+
+namespace ISA {
+namespace layering {
+
+constexpr int64_t kStrip = 1024;  // rows whose activations are kept at a time
+
+static Linear product(const Dense& dense, const float* x, int64_t rows, float* out, int64_t out_apart) {
+  Linear a;
+  a.weight = dense.weight;
+  a.bias = dense.bias;
+  a.x = x;
+  a.x_stride = dense.weight.K;
+  a.M = rows;
+  a.columns = dense.weight.N;
+  a.out = out;
+  a.out_stride = out_apart;
+  return a;
+}
+
+// out = residual + scale * (x W + bias), rows side by side.
+static Linear added(const Dense& dense, const float* x, int64_t rows, float* out, const float* residual,
+                    const float* scale) {
+  Linear a = product(dense, x, rows, out, dense.weight.N);
+  a.residual = residual;
+  a.layer_scale = scale;
+  return a;
+}
+
+static Norm norm_of(const float* x, const float* weight, const float* bias, float* out, int64_t rows, int64_t width,
+                    float eps, bool centred) {
+  Norm a;
+  a.x = x;
+  a.weight = weight;
+  a.bias = bias;
+  a.out = out;
+  a.rows = rows;
+  a.width = a.x_apart = a.out_apart = width;
+  a.eps = eps;
+  a.centred = centred;
+  return a;
+}
+
+// Where the parts of a row of q, k and v begin; the row's length.
+struct Qkv {
+  int64_t k, v, row;
+};
+static Qkv qkv_of(const DecoderLayer& a) {
+  const int64_t q = a.heads * a.head_dim, k = a.kv_heads * a.head_dim;
+  return {q, q + k, q + 2 * k};
+}
+
+// Turns q and k of one row and puts k and v where the cache wants them.
+static void place_row(const DecoderLayer& a, const DecoderCall& call, float* row, int64_t i) {
+  const int64_t e = a.head_dim, b = i / call.length, l = i % call.length, p = call.totals[b] - call.length + l;
+  const Qkv at_row = qkv_of(a);
+  const float *cosines = call.cosines + i * e, *sines = call.sines + i * e;
+  for (int64_t h = 0; h < a.heads; h++) turn_head(row + h * e, cosines, sines, e, row + h * e);
+  for (int64_t h = 0; h < a.kv_heads; h++) {
+    turn_head(row + at_row.k + h * e, cosines, sines, e, attending::at(call.keys, b, h, p));
+    __builtin_memcpy(attending::at(call.values, b, h, p), row + at_row.v + h * e, e * sizeof(float));
+  }
+}
+
+static Attention attention_of(const DecoderLayer& a, const DecoderCall& call, float* qkv, float* out) {
+  const int64_t row = qkv_of(a).row, width = a.heads * a.head_dim;
+  Attention attention;
+  attention.q = {qkv, call.length * row, row, a.head_dim};
+  attention.out = {out, call.length * width, width, a.head_dim};
+  attention.keys = call.keys;
+  attention.values = call.values;
+  attention.rows = call.rows;
+  attention.length = call.length;
+  attention.heads = a.heads;
+  attention.kv_heads = a.kv_heads;
+  attention.head_dim = a.head_dim;
+  attention.totals = call.totals;
+  attention.mask = call.mask;
+  attention.mask_width = call.mask_width;
+  attention.window = a.window;
+  attention.causal = true;
+  attention.scale = 1.f / std::sqrt(float(a.head_dim));
+  return attention;
+}
+
+// A thread's own columns of the gate, times silu, times those of up: made by the same thread.
+static void swiglu_part(const Linear& gate, const Linear& up, int thread, int count) {
+  linear_part(gate, thread, count);
+  linear_part(up, thread, count);
+  const long panels = panels_of(gate.weight), first = panels * thread / count * kPanel;
+  long end = panels * (thread + 1) / count * kPanel;
+  if (end > gate.columns) end = gate.columns;
+  for (long r = 0; r < gate.M; r++) {
+    Elements a;
+    a.what = Pointwise::kSwiglu;
+    a.x = a.out = gate.out + r * gate.out_stride;
+    a.y = up.out + r * up.out_stride;
+    a.width = gate.columns;
+    elements_part(a, first, end);
+  }
+}
+
+static void decode(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t m = call.rows * call.length, d = a.width;
+  const Qkv at_row = qkv_of(a);
+  float* qkv = scratch(kLayer1, m * at_row.row);
+  float* attended = scratch(kLayer2, m * a.heads * a.head_dim);
+  float *gate = scratch(kLayer3, 2 * m * a.features), *up = gate + m * a.features;
+  const Attention attention = attention_of(a, call, qkv, attended);
+  const attending::FewPlan plan = attending::plan_few(attention);
+#pragma omp parallel num_threads(threads())
+  {
+    const int thread = omp_get_thread_num(), count = omp_get_num_threads();
+    float* normed = scratch(kLayer4, m * d);  // of each thread: made faster than waited for
+    norm_rows(norm_of(call.x, a.norm1, nullptr, normed, m, d, a.eps1, false), 0, m);
+    linear_part(product(a.q, normed, m, qkv, at_row.row), thread, count);
+    linear_part(product(a.k, normed, m, qkv + at_row.k, at_row.row), thread, count);
+    linear_part(product(a.v, normed, m, qkv + at_row.v, at_row.row), thread, count);
+#pragma omp barrier
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < m; i++) place_row(a, call, qkv + i * at_row.row, i);
+    attending::attend_few_part(attention, plan);
+    linear_part(added(a.o, attended, m, call.out, call.x, nullptr), thread, count);
+#pragma omp barrier
+    norm_rows(norm_of(call.out, a.norm2, nullptr, normed, m, d, a.eps2, false), 0, m);
+    swiglu_part(product(a.gate, normed, m, gate, a.features), product(a.up, normed, m, up, a.features), thread, count);
+#pragma omp barrier
+    linear_part(added(a.down, gate, m, call.out, call.out, nullptr), thread, count);
+  }
+}
+
+static void prefill(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t m = call.rows * call.length, d = a.width, wide = a.heads * a.head_dim;
+  const Qkv at_row = qkv_of(a);
+  float* qkv = scratch(kLayer1, m * at_row.row);
+  float* attended = scratch(kLayer2, m * wide);
+  float* normed = scratch(kLayer4, kStrip * d);
+  float *gate = scratch(kLayer3, 2 * kStrip * a.features), *up = gate + kStrip * a.features;
+  for (int64_t first = 0; first < m; first += kStrip) {
+    const int64_t n = m - first < kStrip ? m - first : kStrip;
+    float* to = qkv + first * at_row.row;
+    norm(norm_of(call.x + first * d, a.norm1, nullptr, normed, n, d, a.eps1, false));
+    linear(product(a.q, normed, n, to, at_row.row));
+    linear(product(a.k, normed, n, to + at_row.k, at_row.row));
+    linear(product(a.v, normed, n, to + at_row.v, at_row.row));
+  }
+#pragma omp parallel for schedule(static) num_threads(threads())
+  for (int64_t i = 0; i < m; i++) place_row(a, call, qkv + i * at_row.row, i);
+  attention(attention_of(a, call, qkv, attended));
+  for (int64_t first = 0; first < m; first += kStrip) {
+    const int64_t n = m - first < kStrip ? m - first : kStrip;
+    float* out = call.out + first * d;
+    linear(added(a.o, attended + first * wide, n, out, call.x + first * d, nullptr));
+    norm(norm_of(out, a.norm2, nullptr, normed, n, d, a.eps2, false));
+    linear(product(a.gate, normed, n, gate, a.features));
+    linear(product(a.up, normed, n, up, a.features));
+    Elements both;
+    both.what = Pointwise::kSwiglu;
+    both.x = both.out = gate;
+    both.y = up;
+    both.count = n * a.features;
+    both.width = a.features;
+    elements(both);
+    linear(added(a.down, gate, n, out, out, nullptr));
+  }
+}
+
+// Tiles whose rows fit a strip, at least one.
+static void see(const VisionLayer& a, const VisionCall& call) {
+  const int64_t c = a.width, e = c / a.heads, most = kStrip / call.length > 1 ? kStrip / call.length : 1;
+  const int64_t strip = (most < call.tiles ? most : call.tiles) * call.length;
+  float *normed = scratch(kLayer4, strip * c), *qkv = scratch(kLayer1, strip * 3 * c);
+  float *attended = scratch(kLayer2, strip * c), *inner = scratch(kLayer3, strip * a.features);
+  int64_t totals[kStrip];
+  for (int64_t& total : totals) total = call.length;
+  for (int64_t tile = 0; tile < call.tiles; tile += most) {
+    const int64_t tiles = call.tiles - tile < most ? call.tiles - tile : most, n = tiles * call.length;
+    const float* x = call.x + tile * call.length * c;
+    float* out = call.out + tile * call.length * c;
+    norm(norm_of(x, a.norm1, a.norm1_bias, normed, n, c, a.eps, a.centred));
+    linear(product(a.qkv, normed, n, qkv, 3 * c));
+    for (int part = 0; part < 2; part++) {
+      const float* weight = part ? a.k_norm : a.q_norm;
+      if (!weight) continue;
+      Norm over_heads = norm_of(qkv + part * c, weight, nullptr, qkv + part * c, n, c, a.eps, false);
+      over_heads.x_apart = over_heads.out_apart = 3 * c;
+      norm(over_heads);
+    }
+    Attention all;
+    all.q = {qkv, call.length * 3 * c, 3 * c, e};
+    all.out = {attended, call.length * c, c, e};
+    all.keys = {qkv + c, nullptr, 0, call.length, call.length * 3 * c, e, 3 * c};
+    all.values = all.keys;
+    all.values.base = qkv + 2 * c;
+    all.rows = tiles;
+    all.length = call.length;
+    all.heads = all.kv_heads = a.heads;
+    all.head_dim = e;
+    all.totals = totals;
+    all.scale = 1.f / std::sqrt(float(e));
+    attention(all);
+    linear(added(a.proj, attended, n, out, x, a.scale1));
+    norm(norm_of(out, a.norm2, a.norm2_bias, normed, n, c, a.eps, a.centred));
+    Linear widened = product(a.fc1, normed, n, inner, a.features);
+    widened.activation = Activation::kGelu;
+    linear(widened);
+    linear(added(a.fc2, inner, n, out, out, a.scale2));
+  }
+}
+
+}  // namespace layering
+
+static void decoder_layer(const DecoderLayer& a, const DecoderCall& call) {
+  const bool few = call.length <= attending::kFew && call.rows * call.length <= kFewRows;
+  few ? layering::decode(a, call) : layering::prefill(a, call);
+}
+
+static void vision_layer(const VisionLayer& a, const VisionCall& call) { layering::see(a, call); }
+
+}  // namespace ISA

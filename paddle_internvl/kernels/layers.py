@@ -1,0 +1,132 @@
+"""Whole layers in one native call each: what they are told, as the structs of `csrc/layer_arguments.h`.
+
+In: tensors of a layer and of one call. Out: the layer's result. Shapes are checked here, since the kernels take bare
+addresses. It knows no nn.Layer; whoever calls keeps the tensors alive that a struct points at.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+
+import paddle
+
+from paddle_internvl.kernels import library
+
+_KINDS = {paddle.float32: 0, paddle.bfloat16: 1, paddle.int8: 2, paddle.uint8: 3}  # Kind of linear_arguments.h
+_PANEL = 32
+_POINTER, _NUMBER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+def _struct(name: str, **fields):
+    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items()), "__slots__": ()})
+
+
+Dense = _struct(
+    "Dense", kind=ctypes.c_int, panels=_POINTER, scales=_POINTER, offsets=_POINTER, inputs=_NUMBER, outputs=_NUMBER,
+    group=_NUMBER, bias=_POINTER,
+)  # fmt: skip
+Places = _struct(
+    "Places", base=_POINTER, table=_POINTER, width=_NUMBER, block=_NUMBER, block_stride=_NUMBER, head_stride=_NUMBER,
+    position_stride=_NUMBER,
+)  # fmt: skip
+DecoderLayer = _struct(
+    "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, norm1=_POINTER, norm2=_POINTER,
+    width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER, features=_NUMBER, window=_NUMBER,
+    eps1=_FLOAT, eps2=_FLOAT,
+)  # fmt: skip
+DecoderCall = _struct(
+    "DecoderCall", x=_POINTER, out=_POINTER, cosines=_POINTER, sines=_POINTER, keys=Places, values=Places,
+    totals=_POINTER, mask=_POINTER, mask_width=_NUMBER, rows=_NUMBER, length=_NUMBER,
+)  # fmt: skip
+VisionLayer = _struct(
+    "VisionLayer", qkv=Dense, proj=Dense, fc1=Dense, fc2=Dense, norm1=_POINTER, norm1_bias=_POINTER, norm2=_POINTER,
+    norm2_bias=_POINTER, q_norm=_POINTER, k_norm=_POINTER, scale1=_POINTER, scale2=_POINTER, width=_NUMBER,
+    heads=_NUMBER, features=_NUMBER, centred=_NUMBER, eps=_FLOAT,
+)  # fmt: skip
+VisionCall = _struct("VisionCall", x=_POINTER, out=_POINTER, tiles=_NUMBER, length=_NUMBER)
+_STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where the keys and values of one layer lie while it runs.
+
+    Args:
+        keys, values: [B, M, K, E], or the blocks of a paged cache [blocks * K * block, E].
+        totals: int64 [B], positions of each row with the new ones. table: int64 [B, blocks], which blocks are whose;
+            None: keys and values are one run for each row. block: positions of a block; kv_heads: K.
+    """
+
+    keys: paddle.Tensor
+    values: paddle.Tensor
+    totals: paddle.Tensor
+    kv_heads: int
+    table: paddle.Tensor | None = None
+    block: int = 0
+
+    def places(self, memory: paddle.Tensor):
+        """The struct of keys or of values."""
+        e = memory.shape[-1]
+        if self.table is None:
+            room = memory.shape[1]
+            return Places(memory.data_ptr(), None, 0, room, room * self.kv_heads * e, e, self.kv_heads * e)
+        width = self.table.shape[1]
+        cell = self.block * e
+        return Places(memory.data_ptr(), self.table.data_ptr(), width, self.block, self.kv_heads * cell, cell, e)
+
+
+def dense(panels, scales, offsets, bias, inputs: int, outputs: int, group: int):
+    """The struct of a linear layer in packed panels; see `csrc/linear_arguments.h`.
+
+    Raises:
+        ValueError: a tensor of another size.
+    """
+    kind, count = _KINDS[panels.dtype], -(-outputs // _PANEL)
+    rows = -(-inputs // 2) if kind == 3 else inputs
+    _sized(panels, count * rows * _PANEL, "panels")
+    group = group if group > 0 else inputs
+    for numbers, name in ((scales, "scales"), (offsets, "offsets")):
+        _sized(numbers, count * -(-inputs // group) * _PANEL, name)
+    _sized(bias, outputs, "bias")
+    if (kind >= 2) != (scales is not None):
+        raise ValueError("scales belong to integer panels, and only to those")
+    return Dense(kind, address(panels), address(scales), address(offsets), inputs, outputs, group, address(bias))
+
+
+def address(tensor: paddle.Tensor | None) -> int | None:
+    """Where a tensor's numbers begin; None for None."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def run_decoder_layer(layer, call) -> None:
+    """One decoder layer on a call's x, into its out."""
+    _told(_functions().internvl_decoder_layer(ctypes.byref(layer), ctypes.byref(call)))
+
+
+def run_vision_layer(layer, call) -> None:
+    """One layer of the vision tower."""
+    _told(_functions().internvl_vision_layer(ctypes.byref(layer), ctypes.byref(call)))
+
+
+def _told(error: bytes | None) -> None:
+    if error:
+        raise RuntimeError(f"the kernel failed: {error.decode()}")
+
+
+def _sized(tensor: paddle.Tensor | None, count: int, name: str) -> None:
+    if tensor is not None and tensor.size != count:
+        raise ValueError(f"{name} have {tensor.size} numbers, {count} are needed")
+
+
+@cache
+def _functions() -> ctypes.CDLL:
+    functions = library.functions()
+    for function in (functions.internvl_decoder_layer, functions.internvl_vision_layer):
+        function.restype, function.argtypes = ctypes.c_char_p, (_POINTER, _POINTER)
+    functions.internvl_size_of.restype = _NUMBER
+    for i, struct in enumerate(_STRUCTS):
+        if ctypes.sizeof(struct) != functions.internvl_size_of(i):
+            raise RuntimeError(f"{struct.__name__} is not laid out as in csrc/layer_arguments.h")
+    return functions
