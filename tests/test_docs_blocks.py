@@ -1,0 +1,101 @@
+"""Every block of README and docs/ does what its page says: Python and commands run, page by page, and what a `text`
+block behind one shows is what it prints.
+
+A page's blocks run in order, in this process, in a folder of their own that has `demo` and `configs`. The Chinese
+pages hold the same blocks (tests/test_docs.py). `<!-- not run: why -->` in front of a block keeps it from being run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import threading
+from types import ModuleType
+
+import pytest
+
+from tests.checkpoints import ROOT
+from tests.pages import ENGLISH, Block, blocks, commands
+
+PORT = 23333  # of the pages; the server that a page starts here is on a free one
+RUN = ("python", "bash")
+PAGES = [page for page in ENGLISH if any(block.language in RUN and not block.reason for block in blocks(page))]
+
+
+class Page:
+    """What one page's blocks share: names, and a server if one was started."""
+
+    def __init__(self, stack: contextlib.ExitStack, monkeypatch):
+        self.stack, self.port = stack, PORT
+        self.module = ModuleType("page")
+        monkeypatch.setitem(sys.modules, "page", self.module)  # dataclasses look their module up
+
+    def run(self, block: Block) -> str:
+        """Run a block; returns what it prints."""
+        text = block.text.replace(str(PORT), str(self.port))
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            if block.language == "python":
+                exec(compile("\n" * block.line + text, str(block.page), "exec"), self.module.__dict__)
+            else:
+                for words in commands(text):
+                    assert self.command(words) == 0, f"{block}: {' '.join(words)}"
+        return said.getvalue()
+
+    def command(self, words: list[str]) -> int:
+        """Run a command line here; returns its exit code."""
+        from convert.cli import main as convert
+        from paddle_internvl.cli.main import main
+
+        if words[:2] == ["paddle-internvl", "serve"]:
+            return self.serve(*words[2:])
+        run = main if words[0] == "paddle-internvl" else convert
+        rest = words[1:] if run is main else words[3:]
+        assert run is main or words[:3] == ["python", "-m", "convert"], f"{words} can't be run here; mark the block"
+        try:
+            return run(rest)
+        except SystemExit as ending:  # --help
+            return ending.code or 0
+
+    def serve(self, checkpoint: str) -> int:
+        """What `serve CKPT` does, in a thread and on a free port."""
+        from paddle_internvl.serve.server import load_engine, model_name
+        from paddle_internvl.serve.settings import Settings
+        from tests.serve.running import running
+
+        engine = load_engine(checkpoint, Settings())
+        engine.start()
+        self.stack.callback(engine.close)
+        served = self.stack.enter_context(running(engine, served_model_name=model_name(checkpoint)))
+        self.port = served.port
+        return 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page, tmp_path, monkeypatch):
+    for name in ("demo", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setenv("COLUMNS", "120")
+    threads = set(threading.enumerate())
+    with contextlib.ExitStack() as stack:
+        state = Page(stack, monkeypatch)
+        for block in blocks(page):
+            if block.language not in RUN or block.reason:
+                continue
+            said = state.run(block)
+            if block.output is not None:
+                assert _lines(said) == _lines(block.output), str(block)
+    left = [thread.name for thread in threading.enumerate() if thread not in threads and not thread.daemon]
+    assert not left, f"{page} leaves threads behind: {left}"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def test_what_is_not_run_says_why():
+    kept = [block for page in ENGLISH for block in blocks(page) if block.reason]
+    assert kept and all(len(block.reason) > 10 for block in kept)
