@@ -5,15 +5,18 @@
     python -m convert pd2hf --src DIR --dst HF_DIR [--layout transformers]
     python -m convert inspect DIR [--json]
 
-Exit codes: 0 done, 2 the input or the call is wrong (one line says what and what to do), 130 interrupted.
+Exit codes: 0 done, 2 the input or the call is wrong (one line says what and what to do), 130 interrupted. Results go to
+stdout, progress to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,36 +41,87 @@ def _size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+_EXIT_CODES = "exit codes: 0 done, 2 the input or the call is wrong, 130 interrupted"
+_COMMANDS = {  # name -> what it does, examples
+    "hf2pd": (
+        "Hugging Face folder -> Paddle folder",
+        (
+            "--src InternVL2_5-2B --dst InternVL2_5-2B-paddle",
+            "--src InternVL2_5-2B --dst InternVL2_5-2B-int8 --quantize weight_only_int8",
+            "--src $(paddle-internvl download OpenGVLab/InternVL2_5-2B) --dst InternVL2_5-2B-paddle",
+        ),
+    ),
+    "pd2hf": (
+        "Paddle folder -> Hugging Face folder",
+        (
+            "--src InternVL2_5-2B-paddle --dst InternVL2_5-2B-hf",
+            "--src InternVL2_5-2B-paddle --dst InternVL2_5-2B-native --layout transformers",
+        ),
+    ),
+    "inspect": ("list tensors and the rule that takes each", ("InternVL2_5-2B", "InternVL2_5-2B --json")),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors of the call are one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m convert", description="Checkpoints: Hugging Face <-> Paddle.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    directions = {"hf2pd": "Hugging Face folder -> Paddle folder", "pd2hf": "Paddle folder -> Hugging Face folder"}
-    for name, summary in directions.items():
-        command = commands.add_parser(name, help=summary, description=summary)
-        command.add_argument("--src", type=Path, required=True, help="folder with config.json and *.safetensors")
-        command.add_argument("--dst", type=Path, required=True, help="new folder; must not exist or be empty")
-        command.add_argument("--dtype", choices=list(FLOATS), help="cast every float tensor (default: keep the bytes)")
-        command.add_argument("--max-shard-size", type=_size, default=_size("5GB"), help="per file (default: 5GB)")
-        command.add_argument("--json", action="store_true", help="print the audit as JSON")
-        command.set_defaults(layout="upstream", quantize=None)
-        if name == "hf2pd":
-            command.add_argument("--quantize", choices=list(BITS), help="the decoder blocks' linear weights")
-            command.add_argument(
-                "--group-size", type=int, default=-1, help="inputs that share a scale: -1 (all), 64, 128"
-            )
-        if name == "pd2hf":
-            command.add_argument("--layout", choices=("upstream", "transformers"), help="whose (default: upstream)")
-    inspect = commands.add_parser("inspect", help="list tensors and the rule that takes each")
-    inspect.add_argument("folder", type=Path)
-    inspect.add_argument("--json", action="store_true", help="print the list as JSON")
+    how = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = _Parser(
+        prog="python -m convert", description="Checkpoints: Hugging Face <-> Paddle.", epilog=_EXIT_CODES, **how
+    )
+    _add_flags(parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (summary, examples) in _COMMANDS.items():
+        epilog = "\n".join(["examples:", *(f"  python -m convert {name} {words}" for words in examples)])
+        command = commands.add_parser(
+            name, help=summary, description=summary, epilog=f"{epilog}\n\n{_EXIT_CODES}", **how
+        )
+        _inspect_arguments(command) if name == "inspect" else _convert_arguments(command, name)
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+        _add_flags(command)
     return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    """What may stand before or after the command."""
+    group = parser.add_argument_group("everywhere")
+    group.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars")
+    group.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default=argparse.SUPPRESS,
+        help="debug shows tracebacks",
+    )
+
+
+def _convert_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    command.add_argument("--src", type=Path, required=True, help="folder with config.json and *.safetensors")
+    command.add_argument("--dst", type=Path, required=True, help="new folder; must not exist or be empty")
+    command.add_argument("--dtype", choices=list(FLOATS), help="cast every float tensor (default: keep the bytes)")
+    command.add_argument("--max-shard-size", type=_size, default=_size("5GB"), help="per file (default: 5GB)")
+    command.set_defaults(layout="upstream", quantize=None)
+    if name == "hf2pd":
+        command.add_argument("--quantize", choices=list(BITS), help="the decoder blocks' linear weights")
+        command.add_argument("--group-size", type=int, default=-1, help="inputs that share a scale: -1 (all), 64, 128")
+    if name == "pd2hf":
+        command.add_argument("--layout", choices=("upstream", "transformers"), help="whose (default: upstream)")
+
+
+def _inspect_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="DIR", help="checkpoint folder, raw or converted")
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    # disable=None: a bar on a terminal, silence elsewhere.
-    with tqdm(unit="B", unit_scale=True, desc=arguments.command, disable=None) as bar:
+    silent = getattr(arguments, "quiet", False) or None  # None: a bar on a terminal, silence elsewhere
+    _require(arguments.src)
+    with tqdm(unit="B", unit_scale=True, desc=arguments.command, disable=silent) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -86,7 +140,16 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(json.dumps(asdict(audit)) if arguments.json else audit)
 
 
+def _require(folder: Path) -> None:
+    """Hub ids are for `paddle-internvl`: this package reads folders and asks no network."""
+    if not folder.exists():
+        is_id = len(folder.parts) == 2 and not folder.is_absolute() and folder.parts[0] not in ("..", "~")
+        hint = f"; a hub id is fetched by `paddle-internvl download {folder}`" if is_id else ""
+        raise CheckpointError(f"{folder} does not exist{hint}")
+
+
 def _inspect(arguments: argparse.Namespace) -> None:
+    _require(arguments.folder)
     checkpoint = Checkpoint(arguments.folder)
     to_paddle = not is_paddle_layout(checkpoint)
     rules = rules_for(read_config(arguments.folder), checkpoint.tensors)
@@ -117,8 +180,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         _inspect(arguments) if arguments.command == "inspect" else _convert(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as behind `| head`; Python's own flush at the end is kept quiet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (CheckpointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if getattr(arguments, "log_level", None) == "debug":
+            traceback.print_exc()
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from the finished shards", file=sys.stderr)

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import io
+import logging
 import os
 import sys
 import warnings
@@ -64,13 +65,16 @@ def keep_freed_memory() -> None:
             libc.mallopt(_GLIBC_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def import_paddle_quietly(log_level: str = "ERROR") -> None:
-    """Import Paddle and PaddleNLP without the notices they print on the way, for command lines. An error in the
-    import is raised as it is."""
+def import_paddle_quietly() -> None:
+    """Import Paddle and PaddleNLP without the notices they print on the way, for command lines. PaddleNLP's log takes
+    the level of ours where one is set, else 'ERROR'. An error in the import is raised as it is."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         from paddlenlp.utils.log import logger
-    logger.set_level(log_level)
+    level = logging.getLogger("paddle_internvl").level
+    logger.set_level(logging.getLevelName(level) if level else "ERROR")
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        logger.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
 
 def cuda_capability() -> tuple[int, int] | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -30,16 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
     parser.add_argument("--max-num", type=int, metavar="N", help="the most tiles of a picture (default: the model's)")
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")
     parser.add_argument("--dtype", default="auto", help="bfloat16, float16 or float32 (default: the best there is)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
+    from paddle_internvl import progress
     from paddle_internvl.scale import batch
 
     job = _job(arguments, batch.Job)
-    with tqdm(unit="row", disable=not sys.stderr.isatty()) as bar:
+    with progress.bar("answered", unit="row", delay=0) as bar:
 
         def told(count: batch.Count) -> None:
             if bar.total is None:
@@ -56,7 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.ray_address,
             told,
         )
-    print(f"{count.done} of {count.total} rows done, {count.failed} failed: {arguments.target}")
+    if arguments.json:
+        summary = {"rows": count.total, "done": count.done, "failed": count.failed, "out": str(arguments.target)}
+        print(json.dumps(summary))
+    else:
+        print(f"{count.done} of {count.total} rows done, {count.failed} failed: {arguments.target}")
     return 1 if count.failed else 0
 
 

@@ -44,8 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Session:
     """A conversation in messages, and the media that wait for the next question."""
 
-    def __init__(self, model, settings: dict, frames: int, **how):
-        self.model, self.settings, self.frames, self.how = model, settings, frames, how
+    model = None  # given before the first question
+
+    def __init__(self, settings: dict, frames: int, **how):
+        self.settings, self.frames, self.how = settings, frames, how
         self.reset()
 
     def reset(self) -> None:
@@ -79,14 +81,8 @@ class Session:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl import runtime
+    from paddle_internvl.hub import folder_of
 
-    runtime.import_paddle_quietly()
-    from paddlenlp.transformers import AutoModel
-
-    model = AutoModel.from_pretrained(
-        arguments.checkpoint, dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp
-    )
     settings = {
         "max_new_tokens": arguments.max_new_tokens,
         "do_sample": arguments.temperature > 0,
@@ -96,22 +92,32 @@ def run(arguments: argparse.Namespace) -> int:
         "repetition_penalty": arguments.repetition_penalty,
         "seed": arguments.seed,
     }
-    session = Session(model, settings, arguments.frames, max_num=arguments.max_num, system=arguments.system)
-    for file in arguments.image:
+    for name in ("json", "draw"):
+        if getattr(arguments, name) and not arguments.question:
+            raise ValueError(f"--{name} needs --question")
+    if arguments.draw and len(arguments.image) != 1:
+        raise ValueError(f"--draw needs one --image, not {len(arguments.image)}")
+    session = Session(settings, arguments.frames, max_num=arguments.max_num, system=arguments.system)
+    for file in arguments.image:  # what is wrong with the media is said before the model is loaded
         session.add_image(file)
     if arguments.video:
         session.add_video(arguments.video)
-    if arguments.question:
-        return _ask_all(session, arguments)
-    for name in ("json", "draw"):
-        if getattr(arguments, name):
-            raise ValueError(f"--{name} needs --question")
-    return _converse(session)
+    session.model = _load(folder_of(arguments.checkpoint), arguments)
+    return _ask_all(session, arguments) if arguments.question else _converse(session)
+
+
+def _load(folder: Path, arguments: argparse.Namespace):
+    from paddle_internvl import runtime
+
+    runtime.import_paddle_quietly()
+    from paddlenlp.transformers import AutoModel
+
+    return AutoModel.from_pretrained(
+        str(folder), dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp
+    )
 
 
 def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
-    if arguments.draw and len(arguments.image) != 1:
-        raise ValueError(f"--draw needs one --image, not {len(arguments.image)}")
     begun = time.monotonic()
     for question in arguments.question:
         answer = session.ask(question, lambda piece: None if arguments.json else print(piece, end="", flush=True))

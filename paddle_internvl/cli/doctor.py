@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
+from paddle_internvl.cli import manners
+
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece", "wrapt")
 _OPTIONAL = {  # distribution -> what it is for
@@ -185,18 +187,21 @@ def run(arguments: argparse.Namespace) -> int:
         from paddle_internvl.cli import card_report
 
         return card_report.write(
-            arguments.checkpoint, arguments.config, arguments.out, lambda: [asdict(finding) for finding in findings()]
+            arguments.checkpoint,
+            arguments.config,
+            arguments.out,
+            lambda: [asdict(finding) for finding in findings()],
+            as_json=arguments.json,
         )
     found = findings()
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False))
     else:
-        from rich.console import Console
         from rich.table import Table
 
         table = Table(show_header=False, box=None)
         colors = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
         for finding in found:
             table.add_row(f"[{colors[finding.state]}]{finding.state}[/]", finding.what, finding.detail, finding.advice)
-        Console().print(table)
+        manners.console().print(table)
     return int(any(finding.state == PROBLEM for finding in found))

@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
+
+from paddle_internvl.cli import manners
 
 _GB = 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CONFIG|CKPT", type=Path, help="config.json or checkpoint folder")
+    parser.add_argument("checkpoint", metavar="CONFIG|CKPT", help="config.json, checkpoint folder or hub id")
     parser.add_argument("--gpus", type=int, default=1, help="cards there are (default: 1)")
     parser.add_argument("--memory", type=float, metavar="GB", help="of each card, in GiB")
     parser.add_argument("--tp", type=int, help="cards that share the model (default: the most of --gpus that can)")
@@ -38,9 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     from convert.folder import read_config
     from convert.mappings import paddle_config
     from paddle_internvl import estimation
+    from paddle_internvl.hub import folder_of
     from paddle_internvl.parallel.split import Split
 
-    config = paddle_config(read_config(arguments.checkpoint))
+    config = paddle_config(read_config(folder_of(arguments.checkpoint, weights=False)))
     if config.get("model_type") != "internvl_chat":
         raise ValueError(f"{arguments.checkpoint} is no InternVL chat model: model_type {config.get('model_type')!r}")
     if arguments.gpus < 1 or (arguments.memory is not None and arguments.memory <= 0):
@@ -86,7 +88,6 @@ def _most_tiles(config: dict) -> int:
 
 
 def _show(plan, said, room: int | None, others, possible: list[int]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
@@ -94,7 +95,7 @@ def _show(plan, said, room: int | None, others, possible: list[int]) -> None:
         assumed = " (assumed)" if name == "runtime" and value else ""
         table.add_row(name.replace("_", " "), f"{value / _GB:.2f} GiB{assumed}")
     print(f"on each device: {_words(plan)}; tp may be {', '.join(map(str, possible))}")
-    Console().print(table)
+    manners.console().print(table)
     if room is None:
         return
     if said.total <= room:

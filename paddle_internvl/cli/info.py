@@ -16,11 +16,13 @@ from collections import Counter
 from math import prod
 from pathlib import Path
 
+from paddle_internvl.cli import manners
+
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CKPT|CONFIG", type=Path, help="checkpoint folder or config.json")
+    parser.add_argument("checkpoint", metavar="CKPT|CONFIG", help="checkpoint folder, config.json or hub id")
     picture = parser.add_mutually_exclusive_group()
     picture.add_argument("--image", metavar="F", help="also: tile grid and tokens of this picture")
     picture.add_argument("--size", metavar="WxH", help="also: tile grid and tokens of a picture of this size")
@@ -134,13 +136,13 @@ def _gigabytes(sizes: dict[str, int]) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from convert.folder import read_config
     from convert.mappings import paddle_config
+    from paddle_internvl.hub import folder_of
 
-    config = paddle_config(read_config(arguments.checkpoint))
+    config = paddle_config(read_config(folder_of(arguments.checkpoint, weights=False)))
     document = describe(config)
     size = _size(arguments)
     if size:
@@ -155,5 +157,5 @@ def run(arguments: argparse.Namespace) -> int:
     table = Table(show_header=False, box=None)
     for name, value in document.items():
         table.add_row(name, _gigabytes(value) if name == "weights bytes" else _human(value))
-    Console().print(table)
+    manners.console().print(table)
     return 0

@@ -1,8 +1,4 @@
-"""The command line's front: picks the subcommand, turns errors into one line and an exit code.
-
-Exit codes: 0 done; 1 `doctor` found a problem, `verify` a difference, `estimate` too little memory; 2 the input or the
-call is wrong; 130 interrupted.
-"""
+"""The command line's front: the table of subcommands, and their parsers."""
 
 from __future__ import annotations
 
@@ -11,7 +7,20 @@ import sys
 from collections.abc import Sequence
 
 from paddle_internvl import __version__
-from paddle_internvl.cli import batch, bench, chat, demo, doctor, estimate, info, serve, verify
+from paddle_internvl.cli import (
+    batch,
+    bench,
+    chat,
+    completion,
+    demo,
+    doctor,
+    download,
+    estimate,
+    info,
+    manners,
+    serve,
+    verify,
+)
 
 _COMMANDS = {
     "chat": chat,
@@ -19,42 +28,48 @@ _COMMANDS = {
     "serve": serve,
     "batch": batch,
     "bench": bench,
+    "download": download,
     "info": info,
     "estimate": estimate,
     "verify": verify,
     "doctor": doctor,
+    "completion": completion,
 }
+_FOUND = {  # command -> what exit code 1 says
+    "batch": "rows failed",
+    "bench": "no request was answered, or a bound was broken",
+    "estimate": "it does not fit",
+    "verify": "the folders part",
+    "doctor": "something is off",
+}
+_OF_HUBS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "verify")  # take hub ids
+_EPILOG = f"""Results go to stdout, logs and progress bars to stderr; bars and colours only where that is a terminal,
+and no colours if $NO_COLOR is set. --quiet and --log-level may stand before or after COMMAND.
+
+{manners.exit_codes("COMMAND found a problem")}"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every subcommand."""
-    parser = argparse.ArgumentParser(prog="paddle-internvl", description="InternVL on PaddlePaddle.")
+    how = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = manners.Parser(prog="paddle-internvl", description="InternVL on PaddlePaddle.", epilog=_EPILOG, **how)
     parser.add_argument("--version", action="version", version=f"paddle_internvl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
-        summary, _, examples = module.__doc__.partition("\n\n")
-        command = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        summary, _, details = module.__doc__.partition("\n\n")
+        epilog = f"{details.strip()}\n\n{manners.exit_codes(_FOUND.get(name))}"
+        command = commands.add_parser(name, help=summary, description=summary, epilog=epilog, **how)
         module.add_arguments(command)
+        if name in _OF_HUBS:
+            manners.add_hub_flag(command)
+    manners.add_flags(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        return _COMMANDS[arguments.command].run(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return manners.kept(lambda: _COMMANDS[arguments.command].run(arguments), arguments)
 
 
 if __name__ == "__main__":

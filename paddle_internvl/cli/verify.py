@@ -20,12 +20,14 @@ from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
+from paddle_internvl.cli import manners
+
 _IDS = ("tiles", "prompt", "tokens")  # integers: equal or not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", type=Path, help="checkpoint folder to be held to")
-    parser.add_argument("destination", metavar="DST", type=Path, help="checkpoint folder to be checked")
+    parser.add_argument("source", metavar="SRC", help="checkpoint folder or hub id to be held to")
+    parser.add_argument("destination", metavar="DST", help="checkpoint folder or hub id to be checked")
     parser.add_argument("--torch", action="store_true", help="SRC is run by transformers on torch, not by Paddle")
     parser.add_argument("--image", help="picture (default: a drawn one)")
     parser.add_argument("--question", default="Describe the image.", help="about the picture")
@@ -38,21 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from paddle_internvl import progress, runtime
+    from paddle_internvl.hub import folder_of
     from paddle_internvl.preprocess.image import open_image
+
+    runtime.import_paddle_quietly()
     from paddle_internvl.verification import ladder, plotting
     from paddle_internvl.verification.reference import climb_reference
 
     if arguments.plot:
         plotting.check_target(arguments.plot)
     picture = open_image(arguments.image) if arguments.image else ladder.sample_picture()
-    what = ladder.difference(arguments.source, arguments.destination)
+    source, destination = folder_of(arguments.source), folder_of(arguments.destination)
+    what = ladder.difference(source, destination)
     asked = (picture, arguments.question, arguments.max_new_tokens)
     # One model at a time: what stays in memory of each is its stages.
-    checked = ladder.climb(arguments.destination, *asked, tensor_parallel_degree=arguments.tp)
-    if arguments.torch:
-        held_to = climb_reference(arguments.source, checked)
-    else:
-        held_to = ladder.climb(arguments.source, *asked)
+    with progress.bar("stages", 2, "folder") as bar:
+        checked = ladder.climb(destination, *asked, tensor_parallel_degree=arguments.tp)
+        bar.update()
+        held_to = climb_reference(source, checked) if arguments.torch else ladder.climb(source, *asked)
+        bar.update()
     rungs = ladder.compare(held_to, checked, what)
     if arguments.plot:
         plotting.save(rungs, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
@@ -78,7 +85,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(rungs) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("stage", "shape", "error", "bound", "", box=None)
@@ -87,4 +93,4 @@ def _show(rungs) -> None:
         if rung.stage in _IDS:
             error, bound = "different" if rung.error else "equal", "-" if rung.bound is None else "equal"
         table.add_row(rung.stage, " x ".join(map(str, rung.shape)), error, bound, "" if rung.holds else "out of bound")
-    Console().print(table)
+    manners.console().print(table)

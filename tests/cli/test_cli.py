@@ -125,7 +125,7 @@ def test_settings_reach_the_model(checkpoint, capsys):
         (["chat", "CKPT", "--image", "none.png", "--question", "a"], "no such picture: none.png"),
         (["chat", "CKPT", "--video", "none.mp4", "--question", "a"], "no such video: none.mp4"),
         (["chat", "CKPT", "--json"], "--json needs --question"),
-        (["info", "/nowhere"], "/nowhere/config.json does not exist"),
+        (["info", "/nowhere"], "/nowhere does not exist; give a folder, or a hub id"),
         (["info", str(TINY / "dynamic_gqa.json"), "--size", "big"], "--size big is no size"),
     ],
 )

@@ -36,8 +36,8 @@ def test_inspect(source, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hf2pd", "--src", "/nowhere", "--dst", "x"], "/nowhere is not a folder"),
-        (["inspect", "/nowhere"], "/nowhere is not a folder"),
+        (["hf2pd", "--src", "/nowhere", "--dst", "x"], "/nowhere does not exist"),
+        (["inspect", "/nowhere"], "/nowhere does not exist"),
     ],
 )
 def test_errors_are_one_line_and_exit_2(arguments, message, capsys):

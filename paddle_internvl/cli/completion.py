@@ -1,0 +1,33 @@
+"""Print what makes a shell complete this command's words with the tab key.
+
+examples:
+  paddle-internvl completion bash > ~/.local/share/bash-completion/completions/paddle-internvl
+  paddle-internvl completion zsh > ~/.zfunc/_paddle-internvl    # with fpath+=~/.zfunc before compinit in .zshrc
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from paddle_internvl.cli import manners
+
+_FOLDERS = ("CKPT", "SRC", "DST")  # metavars of arguments that name folders, and those that name files
+_FILES = ("F", "IN", "OUT", "FILE", "YAML", "CKPT|CONFIG", "CONFIG|CKPT", "CONFIG", "CONFIG_OR_CKPT")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    from paddle_internvl.cli.main import build_parser
+
+    parser = build_parser()
+    for leaf in manners.leaves(parser):
+        for action in leaf._actions:
+            if action.metavar in (*_FOLDERS, *_FILES):
+                action.complete = shtab.DIRECTORY if action.metavar in _FOLDERS else shtab.FILE
+    print(shtab.complete(parser, arguments.shell))
+    return 0
