@@ -21,7 +21,7 @@ from convert.packing import awq_as_paddle, awq_weight, fits, unpack
 from convert.quantization import Quantization, declared
 from convert.quantize import quantized
 from convert.safetensors_io import Checkpoint
-from paddle_internvl import runtime
+from paddle_internvl import progress, runtime
 from paddle_internvl.models import devices
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.quantized import QuantizedLinear
@@ -136,9 +136,10 @@ class _Filler:
     def run(self) -> None:
         """Check, then fill, on every core."""
         self._require_same()
-        with ThreadPoolExecutor(runtime.cpu_cores()) as pool:
+        with ThreadPoolExecutor(runtime.cpu_cores()) as pool, progress.bar("loading", len(self.jobs), "tensor") as bar:
             for done in [pool.submit(job) for job in self.jobs]:
                 done.result()
+                bar.update()
 
     def summary(self) -> str:
         """How many weights are held how."""
