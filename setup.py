@@ -79,6 +79,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["paddle_internvl*", "convert*"]),
+    package_data={"paddle_internvl.kernels": ["csrc/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["paddle-internvl=paddle_internvl.cli.main:main"]},
