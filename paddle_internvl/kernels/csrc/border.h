@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "linear_arguments.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
 #include "paddle/phi/api/include/api.h"
 
@@ -33,6 +34,9 @@ inline const float* floats(const Optional& x, const std::string& name, int64_t c
           name + " has " + std::to_string(x->numel()) + " numbers, " + std::to_string(count) + " are needed");
   return floats(*x, name);
 }
+
+// A weight [inputs, N] from tensors, checked; see linear_arguments.h. group: rows that share a scale, -1 for all.
+Weight weight_of(const Tensor& weight, const Optional& scales, const Optional& offsets, int64_t inputs, int64_t group);
 
 inline Tensor empty(const std::vector<int64_t>& shape) {
   return paddle::experimental::empty(shape, paddle::DataType::FLOAT32, paddle::CPUPlace());

@@ -16,7 +16,6 @@ static Linear product(const Dense& dense, const float* x, int64_t rows, float* o
   a.x = x;
   a.x_stride = dense.weight.K;
   a.M = rows;
-  a.columns = dense.weight.N;
   a.out = out;
   a.out_stride = out_apart;
   return a;
@@ -87,21 +86,12 @@ static Attention attention_of(const DecoderLayer& a, const DecoderCall& call, fl
   return attention;
 }
 
-// A thread's own columns of the gate, times silu, times those of up: made by the same thread.
-static void swiglu_part(const Linear& gate, const Linear& up, int thread, int count) {
-  linear_part(gate, thread, count);
-  linear_part(up, thread, count);
-  const long panels = panels_of(gate.weight), first = panels * thread / count * kPanel;
-  long end = panels * (thread + 1) / count * kPanel;
-  if (end > gate.columns) end = gate.columns;
-  for (long r = 0; r < gate.M; r++) {
-    Elements a;
-    a.what = Pointwise::kSwiglu;
-    a.x = a.out = gate.out + r * gate.out_stride;
-    a.y = up.out + r * up.out_stride;
-    a.width = gate.columns;
-    elements_part(a, first, end);
-  }
+// silu(gate) * up
+static Linear swiglu(const DecoderLayer& a, const float* x, int64_t rows, float* out) {
+  Linear both = product(a.gate, x, rows, out, a.features);
+  both.up = a.up.weight;
+  both.activation = Activation::kSwiglu;
+  return both;
 }
 
 static void decode(const DecoderLayer& a, const DecoderCall& call) {
@@ -109,7 +99,7 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
   const Qkv at_row = qkv_of(a);
   float* qkv = scratch(kLayer1, m * at_row.row);
   float* attended = scratch(kLayer2, m * a.heads * a.head_dim);
-  float *gate = scratch(kLayer3, 2 * m * a.features), *up = gate + m * a.features;
+  float* gate = scratch(kLayer3, m * a.features);
   const Attention attention = attention_of(a, call, qkv, attended);
   const attending::FewPlan plan = attending::plan_few(attention);
 #pragma omp parallel num_threads(threads())
@@ -127,7 +117,7 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
     linear_part(added(a.o, attended, m, call.out, call.x, nullptr), thread, count);
 #pragma omp barrier
     norm_rows(norm_of(call.out, a.norm2, nullptr, normed, m, d, a.eps2, false), 0, m);
-    swiglu_part(product(a.gate, normed, m, gate, a.features), product(a.up, normed, m, up, a.features), thread, count);
+    linear_part(swiglu(a, normed, m, gate), thread, count);
 #pragma omp barrier
     linear_part(added(a.down, gate, m, call.out, call.out, nullptr), thread, count);
   }
@@ -139,7 +129,7 @@ static void prefill(const DecoderLayer& a, const DecoderCall& call) {
   float* qkv = scratch(kLayer1, m * at_row.row);
   float* attended = scratch(kLayer2, m * wide);
   float* normed = scratch(kLayer4, kStrip * d);
-  float *gate = scratch(kLayer3, 2 * kStrip * a.features), *up = gate + kStrip * a.features;
+  float* gate = scratch(kLayer3, kStrip * a.features);
   for (int64_t first = 0; first < m; first += kStrip) {
     const int64_t n = m - first < kStrip ? m - first : kStrip;
     float* to = qkv + first * at_row.row;
@@ -156,15 +146,7 @@ static void prefill(const DecoderLayer& a, const DecoderCall& call) {
     float* out = call.out + first * d;
     linear(added(a.o, attended + first * wide, n, out, call.x + first * d, nullptr));
     norm(norm_of(out, a.norm2, nullptr, normed, n, d, a.eps2, false));
-    linear(product(a.gate, normed, n, gate, a.features));
-    linear(product(a.up, normed, n, up, a.features));
-    Elements both;
-    both.what = Pointwise::kSwiglu;
-    both.x = both.out = gate;
-    both.y = up;
-    both.count = n * a.features;
-    both.width = a.features;
-    elements(both);
+    linear(swiglu(a, normed, n, gate));
     linear(added(a.down, gate, n, out, out, nullptr));
   }
 }

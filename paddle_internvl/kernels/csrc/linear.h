@@ -1,4 +1,4 @@
-// Matrix products x W with W in packed panels, and what follows them in the same pass (linear_arguments.h).
+// Matrix products x W, and what follows them in the same pass (linear_arguments.h).
 #include "panels.h"
 #include "linear_few.h"
 #include "linear_many.h"

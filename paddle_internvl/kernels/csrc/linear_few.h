@@ -1,134 +1,128 @@
-// Products of few rows (decoding): bound by memory. Every thread streams a run of panels once, all rows beside each other.
+// Products of few rows (decoding): bound by memory. Every thread streams its columns of the weight once, four rows of W
+// at a time, all rows of x beside each other; sums of a block of columns stay in the first-level cache.
 //
-// In: a Linear. Out: its result, or a thread's part of it (linear_part), for use within another kernel's parallel region.
+// In: a Linear. Out: a thread's part of its result (linear_part), for use within any parallel region.
 
 namespace ISA {
 
-// sums[R] += x[R] times rows k..end of a panel, without scales. More than one set of sums where R is small: the
-// next addition needs not wait for the last.
-template <Kind kind, int R>
-INLINE void stream(const char* panel, const float* x, long stride, long k, long end, V sums[R][kVectors]) {
-  constexpr int sets = R * kVectors <= 2 ? 4 : R * kVectors <= 4 ? 2 : 1;
-  constexpr long row = row_bytes(kind);
-  V more[sets][R][kVectors] = {};
-  for (; k + sets <= end; k += sets) {
-    const char* at = panel + k * row;
+constexpr long kFewRows = 8;    // of x, at most
+constexpr long kSums = 2048;    // of all rows of x together: 8 KiB
+constexpr long kAhead = 12288;  // bytes that a thread fetches ahead
+
+// sums[R], `block` apart, += x[R] times S rows of LANES columns of W, of which `at` is the first; n: columns, if not all.
+template <Kind kind, int R, int S, bool all>
+static inline void add(const char* at, long pitch, const float* x, long x_stride, long n, float* sums, long block, long ahead) {
+  V sum[R];
 #pragma GCC unroll 8
-    for (long line = 0; line < sets * row; line += 64) prefetch(at + kAhead + line);
+  for (int r = 0; r < R; r++) sum[r] = load(sums + r * block);
 #pragma GCC unroll 4
-    for (int s = 0; s < sets; s++)
+  for (int s = 0; s < S; s += rows_in_a_byte(kind), at += pitch) {
+    prefetch(at + ahead);
+    V w, odd;
+    if constexpr (kind == Kind::kInt4) weights<all>(at, n, w, odd);
+    else w = weights<kind, all>(at, n);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; v++) {
-        const V w = weights<kind>(at + s * row, v);
+    for (int r = 0; r < R; r++) sum[r] = fma(set(x[r * x_stride + s]), w, sum[r]);
+    if constexpr (kind == Kind::kInt4 && S > 1)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) more[s][r][v] = fma(set(x[r * stride + k + s]), w, more[s][r][v]);
-      }
+      for (int r = 0; r < R; r++) sum[r] = fma(set(x[r * x_stride + s + 1]), odd, sum[r]);
   }
-  for (; k < end; k++)
-    for (int v = 0; v < kVectors; v++) {
-      const V w = weights<kind>(panel + k * row, v);
-      for (int r = 0; r < R; r++) more[0][r][v] = fma(set(x[r * stride + k]), w, more[0][r][v]);
-    }
-#pragma GCC unroll 4
-  for (int s = 0; s < sets; s++)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; v++) sums[r][v] += more[s][r][v];
+  for (int r = 0; r < R; r++) store(sums + r * block, sum[r]);
 }
 
-// The same for int4: k is even; two rows at a time.
-template <int R>
-INLINE void stream_nibbles(const char* panel, const float* x, long stride, long k, long end, V sums[R][kVectors]) {
-  V odd[R][kVectors] = {};
-  for (; k < end; k += 2) {
-    const uint8_t* at = (const uint8_t*)panel + k / 2 * kPanel;
-    prefetch(at + kAhead);
-    const bool both = k + 1 < end;
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; v++) {
-      V low, high;
-      load_nibbles(at + v * LANES, low, high);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {
-        sums[r][v] = fma(set(x[r * stride + k]), low, sums[r][v]);
-        odd[r][v] = fma(set(both ? x[r * stride + k + 1] : 0.f), high, odd[r][v]);
-      }
-    }
-  }
-  for (int r = 0; r < R; r++)
-    for (int v = 0; v < kVectors; v++) sums[r][v] += odd[r][v];
-}
-
-// One panel times R rows; `totals` [R][groups] are the sums of x over every group, where there are offsets.
+// sums[R] += x[R] times rows k..end of some columns of W, without scales.
 template <Kind kind, int R>
-static void few(const Linear& a, long panel, const float* x, const float* totals, float* out) {
-  const Weight& w = a.weight;
-  const char* at = (const char*)w.panels + panel * panel_bytes(w);
-  const long groups = groups_of(w);
-  V result[R][kVectors] = {};
-  if constexpr (kind == Kind::kFloat32 || kind == Kind::kBFloat16) {
-    stream<kind, R>(at, x, a.x_stride, 0, w.K, result);
-  } else {
-    for (long g = 0; g < groups; g++) {
-      const long k = g * w.group, end = k + w.group < w.K ? k + w.group : w.K;
-      V sums[R][kVectors] = {};
-      if constexpr (kind == Kind::kInt8) stream<kind, R>(at, x, a.x_stride, k, end, sums);
-      else stream_nibbles<R>(at, x, a.x_stride, k, end, sums);
-      const float* scale = w.scales + (panel * groups + g) * kPanel;
-      for (int v = 0; v < kVectors; v++)
-        for (int r = 0; r < R; r++) {
-          result[r][v] = fma(sums[r][v], load(scale + v * LANES), result[r][v]);
-          if (w.offsets) {
-            const V offset = load(w.offsets + (panel * groups + g) * kPanel + v * LANES);
-            result[r][v] = fma(set(totals[r * groups + g]), offset, result[r][v]);
-          }
-        }
+static void stream(const Weight& w, long column, long columns, long k, long end, const float* x, long x_stride,
+                   float* sums, long block) {
+  constexpr int S = 4, shared = rows_in_a_byte(kind);
+  const long pitch = row_bytes(kind, w.N);
+  const long ahead = (kAhead / (S / shared * row_bytes(kind, columns)) + 1) * (S / shared) * pitch;
+  for (long step; k < end; k += step) {
+    const char* at = (const char*)w.data + k / shared * pitch + row_bytes(kind, column);
+    step = k + S <= end ? S : k + shared <= end ? shared : 1;
+    long c = 0;
+    if (step == S)
+      for (; c + LANES <= columns; c += LANES)
+        add<kind, R, S, true>(at + row_bytes(kind, c), pitch, x + k, x_stride, LANES, sums + c, block, ahead);
+    for (; c < columns; c += LANES) {
+      const auto run = step == S ? add<kind, R, S, false> : step == shared ? add<kind, R, shared, false> : add<kind, R, 1, false>;
+      const long n = columns - c < LANES ? columns - c : LANES;
+      run(at + row_bytes(kind, c), pitch, x + k, x_stride, n, sums + c, block, 0);
     }
   }
-  for (int r = 0; r < R; r++)
-    for (int v = 0; v < kVectors; v++) store(out + r * 2 * kPanel + v * LANES, result[r][v]);
 }
 
-typedef void (*Few)(const Linear&, long, const float*, const float*, float*);
+typedef void (*Stream)(const Weight&, long, long, long, long, const float*, long, float*, long);
 
 template <Kind kind>
-static Few few_of(long rows) {
-  static const Few table[] = {few<kind, 1>, few<kind, kFew < 2 ? 1 : 2>, few<kind, kFew < 3 ? 1 : 3>,
-                              few<kind, kFew < 4 ? 1 : 4>, few<kind, kFew < 5 ? 1 : 5>, few<kind, kFew < 6 ? 1 : 6>,
-                              few<kind, kFew < 7 ? 1 : 7>, few<kind, kFew < 8 ? 1 : 8>};
+static Stream stream_of(long rows) {
+  static const Stream table[] = {stream<kind, 1>, stream<kind, 2>, stream<kind, 3>, stream<kind, 4>,
+                                 stream<kind, 5>, stream<kind, 6>, stream<kind, 7>, stream<kind, 8>};
   return table[rows - 1];
+}
+static Stream stream_of(Kind kind, long rows) {
+  switch (kind) {
+    case Kind::kFloat32: return stream_of<Kind::kFloat32>(rows);
+    case Kind::kBFloat16: return stream_of<Kind::kBFloat16>(rows);
+    case Kind::kInt8: return stream_of<Kind::kInt8>(rows);
+    default: return stream_of<Kind::kInt4>(rows);
+  }
+}
+
+// out[rows], `block` apart, = x times some columns of W. totals [rows][groups]: sums of x over every group, for offsets.
+static void few(const Weight& w, const float* x, long x_stride, long rows, long column, long columns,
+                const float* totals, float* out, long block) {
+  const Stream run = stream_of(w.kind, rows);
+  for (long i = 0; i < rows * block; i += LANES) store(out + i, zero());
+  if (!w.scales) return run(w, column, columns, 0, w.K, x, x_stride, out, block);
+  const long groups = groups_of(w);
+  float part[kSums + LANES];
+  for (long g = 0; g < groups; g++) {
+    const long k = g * w.group, end = k + w.group < w.K ? k + w.group : w.K;
+    const float *scale = w.scales + g * w.N + column, *offset = w.offsets ? w.offsets + g * w.N + column : nullptr;
+    for (long i = 0; i < rows * block; i += LANES) store(part + i, zero());
+    run(w, column, columns, k, end, x, x_stride, part, block);
+    for (long c = 0; c < columns; c += LANES) {
+      const V times = some(scale + c, columns - c), plus = offset ? some(offset + c, columns - c) : zero();
+      for (long r = 0; r < rows; r++) {
+        V sum = fma(load(part + r * block + c), times, load(out + r * block + c));
+        if (offset) sum = fma(set(totals[r * groups + g]), plus, sum);
+        store(out + r * block + c, sum);
+      }
+    }
+  }
+}
+
+// Sums of x over every group of a weight with offsets; null without.
+static const float* totals_of(const Linear& a, const Weight& w, Slot slot) {
+  if (!w.offsets) return nullptr;
+  const long groups = groups_of(w);
+  float* made = scratch(slot, a.M * groups);
+  for (long r = 0; r < a.M; r++)
+    for (long g = 0; g < groups; g++) {
+      float total = 0;
+      for (long k = g * w.group; k < (g + 1) * w.group && k < w.K; k++) total += a.x[r * a.x_stride + k];
+      made[r * groups + g] = total;
+    }
+  return made;
 }
 
 // Thread `thread` of `count`'s part of a product of few rows. For use within a parallel region; nothing is waited for.
 static void linear_part(const Linear& a, int thread, int count) {
-  const Weight& w = a.weight;
-  const long step = a.activation == Activation::kSwiglu ? 2 : 1, units = panels_of(w) / step;
-  const long first = units * thread / count * step, last = units * (thread + 1) / count * step;
-  const long groups = groups_of(w);
-  const float* totals = nullptr;
-  if (w.offsets) {
-    float* made = scratch(kLinearSums, a.M * groups);
-    for (long r = 0; r < a.M; r++)
-      for (long g = 0; g < groups; g++) {
-        float total = 0;
-        for (long k = g * w.group; k < (g + 1) * w.group && k < w.K; k++) total += a.x[r * a.x_stride + k];
-        made[r * groups + g] = total;
-      }
-    totals = made;
+  const bool pairs = a.activation == Activation::kSwiglu;
+  const long N = a.weight.N, units = (N + kPanel - 1) / kPanel;
+  const long first = units * thread / count * kPanel, end = units * (thread + 1) / count * kPanel, last = end < N ? end : N;
+  const long most = kSums / a.M / LANES * LANES, block = most < last - first ? most : (last - first + LANES - 1) / LANES * LANES;
+  const float* totals = totals_of(a, a.weight, kLinearRows);
+  const float* more = pairs ? totals_of(a, a.up, kLinearPanels) : nullptr;
+  float sums[kSums + LANES], up[kSums + LANES];
+  for (long column = first; column < last; column += block) {
+    const long columns = last - column < block ? last - column : block;
+    few(a.weight, a.x, a.x_stride, a.M, column, columns, totals, sums, block);
+    if (pairs) few(a.up, a.x, a.x_stride, a.M, column, columns, more, up, block);
+    finish(a, sums, up, block, 0, a.M, column, columns);
   }
-  float sums[kFew * 2 * kPanel];
-  for (long p = first; p < last; p += step)
-    for (long r = 0; r < a.M; r += kFew) {
-      const long rows = a.M - r < kFew ? a.M - r : kFew;
-      const Few run = w.kind == Kind::kFloat32    ? few_of<Kind::kFloat32>(rows)
-                      : w.kind == Kind::kBFloat16 ? few_of<Kind::kBFloat16>(rows)
-                      : w.kind == Kind::kInt8     ? few_of<Kind::kInt8>(rows)
-                                                  : few_of<Kind::kInt4>(rows);
-      for (long q = 0; q < step; q++)
-        run(a, p + q, a.x + r * a.x_stride, totals ? totals + r * groups : nullptr, sums + q * kPanel);
-      finish(a, sums, 2 * kPanel, r, rows, p, step);
-    }
 }
 
 }  // namespace ISA

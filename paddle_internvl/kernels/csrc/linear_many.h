@@ -1,34 +1,53 @@
 // Products of many rows (prefill, vision): bound by arithmetic.
 //
-// In: a Linear. Out: its result. x is brought into tiles of kTile rows, four panels at a time become floats in a block
-// that stays in the second-level cache, and a tile of kTile x kColumns sums stays in registers.
+// In: a Linear. Out: its result. x is brought into tiles of kTile rows; kGroup panels of 32 columns at a time become
+// floats in a block that stays in the second-level cache; a tile of kTile x kColumns sums stays in registers.
 
 namespace ISA {
 
-// Rows [k, end) of a panel as floats.
-static void decode(const Weight& w, long panel, long k, long end, float* out) {
-  const char* at = (const char*)w.panels + panel * panel_bytes(w);
-  const long groups = groups_of(w);
+constexpr int kTile = LANES == 16 ? 14 : LANES == 8 ? 6 : 4;  // rows of a register tile
+constexpr int kColumns = 2 * LANES;                           // and its columns
+constexpr int kGroup = 4;                                     // panels that are worked on together
+constexpr long kDepth = 1024;                                 // rows of W that are worked on together
+
+// Rows [k, end) of up to 32 columns as floats [end - k][32]; columns that are not there are zero.
+template <Kind kind>
+static void decode(const Weight& w, long column, long columns, long k, long end, float* out) {
+  constexpr int shared = rows_in_a_byte(kind);
+  const long pitch = row_bytes(kind, w.N);
   for (; k < end; k++, out += kPanel) {
-    const float* scale = w.scales ? w.scales + (panel * groups + k / w.group) * kPanel : nullptr;
-    const float* offset = w.offsets ? w.offsets + (panel * groups + k / w.group) * kPanel : nullptr;
-    for (int v = 0; v < kPanel; v += LANES) {
-      V x;
-      if (w.kind == Kind::kBFloat16) {
-        x = load((const uint16_t*)at + k * kPanel + v);
-      } else if (w.kind == Kind::kInt8) {
-        x = load((const int8_t*)at + k * kPanel + v);
-      } else if (w.kind == Kind::kInt4) {
-        V low, high;
-        load_nibbles((const uint8_t*)at + k / 2 * kPanel + v, low, high);
-        x = k % 2 ? high : low;
-      } else {
-        x = load((const float*)at + k * kPanel + v);
+    const char* at = (const char*)w.data + k / shared * pitch + row_bytes(kind, column);
+    prefetch(at + 16 * pitch);
+    prefetch(at + 16 * pitch + 64);
+    const long group = w.scales ? k / w.group * w.N + column : 0;
+#pragma GCC unroll 8
+    for (int c = 0; c < kPanel; c += LANES) {
+      const long n = columns - c;
+      V x = zero();
+      if (n > 0) {
+        if constexpr (kind == Kind::kInt4) {
+          V odd;
+          n >= LANES ? weights<true>(at + c, LANES, x, odd) : weights<false>(at + c, n, x, odd);
+          if (k % 2) x = odd;
+        } else {
+          const char* from = at + row_bytes(kind, c);
+          x = n >= LANES ? weights<kind, true>(from, LANES) : weights<kind, false>(from, n);
+        }
+        if (w.offsets) x = fma(x, some(w.scales + group + c, n), some(w.offsets + group + c, n));
+        else if (w.scales) x *= some(w.scales + group + c, n);
       }
-      if (scale) x = offset ? fma(x, load(scale + v), load(offset + v)) : x * load(scale + v);
-      store(out + v, x);
+      store(out + c, x);
     }
   }
+}
+
+typedef void (*Decode)(const Weight&, long, long, long, long, float*);
+
+static Decode decode_of(Kind kind) {
+  return kind == Kind::kFloat32    ? decode<Kind::kFloat32>
+         : kind == Kind::kBFloat16 ? decode<Kind::kBFloat16>
+         : kind == Kind::kInt8     ? decode<Kind::kInt8>
+                                   : decode<Kind::kInt4>;
 }
 
 // x's rows as tiles [ceil(M / kTile)][K][kTile]; rows beyond M are zero. Tile `tile` of it. A column is stored as
@@ -77,33 +96,36 @@ INLINE void multiply(const float* x, const float* panel, long depth, float* sums
     }
 }
 
-// Tiles [tile, end) times panels [first, first + panels); `tiles` is x as `tile_rows` leaves it.
-static void block(const Linear& a, const float* tiles, long tile, long end, long first, long panels) {
-  const Weight& w = a.weight;
-  const bool once = w.K <= kDepth;
-  const long stride = kGroup * kPanel;
+// Tiles [tile, end) times group `group` of columns; `tiles` is x as `tile_rows` leaves it. Of kSwiglu half of the panels
+// are the second weight's.
+static void block(const Linear& a, const float* tiles, long tile, long end, long group) {
+  const bool pairs = a.activation == Activation::kSwiglu, once = a.weight.K <= kDepth;
+  const long K = a.weight.K, N = a.weight.N, half = pairs ? kGroup / 2 : kGroup, stride = kGroup * kPanel;
+  const long column = group * half * kPanel, columns = N - column < half * kPanel ? N - column : half * kPanel;
   float* sums = scratch(kLinearSums, (once ? kTile : (end - tile) * kTile) * stride);
-  float* decoded = w.kind == Kind::kFloat32 ? nullptr : scratch(kLinearPanels, kGroup * kDepth * kPanel);
-  for (long k = 0; k < w.K; k += kDepth) {
-    const long depth = w.K - k < kDepth ? w.K - k : kDepth;
-    for (long p = 0; decoded && p < panels; p++) decode(w, first + p, k, k + depth, decoded + p * kDepth * kPanel);
+  float* decoded = scratch(kLinearPanels, kGroup * kDepth * kPanel);
+  for (long k = 0; k < K; k += kDepth) {
+    const long depth = K - k < kDepth ? K - k : kDepth;
+    for (long p = 0; p < kGroup; p++) {
+      const Weight& w = p < half ? a.weight : a.up;
+      const long at = p % half * kPanel;
+      if (at < columns) decode_of(w.kind)(w, column + at, columns - at, k, k + depth, decoded + p * kDepth * kPanel);
+    }
     for (long t = tile; t < end; t++) {
       float* here = sums + (once ? 0 : (t - tile) * kTile * stride);
-      for (long p = 0; p < panels; p++) {
-        const float* panel =
-            decoded ? decoded + p * kDepth * kPanel : (const float*)w.panels + ((first + p) * w.K + k) * kPanel;
-        for (int c = 0; c < kPanel; c += kColumns)
-          multiply(tiles + (t * w.K + k) * kTile, panel + c, depth, here + p * kPanel + c, stride, k > 0);
-      }
+      for (long p = 0; p < kGroup; p++)
+        for (long c = 0; c < kPanel && p % half * kPanel + c < columns; c += kColumns)
+          multiply(tiles + (t * K + k) * kTile, decoded + p * kDepth * kPanel + c, depth, here + p * kPanel + c, stride,
+                   k > 0);
       const long rows = a.M - t * kTile < kTile ? a.M - t * kTile : kTile;
-      if (k + depth == w.K) finish(a, here, stride, t * kTile, rows, first, panels);
+      if (k + depth == K) finish(a, here, here + half * kPanel, stride, t * kTile, rows, column, columns);
     }
   }
 }
 
 static void linear_many(const Linear& a) {
-  const long panels = panels_of(a.weight), groups = (panels + kGroup - 1) / kGroup;
-  const long tiles = (a.M + kTile - 1) / kTile;
+  const long width = kPanel * (a.activation == Activation::kSwiglu ? kGroup / 2 : kGroup);
+  const long groups = (a.weight.N + width - 1) / width, tiles = (a.M + kTile - 1) / kTile;
   long chunks = (12 * threads() + groups - 1) / groups;  // enough pieces of work for the threads to end together
   const long longest = (tiles + 31) / 32, shortest = (tiles + 5) / 6;
   chunks = chunks < longest ? longest : chunks > shortest ? shortest : chunks;
@@ -114,8 +136,8 @@ static void linear_many(const Linear& a) {
     for (long t = 0; t < tiles; t++) tile_rows(a, t, x + t * kTile * a.weight.K);
 #pragma omp for schedule(monotonic : dynamic, 1)
     for (long i = 0; i < groups * chunks; i++) {
-      const long g = i / chunks, c = i % chunks, first = g * kGroup;
-      block(a, x, tiles * c / chunks, tiles * (c + 1) / chunks, first, panels - first < kGroup ? panels - first : kGroup);
+      const long c = i % chunks;
+      block(a, x, tiles * c / chunks, tiles * (c + 1) / chunks, i / chunks);
     }
   }
 }

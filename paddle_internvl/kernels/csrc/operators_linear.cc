@@ -4,80 +4,82 @@
 
 namespace {
 
-Kind kind_of(const Tensor& panels) {
-  switch (panels.dtype()) {
+Kind kind_of(const Tensor& weight) {
+  switch (weight.dtype()) {
     case paddle::DataType::FLOAT32: return Kind::kFloat32;
     case paddle::DataType::BFLOAT16: return Kind::kBFloat16;
     case paddle::DataType::INT8: return Kind::kInt8;
     case paddle::DataType::UINT8: return Kind::kInt4;
-    default: throw std::invalid_argument("panels must be float32, bfloat16, int8, or uint8 for two int4");
+    default: throw std::invalid_argument("a weight must be float32, bfloat16, int8, or uint8 for two int4");
   }
 }
 
 }  // namespace
 
-// A weight from what a PackedLinear holds. inputs: K; columns: N.
-Weight weight_of(const Tensor& panels, const Optional& scales, const Optional& offsets, int64_t inputs,
-                 int64_t columns, int64_t group) {
+Weight weight_of(const Tensor& weight, const Optional& scales, const Optional& offsets, int64_t inputs, int64_t group) {
   Weight w;
-  w.kind = kind_of(panels);
-  w.panels = panels.data();
+  const auto shape = weight.shape();
+  w.kind = kind_of(weight);
+  const int64_t rows = w.kind == Kind::kInt4 ? (inputs + 1) / 2 : inputs;
+  require(weight.is_cpu(), "the weight must lie on the CPU");
+  require(shape.size() == 2 && shape[0] == rows && rows > 0 && shape[1] > 0,
+          "the weight of " + std::to_string(inputs) + " inputs must have " + std::to_string(rows) + " rows");
+  w.data = weight.data();
   w.K = inputs;
-  w.N = columns;
-  const auto shape = panels.shape();
-  const int64_t count = (columns + 31) / 32, rows = w.kind == Kind::kInt4 ? (inputs + 1) / 2 : inputs;
-  require(panels.is_cpu(), "panels must lie on the CPU");
-  require(inputs > 0 && columns > 0, "a weight needs inputs and outputs");
-  require(shape.size() == 3 && shape[0] == count && shape[1] == rows && shape[2] == 32,
-          "panels of a weight [" + std::to_string(inputs) + ", " + std::to_string(columns) + "] must be [" +
-              std::to_string(count) + ", " + std::to_string(rows) + ", 32]");
+  w.N = shape[1];
   const bool whole = w.kind == Kind::kInt8 || w.kind == Kind::kInt4;
-  require(whole == bool(scales), "scales belong to integer panels, and only to those");
+  require(whole == bool(scales), "scales belong to integers, and only to those");
+  require(whole || !offsets, "offsets belong to integers");
   if (whole) {
     w.group = group > 0 ? group : inputs;
     require(w.kind != Kind::kInt4 || w.group % 2 == 0 || w.group >= inputs, "groups of int4 must be even");
-    const int64_t numbers = count * ((inputs + w.group - 1) / w.group) * 32;
+    const int64_t numbers = (inputs + w.group - 1) / w.group * w.N;
     w.scales = floats(scales, "scales", numbers);
     w.offsets = floats(offsets, "offsets", numbers);
-  } else {
-    require(!offsets, "offsets belong to integer panels");
   }
   return w;
 }
 
 namespace {
 
-// x [.., K] -> [.., columns]. activation: 0 none, 1 gelu, 2 swiglu (panels take turns; bias is in their order).
-std::vector<Tensor> LinearForward(const Tensor& x, const Tensor& panels, const Optional& scales, const Optional& offsets,
-                                  const Optional& bias, const Optional& residual, const Optional& layer_scale,
-                                  int64_t columns, int64_t group, int64_t activation) {
+// x [.., K], weight [K, N] (uint8: two int4 of successive rows, [ceil(K / 2), N]), up: a second one for swiglu.
+// activation: 0 none, 1 gelu, 2 swiglu. -> [.., N]
+std::vector<Tensor> LinearForward(const Tensor& x, const Tensor& weight, const Optional& scales,
+                                  const Optional& offsets, const Optional& bias, const Optional& residual,
+                                  const Optional& layer_scale, const Optional& up, const Optional& up_scales,
+                                  const Optional& up_offsets, int64_t group, int64_t activation) {
   auto shape = x.shape();
   require(!shape.empty(), "x needs an axis of inputs");
   require(activation >= 0 && activation <= 2, "activation is none of 0, 1, 2");
   Linear a;
   a.activation = static_cast<Activation>(activation);
-  const bool pairs = a.activation == Activation::kSwiglu;
-  a.weight = weight_of(panels, scales, offsets, shape.back(), pairs ? (columns + 31) / 32 * 64 : columns, group);
+  a.weight = weight_of(weight, scales, offsets, shape.back(), group);
+  require((a.activation == Activation::kSwiglu) == bool(up), "swiglu, and nothing else, takes a second weight");
+  if (up) {
+    a.up = weight_of(*up, up_scales, up_offsets, shape.back(), group);
+    require(a.up.N == a.weight.N, "the two weights of swiglu must have equally many columns");
+    require(!bias, "swiglu takes no bias");
+  }
   a.x = floats(x, "x");
   a.x_stride = a.weight.K;
   a.M = x.numel() / a.weight.K;
-  a.columns = a.out_stride = columns;
+  a.out_stride = a.weight.N;
   a.bias = floats(bias, "bias", a.weight.N);
-  a.residual = floats(residual, "residual", a.M * columns);
-  a.layer_scale = floats(layer_scale, "layer_scale", columns);
-  shape.back() = columns;
+  a.residual = floats(residual, "residual", a.M * a.weight.N);
+  a.layer_scale = floats(layer_scale, "layer_scale", a.weight.N);
+  shape.back() = a.weight.N;
   Tensor out = empty(shape);
   a.out = out.data<float>();
   if (a.M) kernels().linear(a);
   return {out};
 }
 
-
 }  // namespace
 
 PD_BUILD_OP(internvl_linear)
-    .Inputs({"X", "Panels", paddle::Optional("Scales"), paddle::Optional("Offsets"), paddle::Optional("Bias"),
-             paddle::Optional("Residual"), paddle::Optional("LayerScale")})
+    .Inputs({"X", "Weight", paddle::Optional("Scales"), paddle::Optional("Offsets"), paddle::Optional("Bias"),
+             paddle::Optional("Residual"), paddle::Optional("LayerScale"), paddle::Optional("Up"),
+             paddle::Optional("UpScales"), paddle::Optional("UpOffsets")})
     .Outputs({"Out"})
-    .Attrs({"columns: int64_t", "group: int64_t", "activation: int64_t"})
+    .Attrs({"group: int64_t", "activation: int64_t"})
     .SetKernelFn(PD_KERNEL(LinearForward));
