@@ -31,7 +31,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks.conversion
+	$(BIN)/paddle-internvl bench model --json bench.json
 
 goldens: $(READY)
 	@test -n "$(UPSTREAM)" || { echo "error: say UPSTREAM=<checkout of OpenGVLab/InternVL>"; exit 2; }

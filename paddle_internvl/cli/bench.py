@@ -1,6 +1,8 @@
-"""Measure: load on a server.
+"""Measure: a model's stages beside PyTorch, how they grow, load on a server.
 
 examples:
+  paddle-internvl bench model configs/internvl2_5-1b.json
+  paddle-internvl bench growth --plot plots
   paddle-internvl bench serve CKPT --rate 4 --requests 100
   paddle-internvl bench serve --url http://127.0.0.1:23333 --rate 2 --duration 60 --mix text=0.5,picture=0.4,video=0.1
 """
@@ -9,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_internvl.cli import bench_serve
+from paddle_internvl.cli import bench_growth, bench_model, bench_serve
 
-_BENCHMARKS = {"serve": bench_serve}
+_BENCHMARKS = {"model": bench_model, "growth": bench_growth, "serve": bench_serve}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,90 @@
+"""Conversion of a checkpoint beside `cp` on the same disk, until the files are on disk in both.
+
+In: a folder, rounds. Out: turns of both, as of any stage; memory is the converter's anonymous memory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from paddle_internvl.bench import machine
+from paddle_internvl.bench.stages import CONVERSION, CONVERSION_GOAL
+from paddle_internvl.bench.turns import FOREIGN_LIMIT, Bench
+
+COPY, CONVERT = "cp", "convert"
+_SAMPLE_SECONDS = 0.005
+
+
+def run(bench: Bench) -> dict:
+    """Figures of the stage, in the form of `figures.summary`.
+
+    Raises:
+        ValueError: a process failed.
+    """
+    source, target = bench.folders["hf"], bench.scratch / "made"
+    size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
+    rows = {name: {"seconds": [], "foreign": [], "disturbed": 0, "peak": 0} for name in (COPY, CONVERT)}
+    for number in range(bench.rounds):
+        for name, row in rows.items():
+            bench.told(f"{CONVERSION}: {name}, round {number + 1} of {bench.rounds}")
+            seconds, foreign, peak = min(_tries(name, source, target, bench.tries), key=lambda turn: turn[1])
+            row["seconds"].append(round(seconds, 4))
+            row["foreign"].append(round(foreign, 3))
+            row["disturbed"] += foreign > FOREIGN_LIMIT
+            row["peak"] = max(row["peak"], peak)
+    for row in rows.values():
+        row["median"] = sorted(row["seconds"])[len(row["seconds"]) // 2]
+        row["bytes a second"] = round(size / row["median"])
+    rows[CONVERT] |= {"of rival": round(rows[CONVERT]["median"] / rows[COPY]["median"], 4), "rival": COPY}
+    rows[CONVERT]["goal of rival"] = round(CONVERSION_GOAL, 4)
+    return {"stage": CONVERSION, "kind": CONVERSION, "numbers": {"bytes": size}, "per": "", "contenders": rows}
+
+
+def _tries(name: str, source: Path, target: Path, tries: int):
+    """(seconds, foreign share, peak) until a turn is not disturbed."""
+    for _ in range(tries):
+        os.sync()
+        load, begun = machine.Load(), time.perf_counter()
+        peak = _copy(source, target) if name == COPY else _convert(source, target)
+        seconds, foreign = time.perf_counter() - begun, load.foreign()
+        shutil.rmtree(target)
+        yield seconds, foreign, peak
+        if foreign <= FOREIGN_LIMIT:
+            return
+
+
+def _copy(source: Path, target: Path) -> int:
+    _finish(subprocess.Popen(["cp", "-r", source, target]))
+    _finish(subprocess.Popen(["sync", *target.iterdir()]))  # fsync of each file
+    return 0
+
+
+def _convert(source: Path, target: Path) -> int:
+    words = [sys.executable, "-m", "convert", "hf2pd", "--src", str(source), "--dst", str(target)]
+    return _finish(subprocess.Popen(words, stdout=subprocess.DEVNULL))
+
+
+def _finish(process: subprocess.Popen) -> int:
+    """Wait for a process; its peak of anonymous memory in bytes."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, anonymous(process.pid))
+        time.sleep(_SAMPLE_SECONDS)
+    if process.returncode:
+        raise ValueError(f"{process.args[0]} ended with exit code {process.returncode}")
+    return peak
+
+
+def anonymous(pid: int) -> int:
+    """Bytes of memory of a process that no file backs; 0: it has ended."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        lines = [line for line in status.read_text().splitlines() if line.startswith("RssAnon")]
+    except OSError:
+        return 0
+    return int(lines[0].split()[1]) * 1024 if lines else 0

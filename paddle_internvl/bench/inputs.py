@@ -1,0 +1,47 @@
+"""What both sides of a benchmark are given: the same random pixels, ids and pictures for the same numbers.
+
+Out: numpy arrays and PIL images. Knows no framework.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+_SEED = 8
+
+
+def _generator(*numbers: int) -> np.random.Generator:
+    return np.random.default_rng([_SEED, *numbers])
+
+
+def pixels(tiles: int, side: int) -> np.ndarray:
+    """float32 [T, 3, S, S], like normalised pictures."""
+    return _generator(tiles, side).standard_normal((tiles, 3, side, side), np.float32)
+
+
+def features(tiles: int, patches: int, width: int) -> np.ndarray:
+    """float32 [T, 1+P, C], like a vision tower's."""
+    return _generator(tiles, patches, width).standard_normal((tiles, 1 + patches, width), np.float32)
+
+
+def token_ids(length: int, vocabulary: int) -> np.ndarray:
+    """int64 [1, L] of a vocabulary whose last id, `image_token`'s, is left out."""
+    return _generator(length).integers(0, vocabulary - 1, (1, length))
+
+
+def image_token(vocabulary: int) -> int:
+    """The id that stands for a visual token: a random checkpoint has no tokenizer that says it."""
+    return vocabulary - 1
+
+
+def prompt(text: int, visual: int, vocabulary: int) -> np.ndarray:
+    """int64 [1, L]: half of the text, room for visual tokens, the other half."""
+    words, slots = token_ids(text, vocabulary), np.full((1, visual), image_token(vocabulary))
+    return np.concatenate([words[:, : text // 2], slots, words[:, text // 2 :]], axis=1)
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """An RGB picture with detail everywhere."""
+    levels = _generator(width, height).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(levels).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,0 +1,131 @@
+"""This package's side of the benchmark: every kind of stage by the public model.
+
+In: a checkpoint folder, a kind and its numbers. Out: a function that does the work once and returns what came of it.
+What need not be timed is done before. It times nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from paddle_internvl import runtime
+from paddle_internvl.bench import inputs
+
+Run = Callable[[], object]
+
+
+class Ours:
+    """Paddle's side.
+
+    Args:
+        device: 'cpu' or 'gpu'; None: a card where there is one.
+    """
+
+    def __init__(self, device: str | None = None):
+        runtime.set_cpu_threads()
+        runtime.import_paddle_quietly()
+        import paddle
+        import paddlenlp.transformers  # noqa: F401  (slow to import: not a part of loading)
+
+        import paddle_internvl  # noqa: F401
+        from paddle_internvl.models import internvl  # noqa: F401
+
+        self._paddle, self._device, self.model = paddle, runtime.choose_device(device), None
+
+    def load(self, folder: Path, part: str, **options) -> None:
+        """Load a checkpoint. part: what the stages will need; here all is loaded, as users do."""
+        from paddle_internvl.modeling import InternVLChatModel
+
+        self.model = InternVLChatModel.from_pretrained(str(folder), device=self._device, **options)
+        self.model.img_context_token_id = inputs.image_token(self._vocabulary)
+
+    def prepare(self, kind: str, **numbers) -> Run:
+        """The function that does a kind of stage once, given its numbers."""
+        run = getattr(self, f"_{kind}")(**numbers)
+
+        def done():
+            with self._paddle.no_grad():
+                made = run()
+            if self._device.startswith("gpu"):
+                self._paddle.device.synchronize()
+            return made
+
+        return done
+
+    @staticmethod
+    def array(made) -> np.ndarray:
+        """What a run returned, as an array."""
+        return made.astype("float32").numpy() if hasattr(made, "numpy") else made
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.model.config.llm_config.vocab_size
+
+    def _preprocess(self, width: int, height: int, max_num: int) -> Run:
+        from paddle_internvl.preprocess.image import load_image
+
+        picture = inputs.picture(width, height)
+        return lambda: load_image(picture, max_num=max_num)
+
+    def _vision(self, tiles: int) -> Run:
+        pixels = self._paddle.to_tensor(inputs.pixels(tiles, self.model.config.tile_side))
+        return lambda: self.model.vision_model(pixels).last_hidden_state
+
+    def _features(self, tiles: int) -> Run:
+        pixels = self._paddle.to_tensor(inputs.pixels(tiles, self.model.config.tile_side))
+        return lambda: self.model.extract_feature(pixels)
+
+    def _projector(self, tiles: int) -> Run:
+        vision = self.model.config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        hidden = self._paddle.to_tensor(inputs.features(tiles, patches, vision.hidden_size))
+        return lambda: self.model.project(hidden)
+
+    def _prefill(self, length: int, batch: int = 1) -> Run:
+        ids = self._paddle.to_tensor(inputs.token_ids(length, self._vocabulary)).expand([batch, length])
+        decoder = self.model.language_model
+        return lambda: decoder(input_ids=ids, cache=decoder.new_cache(batch, length), last_only=True)
+
+    def _decode(self, length: int, tokens: int, batch: int = 1) -> Run:
+        decoder, whole = self.model.language_model, inputs.token_ids(length + tokens, self._vocabulary)
+        ids = self._paddle.to_tensor(whole).expand([batch, length + tokens])
+        cache = decoder.new_cache(batch, length + tokens)
+        with self._paddle.no_grad():
+            decoder(input_ids=ids[:, :length], cache=cache, last_only=True)
+
+        def run():
+            cache.length = length
+            for at in range(length, length + tokens):
+                logits = decoder(input_ids=ids[:, at : at + 1], cache=cache)
+            return logits
+
+        return run
+
+    def _clip(self, frames: int, width: int, height: int) -> Run:
+        from paddle_internvl.preprocess.video import load_video
+
+        model, pictures = self.model, [inputs.picture(width, height)] * frames
+
+        def run():
+            pixels, _ = load_video(pictures, input_size=model.config.tile_side, num_segments=frames)
+            visual = frames * model.num_image_token
+            ids = self._paddle.to_tensor(inputs.prompt(64, visual, self._vocabulary))
+            return model.generate(pixels, ids, max_new_tokens=1, ignore_eos=True)
+
+        return run
+
+    def _answer(self, width: int, height: int, text: int, tokens: int) -> Run:
+        from paddle_internvl.preprocess.image import load_image
+
+        model, picture = self.model, inputs.picture(width, height)
+
+        def run():
+            pixels = load_image(picture, model.config.tile_side)
+            visual = pixels.shape[0] * model.num_image_token
+            ids = self._paddle.to_tensor(inputs.prompt(text, visual, self._vocabulary))
+            return model.generate(pixels, ids, max_new_tokens=tokens, ignore_eos=True)
+
+        return run

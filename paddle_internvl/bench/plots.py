@@ -1,0 +1,97 @@
+"""A benchmark's document to pictures.
+
+In: a dict of `model` or `growth`. Out: PNG files. Needs matplotlib (the extra `plots`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from paddle_internvl.bench.stages import TORCH
+
+_WIDTH, _ROW = 9.0, 0.32  # inches
+
+
+def _figure(width: float, height: float):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("--plot needs matplotlib: pip install matplotlib") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_model(document: Mapping, folder: Path) -> list[Path]:
+    """Bars of every contender's time, as a share of torch's where torch took part, else in seconds.
+
+    Returns:
+        The files made.
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    bars = [
+        (f"{stage['stage']}: {name}", row["median"], row.get("of torch"), row.get("goal of torch"))
+        for stage in document["stages"]
+        for name, row in stage["contenders"].items()
+        if name != TORCH
+    ]
+    made = []
+    shares = [(label, ratio, goal) for label, _, ratio, goal in bars if ratio is not None]
+    if shares:
+        made.append(_bars(document, folder, "ratios", "time as a share of torch's by default", shares, 1.0))
+    times = [(label, seconds, None) for label, seconds, _, _ in bars]
+    made.append(_bars(document, folder, "times", "seconds", times, None))
+    return made
+
+
+def _bars(document: Mapping, folder: Path, name: str, title: str, bars: list[tuple], line: float | None) -> Path:
+    figure = _figure(_WIDTH, 1.2 + _ROW * len(bars))
+    axes = figure.add_subplot()
+    labels, values, goals = zip(*bars)
+    rows = range(len(bars))
+    axes.barh(rows, values, color=["#2a6f97" if ": ours" in label else "#b0b7bf" for label in labels])
+    marks = [(row, goal) for row, goal in zip(rows, goals) if goal]
+    if marks:
+        axes.scatter([goal for _, goal in marks], [row for row, _ in marks], marker="|", s=160, c="black", label="goal")
+        axes.legend(loc="lower right")
+    if line is None:
+        axes.set_xscale("log")
+    else:
+        axes.axvline(line, color="black", linewidth=0.8)
+    axes.set_yticks(rows, labels)
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    machine = document["machine"]
+    axes.set_title(f"{document['model']} on {machine['processor']}, {machine['cores']} cores")
+    return _saved(figure, folder, f"{document['model']}-{name}.png")
+
+
+def draw_growth(document: Mapping, folder: Path) -> list[Path]:
+    """Time and memory of every curve on logarithmic scales, with the line of its bound.
+
+    Returns:
+        The files made.
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    made = []
+    for curve in document["curves"]:
+        figure = _figure(_WIDTH, 3.6)
+        for axes, what in zip(figure.subplots(1, 2), ("seconds", "memory")):
+            xs, ys = curve["at"], curve[what]
+            axes.plot(xs, ys, marker="o", color="#2a6f97", label=f"measured, exponent {curve[what + ' exponent']:.2f}")
+            bound = curve[f"{what} bound"]
+            axes.plot(xs, [ys[-1] * (x / xs[-1]) ** bound for x in xs], "--", color="#b0b7bf", label=f"bound {bound}")
+            axes.set(xscale="log", yscale="log", xlabel=curve["over"], ylabel=what)
+            axes.set_xticks(xs, [str(x) for x in xs], minor=False)
+            axes.minorticks_off()
+            axes.legend()
+        figure.suptitle(f"{curve['curve']}, {document['model']}")
+        made.append(_saved(figure, folder, f"growth-{curve['name']}.png"))
+    return made
+
+
+def _saved(figure, folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / name, dpi=120)
+    return folder / name

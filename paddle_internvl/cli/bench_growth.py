@@ -1,0 +1,63 @@
+"""Time and memory against tiles, prompt length, context, batch and frames, each curve held to a bound.
+
+A config.json gets random weights in a few layers of its published width, so that it ends in minutes. Exit code 1 where
+a curve grows faster than its bound.
+
+examples:
+  paddle-internvl bench growth
+  paddle-internvl bench growth configs/internvl2_5-2b.json --layers 4 --curves prompt context --plot plots
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+_DEFAULT = Path(__file__).parents[2] / "configs/internvl2_5-1b.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", nargs="?", type=Path, default=_DEFAULT, help="(default: 2.5-1B's)")
+    parser.add_argument("--curves", nargs="+", metavar="CURVE", help="tiles, prompt, context, batch, frames")
+    parser.add_argument("--layers", type=int, default=2, help="of the vision tower and the decoder (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each point; the fastest counts (default: 3)")
+    parser.add_argument("--largest", type=int, metavar="N", help="leave out points above")
+    parser.add_argument("--kernels", choices=("on", "off"), default="on", help="our C++ operators (default: on)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw plots there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from tqdm import tqdm
+
+    from paddle_internvl.bench import growth, plots
+    from paddle_internvl.bench.model import KERNELS
+
+    known = {curve.name: curve for curve in growth.CURVES}
+    unknown = sorted(set(arguments.curves or ()) - known.keys())
+    if unknown:
+        raise ValueError(f"curve {unknown[0]!r} is not known; known: {', '.join(known)}")
+    for name in ("layers", "rounds"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} {getattr(arguments, name)} is not above 0")
+    with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not sys.stderr.isatty()) as bar:
+        document = growth.measure(
+            arguments.config,
+            layers=arguments.layers,
+            rounds=arguments.rounds,
+            curves=[known[name] for name in arguments.curves or known],
+            largest=arguments.largest,
+            environment={} if arguments.kernels == "on" else {KERNELS: "off"},
+            told=bar.set_description_str,
+        )
+    console = Console(soft_wrap=True)
+    console.print(growth.table(document))
+    if arguments.plot:
+        for file in plots.draw_growth(document, arguments.plot):
+            console.print(f"drawn: {file}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return 0 if all(curve["holds"] for curve in document["curves"]) else 1

@@ -1,0 +1,93 @@
+"""Time every stage of a model beside PyTorch, in turn, on random weights of a published shape.
+
+A config.json gets random weights, written once and read by both sides; a folder is taken as it is. With torch and
+installed (the extra `bench`) two of torch's ways take turns with ours: its default, and the best it does. Others' use
+of the processors disturbs figures: such turns are repeated, and marked with * if that did not help.
+
+stages: preprocess, vision, projector, prefill, decode, answer, load, cold, conversion, or a stage's whole name
+
+examples:
+  paddle-internvl bench model                                 # InternVL2_5-1B and 2B
+  paddle-internvl bench model configs/internvl2_5-4b.json --stages vision decode --rounds 5
+  paddle-internvl bench model HF_DIR --json run.json --plot plots
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+_CONFIGS = Path(__file__).parents[2] / "configs"
+_DEFAULT = ("internvl2_5-1b.json", "internvl2_5-2b.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", metavar="CONFIG|CKPT", nargs="*", type=Path, help=f"(default: {' and '.join(_DEFAULT)})"
+    )
+    parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these; see below (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: 3)")
+    parser.add_argument("--kernels", choices=("on", "off"), default="on", help="our C++ operators (default: on)")
+    parser.add_argument("--no-torch", action="store_true", help="our figures only")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="(default: a card where there is one)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where to work (default: the temporary folder)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw plots there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from tqdm import tqdm
+
+    from paddle_internvl.bench import figures, plots
+    from paddle_internvl.bench.model import bench_model, has_reference, measured_machine
+    from paddle_internvl.bench.stages import select
+
+    if arguments.rounds < 1:
+        raise ValueError(f"--rounds {arguments.rounds} is not above 0")
+    select(arguments.stages)  # a name that is not known shall not wait for the machine's peaks
+    models = arguments.models or [_CONFIGS / name for name in _DEFAULT]
+    reference = has_reference() and not arguments.no_torch
+    if not reference and not arguments.no_torch:
+        print('torch is not installed, so only our figures are shown: pip install -e ".[bench]"', file=sys.stderr)
+    described, documents, console = measured_machine(), [], Console(soft_wrap=True)
+    console.print(_machine_line(described))
+    for model in models:
+        with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not sys.stderr.isatty()) as bar:
+            document = bench_model(
+                model,
+                described,
+                stages=arguments.stages,
+                rounds=arguments.rounds,
+                kernels=arguments.kernels == "on",
+                reference=reference,
+                device=arguments.device,
+                scratch=arguments.folder,
+                told=bar.set_description_str,
+            )
+        documents.append(document)
+        console.print(f"\n{document['model']}, {document['parameters'] / 1e6:.0f} million parameters, random weights")
+        console.print(figures.table(document))
+        if figures.disturbed(document):
+            console.print(
+                f"* others had more than {100 * document['foreign limit']:.0f} % of the processors during "
+                f"{figures.disturbed(document)} turns"
+            )
+        if arguments.plot:
+            for file in plots.draw_model(document, arguments.plot):
+                console.print(f"drawn: {file}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(documents, indent=1), encoding="utf-8")
+    return 0
+
+
+def _machine_line(described: dict) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
+    flops, bandwidth = (f"{value / 1e9:.0f}" for value in described["peaks"].values())
+    sets = " ".join(described["instruction sets"])
+    return (
+        f"{described['processor']}, {described['cores']} cores, {sets}; "
+        f"at most {flops} GFLOP/s and {bandwidth} GB/s; {versions}"
+    )
