@@ -31,7 +31,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 bench: $(READY)
-	$(BIN)/paddle-internvl bench model --json bench.json
+	$(BIN)/paddle-internvl bench model --json build/bench.json --plot build/bench
 
 goldens: $(READY)
 	@test -n "$(UPSTREAM)" || { echo "error: say UPSTREAM=<checkout of OpenGVLab/InternVL>"; exit 2; }

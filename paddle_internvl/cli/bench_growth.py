@@ -59,5 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
         for file in plots.draw_growth(document, arguments.plot):
             console.print(f"drawn: {file}")
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
     return 0 if all(curve["holds"] for curve in document["curves"]) else 1

@@ -1,8 +1,8 @@
 """Time every stage of a model beside PyTorch, in turn, on random weights of a published shape.
 
 A config.json gets random weights, written once and read by both sides; a folder is taken as it is. With torch and
-installed (the extra `bench`) two of torch's ways take turns with ours: its default, and the best it does. Others' use
-of the processors disturbs figures: such turns are repeated, and marked with * if that did not help.
+transformers installed (the extra `bench`) two of torch's ways take turns with ours: its default, and the best it does.
+Others' use of the processors disturbs figures: such turns are repeated, and marked with * if that did not help.
 
 stages: preprocess, vision, projector, prefill, decode, answer, load, cold, conversion, or a stage's whole name
 
@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             for file in plots.draw_model(document, arguments.plot):
                 console.print(f"drawn: {file}")
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(documents, indent=1), encoding="utf-8")
     return 0
 
