@@ -73,6 +73,8 @@ def import_paddle_quietly() -> None:
         from paddlenlp.utils.log import logger
     level = logging.getLogger("paddle_internvl").level
     logger.set_level(logging.getLevelName(level) if level else "ERROR")
+    if level:
+        logger.handler.setStream(sys.stderr)  # it was made while stderr led nowhere
     if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
         logger.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
