@@ -20,6 +20,7 @@ HUBS = ("huggingface", "modelscope", "aistudio")
 DONE, FOUND, WRONG, INTERRUPTED, LEFT = 0, 1, 2, 130, 141
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _OURS = "paddle_internvl"
+_WIDE = 2000  # characters: wider than any line
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,7 +103,7 @@ def console():
 
     terminal = sys.stdout.isatty()
     coloured = terminal and not os.environ.get("NO_COLOR")
-    return Console(color_system="auto" if coloured else None, width=None if terminal else 200, highlight=coloured)
+    return Console(color_system="auto" if coloured else None, width=None if terminal else _WIDE, highlight=coloured)
 
 
 def kept(work: Callable[[], int], arguments: argparse.Namespace) -> int:
