@@ -135,7 +135,13 @@ class Checkpoint:
         return f"{self.folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}; is the download complete?"
 
     def array(self, name: str) -> np.ndarray:
-        """The tensor's bytes as unsigned integers of its size, in its shape, mapped from the file."""
+        """A tensor as it lies in the file, mapped rather than read.
+
+        Args:
+            name: of the tensor, a key of `tensors`.
+        Returns:
+            Its bytes as unsigned integers of its dtype's size, in its shape.
+        """
         info = self.tensors[name]
         if info.nbytes == 0:
             return np.zeros(info.shape, carrier(info.dtype))

@@ -80,6 +80,8 @@ def convert(
         quantization: of the decoder blocks' linear weights, on the way to Paddle; Paddle's own methods only.
         dtype: 'bfloat16', 'float16' or 'float32' to cast every float tensor; None keeps the bytes.
         max_shard_size: bytes of tensors per file. progress: called with bytes written so far and in all.
+    Returns:
+        What was done: tensors, bytes, shards, seconds.
     Raises:
         CheckpointError: anything that keeps the result from being exact and whole; nothing is left at the destination.
     """

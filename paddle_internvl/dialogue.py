@@ -69,6 +69,9 @@ def read(
             None: the model's own.
         min_num, max_num, use_thumbnail: tiles of a picture that does not say it itself; None: the config's.
         max_total_tiles: of all pictures together. mark: text that stands for a picture of its message.
+        model: an `InternVLChatModel`, for its template, config and tokens of a tile.
+    Returns:
+        The conversation in the model's template, the pictures, and the grid of each.
     Raises:
         ValueError: messages, media or limits that make no prompt; FileNotFoundError: a medium that is not there.
     """
@@ -105,8 +108,11 @@ def answer(
     """The answers to several conversations in one batch, equal to those one by one.
 
     Args:
+        model: an `InternVLChatModel`. tokenizer: its. conversations: messages of each.
         generation_config: for all, or a list with one for each. context_length: the most tokens of prompt and answer;
             None: the model's. engine: see `Answers`. how: see `read`.
+    Returns:
+        One `Response` for each conversation.
     Raises:
         ContextOverflowError: a prompt that leaves no room. Others: see `read`.
     """
@@ -117,7 +123,16 @@ def answer(
 
 
 def stream(model, tokenizer, messages: Messages, generation_config=None, context_length=None, **how) -> Iterator[str]:
-    """One answer piece by piece; the pieces' sum is its text. Closing the iterator stops the generation."""
+    """One answer piece by piece, as it is made.
+
+    Args:
+        model, tokenizer, context_length: as `answer`. messages: of one conversation. generation_config: its settings.
+        how: see `read`.
+    Returns:
+        An iterator of texts whose sum is the answer; closing it stops the generation.
+    Raises:
+        As `answer`.
+    """
     for response in stream_responses(model, tokenizer, [messages], generation_config, context_length, **how):
         if response.text:
             yield response.text

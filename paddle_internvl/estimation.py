@@ -82,6 +82,9 @@ def estimate(config: Mapping, plan: Plan) -> Estimate:
 
     Args:
         config: an InternVL's config.json, in upstream's spelling (`convert.mappings.paddle_config`).
+        plan: what is to be run, on what.
+    Returns:
+        Bytes on each device, by what they are for.
     Raises:
         ValueError: tensor parallel over a number of cards that can't share it, or prompts longer than the context.
     """

@@ -77,6 +77,8 @@ def folder_of(
         revision: branch, tag or commit. cache_dir, token: instead of the client's own. local_files_only: ask no hub.
         weights: False fetches the small files only. from_hf_hub, from_aistudio: PaddleNLP's way to say `hub`.
         subfolder: accepted where it is empty.
+    Returns:
+        A path that is there; of a hub id, its folder in the hub's cache.
     Raises:
         HubError: not a path and not to be had from the hub. ValueError: arguments that can't be.
     """

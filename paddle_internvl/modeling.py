@@ -45,6 +45,7 @@ class _FromCheckpoint:
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
+            pretrained_model_name_or_path: a checkpoint's folder, or a hub id. config: in place of the folder's own.
             dtype (or torch_dtype): 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU always float32.
             device: 'cpu' or 'gpu'; None takes a card where there is one. device_map: None, 'auto', one
                 device, or a dict as on the cards (`split_model` makes one): layers on several cards.
@@ -56,6 +57,8 @@ class _FromCheckpoint:
                 compute what rank 0 needs of them until it ends, and then exit.
             low_cpu_mem_usage, trust_remote_code: accepted; always and never so, respectively.
             Others: fields of the config, or `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
+        Returns:
+            The model, every parameter filled from the checkpoint.
         Raises:
             ValueError (CheckpointError): weights that do not fit, unknown arguments, or what is not supported.
         """
@@ -86,7 +89,11 @@ class _FromCheckpoint:
         """Take over what other files of the folder say."""
 
     def save_pretrained(self, save_directory, max_shard_size: int = 5_000_000_000, **_paddlenlp) -> None:
-        """Write config, weights and tokenizer files so that `from_pretrained` gives the same model back bit for bit."""
+        """Write config, weights and tokenizer files so that `from_pretrained` gives the same model back bit for bit.
+
+        Args:
+            save_directory: a folder, made if it is not there. max_shard_size: bytes of tensors per file.
+        """
         if getattr(self, "team", None) is not None:
             raise ValueError("a model that several processes share can't be saved; load it in one to save it")
         saving.save(self, save_directory, max_shard_size)
@@ -110,9 +117,11 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, labels=None, inputs_embeds=None,
                 cache=None, last_only=False, return_dict=True):  # fmt: skip
-        """Logits, and the loss where labels are given; arguments as `DecoderForCausalLM.forward`.
+        """Logits, and the loss where labels are given.
 
         Args:
+            input_ids, position_ids: int64 [B, L]. inputs_embeds: [B, L, D] in place of ids. attention_mask: [B, L], 0
+                at padding. cache: of what came before. last_only: logits of the last position. return_dict: below.
             labels: int64 [B, L], -100 where nothing is learnt.
         Returns:
             `.logits` float32 [B, L, V] and `.loss`; with a `cache`, as the decoding loop calls it, the logits alone;
@@ -213,23 +222,33 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         return AutoTokenizer.from_pretrained(str(self.checkpoint_folder))
 
     def chat_messages(self, messages, generation_config=None, **how) -> Response:
-        """Answer OpenAI-style messages: see `paddle_internvl.dialogue.answer`, and its `read` for `how`."""
+        """Answer OpenAI-style messages.
+
+        Args:
+            messages: dicts with role and content, the last the user's; see `prompt.messages`. generation_config: a
+                dict, a `GenerationConfig` or PaddleNLP's. how: tile limits and system message; see `dialogue.read`.
+        Returns:
+            The answer and how it came about.
+        Raises:
+            ValueError: no prompt can be made of it, or one that leaves no room. FileNotFoundError: no such medium.
+        """
         return dialogue.answer(self, self.tokenizer, [messages], generation_config, **how)[0]
 
     def batch_chat_messages(self, conversations, generation_config=None, **how) -> list[Response]:
-        """Answer several conversations in one batch; each answer equals `chat_messages`' own."""
+        """Answer conversations in one batch, each as `chat_messages` would. generation_config: of all, or a list with
+        one for each. See `chat_messages`."""
         return dialogue.answer(self, self.tokenizer, conversations, generation_config, **how)
 
     def chat_stream(self, messages, generation_config=None, **how) -> Iterator[str]:
-        """The text of `chat_messages` piece by piece, as it is made."""
+        """The text of an answer piece by piece, as it is made. See `chat_messages`."""
         return dialogue.stream(self, self.tokenizer, messages, generation_config, **how)
 
     def render_prompt(self, messages, **how) -> str:
-        """The prompt of messages as text, every picture shown as `<image>`."""
+        """The prompt of messages as text, every picture shown as `<image>`. See `chat_messages`."""
         return dialogue.render(self, messages, **how)
 
     def count_tokens(self, messages, **how) -> dialogue.TokenCount:
-        """How many tokens the prompt of messages has, pictures included."""
+        """How many tokens the prompt of messages has, pictures included. See `chat_messages`."""
         return dialogue.count(self, self.tokenizer, messages, **how)
 
 
@@ -267,11 +286,7 @@ def _generate(decoder, embeds, attention_mask, config: GenerationConfig, llm_con
 
 
 def _quantization(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quantization | None:
-    """What both arguments mean.
-
-    Raises:
-        ValueError: both at once, or a group size without either.
-    """
+    """What both arguments mean; both at once, or a group size without either, are an error."""
     if in_8bit and in_4bit:
         raise ValueError("load_in_8bit and load_in_4bit exclude each other")
     if in_8bit:

@@ -79,8 +79,14 @@ class Pipeline:
         return responses
 
     def stream_infer(self, prompts, gen_config=None) -> Iterator[Response]:
-        """`Response`s whose text is what is new (`index` tells of which prompt, for all go on together); the last of
-        each has the finish_reason."""
+        """Answer prompts piece by piece; those of all prompts go on together.
+
+        Args:
+            prompts, gen_config: as a call's.
+        Returns:
+            An iterator of `Response`s whose text is what is new, and whose index tells of which prompt; the last of
+            each has the finish_reason.
+        """
         conversations = [_messages(prompt) for prompt in ([prompts] if _is_single(prompts) else prompts)]
         yield from self._stream(conversations, gen_config)
 
@@ -89,6 +95,7 @@ class Pipeline:
 
         Args:
             prompt: text, or (text, pictures). session: an earlier turn's; None begins a conversation.
+            gen_config: a `GenerationConfig` or dict.
             stream_response: return an iterator of `Response`s instead; the session is extended when it ends.
         Returns:
             The session, with `.response` and `.history`.
@@ -139,7 +146,12 @@ def pipeline(model_path, backend_config: EngineConfig | None = None, system: str
     """A pipeline over a checkpoint folder or hub id: call it with prompts.
 
     Args:
-        backend_config: an `EngineConfig`. system: the system message; None: the checkpoint's, "": none.
+        model_path: folder or hub id. backend_config: an `EngineConfig`.
+        system: the system message; None: the checkpoint's, "": none.
+    Returns:
+        A `Pipeline`, its model loaded and its KV cache allocated.
+    Raises:
+        ValueError: see `from_pretrained` and `engine_of`.
         where: of a hub id: `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
     Source: LMDeploy `pipeline`, as the model cards use it.
     """

@@ -66,8 +66,14 @@ class InternVLNetwork(PretrainedModel):
         return super().set_state_dict(state_dict, *args, **kwargs)
 
     def extract_feature(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
-        """Visual tokens of tiles: [T, 3, S, S] -> [T, N, D], `vit_batch_size` tiles at a time. Pixels are cast to the
-        weights' dtype."""
+        """Visual tokens of tiles, `vit_batch_size` tiles at a time.
+
+        Args:
+            pixel_values: [T, 3, S, S], normalised; cast to the weights' dtype.
+        Returns:
+            [T, N, D], as the decoder takes them in.
+        Source: upstream `modeling_internvl_chat.py`, `extract_feature`.
+        """
         pixel_values = pixel_values.astype(self.vision_model.embeddings.patch_embedding.weight.dtype)
         parts = [
             self.project(

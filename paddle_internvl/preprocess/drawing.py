@@ -36,6 +36,8 @@ def draw_boxes(image: Image.Image, boxes: Iterable, font: str | Path | None = No
     Args:
         image: PIL image. boxes: see `prompt.grounding.parse_boxes`; boxes of one label share a colour.
         font: file of a font; None: Pillow's own, or for labels beyond Latin-1 a CJK font of this machine.
+    Returns:
+        A new PIL image in mode RGB, of the same size.
     Raises:
         ValueError: a label beyond Latin-1 where no such font is found; names the way out.
     """

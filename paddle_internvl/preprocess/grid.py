@@ -51,6 +51,8 @@ def find_closest_aspect_ratio(aspect_ratio, target_ratios, width, height, image_
 
     Args:
         aspect_ratio: width / height. target_ratios: (columns, rows) in order. width, height, image_size: pixels.
+    Returns:
+        (columns, rows).
     Source: upstream `internvl/train/dataset.py`, `find_closest_aspect_ratio`.
     """
     best_difference, best = float("inf"), (1, 1)
@@ -72,7 +74,16 @@ def choose_grid(
     image_size: int = TILE_SIDE,
     use_thumbnail: bool = True,
 ) -> TileGrid:
-    """The grid of a picture of width x height pixels; a single tile never gets a thumbnail."""
+    """The grid of a picture; a single tile never gets a thumbnail.
+
+    Args:
+        width, height: of the picture, pixels. min_num, max_num: limits of columns * rows. image_size: S, pixels.
+        use_thumbnail: append the whole picture to several crops.
+    Returns:
+        Columns and rows, and whether there is a thumbnail.
+    Raises:
+        ValueError: a picture without pixels, or limits that leave no grid.
+    """
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width} x {height} pixels has no tiles")
     candidates = grid_candidates(min_num, max_num)

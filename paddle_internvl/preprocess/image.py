@@ -15,9 +15,9 @@ from collections.abc import Callable
 from PIL import Image, UnidentifiedImageError
 
 from paddle_internvl.preprocess.fetch import fetch, is_url, short_name
-from paddle_internvl.preprocess.grid import TILE_SIDE
-from paddle_internvl.preprocess.pixels import normalize, normalize_all
-from paddle_internvl.preprocess.tiles import dynamic_preprocess
+from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
+from paddle_internvl.preprocess.pixels import normalize
+from paddle_internvl.preprocess.tiling import tile_pixels
 
 
 def open_image(source) -> Image.Image:
@@ -25,6 +25,8 @@ def open_image(source) -> Image.Image:
 
     Args:
         source: path, http(s) or data URL, bytes, binary file object or PIL image.
+    Returns:
+        A PIL image in mode RGB, of the picture's own size.
     Raises:
         FileNotFoundError: no such file. ValueError: not a picture, or a broken or truncated one; names the source.
     """
@@ -54,8 +56,12 @@ def open_image(source) -> Image.Image:
 
 
 def build_transform(input_size: int = TILE_SIDE) -> Callable:
-    """A function from a PIL image to a normalised Paddle tensor [3, S, S].
+    """The normalisation of one tile, as a function.
 
+    Args:
+        input_size: S, pixels.
+    Returns:
+        A function from a PIL image of any size and mode to a Paddle tensor float32 [3, S, S].
     Source: upstream model cards, `build_transform` (torchvision Resize, ToTensor, Normalize).
     """
     import paddle
@@ -71,8 +77,9 @@ def image_tiles(
     use_thumbnail: bool = True,
 ):
     """Pixel tiles of one picture as a numpy array, float32 [T, 3, S, S]. Arguments and errors: see `load_image`."""
-    tiles = dynamic_preprocess(open_image(source), min_num, max_num, input_size, use_thumbnail)
-    return normalize_all(tiles, input_size)
+    image = open_image(source)
+    grid = choose_grid(*image.size, min_num, max_num, input_size, use_thumbnail)
+    return tile_pixels(image, grid, input_size)
 
 
 def load_image(image_file, input_size: int = TILE_SIDE, max_num: int = 12):

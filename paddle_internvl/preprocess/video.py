@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from paddle_internvl.preprocess.fetch import fetch, is_url
-from paddle_internvl.preprocess.grid import TILE_SIDE
-from paddle_internvl.preprocess.image import image_tiles, open_image
+from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
+from paddle_internvl.preprocess.image import open_image
+from paddle_internvl.preprocess.tiling import all_pixels
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 DEFAULT_FRAMES = 8
@@ -41,7 +42,7 @@ def get_index(bound, fps: float, max_frame: int, first_idx: int = 0, num_segment
 
     Args:
         bound: (start, end) in seconds, or None for the whole clip. fps: frames per second. max_frame: last index.
-        first_idx: first index allowed.
+        first_idx: first index allowed. num_segments: frames wanted.
     Returns:
         int64 [num_segments], repeated where the clip is shorter than that.
     Source: upstream model cards, `get_index` (np.round rounds halves to even).
@@ -140,7 +141,9 @@ def load_video(video_path, bound=None, input_size: int = TILE_SIDE, max_num: int
 
     with open_clip(video_path) as clip:
         indices = get_index(bound, clip.fps, clip.frames - 1, num_segments=num_segments)
-        tiles = [image_tiles(frame, input_size, max_num=max_num) for frame in clip.read(indices.tolist())]
+        frames = clip.read(indices.tolist())
+    grids = [choose_grid(*frame.size, max_num=max_num, image_size=input_size) for frame in frames]
+    tiles = all_pixels(frames, grids, input_size)
     return paddle.to_tensor(np.concatenate(tiles)), [len(frame) for frame in tiles]
 
 

@@ -164,7 +164,13 @@ def _content(turn: Turn, media: list[tuple[str, int]], before: int, mark: str | 
 
 
 def grounding_question(description: str) -> str:
-    """The question that upstream's models answer with a bounding box of what `description` describes."""
+    """The question that upstream's models answer with a bounding box.
+
+    Args:
+        description: of the thing that is looked for, such as "the red circle".
+    Returns:
+        The question, with upstream's `<ref>` marks.
+    """
     start, end = GROUNDING[:2]
     return (
         f"Please provide the bounding box coordinate of the region this sentence describes: {start}{description}{end}"
