@@ -98,4 +98,4 @@ def _lines(text: str) -> list[str]:
 
 def test_what_is_not_run_says_why():
     kept = [block for page in ENGLISH for block in blocks(page) if block.reason]
-    assert kept and all(len(block.reason) > 10 for block in kept)
+    assert kept and all(len(block.reason) > 8 for block in kept)
