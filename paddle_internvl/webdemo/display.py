@@ -50,19 +50,9 @@ def round_of(rounds: Sequence[Round], index: int) -> int:
 
 
 def _thumbnails(attachments: Sequence[Attachment], language: str) -> str:
-    return figures(
-        [
-            figure(url, caption, f"{each.name} {caption}")
-            for each in attachments
-            for url, caption in zip(each.urls, _captions(each, language))
-        ]
-    )
-
-
-def _captions(attachment: Attachment, language: str) -> list[str]:
-    if attachment.kind == "image":
-        return [attachment.name]
-    return [text("frame", language, number=k + 1) for k in range(len(attachment.previews))]
+    pictures = [figure(each.urls[0], each.name, each.name) for each in attachments if each.kind == "image"]
+    strips = [_strip(each, each.name, language) for each in attachments if each.kind == "video"]
+    return figures(pictures) + "".join(strips)
 
 
 def _drawn(each: Round, language: str) -> str:
@@ -91,7 +81,11 @@ def preview(attachments: Sequence[Attachment], cost: Cost, length: int, side_tok
     """
     seen = list(zip(attachments, cost.grids))
     pictures = [_under_grid(each, grids[0], side_tokens, language) for each, grids in seen if each.kind == "image"]
-    strips = [_strip(each, len(grids) * side_tokens, language) for each, grids in seen if each.kind == "video"]
+    strips = [
+        _strip(each, f"{each.name} · {text('tokens', language, tokens=len(grids) * side_tokens)}", language)
+        for each, grids in seen
+        if each.kind == "video"
+    ]
     total = text("total", language, total=cost.total, length=length, visual=cost.visual)
     return (
         figures(pictures)
@@ -102,10 +96,15 @@ def preview(attachments: Sequence[Attachment], cost: Cost, length: int, side_tok
     )
 
 
-def _strip(clip: Attachment, tokens: int, language: str) -> str:
-    name = f"{clip.name} · {text('tokens', language, tokens=tokens)}"
-    frames = [figure(url, caption, caption) for url, caption in zip(clip.urls, _captions(clip, language))]
-    return f'<p class="note">{html.escape(name)}</p><div class="strip">{figures(frames)}</div>'
+def _strip(clip: Attachment, name: str, language: str) -> str:
+    """A clip's frames in a row, which the keyboard can scroll."""
+    captions = [text("frame", language, number=number) for number in range(1, len(clip.urls) + 1)]
+    frames = [figure(url, caption, f"{clip.name} {caption}") for url, caption in zip(clip.urls, captions)]
+    name = html.escape(name)
+    return (
+        f'<p class="note">{name}</p>'
+        f'<div class="strip" role="group" tabindex="0" aria-label="{name}">{figures(frames)}</div>'
+    )
 
 
 def _under_grid(picture: Attachment, grid: TileGrid, side_tokens: int, language: str) -> str:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import gradio as gr
@@ -42,6 +43,8 @@ def launch(demo: gr.Blocks, host: Host, server_name: str, server_port: int, wait
     Raises:
         OSError: the port is taken.
     """
+    # Gradio uses an old name of Starlette's, and says so at every event
+    warnings.filterwarnings("ignore", "'HTTP_422_UNPROCESSABLE_ENTITY' is deprecated", module="gradio")
     _, url, _ = demo.launch(
         server_name=server_name,
         server_port=server_port,

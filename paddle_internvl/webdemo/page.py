@@ -12,6 +12,7 @@ import gradio as gr
 from paddle_internvl.webdemo.conversation import Visit
 from paddle_internvl.webdemo.display import messages
 from paddle_internvl.webdemo.handlers import Handlers
+from paddle_internvl.webdemo.labels import script
 from paddle_internvl.webdemo.speaking import MOST_TILES, Host
 from paddle_internvl.webdemo.style import CSS
 from paddle_internvl.webdemo.texts import LANGUAGES, text
@@ -60,7 +61,7 @@ _ANSWERS = "answers"  # the queue that all questions wait in
 def _words(control: str, language: str) -> dict:
     words = {name: text(key, language) for name, key in _WORDS[control].items()}
     if control in ("title", "seen_title"):
-        words["value"] = f"{'#' if control == 'title' else '###'} {words['value']}"
+        words["value"] = f"{'#' if control == 'title' else '##'} {words['value']}"
     return words
 
 
@@ -79,7 +80,7 @@ def build(host: Host, examples: Path | None = None, together: int = 16) -> gr.Bl
 
     # Files of uploads are removed after an hour; those who keep a page open longer add them again.
     with gr.Blocks(title="InternVL", analytics_enabled=False, delete_cache=(60, 3600), fill_width=True) as demo:
-        gr.HTML(f"<style>{CSS}</style>", padding=False)
+        gr.HTML(f"<style>{CSS}</style>", elem_id="style")
         visit = gr.State(Visit())
         with gr.Row():
             make(gr.Markdown, "title")
@@ -145,6 +146,8 @@ def _wire(demo, handlers: Handlers, made: dict, visit, seen, asks: list, togethe
         chat.edit(handlers.edited, [language, *wishes, visit], [chat, stop], **answering),
     ]  # fmt: skip
     ending = {**hidden, "cancels": growing, "queue": False}
+    to_the_box = {"js": "() => document.querySelector('#box textarea').focus()", **hidden}
+    stop.click(None, **to_the_box)  # a button that is disabled under the keyboard loses it
     stopped = stop.click(handlers.stopped, [language, visit], [chat, stop], **ending)
     cleared = gr.on([made["clear"].click, chat.clear], handlers.cleared, visit, [chat, box, clip, stop], **ending)
 
@@ -160,10 +163,11 @@ def _wire(demo, handlers: Handlers, made: dict, visit, seen, asks: list, togethe
     gr.on(changes, handlers.preview, looks, seen, trigger_mode="always_last", **hidden)
     for event in (*growing, stopped, cleared):  # not chat.change: that is each piece of an answer
         event.then(handlers.preview, looks, seen, **hidden)
+    demo.load(None, js=script(), **hidden)
     demo.load(handlers.greet, None, [language, made["system"], made["tiles"], made["limit"]], **hidden)
     for button, (pictures, file, questions) in asks:
 
         def chosen(language: str, pictures=pictures, file=file, questions=questions) -> tuple:
             return {"text": questions[list(LANGUAGES).index(language)], "files": pictures}, file
 
-        button.click(chosen, language, [box, clip], **hidden)
+        button.click(chosen, language, [box, clip], **hidden).then(None, **to_the_box)

@@ -1,5 +1,7 @@
 """The bundled model, and engines that answer with it or say what a test wants."""
 
+import os
+import shutil
 import socket
 
 import pytest
@@ -8,6 +10,15 @@ from tests.checkpoints import ROOT
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
 ASSETS = ROOT / "demo/assets"
+PATIENCE = 60_000  # milliseconds that the page is waited for; a busy machine is slow
+
+
+def expect(*what):
+    """Playwright's `expect`, which waits."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE)
+    return expect(*what)
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +64,41 @@ def opened():
     yield open_page
     for demo in demos:
         demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        path = shutil.which("chromium") or started.chromium.executable_path
+        if not os.path.exists(path):
+            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, opened):
+    """(host, how the browser is) -> a page just opened, which fails the test if a script fails or calls elsewhere."""
+    contexts, faults = [], []
+
+    def go(host, **how):
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 860}, "locale": "en-US", **how}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        address = opened(host)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: faults.append(request.url) if is_elsewhere(request.url, address) else None)
+        page.goto(address)
+        expect(page.locator("#seen .total")).to_be_visible()  # the model is there, and has counted an empty question
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+def is_elsewhere(url: str, address: str) -> bool:
+    return not url.startswith((address, "data:", "blob:"))

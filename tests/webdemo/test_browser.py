@@ -1,90 +1,17 @@
-"""The page in a real Chromium, over the bundled model: what visitors do, and what they then see.
-
-Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to build/screenshots.
-"""
+"""The page in a real Chromium, over the bundled model: what visitors do, and what they then see."""
 
 import asyncio
-import json
-import os
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 
 from paddle_internvl.engine.request import RequestFailedError
 from paddle_internvl.webdemo.speaking import Host
-from tests.checkpoints import ROOT
 from tests.serve.running import FakeEngineThread, wait_until
-from tests.webdemo.conftest import ASSETS
+from tests.webdemo.browsing import answers, ask, attach, fake, picture, ready
+from tests.webdemo.conftest import ASSETS, expect
 
-pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
-expect = playwright.expect
 pytestmark = pytest.mark.browser
-SCREENSHOTS = Path(os.environ.get("PADDLE_INTERNVL_SCREENSHOTS", ROOT / "build/screenshots"))
-PATIENCE = 20_000  # milliseconds; a busy machine is slow
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as started:
-        path = shutil.which("chromium") or started.chromium.executable_path
-        if not os.path.exists(path):
-            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium, opened):
-    """(host, how the browser is) -> a page just opened, which fails the test if a script fails or calls elsewhere."""
-    contexts, faults = [], []
-
-    def go(host, **how):
-        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 860}, "locale": "en-US", **how}))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
-        address = opened(host)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: faults.append(request.url) if is_elsewhere(request.url, address) else None)
-        page.goto(address)
-        expect(page.locator("#seen .total")).to_be_visible()  # the model is there, and has counted an empty question
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert not faults
-
-
-def is_elsewhere(url: str, address: str) -> bool:
-    return not url.startswith((address, "data:", "blob:"))
-
-
-def picture(page, name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
-
-
-def attach(page, *names: str, box: str = "#box") -> None:
-    page.set_input_files(f"{box} input[type=file]", [ASSETS / name for name in names])
-
-
-def ask(page, question: str) -> None:
-    page.fill("#box textarea", question)
-    page.press("#box textarea", "Enter")
-
-
-def answers(page):
-    return page.locator("#chat [data-testid=bot]")
-
-
-def ready(page) -> None:
-    """Wait until no answer is being made."""
-    expect(page.locator("#stop")).to_be_disabled()
 
 
 def test_upload_ask_and_ask_again(visit, host):
@@ -113,12 +40,12 @@ def test_upload_ask_and_ask_again(visit, host):
     ready(page)
     page.locator("#chat button[aria-label=Edit]").last.click()
     page.locator("#chat textarea").fill("How many objects are there?")
-    page.locator("#chat button[aria-label=Submit]").click()
+    page.locator("#chat button[aria-label=Send]").click()
     expect(answers(page).last).to_have_text("3")
     ready(page)
     page.locator("#chat button[aria-label=Edit]").first.click()  # changing an earlier question forgets what followed
     page.locator("#chat textarea").first.fill("What color is the object in the center?")
-    page.locator("#chat button[aria-label=Submit]").first.click()
+    page.locator("#chat button[aria-label=Send]").first.click()
     expect(answers(page)).to_have_count(1)
     expect(answers(page)).to_have_text("blue")
     ready(page)
@@ -189,10 +116,6 @@ def test_boxes(visit, host):
     expect(page.locator("#chat [data-testid=user]").last).to_contain_text("ref>red circle")  # shown, not obeyed
     ready(page)
     picture(page, "boxes")
-
-
-def fake(tiny, **how) -> Host:
-    return Host(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))
 
 
 def test_stop_and_go_on(visit, tiny):
@@ -299,36 +222,3 @@ def test_phone(visit, host):
         edges = page.locator(control).bounding_box()
         assert edges["x"] >= 0 and edges["x"] + edges["width"] <= 360 and edges["width"] > 40, control
     picture(page, "phone")
-
-
-def test_keyboard_alone(visit, host):
-    """Everything is reached by the Tab key."""
-    page = visit(host)
-    reached = set()
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.closest('[id]:not([id=\"\"])')?.id ?? ''"))
-        reached.add(page.evaluate("document.activeElement.closest('#box, #language, #clip, #frames')?.id ?? ''"))
-    assert {"again", "clear", "box", "language", "clip", "frames"} <= reached
-
-
-def test_accessibility(visit, host):
-    """axe finds nothing serious or critical in the parts that are ours."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page = visit(host)
-    attach(page, "wide.png")
-    expect(page.locator("#seen figcaption")).to_have_count(1)
-    ask(page, "Read the text.")
-    expect(answers(page).last).to_have_text("STOP")
-    ready(page)
-    found = []
-    for tab in ("Video", "Settings", "Examples"):
-        page.get_by_role("tab", name=tab).click()
-        result = axe.Axe().run(page).response["violations"]
-        found += [
-            (each["id"], node["html"][:160], node["any"][0]["message"] if node["any"] else "")
-            for each in result
-            if each["impact"] in ("serious", "critical")
-            for node in each["nodes"]
-        ]
-    assert not found, json.dumps(found, indent=1)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
@@ -109,10 +108,9 @@ def test_process_ends_when_told(tmp_path):
 def test_app_has_a_demo(tmp_path):
     """As a host of Gradio's loads it: from its folder, the model untouched."""
     code = "import json, sys, app; print(json.dumps([type(app.demo).__name__, 'paddle' in sys.modules]))"
-    begun = time.monotonic()
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     how = {"cwd": ROOT / "demo", "env": environment, "capture_output": True, "text": True, "check": True}
     done = subprocess.run([sys.executable, "-c", code], **how)
     name, _ = json.loads(done.stdout.splitlines()[-1])
-    assert name == "Blocks" and time.monotonic() - begun < 120
+    assert name == "Blocks"
     assert not [each for each in tmp_path.iterdir() if each.name.startswith("paddle-internvl-demo-")]

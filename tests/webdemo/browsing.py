@@ -1,0 +1,41 @@
+"""What visitors do with the page, and where things stand on it.
+
+Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to build/screenshots.
+"""
+
+import os
+from pathlib import Path
+
+from paddle_internvl.webdemo.speaking import Host
+from tests.checkpoints import ROOT
+from tests.serve.running import FakeEngineThread
+from tests.webdemo.conftest import ASSETS, expect
+
+SCREENSHOTS = Path(os.environ.get("PADDLE_INTERNVL_SCREENSHOTS", ROOT / "build/screenshots"))
+
+
+def picture(page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def attach(page, *names: str, box: str = "#box") -> None:
+    page.set_input_files(f"{box} input[type=file]", [ASSETS / name for name in names])
+
+
+def ask(page, question: str) -> None:
+    page.fill("#box textarea", question)
+    page.press("#box textarea", "Enter")
+
+
+def answers(page):
+    return page.locator("#chat [data-testid=bot]")
+
+
+def ready(page) -> None:
+    """Wait until no answer is being made."""
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+def fake(tiny, **how) -> Host:
+    return Host(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))

@@ -1,0 +1,163 @@
+"""The page for those who see little, use no mouse, or read another language than their browser speaks."""
+
+import json
+
+import pytest
+
+from paddle_internvl.webdemo.labels import NAMES
+from paddle_internvl.webdemo.texts import text
+from tests.serve.running import wait_until
+from tests.webdemo.browsing import answers, ask, attach, fake, picture, ready
+from tests.webdemo.conftest import expect
+
+pytestmark = pytest.mark.browser
+NARROW = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+def serious(page) -> list[tuple]:
+    """What axe finds in the page as it stands that keeps somebody from using it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    return [
+        (each["impact"], each["id"], node["html"][:160], [check["message"] for check in node["any"]])
+        for each in axe.Axe().run(page).response["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"locale": "en-US"},
+        {"locale": "zh-CN"},
+        {"locale": "en-US", **NARROW},
+        {"locale": "zh-CN", **NARROW},
+        {"locale": "en-US", "color_scheme": "dark"},
+    ],
+    ids=["english", "chinese", "english-narrow", "chinese-narrow", "dark"],
+)
+def test_axe_finds_nothing(visit, host, how):
+    page = visit(host, **how)
+    attach(page, "clip.gif", box="#clip")
+    expect(page.locator("#seen .strip figure")).to_have_count(8)
+    attach(page, "wide.png", "shapes.png")
+    expect(page.locator("#seen figcaption")).to_have_count(10)
+    found = serious(page)
+    page.get_by_role("tab").nth(1).click()
+    expect(page.locator("#temperature")).to_be_visible()
+    found += serious(page)
+    page.get_by_role("tab").nth(2).click()
+    ask(page, "Read the text. $x^2$ `code` [link](http://127.0.0.1)")
+    expect(answers(page).last).not_to_be_empty()
+    ready(page)
+    found += serious(page)
+    assert not found, json.dumps(found, indent=1)
+
+
+def test_axe_sees_what_is_wrong(visit, tiny):
+    page = visit(fake(tiny))
+    page.evaluate("document.querySelector('#again').style.color = '#eeeeee'")
+    assert [each[1] for each in serious(page)] == ["color-contrast"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_control_has_its_name(visit, host, language):
+    """In the language of the page, though the browser speaks a third one; every row of the table names something."""
+    page = visit(host, locale="fr-FR")
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    if language == "zh":
+        page.get_by_text("中文", exact=True).click()
+        expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    missing = {row[:2] for row in NAMES}
+    wrong = []
+
+    def look() -> None:
+        said = page.evaluate(
+            "rows => rows.map(([row, name]) => [...document.querySelectorAll(row)].map(e => e.getAttribute(name)))",
+            [row[:2] for row in NAMES],
+        )
+        for (selector, attribute, name), each in zip(NAMES, said):
+            if each:
+                missing.discard((selector, attribute))
+            wrong.extend((selector, attribute, one) for one in each if one != text(name, language))
+
+    attach(page, "shapes.png")
+    expect(page.locator("#box .thumbnail-wrapper")).to_have_attribute("aria-label", text("picture", language))
+    expect(page.locator("#seen figcaption")).to_have_count(1)
+    page.get_by_role("tab").nth(1).click()
+    expect(page.locator("#tiles input").first).to_have_attribute("aria-label", text("tiles", language))
+    look()
+    ask(page, "Please provide the bounding box coordinate of the region this sentence describes: <ref>red circle</ref>")
+    expect(page.locator("#chat .component [data-testid=bot]")).to_have_attribute("aria-label", text("answer", language))
+    ready(page)
+    look()
+    page.get_by_role("button", name=text("edit", language)).click()
+    expect(page.locator("#chat .edit-textarea")).to_have_attribute("aria-label", text("box", language))
+    expect(page.get_by_role("button", name=text("cancel", language))).to_be_visible()
+    look()
+    page.get_by_role("tab").nth(0).click()
+    attach(page, "clip.gif", box="#clip")
+    expect(page.locator("#clip .icon-button")).to_have_attribute("aria-label", text("remove", language))
+    look()
+    assert not wrong and not missing
+    assert "Déposer" not in page.locator("body").inner_text()
+
+
+def test_keyboard_alone(visit, host):
+    """Everything is reached by the Tab key."""
+    page = visit(host)
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.closest('[id]:not([id=\"\"])')?.id ?? ''"))
+        reached.add(page.evaluate("document.activeElement.closest('#box, #language, #clip, #frames')?.id ?? ''"))
+    assert {"again", "clear", "box", "language", "clip", "frames"} <= reached
+
+
+def tab_to(page, selector: str) -> None:
+    """Press Tab until something has the focus, and see that this is shown."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline == "solid", f"{selector} has the focus, and looks as before"
+            return
+    pytest.fail(f"the Tab key does not come to {selector}")
+
+
+def test_a_conversation_by_keyboard(visit, tiny):
+    host = fake(tiny, hold=4)
+    page = visit(host)
+    page.evaluate("document.activeElement.blur()")
+    tab_to(page, "#box textarea")
+    page.keyboard.type("hello")
+    page.keyboard.press("Enter")
+    expect(answers(page).first).to_contain_text("a")
+    expect(page.locator("#stop")).to_be_enabled()
+    tab_to(page, "#stop")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chat")).to_contain_text("(stopped)")
+    ready(page)
+    wait_until(lambda: host.engine.cancelled == 1)
+    expect(page.locator("#box textarea")).to_be_focused()  # not lost with the button
+    host.engine.go.set()
+    page.keyboard.type("go on")
+    page.keyboard.press("Enter")
+    expect(answers(page).last).to_have_text("a red circle and a blue square")
+    ready(page)
+    picture(page, "keyboard")
+
+
+def test_an_example_by_keyboard(visit, host):
+    page = visit(host)
+    page.get_by_role("tab").nth(2).focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Describe the image.", exact=True)).to_have_count(1)  # the icon says nothing
+    tab_to(page, "button.example")
+    page.keyboard.press("Enter")
+    expect(page.locator("#box textarea")).to_be_focused()
+    expect(page.locator("#box textarea")).to_have_value("Describe the image.")
+    expect(page.locator("#seen figcaption")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(answers(page).last).to_contain_text("A red circle")
+    ready(page)
