@@ -16,8 +16,7 @@ import numpy as np
 
 from paddle_internvl.preprocess.grid import TileGrid, choose_grid
 from paddle_internvl.preprocess.image import open_image
-from paddle_internvl.preprocess.pixels import normalize_all
-from paddle_internvl.preprocess.tiles import cut
+from paddle_internvl.preprocess.tiling import all_pixels
 from paddle_internvl.preprocess.video import frame_indices, open_clip
 
 DETAIL_TILES = {"low": 6, "medium": 12, "high": 24}  # LMDeploy's meaning of OpenAI's field; 'auto': the config's
@@ -108,4 +107,4 @@ def plan_grids(pictures: Sequence[tuple[object, Mapping]], control: TileControl)
 
 def cut_tiles(pictures: Sequence[tuple[object, Mapping]], grids: Sequence[TileGrid], side: int) -> list[np.ndarray]:
     """Tiles float32 [T, 3, S, S] of each picture by its grid."""
-    return [normalize_all(cut(image, grid, side), side) for (image, _), grid in zip(pictures, grids)]
+    return all_pixels([image for image, _ in pictures], grids, side)

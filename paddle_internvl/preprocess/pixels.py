@@ -25,9 +25,15 @@ def normalize(tile: Image.Image, input_size: int) -> np.ndarray:
         tile = tile.convert("RGB")
     if tile.size != (input_size, input_size):
         tile = tile.resize((input_size, input_size), Image.Resampling.BICUBIC)
-    levels = np.asarray(tile)  # [S, S, 3] bytes
-    table = _lookup()
-    return np.stack([table[channel][levels[:, :, channel]] for channel in range(3)])
+    out = np.empty((3, input_size, input_size), np.float32)
+    normalize_into(np.asarray(tile), out)
+    return out
+
+
+def normalize_into(levels: np.ndarray, out: np.ndarray) -> None:
+    """Normalise bytes [H, W, 3] into float32 [3, H, W]."""
+    for channel, table in enumerate(_lookup()):
+        np.take(table, levels[:, :, channel], out=out[channel], mode="clip")  # other modes make a copy of `out` first
 
 
 def normalize_all(tiles: list[Image.Image], input_size: int) -> np.ndarray:
