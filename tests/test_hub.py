@@ -286,3 +286,41 @@ def test_bars_only_on_a_terminal(monkeypatch):
     progress.be_quiet()
     assert not progress.shown()
     progress.be_quiet(False)
+
+
+def test_subcommands_take_ids(hubs, tmp_path, monkeypatch, capsys):
+    import huggingface_hub.constants
+
+    from paddle_internvl.cli.main import main
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv(hub.VARIABLE, "modelscope")  # the flag is stronger
+
+    def said(*words) -> str:
+        assert main([*words, "--hub", "huggingface"]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    assert "InternVLChatModel" in said("info", "me/tiny") and "total" in said("estimate", "me/tiny")
+    assert "model.safetensors" not in hubs.names()
+    folder = hub.Path(said("download", "me/tiny").strip())
+    assert same_files(folder) and tmp_path in folder.parents
+    ask = ("--question", "hello", "--max-new-tokens", "4")
+    assert said("chat", "me/tiny", *ask) == said("chat", str(BUNDLED), *ask)
+    assert "nothing" in said("verify", "me/tiny", str(BUNDLED), "--max-new-tokens", "2")
+    (tmp_path / "in").write_text('{"prompt": "hello", "generation": {"max_new_tokens": 2}}')
+    assert "0 failed" in said("batch", str(tmp_path / "in"), str(tmp_path / "out"), "me/tiny", "--workers", "0")
+    assert hubs.names().count("model.safetensors") == 1
+    assert main(["download", "me/nothing"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: me/nothing is neither a path here") and error.count("\n") == 1
+
+
+def test_servers_take_ids(hubs, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    from paddle_internvl.serve import server
+    from paddle_internvl.serve.settings import Settings
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    engine = server.load_engine("me/tiny", Settings()).engine
+    assert tmp_path in engine.model.checkpoint_folder.parents and server.model_name("me/tiny") == "tiny"
