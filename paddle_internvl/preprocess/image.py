@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from paddle_internvl.preprocess.fetch import fetch, is_url, short_name
 from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
-from paddle_internvl.preprocess.pixels import normalize
+from paddle_internvl.preprocess.pixels import as_tensor, normalize
 from paddle_internvl.preprocess.tiling import tile_pixels
 
 
@@ -94,6 +94,4 @@ def load_image(image_file, input_size: int = TILE_SIDE, max_num: int = 12):
         FileNotFoundError, ValueError, TypeError: see `open_image`.
     Source: upstream model cards, `load_image`.
     """
-    import paddle
-
-    return paddle.to_tensor(image_tiles(image_file, input_size, max_num=max_num))
+    return as_tensor(image_tiles(image_file, input_size, max_num=max_num))

@@ -36,6 +36,14 @@ def normalize_into(levels: np.ndarray, out: np.ndarray) -> None:
         np.take(table, levels[:, :, channel], out=out[channel], mode="clip")  # other modes make a copy of `out` first
 
 
+def as_tensor(pixels: np.ndarray):
+    """Pixels as a Paddle tensor: on a CPU the same memory, whose copy would take half as long as all else; on a card a
+    copy there."""
+    import paddle
+
+    return paddle.from_dlpack(pixels) if paddle.get_device() == "cpu" else paddle.to_tensor(pixels)
+
+
 def normalize_all(tiles: list[Image.Image], input_size: int) -> np.ndarray:
     """float32 [T, 3, S, S]."""
     return np.stack([normalize(tile, input_size) for tile in tiles])

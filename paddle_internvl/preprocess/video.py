@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from paddle_internvl.preprocess.fetch import fetch, is_url
 from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
 from paddle_internvl.preprocess.image import open_image
+from paddle_internvl.preprocess.pixels import as_tensor
 from paddle_internvl.preprocess.tiling import all_pixels
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -137,14 +138,12 @@ def load_video(video_path, bound=None, input_size: int = TILE_SIDE, max_num: int
         See `open_clip`.
     Source: upstream model cards, `load_video`.
     """
-    import paddle
-
     with open_clip(video_path) as clip:
         indices = get_index(bound, clip.fps, clip.frames - 1, num_segments=num_segments)
         frames = clip.read(indices.tolist())
     grids = [choose_grid(*frame.size, max_num=max_num, image_size=input_size) for frame in frames]
     tiles = all_pixels(frames, grids, input_size)
-    return paddle.to_tensor(np.concatenate(tiles)), [len(frame) for frame in tiles]
+    return as_tensor(np.concatenate(tiles)), [len(frame) for frame in tiles]
 
 
 def _animated_picture(path: Path) -> Clip | None:
