@@ -56,8 +56,8 @@ def opened():
 
     demos = []
 
-    def open_page(host) -> str:
-        demos.append(prepare(host))
+    def open_page(host, together=16) -> str:
+        demos.append(prepare(host, together))
         return launch(demos[-1], host, "127.0.0.1", free_port(), wait=False).rstrip("/")
 
     open_page.demos = demos
@@ -80,14 +80,15 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, opened):
-    """(host, how the browser is) -> a page just opened, which fails the test if a script fails or calls elsewhere."""
+    """(host, questions answered at once, how the browser is) -> a page just opened; a script in it that fails or calls
+    elsewhere fails the test."""
     contexts, faults = [], []
 
-    def go(host, **how):
+    def go(host, together=16, **how):
         contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 860}, "locale": "en-US", **how}))
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE)
-        address = opened(host)
+        address = opened(host, together)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: faults.append(request.url) if is_elsewhere(request.url, address) else None)
         page.goto(address)

@@ -165,6 +165,23 @@ def test_visitors_are_answered_together_and_apart(visit, tiny):
         expect(page.locator("#chat [data-testid=user]")).to_have_text([question])
 
 
+def test_a_visitor_waits_and_sees_it(visit, tiny):
+    host = fake(tiny, hold=4)
+    first = visit(host, together=1)
+    second = first.context.new_page()
+    second.goto(first.url)
+    expect(second.locator("#seen .total")).to_be_visible()
+    ask(first, "one")
+    expect(answers(first).first).to_contain_text("a")
+    ask(second, "two")
+    expect(second.locator("#chat")).to_contain_text(re.compile(r"queue: \d"))
+    picture(second, "waiting")
+    assert host.engine.running == 1 and answers(second).count() == 0
+    host.engine.go.set()
+    for page in (first, second):
+        expect(answers(page)).to_have_text(["a red circle and a blue square"])
+
+
 def test_errors_are_shown(visit, tiny, tmp_path):
     page = visit(fake(tiny, fail=2, error=RequestFailedError("out of memory: 12 tiles <b>at once</b>", True)))
     ask(page, "hello")
