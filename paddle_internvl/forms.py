@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from paddle_internvl import runtime
+from paddle_internvl.kernels import library
 from paddle_internvl.runtime import DTYPES
 
 
@@ -23,7 +24,7 @@ class Form:
         name: what `models` calls it. devices: where its kernels are. capability: the least a CUDA card must have.
         cards: the capabilities that its kernels were written for, where it is not all from one on.
         dtypes: of its operands. trains: whether it has a gradient. head_dims: (a, b): E is a multiple of a, at most b.
-        flag: what Paddle must have been built with, by the name of its flag.
+        flag: what Paddle must have been built with, by the name of its flag. native: it is in `kernels`' library.
     """
 
     name: str
@@ -34,9 +35,10 @@ class Form:
     trains: bool = True
     head_dims: tuple[int, int] | None = None
     flag: str = ""
+    native: bool = False
 
-    def lacks(self, device: str, dtype: str, grad: bool, head_dim: int | None) -> str:
-        """What keeps it from being taken; '' if nothing does."""
+    def lacks(self, device: str, dtype: str, grad: bool, head_dim: int | None, captured: bool = False) -> str:
+        """What keeps it from being taken; '' if nothing does. captured: within a static graph."""
         if device not in self.devices:
             return f"it runs on {' and '.join(self.devices)}, not on {device}"
         if device == "gpu" and (runtime.cuda_capability() or (0, 0)) < self.capability:
@@ -51,24 +53,32 @@ class Form:
             return "it has no gradient"
         if self.head_dims and head_dim and (head_dim % self.head_dims[0] or head_dim > self.head_dims[1]):
             return "it takes heads of a multiple of {}, up to {}".format(*self.head_dims) + f", not of {head_dim}"
-        return ""
+        if captured and self.native:
+            return "it can't be captured in a static graph"
+        return f"there are no kernels: {library.why_not()}" if self.native and library.why_not() else ""
 
 
 _HALVES = ("bfloat16", "float16")
+_NATIVE = Form("native", ("cpu",), dtypes=("float32",), trains=False, native=True)
 FORMS: dict[str, tuple[Form, ...]] = {  # best first; the last is the definition, which runs everywhere
     "attention": (
         # FlashAttention 2; head dims: Paddle's own check_head_dim_size_flash
         Form("flash", ("gpu",), (8, 0), (), _HALVES, head_dims=(8, 256), flag="FLAGS_flash_attn_available"),
+        replace(_NATIVE, head_dims=(1, 256)),
         Form("chunked", ("cpu",)),
         Form("plain"),
     ),
+    # whole layers in one call; 'modules' is their forward, operation by operation
+    "decoder_layer": (replace(_NATIVE, head_dims=(2, 256)), Form("modules")),
+    "vision_layer": (replace(_NATIVE, head_dims=(1, 256)), Form("modules")),
     "rms_norm": (
         Form("fused", trains=False),  # takes the residual sum with it
         Form("differentiable", ("gpu",)),
         Form("plain"),
     ),
-    "rope": (Form("fused", ("gpu",)), Form("plain")),
-    "swiglu": (Form("fused"), Form("plain")),
+    "rope": (Form("fused", ("gpu",)), _NATIVE, Form("plain")),
+    "swiglu": (_NATIVE, Form("fused"), Form("plain")),
+    "gelu": (_NATIVE, Form("plain")),
     # sm70 has the kernel too, with another packing than the one that `convert` writes
     "weight_only": (
         Form("kernel", ("gpu",), (7, 5), ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)), _HALVES),
@@ -114,13 +124,27 @@ def choose_form(operation: str, x, head_dim: int | None = None) -> str:
     """
     import paddle
 
-    grad = paddle.is_grad_enabled() if paddle.in_dynamic_mode() else not x.stop_gradient
-    return form_for(operation, on_card(x), str(x.dtype).removeprefix("paddle."), grad, head_dim)
+    captured = not paddle.in_dynamic_mode()
+    grad = not x.stop_gradient if captured else paddle.is_grad_enabled()
+    return form_for(operation, on_card(x), str(x.dtype).removeprefix("paddle."), grad, head_dim, captured)
 
 
-def form_for(operation: str, card: bool, dtype: str, grad: bool = False, head_dim: int | None = None) -> str:
+def refuse(operation: str, name: str, reason: str) -> None:
+    """Note that a form which could be taken can't be for these operands, so that the next one is.
+
+    Raises:
+        ValueError: it is the one that `use_forms` names.
+    """
+    if (_forced.get() or {}).get(operation) == name:
+        raise ValueError(f"{operation} form {name!r} can't be taken: {reason}")
+
+
+def form_for(
+    operation: str, card: bool, dtype: str, grad: bool = False, head_dim: int | None = None, captured: bool = False
+) -> str:
     """As `choose_form`, for tensors to come: on a CUDA card or not, of a dtype, with a gradient or not."""
-    return _form(operation, (_forced.get() or {}).get(operation), "gpu" if card else "cpu", dtype, grad, head_dim)
+    wanted = (_forced.get() or {}).get(operation)
+    return _form(operation, wanted, "gpu" if card else "cpu", dtype, grad, head_dim, captured)
 
 
 @cache

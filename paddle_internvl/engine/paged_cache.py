@@ -12,6 +12,7 @@ from copy import copy
 import numpy as np
 import paddle
 
+from paddle_internvl.kernels.layers import Memory
 from paddle_internvl.models import devices
 from paddle_internvl.models.transfers import upload
 
@@ -81,12 +82,13 @@ class Rows:
         self.length = lengths[0]
         self._shape = [len(tables), cache.kv_heads, blocks * BLOCK, cache.head_dim]
         self._end = lengths[0] + new if new > 1 else None
-        self._cells, self._blocks, ends = map(upload, self._places(tables, lengths))
-        self.lengths = ends if new == 1 else None
+        self._cells, self._blocks, self._table, self._ends = map(upload, self._places(tables, lengths))
+        self.lengths = self._ends if new == 1 else None
         self._elsewhere: dict[str, Rows] = {}
 
     def _places(self, tables, lengths) -> list[np.ndarray]:
-        """Cells of the cache that are written [B * L * K], blocks that are read [B * K * blocks]; and `lengths`."""
+        """Cells of the cache that are written [B * L * K], blocks that are read [B * K * blocks];
+        the table [B, blocks]; and positions with the new ones."""
         kv, blocks = self._cache.kv_heads, self._shape[2] // BLOCK
         table = np.empty((len(tables), blocks), np.int64)
         for row, own in zip(table, tables):
@@ -96,19 +98,19 @@ class Rows:
         at = lengths[:, None] + np.arange(self._new)  # [B, L]
         written = np.take_along_axis(table, at // BLOCK, axis=1)[..., None] * kv + heads  # [B, L, K]
         cells = written * BLOCK + at[..., None] % BLOCK
-        return [cells.flatten(), (table[:, None] * kv + heads[:, None]).flatten(), lengths + 1]
+        return [cells.flatten(), (table[:, None] * kv + heads[:, None]).flatten(), table, lengths + self._new]
 
     def refill(self, tables: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
         """Make these the rows of other sequences, as many, with one new position each: in the same memory, which a
         captured pass reads."""
-        for memory, array in zip((self._cells, self._blocks, self.lengths), self._places(tables, lengths)):
+        for memory, array in zip((self._cells, self._blocks, self._table, self._ends), self._places(tables, lengths)):
             memory.copy_(upload(array), False)
 
     def at(self, device: str) -> Rows:
         """The same rows for layers on another device."""
         if device not in self._elsewhere:
             there = copy(self)
-            for name in ("_cells", "_blocks", "lengths"):
+            for name in ("_cells", "_blocks", "_table", "_ends", "lengths"):
                 setattr(there, name, devices.moved(getattr(self, name), device))
             self._elsewhere[device] = there
         return self._elsewhere[device]
@@ -116,6 +118,21 @@ class Rows:
     def extend(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Store k and v [B, L, K, E] behind what is there; returns all of them, [B, M, K, E] each."""
         return self._extend(self._cache.keys[layer], k), self._extend(self._cache.values[layer], v)
+
+    def memory(self, layer: int, length: int) -> Memory:
+        """Where a layer's keys and values lie with the new ones, which are for the caller to write.
+
+        Args:
+            length: L, as `new` said.
+        """
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        return Memory(keys, values, self._ends, self._cache.kv_heads, self._table, BLOCK)
+
+    def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> Memory:
+        """Store k and v [B, L, K, E] behind what is there; returns where all of them lie."""
+        for memory, new in ((self._cache.keys[layer], k), (self._cache.values[layer], v)):
+            memory.scatter_(self._cells, new.reshape([-1, self._cache.head_dim]))
+        return self.memory(layer, k.shape[1])
 
     def _extend(self, memory: paddle.Tensor, new: paddle.Tensor) -> paddle.Tensor:
         e = memory.shape[-1]

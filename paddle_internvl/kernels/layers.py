@@ -14,8 +14,8 @@ import paddle
 
 from paddle_internvl.kernels import library
 
-_KINDS = {paddle.float32: 0, paddle.bfloat16: 1, paddle.int8: 2, paddle.uint8: 3}  # Kind of linear_arguments.h
-_PANEL = 32
+_FLOATS = {paddle.float32: 0, paddle.bfloat16: 1}  # Kind of linear_arguments.h
+_INTEGERS = {8: 2, 4: 3}
 _POINTER, _NUMBER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
@@ -24,7 +24,7 @@ def _struct(name: str, **fields):
 
 
 Dense = _struct(
-    "Dense", kind=ctypes.c_int, panels=_POINTER, scales=_POINTER, offsets=_POINTER, inputs=_NUMBER, outputs=_NUMBER,
+    "Dense", kind=ctypes.c_int, weight=_POINTER, scales=_POINTER, offsets=_POINTER, inputs=_NUMBER, outputs=_NUMBER,
     group=_NUMBER, bias=_POINTER,
 )  # fmt: skip
 Places = _struct(
@@ -32,8 +32,8 @@ Places = _struct(
     position_stride=_NUMBER,
 )  # fmt: skip
 DecoderLayer = _struct(
-    "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, norm1=_POINTER, norm2=_POINTER,
-    width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER, features=_NUMBER, window=_NUMBER,
+    "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, norm1=_POINTER,
+    norm2=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER, features=_NUMBER, window=_NUMBER,
     eps1=_FLOAT, eps2=_FLOAT,
 )  # fmt: skip
 DecoderCall = _struct(
@@ -77,22 +77,28 @@ class Memory:
         return Places(memory.data_ptr(), self.table.data_ptr(), width, self.block, self.kv_heads * cell, cell, e)
 
 
-def dense(panels, scales, offsets, bias, inputs: int, outputs: int, group: int):
-    """The struct of a linear layer in packed panels; see `csrc/linear_arguments.h`.
+def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None):
+    """The struct of a linear layer; see `csrc/linear_arguments.h`.
 
+    Args:
+        weight: float32 or bfloat16 [K, N], or integers of 8 or 4 bits, two rows of those in a byte. inputs, outputs:
+            K, N. bits: of integers; 0: floats. scales, offsets: float32, N for every `group` rows; -1: one group.
     Raises:
-        ValueError: a tensor of another size.
+        ValueError: a tensor of another size or dtype.
     """
-    kind, count = _KINDS[panels.dtype], -(-outputs // _PANEL)
-    rows = -(-inputs // 2) if kind == 3 else inputs
-    _sized(panels, count * rows * _PANEL, "panels")
+    if bits == 0 and weight.dtype not in _FLOATS:
+        raise ValueError(f"weights must be float32, bfloat16 or integers, not {weight.dtype}")
+    if (bits != 0) != (scales is not None):
+        raise ValueError("scales belong to integers, and only to those")
     group = group if group > 0 else inputs
+    if bits == 4 and group % 2 and group < inputs:
+        raise ValueError(f"a group of 4 bit weights must have an even number of rows, not {group}")
+    _sized(weight, (-(-inputs // 2) if bits == 4 else inputs) * outputs, "weights")
     for numbers, name in ((scales, "scales"), (offsets, "offsets")):
-        _sized(numbers, count * -(-inputs // group) * _PANEL, name)
-    _sized(bias, outputs, "bias")
-    if (kind >= 2) != (scales is not None):
-        raise ValueError("scales belong to integer panels, and only to those")
-    return Dense(kind, address(panels), address(scales), address(offsets), inputs, outputs, group, address(bias))
+        _sized(numbers, -(-inputs // group) * outputs, name)
+    _sized(bias, outputs, "biases")
+    kind = _INTEGERS[bits] if bits else _FLOATS[weight.dtype]
+    return Dense(kind, address(weight), address(scales), address(offsets), inputs, outputs, group, address(bias))
 
 
 def address(tensor: paddle.Tensor | None) -> int | None:

@@ -4,7 +4,8 @@ In: q [B, L, H, E] and k, v [B, M, K, E]. Out: [B, L, H, E]. The L queries are t
 It knows nothing of layers, caches or rotary embeddings. Forms (`forms.FORMS`), which tests hold equal:
 
     plain    the definition, with all scores in memory: the reference, and the form for cards without flash attention
-    chunked  blocks of query rows that see only the keys they may: the CPU form
+    chunked  blocks of query rows that see only the keys they may: the form for a CPU without kernels
+    native   the library's blocked attention on a CPU: no scores in memory, keys and values where they lie
     flash    Paddle's FlashAttention kernels on CUDA: without a mask; with bounds of what each key shows itself to
              (padding and windows of a prompt: no mask in memory); or with a mask (a row of queries behind a cache).
              Not Paddle's masked_ and block_multihead_attention: as documented they want q, k and v of equally many
@@ -17,6 +18,8 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_internvl import forms
+from paddle_internvl.kernels import library
+from paddle_internvl.kernels.layers import Memory
 
 _ROWS = 256  # query rows per block of the chunked form
 _MASKED = -1e30  # finite: a row without any allowed key (left padding) must stay finite too
@@ -57,11 +60,40 @@ def attention(
         form = "plain"
     if window is not None and window >= k.shape[1]:
         window = None
+    if form == "native":
+        return _native(q, k, v, causal, key_mask, window, lengths)
     if lengths is not None:
         behind = lengths.unsqueeze(-1) - paddle.arange(k.shape[1])  # [B, M]: 1 for the query's own position
         key_mask = behind >= 1 if window is None else paddle.logical_and(behind >= 1, behind <= window)
         causal, window = False, None
     return _FORMS[form](q, k, v, causal, key_mask, window)
+
+
+def attends_where_it_lies(q: paddle.Tensor) -> bool:
+    """Whether `attention_over` is the form to take for queries [B, L, H, E]."""
+    return forms.choose_form("attention", q, q.shape[-1]) == "native"
+
+
+def attention_over(
+    q: paddle.Tensor, memory: Memory, *, key_mask: paddle.Tensor | None, window: int | None
+) -> paddle.Tensor:
+    """Causal attention over keys and values where a cache holds them, by the form 'native'.
+
+    Args:
+        q: [B, L, H, E], the last L positions. memory: what the cache holds. key_mask, window: as of `attention`.
+    Returns:
+        [B, L, H, E].
+    """
+    return library.run(
+        "internvl_attention", q, memory.keys, memory.values, memory.table, memory.totals, key_mask, memory.kv_heads,
+        memory.block, 0, window or 0, 1,
+    )  # fmt: skip
+
+
+def _native(q, k, v, causal, key_mask, window, lengths=None):
+    return library.run(
+        "internvl_attention", q, k, v, None, lengths, key_mask, k.shape[2], 0, k.shape[1], window or 0, int(causal)
+    )
 
 
 def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_mask, window) -> paddle.Tensor | None:
@@ -165,4 +197,4 @@ def _hidden_from(key_mask, window, batch: int, length: int) -> paddle.Tensor:
     return hidden.reshape([batch, 1, length, 1])
 
 
-_FORMS = {"plain": _plain, "chunked": _chunked, "flash": _flash}
+_FORMS = {"plain": _plain, "chunked": _chunked, "native": _native, "flash": _flash}

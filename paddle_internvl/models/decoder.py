@@ -11,8 +11,8 @@ from paddle import nn
 from paddlenlp.transformers import PretrainedModel
 
 from paddle_internvl.configuration import DecoderConfig
-from paddle_internvl.models import rope
-from paddle_internvl.models.attention import attention
+from paddle_internvl.models import rope, whole_layers
+from paddle_internvl.models.attention import attends_where_it_lies, attention, attention_over
 from paddle_internvl.models.kv_cache import KVCache
 from paddle_internvl.models.layers import RMSNorm, swiglu, wide_sum
 
@@ -41,6 +41,9 @@ class DecoderAttention(nn.Layer):
         k = self.k_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, K, E]
         v = self.v_proj(x).reshape([b, length, -1, self.head_dim])
         q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
+        if cache is not None and attends_where_it_lies(q):
+            y = attention_over(q, cache.store(layer, k, v), key_mask=key_mask, window=self.window)
+            return self.o_proj(y.reshape([b, length, -1]))
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # [B, M, K, E]
         lengths = None if cache is None else cache.lengths
@@ -74,6 +77,9 @@ class DecoderLayer(nn.Layer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x, cos, sin, key_mask, cache, layer: int) -> paddle.Tensor:  # [B, L, D]
+        whole = whole_layers.decoder_layer(self, x, cos, sin, key_mask, cache, layer)
+        if whole is not None:
+            return whole
         attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
         x, normalised = self.post_attention_layernorm.after(x, attended)
         return x + self.mlp(normalised).astype(x.dtype)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import paddle
 
+from paddle_internvl.kernels.layers import Memory
 from paddle_internvl.models import devices
 
 
@@ -33,6 +34,7 @@ class KVCache:
         self.capacity = capacity
         self.length = 0  # positions filled in every layer
         self.lengths = None  # of each row by itself: here they are all equal
+        self._totals: tuple[int, paddle.Tensor] | None = None  # positions with the new ones, and that for each row
         shape = [batch, capacity, kv_heads, head_dim]
         self._keys, self._values, self._places = [], [], places or [None] * layers
         for device in self._places:
@@ -46,12 +48,35 @@ class KVCache:
         Raises:
             ValueError: more positions than the capacity.
         """
-        end = self.length + k.shape[1]
-        if end > self.capacity:
-            raise ValueError(f"the KV cache holds {self.capacity} positions, and {end} are needed")
+        end = self._end(k.shape[1])
         self._keys[layer][:, self.length : end] = k
         self._values[layer][:, self.length : end] = v
         return self._keys[layer][:, :end], self._values[layer][:, :end]
+
+    def memory(self, layer: int, length: int) -> Memory:
+        """Where a layer's keys and values lie when `length` positions are added to each row; those are for the caller
+        to write.
+
+        Raises:
+            ValueError: more positions than the capacity.
+        """
+        end = self._end(length)
+        keys = self._keys[layer]
+        if self._totals is None or self._totals[0] != end or self._totals[1].shape[0] != keys.shape[0]:
+            self._totals = end, paddle.full([keys.shape[0]], end, "int64")
+        return Memory(keys, self._values[layer], self._totals[1], keys.shape[2])
+
+    def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> Memory:
+        """As `extend`; returns where all of them lie."""
+        memory = self.memory(layer, k.shape[1])
+        self.extend(layer, k, v)
+        return memory
+
+    def _end(self, length: int) -> int:
+        end = self.length + length
+        if end > self.capacity:
+            raise ValueError(f"the KV cache holds {self.capacity} positions, and {end} are needed")
+        return end
 
     def advance(self, length: int) -> None:
         """Count `length` positions as filled, once every layer has stored them."""

@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_internvl import forms
+from paddle_internvl.kernels import library
 
 
 def _plain_rms_norm(x, weight, eps):
@@ -83,12 +84,22 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self._normalized_shape, weight, bias, self._epsilon).astype(self.weight.dtype)
 
 
-_SWIGLU = {"fused": F.swiglu, "plain": lambda gate, up: F.silu(gate) * up}
+_SWIGLU = {
+    "native": lambda gate, up: library.run("internvl_elements", gate, up, None, 1),
+    "fused": F.swiglu,
+    "plain": lambda gate, up: F.silu(gate) * up,
+}
+_GELU = {"native": lambda x: library.run("internvl_elements", x, None, None, 0), "plain": F.gelu}
 
 
 def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
     """silu(gate) * up."""
     return _SWIGLU[forms.choose_form("swiglu", gate)](gate, up)
+
+
+def gelu(x: paddle.Tensor) -> paddle.Tensor:
+    """x times the normal distribution function of x, by erf."""
+    return _GELU[forms.choose_form("gelu", x)](x)
 
 
 class DropPath(nn.Layer):

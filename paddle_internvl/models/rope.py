@@ -15,6 +15,7 @@ import paddle
 import paddle.incubate.nn.functional as fused
 
 from paddle_internvl import forms
+from paddle_internvl.kernels import library
 
 
 @dataclass(frozen=True)
@@ -104,4 +105,9 @@ def _fused(x, cos, sin):
     return rotated[0].reshape(shape)
 
 
-_FORMS = {"fused": _fused, "plain": _plain}
+def _native(x, cos, sin):
+    b = x.shape[0]
+    return library.run("internvl_rope", x, *(table.expand([b, -1, -1, -1]).contiguous() for table in (cos, sin)))
+
+
+_FORMS = {"fused": _fused, "native": _native, "plain": _plain}

@@ -18,8 +18,9 @@ from paddlenlp.transformers import PretrainedModel
 from paddlenlp.transformers.model_outputs import BaseModelOutputWithPooling
 
 from paddle_internvl.configuration import InternVisionConfig
+from paddle_internvl.models import whole_layers
 from paddle_internvl.models.attention import attention
-from paddle_internvl.models.layers import DropPath, LayerNorm, RMSNorm, rms_norm, wide_sum
+from paddle_internvl.models.layers import DropPath, LayerNorm, RMSNorm, gelu, rms_norm, wide_sum
 
 
 def _norm(config: InternVisionConfig) -> nn.Layer:
@@ -93,7 +94,7 @@ class InternMLP(nn.Layer):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class InternVisionEncoderLayer(nn.Layer):
@@ -112,6 +113,9 @@ class InternVisionEncoderLayer(nn.Layer):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [T, 1+P, C]
+        whole = whole_layers.vision_layer(self, x)
+        if whole is not None:
+            return whole
         x = x + self.drop_path(self.attn(self.norm1(x)).astype(x.dtype) * self.ls1.astype(x.dtype))
         return x + self.drop_path(self.mlp(self.norm2(x)).astype(x.dtype) * self.ls2.astype(x.dtype))
 

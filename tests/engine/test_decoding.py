@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_internvl import forms
 from paddle_internvl.cli.main import main
 from paddle_internvl.engine import decoding
 from paddle_internvl.engine.decoding import CapturedDecoding, Decoding, decoding_of
@@ -17,9 +18,13 @@ from tests.engine.test_engine import LIMITS, Caller, alone, nothing_held, prompt
 BLOCKS = 40
 
 
+# What a card runs too: the library's kernels are no operations of Paddle that a graph records.
+RECORDED = {"decoder_layer": "modules", "attention": "chunked", "rope": "plain", "swiglu": "fused"}
+
+
 @pytest.fixture(autouse=True)
 def no_grad():
-    with paddle.no_grad():
+    with paddle.no_grad(), forms.use_forms(**RECORDED):
         yield
 
 

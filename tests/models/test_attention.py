@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_internvl.kernels import library
 from paddle_internvl.models import attention
 
 
@@ -46,7 +47,10 @@ def problems(draw):
     return q, k, v, causal, mask, window
 
 
-@pytest.mark.parametrize("backend", ["plain", "chunked"])
+NATIVE = pytest.param("native", marks=pytest.mark.skipif(bool(library.why_not()), reason=library.why_not()))
+
+
+@pytest.mark.parametrize("backend", ["plain", "chunked", NATIVE])
 @settings(max_examples=60, deadline=None)
 @given(problem=problems(), rows=st.integers(1, 4))
 def test_against_the_definition(backend, problem, rows):
@@ -63,12 +67,12 @@ def test_against_the_definition(backend, problem, rows):
     np.testing.assert_allclose(out.numpy(), by_hand(q, k, v, causal, mask, window), rtol=2e-5, atol=2e-5)
 
 
-def test_fully_padded_queries_stay_finite():
+@pytest.mark.parametrize("backend", ["plain", "chunked", NATIVE])
+def test_fully_padded_queries_stay_finite(backend):
     q = paddle.randn([1, 4, 2, 8])
     mask = paddle.to_tensor([[False, False, True, True]])
-    for backend in ("plain", "chunked"):
-        with attention.use_backend(backend), paddle.no_grad():
-            assert bool(attention.attention(q, q, q, causal=True, key_mask=mask).isfinite().all())
+    with attention.use_backend(backend), paddle.no_grad():
+        assert bool(attention.attention(q, q, q, causal=True, key_mask=mask).isfinite().all())
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -87,7 +91,7 @@ def test_gradients_agree(causal):
 
 def test_unknown_backend():
     with (
-        pytest.raises(ValueError, match="'sparse' is not known.*flash, chunked, plain"),
+        pytest.raises(ValueError, match="'sparse' is not known.*flash, native, chunked, plain"),
         attention.use_backend("sparse"),
     ):
         pass

@@ -17,6 +17,7 @@ from convert.mappings import paddle_config
 from convert.packing import fits
 from paddle_internvl import forms, runtime
 from paddle_internvl.configuration import InternVLChatConfig
+from paddle_internvl.kernels import library
 from paddle_internvl.models import attention, layers, rope
 from tests.checkpoints import ROOT
 from tests.models.test_attention import by_hand, problems
@@ -211,18 +212,35 @@ def test_published_members_take_the_fast_forms(member, monkeypatch):
         assert all(fits(widths[inputs], widths[outputs], bits) is None for bits in (8, 4))
 
 
-def test_choice_on_a_cpu():
+# operation -> its form on a CPU with a gradient, without one where there are no kernels, and where there are
+ON_A_CPU = {
+    "attention": ("chunked", "chunked", "native"),
+    "decoder_layer": ("modules", "modules", "native"),
+    "vision_layer": ("modules", "modules", "native"),
+    "rms_norm": ("plain", "fused", "fused"),
+    "rope": ("plain", "plain", "native"),
+    "swiglu": ("fused", "fused", "native"),
+    "gelu": ("plain", "plain", "native"),
+    "weight_only": ("plain", "plain", "plain"),
+}
+
+
+@pytest.mark.parametrize(("reason", "column"), [("there is no compiler", 1), ("", 2)])
+def test_choice_on_a_cpu(reason, column, monkeypatch):
+    monkeypatch.setattr(library, "why_not", lambda: reason)
+    monkeypatch.setattr(forms, "_form", forms._form.__wrapped__)
     x = paddle.ones([1, 1, 1, 8])
-    chosen = {operation: forms.choose_form(operation, x) for operation in forms.FORMS}
-    assert chosen == {
-        "attention": "chunked",
-        "rms_norm": "plain",
-        "rope": "plain",
-        "swiglu": "fused",
-        "weight_only": "plain",
-    }
+    with paddle.enable_grad():
+        assert {operation: forms.choose_form(operation, x) for operation in ON_A_CPU} == {
+            operation: chosen[0] for operation, chosen in ON_A_CPU.items()
+        }
     with paddle.no_grad():
-        assert forms.choose_form("rms_norm", x) == "fused"
+        assert {operation: forms.choose_form(operation, x) for operation in ON_A_CPU} == {
+            operation: chosen[column] for operation, chosen in ON_A_CPU.items()
+        }
+        if reason:
+            with forms.use_forms(gelu="native"), pytest.raises(ValueError, match="no kernels: there is no compiler"):
+                layers.gelu(x)
 
 
 def test_what_is_not_there_is_an_error(monkeypatch):
@@ -248,7 +266,7 @@ def test_what_is_not_there_is_an_error(monkeypatch):
 
 def test_every_form_has_its_function():
     functions = {"attention": attention._FORMS, "rms_norm": layers._RMS_NORM, "rope": rope._FORMS}
-    functions |= {"swiglu": layers._SWIGLU, "weight_only": {"kernel", "plain"}}  # the layer itself has both
-    assert {name: {form.name for form in known} for name, known in forms.FORMS.items()} == {
-        name: set(table) for name, table in functions.items()
-    }
+    functions |= {"swiglu": layers._SWIGLU, "gelu": layers._GELU, "weight_only": {"kernel", "plain"}}  # of the layer
+    functions |= dict.fromkeys(("decoder_layer", "vision_layer"), {"native", "modules"})  # whole_layers, or forward
+    for name, table in functions.items():
+        assert {form.name for form in forms.FORMS[name]} == set(table), name

@@ -57,6 +57,17 @@ static int64_t rows_of(const Places& from, int64_t b, int64_t h, int64_t p, int6
   return run;
 }
 
+// Asks for n keys or values from position p on, which will be read soon.
+INLINE void fetch(const Places& from, int64_t b, int64_t h, int64_t p, int64_t n, int64_t e) {
+  for (int64_t i = 0; i < n;) {
+    const int64_t run = least(n - i, from.block - (p + i) % from.block);
+    const float* x = at(from, b, h, p + i);
+    for (int64_t r = 0; r < run; r++, x += from.position_stride)
+      for (int64_t d = 0; d < e; d += 64 / sizeof(float)) prefetch(x + d);
+    i += run;
+  }
+}
+
 // What one query of one kv head sees.
 struct Sight {
   int64_t row, query, kv_head, low, high;
@@ -86,6 +97,8 @@ static void attend_run(const Attention& call, const Sight& sight, int64_t first,
   }
   for (int64_t i = 0; i < n;) {
     const int64_t run = rows_of(call.keys, sight.row, sight.kv_head, first + i, n - i, e, copy, rows, apart);
+    fetch(call.keys, sight.row, sight.kv_head, first + i + run, least(run, n - i - run), e);
+    fetch(call.values, sight.row, sight.kv_head, first + i, run, e);
     for (int64_t g = 0; g < group; g++) score_keys(q + g * width, rows, apart, run, width, s + g * kChunk + i);
     i += run;
   }

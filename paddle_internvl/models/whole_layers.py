@@ -1,0 +1,206 @@
+"""The form 'native' of whole layers: one call of the library in the place of a layer's forward.
+
+In: a layer of `decoder` or of `vision`, and what its forward is given. Out: what that returns. The definition is the
+layer's own forward, module by module, which also does what a kernel can't: gradients, hooks, layers shared out between
+processes. It knows no checkpoint; what the kernels are told of a layer is kept until its weights lie elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import paddle
+from paddle import nn
+
+from paddle_internvl import forms
+from paddle_internvl.kernels import layers as kernels
+from paddle_internvl.kernels.layers import Memory, address
+from paddle_internvl.models.quantized import QuantizedLinear
+
+_DECODER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj",
+            "mlp.gate_proj", "mlp.up_proj")  # fmt: skip
+_VISION = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+
+
+class _UnfitError(Exception):
+    """Why a layer can't be told to the kernels."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the kernels know of a layer.
+
+    Attributes:
+        struct: for the library; None where it can't be: then `reason` says why. parts: (parent, name, child) of every
+            layer within. tensors: all that the struct points at, and pointers: where they lay.
+    """
+
+    struct: object
+    reason: str
+    parts: list[tuple[nn.Layer, str, nn.Layer]]
+    tensors: list[paddle.Tensor]
+    pointers: list[int]
+
+    @property
+    def current(self) -> bool:
+        """Whether the layer is still made of the same parts, and its weights lie where they lay."""
+        return all(parent._sub_layers[name] is child for parent, name, child in self.parts) and self.pointers == [
+            tensor.data_ptr() for tensor in self.tensors
+        ]
+
+
+_told: WeakKeyDictionary[nn.Layer, _Told] = WeakKeyDictionary()
+
+
+def decoder_layer(layer, x, cos, sin, key_mask, cache, index: int) -> paddle.Tensor | None:
+    """A `DecoderLayer`'s forward by the form 'native'; None where that is not the form to take.
+
+    Args:
+        x: [B, L, D]. cos, sin: [B or 1, L, 1, E]. key_mask: bool [B, M] or None. cache, index: see `DecoderLayer`.
+    Raises:
+        ValueError: `use_forms` names the form, and the layer can't be told to the kernels; says why.
+    """
+    told = _struct_of("decoder_layer", layer, x, layer.self_attn.head_dim, _tell_decoder)
+    if told is None:
+        return None
+    struct, (b, length, _) = told.struct, x.shape
+    if cache is None:
+        room = [b, length, struct.kv_heads, struct.head_dim]
+        memory = Memory(_empty(room, x), _empty(room, x), paddle.full([b], length, "int64"), struct.kv_heads)
+    else:
+        memory = cache.memory(index, length)
+    x = x.contiguous()
+    cos, sin = (table.expand([b, -1, -1, -1]).contiguous() if table.shape[0] != b else table for table in (cos, sin))
+    out = _empty(x.shape, x)
+    mask, width = None, 0
+    if key_mask is not None:
+        mask = key_mask.contiguous()
+        width = mask.shape[1]
+    call = kernels.DecoderCall(
+        x.data_ptr(), out.data_ptr(), cos.data_ptr(), sin.data_ptr(), memory.places(memory.keys),
+        memory.places(memory.values), memory.totals.data_ptr(), address(mask), width, b, length,
+    )  # fmt: skip
+    kernels.run_decoder_layer(struct, call)
+    return out
+
+
+def vision_layer(layer, x: paddle.Tensor) -> paddle.Tensor | None:
+    """An `InternVisionEncoderLayer`'s forward by the form 'native'; None where that is not the form to take.
+
+    Args:
+        x: [T, 1+P, C].
+    Raises:
+        ValueError: as `decoder_layer`.
+    """
+    told = _struct_of("vision_layer", layer, x, x.shape[-1] // layer.attn.num_heads, _tell_vision)
+    if told is None:
+        return None
+    x = x.contiguous()
+    out = _empty(x.shape, x)
+    call = kernels.VisionCall(x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1])
+    kernels.run_vision_layer(told.struct, call)
+    return out
+
+
+def _empty(shape, like: paddle.Tensor) -> paddle.Tensor:
+    return paddle._C_ops.empty(shape, like.dtype, like.place)  # paddle.empty takes six times as long
+
+
+def _struct_of(operation: str, layer: nn.Layer, x: paddle.Tensor, head_dim: int, tell: Callable) -> _Told | None:
+    if forms.choose_form(operation, x, head_dim) != "native":
+        return None
+    told = _told.get(layer)
+    if told is None or not told.current:
+        told = _told[layer] = _tell(layer, tell)
+    reason = told.reason or _of_the_moment(layer, told)
+    if reason:
+        forms.refuse(operation, "native", reason)
+        return None
+    return told
+
+
+def _of_the_moment(layer: nn.Layer, told: _Told) -> str:
+    """What may come and go without the layer being another."""
+    if layer.training:
+        return "it is being trained"
+    if any(part._forward_post_hooks or part._forward_pre_hooks for _, _, part in told.parts):
+        return "a layer within it has hooks"
+    return ""
+
+
+def _tell(layer: nn.Layer, tell: Callable) -> _Told:
+    teller = _Teller()
+    struct, reason = None, ""
+    try:
+        struct = tell(layer, teller)
+    except _UnfitError as unfit:
+        reason = str(unfit)
+    parts = [
+        (parent, name, child)
+        for _, parent in layer.named_sublayers(include_self=True)
+        for name, child in parent._sub_layers.items()
+    ]
+    return _Told(struct, reason, parts, teller.tensors, [tensor.data_ptr() for tensor in teller.tensors])
+
+
+class _Teller:
+    """Takes addresses, and notes whose they are."""
+
+    def __init__(self):
+        self.tensors: list[paddle.Tensor] = []
+
+    def floats(self, tensor: paddle.Tensor | None) -> int | None:
+        """Of float32 numbers."""
+        if tensor is not None and (tensor.dtype != paddle.float32 or not tensor.is_contiguous()):
+            raise _UnfitError(f"its numbers are {tensor.dtype}, not float32")
+        return self._noted(tensor)
+
+    def linear(self, layer: nn.Layer):
+        """Of a linear layer's weight, in any of the ways it may be held."""
+        if type(layer) is nn.Linear:
+            weight, (inputs, outputs), how = layer.weight, layer.weight.shape, {}
+            if weight.dtype not in (paddle.float32, paddle.bfloat16):
+                raise _UnfitError(f"its weights are {weight.dtype}")
+        elif type(layer) is QuantizedLinear and layer.form == "plain":
+            weight, inputs, outputs = layer.quant_weight, layer.inputs, layer.outputs
+            how = {"bits": layer.bits, "scales": layer.quant_scale, "group": layer.group_size}
+        else:
+            raise _UnfitError(f"it holds a {type(layer).__name__}")
+        for tensor in (weight, how.get("scales"), layer.bias):
+            self._noted(tensor)
+        self.floats(layer.bias)
+        return kernels.dense(weight, inputs, outputs, bias=layer.bias, **how)
+
+    def _noted(self, tensor: paddle.Tensor | None) -> int | None:
+        if tensor is not None:
+            self.tensors.append(tensor)
+        return address(tensor)
+
+
+def _part(layer: nn.Layer, path: str) -> nn.Layer:
+    for name in path.split("."):
+        layer = getattr(layer, name)
+    return layer
+
+
+def _tell_decoder(layer, teller: _Teller):
+    q, k, v, o, down, gate, up = (teller.linear(_part(layer, path)) for path in _DECODER)
+    first, second, e = layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.head_dim
+    return kernels.DecoderLayer(
+        q, k, v, o, down, gate, up, teller.floats(first.weight), teller.floats(second.weight), q.inputs, q.outputs // e,
+        k.outputs // e, e, gate.outputs, layer.self_attn.window or 0, first.eps, second.eps,
+    )  # fmt: skip
+
+
+def _tell_vision(layer, teller: _Teller):
+    qkv, proj, fc1, fc2 = (teller.linear(_part(layer, path)) for path in _VISION)
+    attention, norms = layer.attn, (layer.norm1, layer.norm2)
+    numbers = [teller.floats(tensor) for norm in norms for tensor in (norm.weight, getattr(norm, "bias", None))]
+    both = (attention.q_norm.weight, attention.k_norm.weight) if attention.qk_normalization else (None, None)
+    numbers += [teller.floats(tensor) for tensor in (*both, layer.ls1, layer.ls2)]
+    centred = isinstance(layer.norm1, nn.LayerNorm)
+    return kernels.VisionLayer(
+        qkv, proj, fc1, fc2, *numbers, qkv.inputs, attention.num_heads, fc1.outputs, centred, attention.eps
+    )
