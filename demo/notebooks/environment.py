@@ -121,7 +121,7 @@ def paddle_requirement() -> list[str]:
 def _reach(root: Path, libraries: Path | None) -> None:
     """Let this kernel and the commands it starts find the repository and the kept packages, before the image's own."""
     folders = [str(root), *([str(libraries)] if libraries else [])]
-    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+    sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders)]
     _put_first("PYTHONPATH", folders)
     _put_first("PATH", [str(Path(sys.executable).parent), *([str(libraries / "bin")] if libraries else [])])
     os.environ.setdefault("NO_COLOR", "1")
