@@ -86,17 +86,13 @@ class Load:
     def __init__(self):
         self._begun = _ticks(), own_seconds()
 
-    def foreign(self, own: float | None = None) -> float:
-        """Share of all processors' time that neither this process, its ended children, nor idleness took, 0 to 1.
-
-        Args:
-            own: seconds of processor time that were ours; None: this process's own.
-        """
+    def foreign(self) -> float:
+        """Share of all processors' time that neither this process, its ended children, nor idleness took, 0 to 1."""
         (busy, whole), mine = self._begun
         now_busy, now_whole = _ticks()
         if now_whole == whole:
             return 0.0  # shorter than a tick: nothing can be said
-        own = own_seconds() - mine if own is None else own
+        own = own_seconds() - mine
         return max(0.0, (now_busy - busy) * _TICK - own) / ((now_whole - whole) * _TICK)
 
 

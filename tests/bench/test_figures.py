@@ -1,0 +1,117 @@
+"""Figures of turns by hand: medians, ratios, errors, shares; and that the table and the plots show them."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from paddle_internvl.bench import figures, growth, plots
+from paddle_internvl.bench.stages import BEST, INT8, OURS, TORCH, TORCH_INT8, Stage
+from paddle_internvl.bench.turns import Turn
+from paddle_internvl.bench.work import Costs
+from tests.checkpoints import tiny_config
+
+COSTS = Costs(tiny_config("qwen2"))
+STAGE = Stage(
+    "decode at 5", "decode", {"length": 5, "tokens": 4}, (OURS, INT8, TORCH, BEST, TORCH_INT8),
+    goals={OURS: (0.5, None), INT8: (0.25, 0.55)}, per="token",
+)  # fmt: skip
+
+
+def turn(name, seconds, foreign=0.0, peak=100):
+    return Turn(name, 0, seconds, 1, foreign, peak, 50)
+
+
+@pytest.fixture
+def summary():
+    turns = [turn(OURS, s) for s in (4.0, 8.0, 100.0)] + [turn(INT8, 2.0, foreign=0.5)]
+    turns += [turn(TORCH, s) for s in (16.0, 12.0, 20.0)] + [turn(BEST, 10.0), turn(TORCH_INT8, 4.0)]
+    outputs = {name: np.array([1.0, 2.0]) * scale for name, scale in ((OURS, 1.0), (INT8, 1.1), (TORCH, 1.0))}
+    elements = COSTS.decode(5).elements
+    return figures.summary(STAGE, turns, outputs, COSTS, {"flops": 1e9, "bandwidth": float(elements)})
+
+
+def test_medians_and_ratios(summary):
+    ours, int8, torch = (summary["contenders"][name] for name in (OURS, INT8, TORCH))
+    assert ours["seconds"] == [1.0, 2.0, 25.0] and ours["median"] == 2.0  # of a token: four are decoded
+    assert ours["of torch"] == 0.5 == ours["goal of torch"] and ours["of rival"] == 0.8 and ours["rival"] == BEST
+    assert int8["of rival"] == 0.5 and int8["rival"] == TORCH_INT8 and int8["goal of rival"] == 0.55
+    assert int8["disturbed"] == 1 and ours["disturbed"] == 0
+    assert "of torch" not in torch and torch["median"] == 4.0
+    assert ours["error"] == 0.0 and int8["error"] == pytest.approx(0.1)
+
+
+def test_shares_of_the_machine(summary):
+    work, ours = COSTS.decode(5), summary["contenders"][OURS]
+    assert ours["flops share"] == pytest.approx(work.flops / 2.0 / 1e9, abs=1e-4)
+    # 16 bits a weight in 2 s, on a machine that reads a byte of each in one second
+    assert ours["bandwidth share"] == pytest.approx(
+        (2 * work.elements + 4 * work.cache) / 2.0 / work.elements, abs=1e-3
+    )
+
+
+def test_without_torch_there_are_no_ratios():
+    made = figures.summary(STAGE, [turn(OURS, 4.0)], {OURS: np.ones(2)}, COSTS, {"flops": 1e9, "bandwidth": 1e9})
+    assert not {"of torch", "of rival", "error"} & made["contenders"][OURS].keys()
+    assert made["contenders"][OURS]["rival"] is None
+
+
+def test_errors():
+    assert figures.error(np.array([1.0, -3.0]), np.array([1.0, -4.0])) == 0.25
+    assert figures.error(np.array([[1, 2, 3, 4]]), np.array([[1, 2, 0, 4]])) == 0.25
+    with pytest.raises(ValueError, match=r"one side made \[2\], the other \[3\]"):
+        figures.error(np.ones(2), np.ones(3))
+
+
+def document(summary) -> dict:
+    described = {"processor": "a machine", "cores": 2}
+    return {"benchmark": "model", "model": "tiny", "machine": described, "stages": [summary]}
+
+
+def test_table_and_json(summary):
+    whole = document(summary)
+    assert json.loads(json.dumps(whole)) == whole and figures.disturbed(whole) == 1
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(figures.table(whole))
+    text = console.export_text()
+    assert "0.50 (goal 0.50)" in text and "500.0 ms/token *" in text and "1.0e-01" in text
+
+
+def test_plots(summary, tmp_path):
+    files = plots.draw_model(document(summary), tmp_path / "new")
+    assert [file.name for file in files] == ["tiny-ratios.png", "tiny-times.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+    del summary["contenders"][TORCH]
+    for row in summary["contenders"].values():
+        row.pop("of torch", None)
+    assert [file.name for file in plots.draw_model(document(summary), tmp_path)] == ["tiny-times.png"]
+
+
+AT = [1, 2, 4, 8, 16]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_exponents_of_curves_that_are_known(power):
+    assert growth.exponent(AT, [3 * x**power for x in AT]) == pytest.approx(power)
+    hidden = growth.exponent(AT, [50 + x**power for x in AT])  # a cost that does not grow hides some of it
+    assert 0 < hidden < power
+
+
+def test_a_curve_is_held_to_its_bound():
+    curve = growth.Curve("rows", "a stage", "prefill", "batch", tuple(AT), seconds=1.1, memory=1.1)
+    points = [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT]
+    assert growth._figures(curve, AT, points)["holds"]
+    squared = [{**point, "memory": 10 * x**2} for point, x in zip(points, AT)]
+    made = growth._figures(curve, AT, squared)
+    assert not made["holds"] and made["memory exponent"] == pytest.approx(2.0)
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(growth.table({"curves": [made]}))
+    assert "grows too fast" in console.export_text()
+
+
+def test_growth_plots(tmp_path):
+    curve = growth.Curve("rows", "a stage", "prefill", "batch", tuple(AT), seconds=1.1, memory=1.1)
+    made = growth._figures(curve, AT, [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT])
+    (file,) = plots.draw_growth({"model": "tiny", "curves": [made]}, tmp_path)
+    assert file.name == "growth-rows.png" and file.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,47 @@
+"""What the machine says of itself, and who used it."""
+
+import os
+
+import numpy as np
+import pytest
+
+from paddle_internvl.bench import machine
+
+
+def test_busy_ticks():
+    """user, nice, system, idle, iowait, irq, softirq, steal: idle and iowait are not busy; stolen time is."""
+    assert machine.busy_of([10, 20, 30, 400, 50, 6, 7, 8]) == (81, 531)
+
+
+def test_what_others_had(monkeypatch):
+    ticks = iter([(100, 1000), (180, 1100)])
+    seconds = iter([1.0, 1.3])
+    monkeypatch.setattr(machine, "_ticks", lambda: next(ticks))
+    monkeypatch.setattr(machine, "own_seconds", lambda: next(seconds))
+    monkeypatch.setattr(machine, "_TICK", 0.01)
+    load = machine.Load()
+    # 0.8 busy seconds of 1.0, 0.3 of them ours
+    assert load.foreign() == pytest.approx(0.5)
+
+
+def test_a_share_is_never_below_none(monkeypatch):
+    ticks, seconds = iter([(0, 0), (10, 100), (5, 5), (5, 5)]), iter([0.0, 5.0, 5.0])
+    monkeypatch.setattr(machine, "_ticks", lambda: next(ticks))
+    monkeypatch.setattr(machine, "own_seconds", lambda: next(seconds))
+    assert machine.Load().foreign() == 0.0  # a tick is coarse: our own time may seem more than all
+    assert machine.Load().foreign() == 0.0  # nor can anything be said within one
+
+
+def test_the_peak_of_memory_begins_anew():
+    memory = np.ones(64 << 20, np.uint8)
+    high = machine.resident()[1]
+    del memory
+    machine.forget_peak()
+    now, peak = machine.resident()
+    assert peak < high - (48 << 20) and peak >= now - (4 << 20)
+
+
+def test_description():
+    described = machine.describe()
+    assert described["cores"] == len(os.sched_getaffinity(0)) and described["versions"]["paddlenlp"]
+    assert described["memory"] > 1 << 30 and described["processor"]

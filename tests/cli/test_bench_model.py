@@ -1,0 +1,110 @@
+"""`paddle-internvl bench model` and `bench growth` as a user calls them, on tiny configs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from paddle_internvl.bench import growth, machine
+from paddle_internvl.bench.worker import Worker
+from paddle_internvl.cli.main import main
+from tests.checkpoints import TINY, random_checkpoint, tiny_config
+
+CONFIG = str(TINY / "qwen2.json")
+
+
+@pytest.fixture(autouse=True)
+def small_machine(monkeypatch):
+    """Peaks of small products; and no turn is repeated because the tests' neighbours are at work."""
+    monkeypatch.setattr(machine, "_SIDE", 64)
+    monkeypatch.setattr(machine, "_MEGABYTES", 1)
+    monkeypatch.setattr("paddle_internvl.bench.turns.FOREIGN_LIMIT", 1.0)
+
+
+def test_ours_alone(tmp_path, capsys):
+    words = ["bench", "model", CONFIG, "--no-torch", "--rounds", "1", "--stages", "projector", "vision", "conversion"]
+    file = tmp_path / "new" / "run.json"
+    assert main([*words, "--folder", str(tmp_path / "work"), "--json", str(file), "--plot", str(tmp_path)]) == 0
+    (document,) = json.loads(file.read_text())
+    assert [stage["stage"] for stage in document["stages"]] == [
+        "projector 7 tiles", "ViT 1 tile", "ViT 7 tiles", "conversion",
+    ]  # fmt: skip
+    for stage in document["stages"][:3]:
+        assert list(stage["contenders"]) == ["ours"]
+        (row,) = stage["contenders"].values()
+        assert row["median"] > 0 and row["peak"] > 1 << 20 and row["flops share"] > 0
+    assert list(document["stages"][3]["contenders"]) == ["cp", "convert"]
+    assert document["stages"][3]["contenders"]["convert"]["of rival"] > 0
+    assert (tmp_path / "qwen2-times.png").exists() and list((tmp_path / "work").iterdir()) == []
+    shown = capsys.readouterr().out
+    assert "GFLOP/s" in shown and "ViT 7 tiles" in shown
+
+
+def test_growth(tmp_path, capsys, monkeypatch):
+    curve = growth.Curve("frames", "a clip", "clip", "frames", (1, 2, 3), 99, 99, {"width": 60, "height": 40})
+    monkeypatch.setattr(growth, "CURVES", (curve,))
+    file = tmp_path / "growth.json"
+    assert main(["bench", "growth", CONFIG, "--rounds", "1", "--layers", "1", "--json", str(file)]) == 0
+    (made,) = json.loads(file.read_text())["curves"]
+    assert made["at"] == [1, 2, 3] and min(made["seconds"]) > 0 and made["holds"]
+    assert "a clip" in capsys.readouterr().out
+
+
+def test_what_a_process_says_when_it_fails(tmp_path):
+    with Worker("ours") as worker:
+        with pytest.raises(ValueError, match="load failed: CheckpointError: .*holds neither model.safetensors"):
+            (tmp_path / "config.json").write_text(json.dumps(tiny_config("qwen2")))
+            worker.ask({"do": "load", "folder": str(tmp_path), "part": "all", "options": {}})
+        with pytest.raises(ValueError, match="sing failed: AttributeError"):
+            worker.ask({"do": "run", "kind": "sing", "numbers": {}, "least_seconds": 0})
+        worker._process.kill()
+        with pytest.raises(ValueError, match="a process of the benchmark ended: .*exit code -9"):
+            worker.ask({"do": "ready"})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model", CONFIG, "--stages", "sing"], "stage 'sing' is not known; known: answer"),
+        (["model", CONFIG, "--rounds", "0"], "--rounds 0 is not above 0"),
+        (["model", "none.json", "--no-torch"], "none.json does not exist"),
+        (["growth", "--curves", "moon"], "curve 'moon' is not known; known: tiles, prompt"),
+        (["growth", "--layers", "0"], "--layers 0 is not above 0"),
+        (
+            ["growth", CONFIG, "--curves", "tiles", "--largest", "2"],
+            "three points make a curve, and tiles has 2 up to 2",
+        ),
+    ],
+)
+def test_calls_that_cannot_be(words, message, capsys):
+    assert main(["bench", *words]) == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("case", ["qwen2", "dynamic_gqa", "phi3_su", "llama"])
+def test_both_sides_compute_the_same(case, tmp_path):
+    """Every kind of stage on both sides, on weights that mean something to every layer."""
+    folder = random_checkpoint(tmp_path / "hf", tiny_config(case))
+    made = {}
+    kinds = {
+        "preprocess": {"width": 300, "height": 200, "max_num": 4},
+        "vision": {"tiles": 2},
+        "projector": {"tiles": 2},
+        "prefill": {"length": 12},
+        "decode": {"length": 12, "tokens": 3},
+        "answer": {"width": 168, "height": 112, "text": 6, "tokens": 5},
+    }
+    for side, options in (("ours", {}), ("reference", {}), ("reference", {"fused_attention": True})):
+        with Worker(side) as worker:
+            worker.ask({"do": "load", "folder": str(folder), "part": "all", "options": options})
+            for kind, numbers in kinds.items():
+                file = tmp_path / "made.npy"
+                order = {"kind": kind, "numbers": numbers, "least_seconds": 0.0, "save": str(file)}
+                figures = worker.ask({"do": "run", **order})
+                assert figures["seconds"] > 0
+                made[side + str(options), kind] = np.load(file)
+    for kind in kinds:
+        ours, default, best = (made[side, kind] for side in ("ours{}", "reference{}",
+                                                            "reference{'fused_attention': True}"))  # fmt: skip
+        np.testing.assert_allclose(ours, default, rtol=0, atol=2e-5 * max(1, np.abs(default).max()), err_msg=kind)
+        np.testing.assert_allclose(best, default, rtol=0, atol=2e-5 * max(1, np.abs(default).max()), err_msg=kind)
