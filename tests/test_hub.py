@@ -259,13 +259,15 @@ def test_models_of_others_are_left_to_paddlenlp(hubs, monkeypatch):
         AutoTokenizer.from_pretrained("Qwen/Qwen2-0.5B")
 
 
-def test_nothing_is_drawn_or_logged_into_files(hubs, tmp_path, capfd):
+def test_nothing_is_drawn_or_logged_into_files(hubs, tmp_path, capfd, impatient):
     for kind in HUBS:
-        hubs.status = None
-        folder_of(NAME, hub=kind, cache_dir=tmp_path)
+        hubs.status, hubs.cut["model.safetensors"] = None, 1 << 20
+        with pytest.raises(HubError, match="broke off"):
+            folder_of(NAME, hub=kind, cache_dir=tmp_path / kind)
+        folder_of(NAME, hub=kind, cache_dir=tmp_path / kind)
         hubs.status = 403
         with pytest.raises(HubError):
-            folder_of("me/tiny", hub=kind, cache_dir=tmp_path)
+            folder_of("me/tiny", hub=kind, cache_dir=tmp_path / kind)
     assert capfd.readouterr() == ("", "")
 
 
