@@ -79,9 +79,12 @@ FORMS: dict[str, tuple[Form, ...]] = {  # best first; the last is the definition
     "rope": (Form("fused", ("gpu",)), _NATIVE, Form("plain")),
     "swiglu": (_NATIVE, Form("fused"), Form("plain")),
     "gelu": (_NATIVE, Form("plain")),
+    # weights may be float32 or bfloat16; those of few bits are `weight_only`'s
+    "linear": (_NATIVE, Form("plain")),
     # sm70 has the kernel too, with another packing than the one that `convert` writes
     "weight_only": (
         Form("kernel", ("gpu",), (7, 5), ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)), _HALVES),
+        _NATIVE,
         Form("plain"),
     ),
 }

@@ -7,6 +7,7 @@ addresses. It knows no nn.Layer; whoever calls keeps the tensors alive that a st
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -38,7 +39,7 @@ DecoderLayer = _struct(
 )  # fmt: skip
 DecoderCall = _struct(
     "DecoderCall", x=_POINTER, out=_POINTER, cosines=_POINTER, sines=_POINTER, keys=Places, values=Places,
-    totals=_POINTER, mask=_POINTER, mask_width=_NUMBER, rows=_NUMBER, length=_NUMBER,
+    totals=_POINTER, mask=_POINTER, mask_width=_NUMBER, rows=_NUMBER, length=_NUMBER, last_only=_NUMBER,
 )  # fmt: skip
 VisionLayer = _struct(
     "VisionLayer", qkv=Dense, proj=Dense, fc1=Dense, fc2=Dense, norm1=_POINTER, norm1_bias=_POINTER, norm2=_POINTER,
@@ -51,53 +52,47 @@ _STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall)
 
 @dataclass(frozen=True)
 class Memory:
-    """Where the keys and values of one layer lie while it runs.
+    """Where the keys and values of every layer lie while positions are added.
 
     Args:
-        keys, values: [B, M, K, E], or the blocks of a paged cache [blocks * K * block, E].
-        totals: int64 [B], positions of each row with the new ones. table: int64 [B, blocks], which blocks are whose;
-            None: keys and values are one run for each row. block: positions of a block; kv_heads: K.
+        keys, values: of each layer [B, M, K, E], or the blocks of a paged cache [blocks * K * block, E].
+        totals: int64 [B], positions of each row with the new ones. kv_heads: K. table: int64 [B, blocks], which blocks
+            are whose; None: keys and values are one run for each row. block: positions of a block.
     """
 
-    keys: paddle.Tensor
-    values: paddle.Tensor
+    keys: Sequence[paddle.Tensor]
+    values: Sequence[paddle.Tensor]
     totals: paddle.Tensor
     kv_heads: int
     table: paddle.Tensor | None = None
     block: int = 0
 
-    def places(self, memory: paddle.Tensor):
-        """The struct of keys or of values."""
-        e = memory.shape[-1]
+    def places(self):
+        """The struct of one layer's keys or values, wherever that layer's begin."""
+        shape = self.keys[0].shape
+        e = shape[-1]
         if self.table is None:
-            room = memory.shape[1]
-            return Places(memory.data_ptr(), None, 0, room, room * self.kv_heads * e, e, self.kv_heads * e)
-        width = self.table.shape[1]
+            return Places(None, None, 0, shape[1], shape[1] * self.kv_heads * e, e, self.kv_heads * e)
         cell = self.block * e
-        return Places(memory.data_ptr(), self.table.data_ptr(), width, self.block, self.kv_heads * cell, cell, e)
+        table, width = self.table.data_ptr(), self.table.shape[1]
+        return Places(None, table, width, self.block, self.kv_heads * cell, cell, e)
 
 
-def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None):
+def dense(weight, scales, offsets, bias, inputs: int, outputs: int, group: int):
     """The struct of a linear layer; see `csrc/linear_arguments.h`.
 
-    Args:
-        weight: float32 or bfloat16 [K, N], or integers of 8 or 4 bits, two rows of those in a byte. inputs, outputs:
-            K, N. bits: of integers; 0: floats. scales, offsets: float32, N for every `group` rows; -1: one group.
     Raises:
-        ValueError: a tensor of another size or dtype.
+        ValueError: a tensor of another size.
     """
-    if bits == 0 and weight.dtype not in _FLOATS:
-        raise ValueError(f"weights must be float32, bfloat16 or integers, not {weight.dtype}")
-    if (bits != 0) != (scales is not None):
-        raise ValueError("scales belong to integers, and only to those")
+    kind = _KINDS[weight.dtype]
+    rows = -(-inputs // 2) if kind == 3 else inputs
+    _sized(weight, rows * outputs, "the weight's rows")
     group = group if group > 0 else inputs
-    if bits == 4 and group % 2 and group < inputs:
-        raise ValueError(f"a group of 4 bit weights must have an even number of rows, not {group}")
-    _sized(weight, (-(-inputs // 2) if bits == 4 else inputs) * outputs, "weights")
     for numbers, name in ((scales, "scales"), (offsets, "offsets")):
         _sized(numbers, -(-inputs // group) * outputs, name)
-    _sized(bias, outputs, "biases")
-    kind = _INTEGERS[bits] if bits else _FLOATS[weight.dtype]
+    _sized(bias, outputs, "bias")
+    if (kind >= 2) != (scales is not None):
+        raise ValueError("scales belong to integers, and only to those")
     return Dense(kind, address(weight), address(scales), address(offsets), inputs, outputs, group, address(bias))
 
 
@@ -106,9 +101,15 @@ def address(tensor: paddle.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def run_decoder_layer(layer, call) -> None:
-    """One decoder layer on a call's x, into its out."""
-    _told(_functions().internvl_decoder_layer(ctypes.byref(layer), ctypes.byref(call)))
+def run_decoder_layers(layers, call, keys: Sequence[paddle.Tensor], values: Sequence[paddle.Tensor]) -> None:
+    """Decoder layers, one after the other, on a call's x, into its out.
+
+    Args:
+        layers: an array of `DecoderLayer`. keys, values: of each layer.
+    """
+    count = len(layers)
+    memories = [(_POINTER * count)(*[tensor.data_ptr() for tensor in each]) for each in (keys, values)]
+    _told(_functions().internvl_decoder_layers(layers, count, ctypes.byref(call), *memories))
 
 
 def run_vision_layer(layer, call) -> None:
@@ -129,8 +130,10 @@ def _sized(tensor: paddle.Tensor | None, count: int, name: str) -> None:
 @cache
 def _functions() -> ctypes.CDLL:
     functions = library.functions()
-    for function in (functions.internvl_decoder_layer, functions.internvl_vision_layer):
-        function.restype, function.argtypes = ctypes.c_char_p, (_POINTER, _POINTER)
+    for function in (functions.internvl_decoder_layers, functions.internvl_vision_layer):
+        function.restype = ctypes.c_char_p
+    functions.internvl_decoder_layers.argtypes = (_POINTER, _NUMBER, _POINTER, _POINTER, _POINTER)
+    functions.internvl_vision_layer.argtypes = (_POINTER, _POINTER)
     functions.internvl_size_of.restype = _NUMBER
     for i, struct in enumerate(_STRUCTS):
         if ctypes.sizeof(struct) != functions.internvl_size_of(i):

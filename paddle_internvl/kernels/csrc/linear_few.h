@@ -1,12 +1,13 @@
 // Products of few rows (decoding): bound by memory. Every thread streams its columns of the weight once, four rows of W
-// at a time, all rows of x beside each other; sums of a block of columns stay in the first-level cache.
+// at a time, all rows of x beside each other; sums of a block of columns stay in the second-level cache.
+// Long pieces of a row, and fetching ahead across rows, keep the memory's own pages open.
 //
 // In: a Linear. Out: a thread's part of its result (linear_part), for use within any parallel region.
 
 namespace ISA {
 
 constexpr long kFewRows = 8;    // of x, at most
-constexpr long kSums = 2048;    // of all rows of x together: 8 KiB
+constexpr long kSums = 16384;   // of all rows of x together: 64 KiB
 constexpr long kAhead = 12288;  // bytes that a thread fetches ahead
 
 // sums[R], `block` apart, += x[R] times S rows of LANES columns of W, of which `at` is the first; n: columns, if not all.
@@ -45,11 +46,12 @@ static void stream(const Weight& w, long column, long columns, long k, long end,
     if (step == S)
       for (; c + LANES <= columns; c += LANES)
         add<kind, R, S, true>(at + row_bytes(kind, c), pitch, x + k, x_stride, LANES, sums + c, block, ahead);
-    for (; c < columns; c += LANES) {
-      const auto run = step == S ? add<kind, R, S, false> : step == shared ? add<kind, R, shared, false> : add<kind, R, 1, false>;
-      const long n = columns - c < LANES ? columns - c : LANES;
-      run(at + row_bytes(kind, c), pitch, x + k, x_stride, n, sums + c, block, 0);
-    }
+    for (; c < columns; c += LANES)
+      for (long s = 0; s < step; s += shared) {
+        const auto run = step - s >= shared ? add<kind, R, shared, false> : add<kind, R, 1, false>;
+        const long n = columns - c < LANES ? columns - c : LANES;
+        run(at + s / shared * pitch + row_bytes(kind, c), pitch, x + k + s, x_stride, n, sums + c, block, 0);
+      }
   }
 }
 
@@ -72,12 +74,11 @@ static Stream stream_of(Kind kind, long rows) {
 
 // out[rows], `block` apart, = x times some columns of W. totals [rows][groups]: sums of x over every group, for offsets.
 static void few(const Weight& w, const float* x, long x_stride, long rows, long column, long columns,
-                const float* totals, float* out, long block) {
+                const float* totals, float* out, float* part, long block) {
   const Stream run = stream_of(w.kind, rows);
   for (long i = 0; i < rows * block; i += LANES) store(out + i, zero());
   if (!w.scales) return run(w, column, columns, 0, w.K, x, x_stride, out, block);
   const long groups = groups_of(w);
-  float part[kSums + LANES];
   for (long g = 0; g < groups; g++) {
     const long k = g * w.group, end = k + w.group < w.K ? k + w.group : w.K;
     const float *scale = w.scales + g * w.N + column, *offset = w.offsets ? w.offsets + g * w.N + column : nullptr;
@@ -116,11 +117,11 @@ static void linear_part(const Linear& a, int thread, int count) {
   const long most = kSums / a.M / LANES * LANES, block = most < last - first ? most : (last - first + LANES - 1) / LANES * LANES;
   const float* totals = totals_of(a, a.weight, kLinearRows);
   const float* more = pairs ? totals_of(a, a.up, kLinearPanels) : nullptr;
-  float sums[kSums + LANES], up[kSums + LANES];
+  float *sums = scratch(kLinearSums, 3 * kSums), *up = sums + kSums, *part = up + kSums;
   for (long column = first; column < last; column += block) {
     const long columns = last - column < block ? last - column : block;
-    few(a.weight, a.x, a.x_stride, a.M, column, columns, totals, sums, block);
-    if (pairs) few(a.up, a.x, a.x_stride, a.M, column, columns, more, up, block);
+    few(a.weight, a.x, a.x_stride, a.M, column, columns, totals, sums, part, block);
+    if (pairs) few(a.up, a.x, a.x_stride, a.M, column, columns, more, up, part, block);
     finish(a, sums, up, block, 0, a.M, column, columns);
   }
 }
