@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+from paddle_internvl.cli import manners
 
 _DEFAULT = Path(__file__).parents[2] / "configs/internvl2_5-1b.json"
 
@@ -30,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
     from tqdm import tqdm
 
+    from paddle_internvl import progress
     from paddle_internvl.bench import growth, plots
     from paddle_internvl.bench.model import KERNELS
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("layers", "rounds"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} {getattr(arguments, name)} is not above 0")
-    with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not progress.shown()) as bar:
         document = growth.measure(
             arguments.config,
             layers=arguments.layers,
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             environment={} if arguments.kernels == "on" else {KERNELS: "off"},
             told=bar.set_description_str,
         )
-    console = Console(soft_wrap=True)
+    console = manners.console()
     console.print(growth.table(document))
     if arguments.plot:
         for file in plots.draw_growth(document, arguments.plot):

@@ -19,6 +19,8 @@ import json
 import sys
 from pathlib import Path
 
+from paddle_internvl.cli import manners
+
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _DEFAULT = ("internvl2_5-1b.json", "internvl2_5-2b.json")
 
@@ -38,24 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
     from tqdm import tqdm
 
+    from convert.folder import read_config
+    from paddle_internvl import progress
     from paddle_internvl.bench import figures, plots
     from paddle_internvl.bench.model import bench_model, has_reference, measured_machine
     from paddle_internvl.bench.stages import select
 
     if arguments.rounds < 1:
         raise ValueError(f"--rounds {arguments.rounds} is not above 0")
-    select(arguments.stages)  # a name that is not known shall not wait for the machine's peaks
     models = arguments.models or [_CONFIGS / name for name in _DEFAULT]
+    select(arguments.stages)  # what is wrong with the call shall not wait for the machine's peaks
+    for model in models:
+        read_config(model)
     reference = has_reference() and not arguments.no_torch
     if not reference and not arguments.no_torch:
         print('torch is not installed, so only our figures are shown: pip install -e ".[bench]"', file=sys.stderr)
-    described, documents, console = measured_machine(), [], Console(soft_wrap=True)
+    described, documents, console = measured_machine(), [], manners.console()
     console.print(_machine_line(described))
     for model in models:
-        with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not sys.stderr.isatty()) as bar:
+        with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not progress.shown()) as bar:
             document = bench_model(
                 model,
                 described,

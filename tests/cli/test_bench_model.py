@@ -18,11 +18,13 @@ def small_machine(monkeypatch):
     """Peaks of small products; and no turn is repeated because the tests' neighbours are at work."""
     monkeypatch.setattr(machine, "_SIDE", 64)
     monkeypatch.setattr(machine, "_MEGABYTES", 1)
-    monkeypatch.setattr("paddle_internvl.bench.turns.FOREIGN_LIMIT", 1.0)
+    for module in ("turns", "conversion"):
+        monkeypatch.setattr(f"paddle_internvl.bench.{module}.FOREIGN_LIMIT", 1.0)
 
 
 def test_ours_alone(tmp_path, capsys):
-    words = ["bench", "model", CONFIG, "--no-torch", "--rounds", "1", "--stages", "projector", "vision", "conversion"]
+    words = ["bench", "model", CONFIG, "--no-torch", "--kernels", "off", "--rounds", "1"]
+    words += ["--stages", "projector", "vision", "conversion"]
     file = tmp_path / "new" / "run.json"
     assert main([*words, "--folder", str(tmp_path / "work"), "--json", str(file), "--plot", str(tmp_path)]) == 0
     (document,) = json.loads(file.read_text())
@@ -44,7 +46,8 @@ def test_growth(tmp_path, capsys, monkeypatch):
     curve = growth.Curve("frames", "a clip", "clip", "frames", (1, 2, 3), 99, 99, {"width": 60, "height": 40})
     monkeypatch.setattr(growth, "CURVES", (curve,))
     file = tmp_path / "growth.json"
-    assert main(["bench", "growth", CONFIG, "--rounds", "1", "--layers", "1", "--json", str(file)]) == 0
+    words = ["bench", "growth", CONFIG, "--rounds", "1", "--layers", "1", "--kernels", "off"]
+    assert main([*words, "--json", str(file)]) == 0
     (made,) = json.loads(file.read_text())["curves"]
     assert made["at"] == [1, 2, 3] and min(made["seconds"]) > 0 and made["holds"]
     assert "a clip" in capsys.readouterr().out
