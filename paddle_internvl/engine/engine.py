@@ -184,7 +184,7 @@ class Engine:
         rows = self._cache.rows([sequence.blocks], [start], count)
         positions = paddle.arange(start, start + count).unsqueeze(0)
         embeds = sequence.embeds[:, start : start + count]
-        hidden = decoder.model(embeds, positions, None, rows, length=len(sequence.prompt_ids))
+        hidden = decoder.model(embeds, positions, None, rows, length=len(sequence.prompt_ids), last_only=True)
         sequence.length += count
         self.counters.prompt_tokens += count
         if self.limits.reuse and len(sequence.prompt_ids) <= self._stable:

@@ -115,28 +115,23 @@ class Rows:
             self._elsewhere[device] = there
         return self._elsewhere[device]
 
-    def extend(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Store k and v [B, L, K, E] behind what is there; returns all of them, [B, M, K, E] each."""
-        return self._extend(self._cache.keys[layer], k), self._extend(self._cache.values[layer], v)
+    def memory(self, length: int) -> Memory:
+        """Where keys and values lie with the new ones, which are for the caller to write. length: L, as `new` said."""
+        cache = self._cache
+        return Memory(cache.keys, cache.values, self._ends, cache.kv_heads, self._table, BLOCK)
 
-    def memory(self, layer: int, length: int) -> Memory:
-        """Where a layer's keys and values lie with the new ones, which are for the caller to write.
-
-        Args:
-            length: L, as `new` said.
-        """
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        return Memory(keys, values, self._ends, self._cache.kv_heads, self._table, BLOCK)
-
-    def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> Memory:
-        """Store k and v [B, L, K, E] behind what is there; returns where all of them lie."""
+    def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> None:
+        """Store k and v [B, L, K, E] behind what is there."""
         for memory, new in ((self._cache.keys[layer], k), (self._cache.values[layer], v)):
             memory.scatter_(self._cells, new.reshape([-1, self._cache.head_dim]))
-        return self.memory(layer, k.shape[1])
 
-    def _extend(self, memory: paddle.Tensor, new: paddle.Tensor) -> paddle.Tensor:
-        e = memory.shape[-1]
-        memory.scatter_(self._cells, new.reshape([-1, e]))
+    def extend(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Store k and v [B, L, K, E] behind what is there; returns all of them, [B, M, K, E] each."""
+        self.store(layer, k, v)
+        return self._seen(self._cache.keys[layer]), self._seen(self._cache.values[layer])
+
+    def _seen(self, memory: paddle.Tensor) -> paddle.Tensor:
+        e = self._cache.head_dim
         seen = memory.reshape([-1, BLOCK * e]).index_select(self._blocks, axis=0).reshape(self._shape)
         return (seen if self._end is None else seen[:, :, : self._end]).transpose([0, 2, 1, 3])
 

@@ -78,21 +78,27 @@ class Memory:
         return Places(None, table, width, self.block, self.kv_heads * cell, cell, e)
 
 
-def dense(weight, scales, offsets, bias, inputs: int, outputs: int, group: int):
+def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None):
     """The struct of a linear layer; see `csrc/linear_arguments.h`.
 
+    Args:
+        weight: float32 or bfloat16 [K, N], or integers of 8 or 4 bits, two rows of those in a byte. inputs, outputs:
+            K, N. bits: of integers; 0: floats. scales, offsets: float32, N for every `group` rows; -1: one group.
     Raises:
-        ValueError: a tensor of another size.
+        ValueError: a tensor of another size or dtype.
     """
-    kind = _KINDS[weight.dtype]
-    rows = -(-inputs // 2) if kind == 3 else inputs
-    _sized(weight, rows * outputs, "the weight's rows")
+    if bits == 0 and weight.dtype not in _FLOATS:
+        raise ValueError(f"weights must be float32, bfloat16 or integers, not {weight.dtype}")
+    if (bits != 0) != (scales is not None):
+        raise ValueError("scales belong to integers, and only to those")
     group = group if group > 0 else inputs
+    if bits == 4 and group % 2 and group < inputs:
+        raise ValueError(f"a group of 4 bit weights must have an even number of rows, not {group}")
+    _sized(weight, (-(-inputs // 2) if bits == 4 else inputs) * outputs, "weights")
     for numbers, name in ((scales, "scales"), (offsets, "offsets")):
         _sized(numbers, -(-inputs // group) * outputs, name)
-    _sized(bias, outputs, "bias")
-    if (kind >= 2) != (scales is not None):
-        raise ValueError("scales belong to integers, and only to those")
+    _sized(bias, outputs, "biases")
+    kind = _INTEGERS[bits] if bits else _FLOATS[weight.dtype]
     return Dense(kind, address(weight), address(scales), address(offsets), inputs, outputs, group, address(bias))
 
 

@@ -75,9 +75,9 @@ def attends_where_it_lies(q: paddle.Tensor) -> bool:
 
 
 def attention_over(
-    q: paddle.Tensor, memory: Memory, *, key_mask: paddle.Tensor | None, window: int | None
+    q: paddle.Tensor, memory: Memory, layer: int, *, key_mask: paddle.Tensor | None, window: int | None
 ) -> paddle.Tensor:
-    """Causal attention over keys and values where a cache holds them, by the form 'native'.
+    """Causal attention over a layer's keys and values where a cache holds them, by the form 'native'.
 
     Args:
         q: [B, L, H, E], the last L positions. memory: what the cache holds. key_mask, window: as of `attention`.
@@ -85,8 +85,8 @@ def attention_over(
         [B, L, H, E].
     """
     return library.run(
-        "internvl_attention", q, memory.keys, memory.values, memory.table, memory.totals, key_mask, memory.kv_heads,
-        memory.block, 0, window or 0, 1,
+        "internvl_attention", q, memory.keys[layer], memory.values[layer], memory.table, memory.totals, key_mask,
+        memory.kv_heads, memory.block, 0, window or 0, 1,
     )  # fmt: skip
 
 

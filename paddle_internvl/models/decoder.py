@@ -15,10 +15,11 @@ from paddle_internvl.models import rope, whole_layers
 from paddle_internvl.models.attention import attends_where_it_lies, attention, attention_over
 from paddle_internvl.models.kv_cache import KVCache
 from paddle_internvl.models.layers import RMSNorm, swiglu, wide_sum
+from paddle_internvl.models.linear import Embedding, Linear, widen
 
 
-def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias_attr=None if bias else False)
+def _linear(inputs: int, outputs: int, bias: bool) -> Linear:
+    return Linear(inputs, outputs, bias_attr=None if bias else False)
 
 
 class DecoderAttention(nn.Layer):
@@ -42,7 +43,8 @@ class DecoderAttention(nn.Layer):
         v = self.v_proj(x).reshape([b, length, -1, self.head_dim])
         q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
         if cache is not None and attends_where_it_lies(q):
-            y = attention_over(q, cache.store(layer, k, v), key_mask=key_mask, window=self.window)
+            cache.store(layer, k, v)
+            y = attention_over(q, cache.memory(length), layer, key_mask=key_mask, window=self.window)
             return self.o_proj(y.reshape([b, length, -1]))
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # [B, M, K, E]
@@ -77,7 +79,7 @@ class DecoderLayer(nn.Layer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x, cos, sin, key_mask, cache, layer: int) -> paddle.Tensor:  # [B, L, D]
-        whole = whole_layers.decoder_layer(self, x, cos, sin, key_mask, cache, layer)
+        whole = whole_layers.decoder_layers([self], x, cos, sin, key_mask, cache, layer)
         if whole is not None:
             return whole
         attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
@@ -101,18 +103,28 @@ class DecoderModel(nn.Layer):
             long_factor=tuple(map(float, scaling.get("long_factor", ()))),
             original_length=config.original_max_position_embeddings,
         )
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.LayerList([DecoderLayer(config) for _ in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x, position_ids, key_mask, cache, length: int = 0) -> paddle.Tensor:  # x [B, L, D]
+    def forward(self, x, position_ids, key_mask, cache, length: int = 0, last_only: bool = False) -> paddle.Tensor:
+        """Normalised hidden states, [B, L, D], or with last_only those of the last position, [B, 1, D].
+
+        Args:
+            x: embeddings [B, L, D]. position_ids: int64 [B, L]. key_mask: bool [B, M] or None. cache: see
+                `DecoderForCausalLM`. length: of the whole text, where it goes on behind these positions.
+        """
+        added = x.shape[1]
         cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids, length))
         x = wide_sum(x)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, key_mask, cache, i)
+        whole = whole_layers.decoder_layers(list(self.layers), x, cos, sin, key_mask, cache, last_only=last_only)
+        if whole is None:
+            for i, layer in enumerate(self.layers):
+                x = layer(x, cos, sin, key_mask, cache, i)
         if cache is not None:
-            cache.advance(x.shape[1])
-        return self.norm(x)
+            cache.advance(added)
+        x = x if whole is None else whole
+        return self.norm(x[:, -1:] if last_only else x)
 
 
 class DecoderForCausalLM(PretrainedModel):
@@ -128,19 +140,24 @@ class DecoderForCausalLM(PretrainedModel):
         self.own_kv_heads = config.num_key_value_heads
         self.layer_devices: tuple[str, ...] | None = None
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def train(self):
+        """As every layer's; weights kept in bfloat16 on a CPU become float32."""
+        widen(self)
+        return super().train()
+
+    def get_input_embeddings(self) -> Embedding:
         return self.model.embed_tokens
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty KV cache for `batch` sequences of up to `capacity` positions."""
-        c, dtype = self.config, self.model.embed_tokens.weight.dtype
+        c, dtype = self.config, self.model.norm.weight.dtype
         return KVCache(
             c.num_hidden_layers, batch, capacity, self.own_kv_heads, c.head_dim, dtype, self.layer_devices
         )  # fmt: skip
 
     def new_cache_of(self, kind, room: int):
         """An empty cache of the caller's `kind`, made from (config, room, dtype, kv heads, the layers' devices)."""
-        dtype = self.model.embed_tokens.weight.dtype
+        dtype = self.model.norm.weight.dtype
         return kind(self.config, room, dtype, self.own_kv_heads, self.layer_devices)
 
     def forward(
@@ -169,9 +186,7 @@ class DecoderForCausalLM(PretrainedModel):
         key_mask = None if attention_mask is None else attention_mask.astype("bool")
         if position_ids is None:
             position_ids = count_positions(key_mask, x.shape[0], past + length)[:, past:]
-        x = self.model(x, position_ids, key_mask, cache)
-        if last_only:
-            x = x[:, -1:]
+        x = self.model(x, position_ids, key_mask, cache, last_only=last_only)
         return self.lm_head(x).astype("float32")
 
 

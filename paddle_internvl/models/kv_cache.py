@@ -34,7 +34,6 @@ class KVCache:
         self.capacity = capacity
         self.length = 0  # positions filled in every layer
         self.lengths = None  # of each row by itself: here they are all equal
-        self._totals: tuple[int, paddle.Tensor] | None = None  # positions with the new ones, and that for each row
         shape = [batch, capacity, kv_heads, head_dim]
         self._keys, self._values, self._places = [], [], places or [None] * layers
         for device in self._places:
@@ -48,29 +47,25 @@ class KVCache:
         Raises:
             ValueError: more positions than the capacity.
         """
+        self.store(layer, k, v)
+        end = self.length + k.shape[1]
+        return self._keys[layer][:, :end], self._values[layer][:, :end]
+
+    def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> None:
+        """As `extend`, with nothing returned."""
         end = self._end(k.shape[1])
         self._keys[layer][:, self.length : end] = k
         self._values[layer][:, self.length : end] = v
-        return self._keys[layer][:, :end], self._values[layer][:, :end]
 
-    def memory(self, layer: int, length: int) -> Memory:
-        """Where a layer's keys and values lie when `length` positions are added to each row; those are for the caller
-        to write.
+    def memory(self, length: int) -> Memory:
+        """Where keys and values lie when `length` positions are added to each row; those are for the caller to write.
 
         Raises:
             ValueError: more positions than the capacity.
         """
-        end = self._end(length)
-        keys = self._keys[layer]
-        if self._totals is None or self._totals[0] != end or self._totals[1].shape[0] != keys.shape[0]:
-            self._totals = end, paddle.full([keys.shape[0]], end, "int64")
-        return Memory(keys, self._values[layer], self._totals[1], keys.shape[2])
-
-    def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> Memory:
-        """As `extend`; returns where all of them lie."""
-        memory = self.memory(layer, k.shape[1])
-        self.extend(layer, k, v)
-        return memory
+        batch, _, kv_heads, _ = self._keys[0].shape
+        totals = paddle.full([batch], self._end(length), "int64")
+        return Memory(self._keys, self._values, totals, kv_heads)
 
     def _end(self, length: int) -> int:
         end = self.length + length

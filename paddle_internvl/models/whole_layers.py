@@ -7,9 +7,8 @@ processes. It knows no checkpoint; what the kernels are told of a layer is kept 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import paddle
 from paddle import nn
@@ -17,6 +16,8 @@ from paddle import nn
 from paddle_internvl import forms
 from paddle_internvl.kernels import layers as kernels
 from paddle_internvl.kernels.layers import Memory, address
+from paddle_internvl.models.linear import Linear
+from paddle_internvl.models.linear import Linear
 from paddle_internvl.models.quantized import QuantizedLinear
 
 _DECODER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj",
@@ -28,13 +29,14 @@ class _UnfitError(Exception):
     """Why a layer can't be told to the kernels."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Told:
-    """What the kernels know of a layer.
+    """What the kernels know of a layer. The layer holds it; a copy of the layer gets None in its place.
 
     Attributes:
         struct: for the library; None where it can't be: then `reason` says why. parts: (parent, name, child) of every
-            layer within. tensors: all that the struct points at, and pointers: where they lay.
+            layer within. tensors: all that the struct points at, and pointers: where they lay. row: those of the layers
+            that it was last run with, and their structs side by side.
     """
 
     struct: object
@@ -42,6 +44,15 @@ class _Told:
     parts: list[tuple[nn.Layer, str, nn.Layer]]
     tensors: list[paddle.Tensor]
     pointers: list[int]
+    row: tuple[list[_Told], object] | None = None
+
+    def __reduce__(self):
+        return type(None), ()
+
+    @property
+    def children(self) -> list[nn.Layer]:
+        """Every layer within."""
+        return [child for _, _, child in self.parts]
 
     @property
     def current(self) -> bool:
@@ -51,38 +62,44 @@ class _Told:
         ]
 
 
-_told: WeakKeyDictionary[nn.Layer, _Told] = WeakKeyDictionary()
-
-
-def decoder_layer(layer, x, cos, sin, key_mask, cache, index: int) -> paddle.Tensor | None:
-    """A `DecoderLayer`'s forward by the form 'native'; None where that is not the form to take.
+def decoder_layers(
+    layers: Sequence, x, cos, sin, key_mask, cache, first: int = 0, last_only: bool = False
+) -> paddle.Tensor | None:
+    """The forwards of some `DecoderLayer`s, one after the other, by the form 'native'; None where that is not the form
+    to take: then nothing has been done.
 
     Args:
-        x: [B, L, D]. cos, sin: [B or 1, L, 1, E]. key_mask: bool [B, M] or None. cache, index: see `DecoderLayer`.
+        layers: more than one are called past their hooks, and so refused where there are any. x: [B, L, D].
+        cos, sin: [B or 1, L, 1, E]. key_mask: bool [B, M] or None. cache: or None. first: number of the first layer.
+        last_only: only what the last position becomes, [B, 1, D].
     Raises:
-        ValueError: `use_forms` names the form, and the layer can't be told to the kernels; says why.
+        ValueError: `use_forms` names the form, and a layer can't be told to the kernels; says why.
     """
-    told = _struct_of("decoder_layer", layer, x, layer.self_attn.head_dim, _tell_decoder)
-    if told is None:
+    e = layers[0].self_attn.head_dim
+    if forms.choose_form("decoder_layer", x, e) != "native":
         return None
-    struct, (b, length, _) = told.struct, x.shape
+    if len(layers) > 1 and any(map(_called_otherwise, layers)):
+        return None
+    told = [_told_of("decoder_layer", layer, _tell_decoder) for layer in layers]
+    if None in told:
+        return None
+    (b, length, d), count = x.shape, len(layers)
     if cache is None:
-        room = [b, length, struct.kv_heads, struct.head_dim]
-        memory = Memory(_empty(room, x), _empty(room, x), paddle.full([b], length, "int64"), struct.kv_heads)
+        kv_heads = told[0].struct.kv_heads
+        room, totals = [b, length, kv_heads, e], paddle.full([b], length, "int64")
+        memory = Memory([_empty(room, x)] * count, [_empty(room, x)] * count, totals, kv_heads)
     else:
-        memory = cache.memory(index, length)
-    x = x.contiguous()
+        memory = cache.memory(length)
+    x, places = x.contiguous(), memory.places()
     cos, sin = (table.expand([b, -1, -1, -1]).contiguous() if table.shape[0] != b else table for table in (cos, sin))
-    out = _empty(x.shape, x)
-    mask, width = None, 0
-    if key_mask is not None:
-        mask = key_mask.contiguous()
-        width = mask.shape[1]
+    mask, width = (None, 0) if key_mask is None else (key_mask.contiguous(), key_mask.shape[1])
+    out = _empty([b, 1 if last_only else length, d], x)
     call = kernels.DecoderCall(
-        x.data_ptr(), out.data_ptr(), cos.data_ptr(), sin.data_ptr(), memory.places(memory.keys),
-        memory.places(memory.values), memory.totals.data_ptr(), address(mask), width, b, length,
+        x.data_ptr(), out.data_ptr(), cos.data_ptr(), sin.data_ptr(), places, places, memory.totals.data_ptr(),
+        address(mask), width, b, length, last_only,
     )  # fmt: skip
-    kernels.run_decoder_layer(struct, call)
+    own = slice(first, first + count) if cache is not None else slice(count)
+    kernels.run_decoder_layers(_array(told), call, memory.keys[own], memory.values[own])
     return out
 
 
@@ -94,7 +111,9 @@ def vision_layer(layer, x: paddle.Tensor) -> paddle.Tensor | None:
     Raises:
         ValueError: as `decoder_layer`.
     """
-    told = _struct_of("vision_layer", layer, x, x.shape[-1] // layer.attn.num_heads, _tell_vision)
+    if forms.choose_form("vision_layer", x, x.shape[-1] // layer.attn.num_heads) != "native":
+        return None
+    told = _told_of("vision_layer", layer, _tell_vision)
     if told is None:
         return None
     x = x.contiguous()
@@ -108,12 +127,11 @@ def _empty(shape, like: paddle.Tensor) -> paddle.Tensor:
     return paddle._C_ops.empty(shape, like.dtype, like.place)  # paddle.empty takes six times as long
 
 
-def _struct_of(operation: str, layer: nn.Layer, x: paddle.Tensor, head_dim: int, tell: Callable) -> _Told | None:
-    if forms.choose_form(operation, x, head_dim) != "native":
-        return None
-    told = _told.get(layer)
+def _told_of(operation: str, layer: nn.Layer, tell: Callable) -> _Told | None:
+    """What the kernels know of a layer, brought up to date; None where they can't take it."""
+    told = layer.__dict__.get("_told")
     if told is None or not told.current:
-        told = _told[layer] = _tell(layer, tell)
+        told = layer.__dict__["_told"] = _tell(layer, tell)
     reason = told.reason or _of_the_moment(layer, told)
     if reason:
         forms.refuse(operation, "native", reason)
@@ -121,11 +139,25 @@ def _struct_of(operation: str, layer: nn.Layer, x: paddle.Tensor, head_dim: int,
     return told
 
 
+def _called_otherwise(layer: nn.Layer) -> bool:
+    """Whether calling a layer is more than its class's forward."""
+    return bool(layer._forward_pre_hooks or layer._forward_post_hooks or "forward" in layer.__dict__)
+
+
+def _array(told: list[_Told]):
+    """Their structs side by side; those of the same layers as before are not copied again."""
+    row, array = told[0].row or ([], None)
+    if len(row) != len(told) or any(a is not b for a, b in zip(row, told)):
+        array = (kernels.DecoderLayer * len(told))(*(each.struct for each in told))
+        told[0].row = told, array
+    return array
+
+
 def _of_the_moment(layer: nn.Layer, told: _Told) -> str:
     """What may come and go without the layer being another."""
     if layer.training:
         return "it is being trained"
-    if any(part._forward_post_hooks or part._forward_pre_hooks for _, _, part in told.parts):
+    if any(map(_called_otherwise, told.children)):
         return "a layer within it has hooks"
     return ""
 
@@ -159,7 +191,7 @@ class _Teller:
 
     def linear(self, layer: nn.Layer):
         """Of a linear layer's weight, in any of the ways it may be held."""
-        if type(layer) is nn.Linear:
+        if type(layer) in (nn.Linear, Linear):
             weight, (inputs, outputs), how = layer.weight, layer.weight.shape, {}
             if weight.dtype not in (paddle.float32, paddle.bfloat16):
                 raise _UnfitError(f"its weights are {weight.dtype}")

@@ -262,7 +262,7 @@ def test_what_goes_wrong_costs_one_request(models, tokenizer, monkeypatch, where
         Fault(monkeypatch, model, "feature_steps", lambda x: any(t.tobytes() in own for t in x.numpy()), error)
     elif where == "prefill":
         long = len(asked[3].ids)
-        Fault(monkeypatch, decoder.model, "forward", lambda *a, length=0: length == long, error)
+        Fault(monkeypatch, decoder.model, "forward", lambda *a, length=0, **_: length == long, error)
     else:  # fails whenever the victim is in the batch, with its third token as last
         third = expected[3][2]
 

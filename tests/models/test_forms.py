@@ -221,7 +221,8 @@ ON_A_CPU = {
     "rope": ("plain", "plain", "native"),
     "swiglu": ("fused", "fused", "native"),
     "gelu": ("plain", "plain", "native"),
-    "weight_only": ("plain", "plain", "plain"),
+    "linear": ("plain", "plain", "native"),
+    "weight_only": ("plain", "plain", "native"),
 }
 
 
@@ -266,7 +267,8 @@ def test_what_is_not_there_is_an_error(monkeypatch):
 
 def test_every_form_has_its_function():
     functions = {"attention": attention._FORMS, "rms_norm": layers._RMS_NORM, "rope": rope._FORMS}
-    functions |= {"swiglu": layers._SWIGLU, "gelu": layers._GELU, "weight_only": {"kernel", "plain"}}  # of the layer
+    functions |= {"swiglu": layers._SWIGLU, "gelu": layers._GELU, "weight_only": {"kernel", "native", "plain"}}
     functions |= dict.fromkeys(("decoder_layer", "vision_layer"), {"native", "modules"})  # whole_layers, or forward
+    functions["linear"] = {"native", "plain"}
     for name, table in functions.items():
         assert {form.name for form in forms.FORMS[name]} == set(table), name

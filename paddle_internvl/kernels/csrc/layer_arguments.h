@@ -28,6 +28,7 @@ struct DecoderCall {
   const int64_t* totals = nullptr;  // [B]: positions of a row, new ones included
   const uint8_t* mask = nullptr;    // [B, mask_width]
   int64_t mask_width = 0, rows = 0, length = 0;  // B, L
+  int64_t last_only = 0;  // of the output only each row's last position is wanted: out is [B, D]
 };
 
 // x += scale1 * proj(attention(qkv(norm1(x)))); x += scale2 * fc2(gelu(fc1(norm2(x))))

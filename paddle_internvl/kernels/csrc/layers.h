@@ -53,27 +53,32 @@ static Qkv qkv_of(const DecoderLayer& a) {
   return {q, q + k, q + 2 * k};
 }
 
-// Turns q and k of one row and puts k and v where the cache wants them.
-static void place_row(const DecoderLayer& a, const DecoderCall& call, float* row, int64_t i) {
-  const int64_t e = a.head_dim, b = i / call.length, l = i % call.length, p = call.totals[b] - call.length + l;
-  const Qkv at_row = qkv_of(a);
-  const float *cosines = call.cosines + i * e, *sines = call.sines + i * e;
-  for (int64_t h = 0; h < a.heads; h++) turn_head(row + h * e, cosines, sines, e, row + h * e);
+// Turns queries [H, E] by row i of the tables.
+static void turn_queries(const DecoderLayer& a, const DecoderCall& call, float* q, int64_t i) {
+  const int64_t e = a.head_dim;
+  for (int64_t h = 0; h < a.heads; h++) turn_head(q + h * e, call.cosines + i * e, call.sines + i * e, e, q + h * e);
+}
+
+// Turns the keys of row i and puts keys and values [K, E] where the cache wants them.
+static void place(const DecoderLayer& a, const DecoderCall& call, const float* k, const float* v, int64_t i) {
+  const int64_t e = a.head_dim, b = i / call.length, p = call.totals[b] - call.length + i % call.length;
   for (int64_t h = 0; h < a.kv_heads; h++) {
-    turn_head(row + at_row.k + h * e, cosines, sines, e, attending::at(call.keys, b, h, p));
-    __builtin_memcpy(attending::at(call.values, b, h, p), row + at_row.v + h * e, e * sizeof(float));
+    turn_head(k + h * e, call.cosines + i * e, call.sines + i * e, e, attending::at(call.keys, b, h, p));
+    __builtin_memcpy(attending::at(call.values, b, h, p), v + h * e, e * sizeof(float));
   }
 }
 
-static Attention attention_of(const DecoderLayer& a, const DecoderCall& call, float* qkv, float* out) {
-  const int64_t row = qkv_of(a).row, width = a.heads * a.head_dim;
+// Of each row's last `length` queries, whose rows are `apart` floats apart.
+static Attention attention_of(const DecoderLayer& a, const DecoderCall& call, float* q, int64_t apart, int64_t length,
+                              float* out) {
+  const int64_t width = a.heads * a.head_dim;
   Attention attention;
-  attention.q = {qkv, call.length * row, row, a.head_dim};
-  attention.out = {out, call.length * width, width, a.head_dim};
+  attention.q = {q, length * apart, apart, a.head_dim};
+  attention.out = {out, length * width, width, a.head_dim};
   attention.keys = call.keys;
   attention.values = call.values;
   attention.rows = call.rows;
-  attention.length = call.length;
+  attention.length = length;
   attention.heads = a.heads;
   attention.kv_heads = a.kv_heads;
   attention.head_dim = a.head_dim;
@@ -100,7 +105,7 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
   float* qkv = scratch(kLayer1, m * at_row.row);
   float* attended = scratch(kLayer2, m * a.heads * a.head_dim);
   float* gate = scratch(kLayer3, m * a.features);
-  const Attention attention = attention_of(a, call, qkv, attended);
+  const Attention attention = attention_of(a, call, qkv, at_row.row, call.length, attended);
   const attending::FewPlan plan = attending::plan_few(attention);
 #pragma omp parallel num_threads(threads())
   {
@@ -112,7 +117,11 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
     linear_part(product(a.v, normed, m, qkv + at_row.v, at_row.row), thread, count);
 #pragma omp barrier
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < m; i++) place_row(a, call, qkv + i * at_row.row, i);
+    for (int64_t i = 0; i < m; i++) {
+      float* row = qkv + i * at_row.row;
+      turn_queries(a, call, row, i);
+      place(a, call, row + at_row.k, row + at_row.v, i);
+    }
     attending::attend_few_part(attention, plan);
     linear_part(added(a.o, attended, m, call.out, call.x, nullptr), thread, count);
 #pragma omp barrier
@@ -123,32 +132,64 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
   }
 }
 
-static void prefill(const DecoderLayer& a, const DecoderCall& call) {
-  const int64_t m = call.rows * call.length, d = a.width, wide = a.heads * a.head_dim;
+// x + attention's share and then the MLP's, of n rows: x and out [n, D], attended [n, H * E]. Both are worked on in strips.
+static void add_shares(const DecoderLayer& a, const float* x, const float* attended, float* out, int64_t n) {
+  const int64_t d = a.width, wide = a.heads * a.head_dim, strip = n < kStrip ? n : kStrip;
+  float *normed = scratch(kLayer4, strip * d), *gate = scratch(kLayer3, strip * a.features);
+  for (int64_t first = 0; first < n; first += kStrip) {
+    const int64_t rows = n - first < kStrip ? n - first : kStrip;
+    float* to = out + first * d;
+    linear(added(a.o, attended + first * wide, rows, to, x + first * d, nullptr));
+    norm(norm_of(to, a.norm2, nullptr, normed, rows, d, a.eps2, false));
+    linear(swiglu(a, normed, rows, gate));
+    linear(added(a.down, gate, rows, to, to, nullptr));
+  }
+}
+
+// The queries, keys and values of all rows; where `queries` is false, keys and values alone.
+static void project(const DecoderLayer& a, const DecoderCall& call, float* qkv, bool queries) {
+  const int64_t m = call.rows * call.length, d = a.width;
   const Qkv at_row = qkv_of(a);
-  float* qkv = scratch(kLayer1, m * at_row.row);
-  float* attended = scratch(kLayer2, m * wide);
-  float* normed = scratch(kLayer4, kStrip * d);
-  float* gate = scratch(kLayer3, kStrip * a.features);
+  float* normed = scratch(kLayer4, (m < kStrip ? m : kStrip) * d);
   for (int64_t first = 0; first < m; first += kStrip) {
     const int64_t n = m - first < kStrip ? m - first : kStrip;
     float* to = qkv + first * at_row.row;
     norm(norm_of(call.x + first * d, a.norm1, nullptr, normed, n, d, a.eps1, false));
-    linear(product(a.q, normed, n, to, at_row.row));
+    if (queries) linear(product(a.q, normed, n, to, at_row.row));
     linear(product(a.k, normed, n, to + at_row.k, at_row.row));
     linear(product(a.v, normed, n, to + at_row.v, at_row.row));
   }
 #pragma omp parallel for schedule(static) num_threads(threads())
-  for (int64_t i = 0; i < m; i++) place_row(a, call, qkv + i * at_row.row, i);
-  attention(attention_of(a, call, qkv, attended));
-  for (int64_t first = 0; first < m; first += kStrip) {
-    const int64_t n = m - first < kStrip ? m - first : kStrip;
-    float* out = call.out + first * d;
-    linear(added(a.o, attended + first * wide, n, out, call.x + first * d, nullptr));
-    norm(norm_of(out, a.norm2, nullptr, normed, n, d, a.eps2, false));
-    linear(swiglu(a, normed, n, gate));
-    linear(added(a.down, gate, n, out, out, nullptr));
+  for (int64_t i = 0; i < m; i++) {
+    float* row = qkv + i * at_row.row;
+    if (queries) turn_queries(a, call, row, i);
+    place(a, call, row + at_row.k, row + at_row.v, i);
   }
+}
+
+static void prefill(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t m = call.rows * call.length;
+  const Qkv at_row = qkv_of(a);
+  float *qkv = scratch(kLayer1, m * at_row.row), *attended = scratch(kLayer2, m * a.heads * a.head_dim);
+  project(a, call, qkv, true);
+  attention(attention_of(a, call, qkv, at_row.row, call.length, attended));
+  add_shares(a, call.x, attended, call.out, m);
+}
+
+// The same where only each row's last position goes on: of the others there are keys and values alone.
+static void prefill_last(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t d = a.width, wide = a.heads * a.head_dim, b = call.rows;
+  float* qkv = scratch(kLayer1, call.rows * call.length * qkv_of(a).row);
+  project(a, call, qkv, false);
+  float* last = scratch(kLayer2, b * (2 * d + 2 * wide));
+  float *normed = last + b * d, *q = normed + b * d, *attended = q + b * wide;
+  for (int64_t i = 0; i < b; i++)
+    __builtin_memcpy(last + i * d, call.x + ((i + 1) * call.length - 1) * d, d * sizeof(float));
+  norm(norm_of(last, a.norm1, nullptr, normed, b, d, a.eps1, false));
+  linear(product(a.q, normed, b, q, wide));
+  for (int64_t i = 0; i < b; i++) turn_queries(a, call, q + i * wide, (i + 1) * call.length - 1);
+  attention(attention_of(a, call, q, wide, 1, attended));
+  add_shares(a, last, attended, call.out, b);
 }
 
 // Tiles whose rows fit a strip, at least one.
@@ -197,8 +238,10 @@ static void see(const VisionLayer& a, const VisionCall& call) {
 }  // namespace layering
 
 static void decoder_layer(const DecoderLayer& a, const DecoderCall& call) {
-  const bool few = call.length <= attending::kFew && call.rows * call.length <= kFewRows;
-  few ? layering::decode(a, call) : layering::prefill(a, call);
+  if (call.length <= attending::kFew && call.rows * call.length <= kFewRows && (!call.last_only || call.length == 1))
+    layering::decode(a, call);
+  else
+    call.last_only ? layering::prefill_last(a, call) : layering::prefill(a, call);
 }
 
 static void vision_layer(const VisionLayer& a, const VisionCall& call) { layering::see(a, call); }

@@ -25,8 +25,22 @@ const char* told(Work work) {
 
 }  // namespace
 
-EXPORT const char* internvl_decoder_layer(const DecoderLayer* layer, const DecoderCall* call) {
-  return told([&] { kernels().decoder_layer(*layer, *call); });
+// `count` layers, one after the other: each with keys and values of its own, the last with the call's last_only.
+EXPORT const char* internvl_decoder_layers(const DecoderLayer* layers, int64_t count, const DecoderCall* whole,
+                                           float* const* keys, float* const* values) {
+  return told([&] {
+    const size_t size = whole->rows * whole->length * layers->width;
+    DecoderCall call = *whole;
+    for (int64_t i = 0; i < count; i++) {
+      call.keys.base = keys[i];
+      call.values.base = values[i];
+      const bool last = i + 1 == count;
+      call.out = last ? whole->out : scratch(i % 2 ? kHidden1 : kHidden2, size);
+      call.last_only = last && whole->last_only;
+      kernels().decoder_layer(layers[i], call);
+      call.x = call.out;
+    }
+  });
 }
 
 EXPORT const char* internvl_vision_layer(const VisionLayer* layer, const VisionCall* call) {
