@@ -1,20 +1,20 @@
 // What operators' borders to Paddle share: checks of tensors, and tensors for results.
 #pragma once
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "linear_arguments.h"
+#include "paddle/common/enforce.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
 #include "paddle/phi/api/include/api.h"
 
 using paddle::Tensor;
 using Optional = paddle::optional<Tensor>;
 
-// Throws what Python sees as a RuntimeError of one line.
+// Throws what Python sees as a ValueError. Paddle lets no exception through but its own: another ends the process.
 inline void require(bool holds, const std::string& message) {
-  if (!holds) throw std::invalid_argument(message);
+  if (!holds) PADDLE_THROW(::common::errors::InvalidArgument("%s", message.c_str()));
 }
 
 inline void require_plain(const Tensor& x, const std::string& name, paddle::DataType dtype) {
