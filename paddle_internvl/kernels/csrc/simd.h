@@ -159,7 +159,9 @@ INLINE V erf(V x) {
   q = fma(q, z, set(1.18120366e-1f));
   q = fma(q, z, set(5.17212063e-1f));
   q = fma(q, z, set(1.f));
-  return bounded * p / q;
+  const V y = bounded * p / q;
+  const V upto = x >= set(4.f) ? set(1.f) : y;  // exactly: gelu multiplies what is left of 1 - erf by x
+  return x <= set(-4.f) ? set(-1.f) : upto;
 }
 
 INLINE V gelu(V x) {

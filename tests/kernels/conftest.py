@@ -1,0 +1,35 @@
+"""What the kernels' tests share: they run once for each instruction set of this machine, without gradients."""
+
+import paddle
+import pytest
+
+from paddle_internvl.kernels import library
+
+
+def _sets() -> list[str]:
+    if library.why_not():
+        return []
+    found = []
+    for name in ("avx512", "avx2", "plain"):
+        try:
+            library.use_isa(name)
+        except ValueError:
+            continue
+        found.append(name)
+    library.use_isa("")
+    return found
+
+
+def pytest_generate_tests(metafunc):
+    if "isa" in metafunc.fixturenames:
+        sets = _sets() or [pytest.param("none", marks=pytest.mark.skip(reason=library.why_not()))]
+        metafunc.parametrize("isa", sets, indirect=True)
+
+
+@pytest.fixture
+def isa(request):
+    """One instruction set after the other; without kernels the test is skipped, with the reason."""
+    library.use_isa(request.param)
+    with paddle.no_grad():
+        yield request.param
+    library.use_isa("")
