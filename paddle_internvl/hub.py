@@ -19,6 +19,7 @@ import io
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,6 @@ _TEXTS = ("*.json", "*.txt", "*.model")  # configs, tokenizers, merges.txt, Sent
 _WEIGHTS = ("*.safetensors",)
 _MIRROR = "https://hf-mirror.com"  # of Hugging Face, for readers in China
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_LOGGERS = ("modelscope", "modelscope_hub", "huggingface_hub", "paddlenlp")  # what they say is raised, too
 
 _WORDS = {  # kind of failure -> what is said of it
     "absent": "{name} is neither a path here{near} nor a model on {title}{or_revision}; check the name, set {token} if "
@@ -230,14 +230,16 @@ def _switched_on(variable: str) -> bool:
 
 @contextlib.contextmanager
 def _still() -> Iterator[None]:
-    """Keep the clients from logging what they raise, and from drawing bars into files."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    """Keep the clients from logging what they raise, from warning, and from drawing bars into files."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # their loggers come with the first call, so that none can be named before
     try:
-        with contextlib.nullcontext() if progress.shown() else contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.nullcontext() if progress.shown() else _no_stderr():
+            warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+        logging.disable(before)
+
+
+def _no_stderr():
+    return contextlib.redirect_stderr(io.StringIO())

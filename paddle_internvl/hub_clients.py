@@ -12,12 +12,14 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convert.folder import BESIDE_WEIGHTS
 from convert.safetensors_io import INDEX_FILE, SINGLE_FILE
+from paddle_internvl import runtime
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ def _modelscope(request: Request) -> str:
 def _aistudio(request: Request) -> str:
     """File by file, by the names that a checkpoint has."""
     from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+
+    if "paddlenlp" not in sys.modules:
+        runtime.import_paddle_quietly()
     from paddlenlp.utils.download.aistudio_hub_download import aistudio_hub_download
 
     def fetch(file: str, needed: bool) -> Path | None:

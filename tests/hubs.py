@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._modelscope_files("/".join(words[3:5]), query["Revision"])
         if words[:3] == ["api", "v1", "models"] and words[5:] == ["repo"]:
             return self._file("/".join(words[3:5]), query["Revision"], query["FilePath"])
-        if words[:3] == ["api", "v1", "repos"]:  # AI Studio, a Gitea
+        if words[:3] == ["api", "v1", "repos"] and len(words) > 6:  # AI Studio, a Gitea
             name, kind, file = "/".join(words[3:5]), words[5], "/".join(words[6:])
             if kind == "media":
                 return self._file(name, query.get("ref", "master"), file)

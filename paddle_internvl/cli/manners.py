@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -128,9 +129,9 @@ def kept(work: Callable[[], int], arguments: argparse.Namespace) -> int:
 
 def _reader_left() -> bool:
     """Whether nobody reads stdout any more, as behind `| head`. Then Python's own flush at the end is kept quiet."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    left = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return left
