@@ -34,6 +34,8 @@ class Ours:
         from paddle_internvl.models import internvl  # noqa: F401
 
         self._paddle, self._device, self.model = paddle, runtime.choose_device(device), None
+        if self._device == "cpu":
+            runtime.keep_freed_memory()  # as loading a model does, without which pictures alone are prepared here
 
     def load(self, folder: Path, part: str, **options) -> None:
         """Load a checkpoint. part: what the stages will need; here all is loaded, as users do."""

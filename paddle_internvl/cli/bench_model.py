@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these; see below (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: 3)")
+    parser.add_argument("--tries", type=int, default=3, help="of a turn that others disturb (default: 3)")
     parser.add_argument("--kernels", choices=("on", "off"), default="on", help="our C++ operators (default: on)")
     parser.add_argument("--no-torch", action="store_true", help="our figures only")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="(default: a card where there is one)")
@@ -48,8 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.bench.model import bench_model, has_reference, measured_machine
     from paddle_internvl.bench.stages import select
 
-    if arguments.rounds < 1:
-        raise ValueError(f"--rounds {arguments.rounds} is not above 0")
+    for name in ("rounds", "tries"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} {getattr(arguments, name)} is not above 0")
     models = arguments.models or [_CONFIGS / name for name in _DEFAULT]
     select(arguments.stages)  # what is wrong with the call shall not wait for the machine's peaks
     for model in models:
@@ -66,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
                 described,
                 stages=arguments.stages,
                 rounds=arguments.rounds,
+                tries=arguments.tries,
                 kernels=arguments.kernels == "on",
                 reference=reference,
                 device=arguments.device,
