@@ -159,3 +159,11 @@ def test_quoted_errors_are_those_of_the_sources():
         and not any(_pattern(quote).fullmatch(text) for text in texts)
     ]
     assert not missing, "no source says so any more"
+
+
+def test_every_command_has_its_row():
+    from paddle_internvl.cli import main
+
+    (commands_table, *_) = pages.tables(pages.DOCS / "command-line.md")
+    rows = {row[0].strip("| `") for row in commands_table[2:]}
+    assert rows == {*main._COMMANDS, "python -m convert"}, "docs/command-line.md tells of the commands there are"
