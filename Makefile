@@ -1,7 +1,7 @@
 # make setup   .venv from the lock file            make test   tests (no network, GPU or torch)
 # make demo    convert and ask the bundled model   make lint   ruff
 # make bench   ratios measured in one run          make goldens UPSTREAM=clone   reference values, with torch
-# make lock    renew requirements.lock
+# make docs    the documentation -> build/site     make lock    renew requirements.lock
 
 SHELL := /bin/bash
 # The first Python of 3.10 to 3.12 that runs; `make PYTHON=... setup` takes another.
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup demo test lint bench goldens lock
+.PHONY: setup demo test lint bench docs goldens lock
 setup: $(READY)
 
 $(READY): requirements.lock setup.py
@@ -32,6 +32,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/paddle-internvl bench model --json build/bench.json --plot build/bench
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 goldens: $(READY)
 	@test -n "$(UPSTREAM)" || { echo "error: say UPSTREAM=<checkout of OpenGVLab/InternVL>"; exit 2; }
