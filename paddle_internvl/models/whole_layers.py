@@ -17,7 +17,6 @@ from paddle_internvl import forms
 from paddle_internvl.kernels import layers as kernels
 from paddle_internvl.kernels.layers import Memory, address
 from paddle_internvl.models.linear import Linear
-from paddle_internvl.models.linear import Linear
 from paddle_internvl.models.quantized import QuantizedLinear
 
 _DECODER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj",
@@ -195,7 +194,7 @@ class _Teller:
             weight, (inputs, outputs), how = layer.weight, layer.weight.shape, {}
             if weight.dtype not in (paddle.float32, paddle.bfloat16):
                 raise _UnfitError(f"its weights are {weight.dtype}")
-        elif type(layer) is QuantizedLinear and layer.form == "plain":
+        elif type(layer) is QuantizedLinear and layer.form != "kernel":
             weight, inputs, outputs = layer.quant_weight, layer.inputs, layer.outputs
             how = {"bits": layer.bits, "scales": layer.quant_scale, "group": layer.group_size}
         else:
