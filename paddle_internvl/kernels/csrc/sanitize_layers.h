@@ -1,0 +1,145 @@
+// The sanitizer's program: norms, rope, activations and whole layers on odd shapes. What comes out is compared in
+// tests/kernels; here every buffer ends where it must.
+#pragma once
+#include "dispatch.h"
+#include "sanitize.h"
+
+inline void finite(const Exact<float>& x, int64_t count, const char* what) {
+  for (int64_t i = 0; i < count; i++) same(std::isfinite(x[i]) ? 0 : 1, 0, 0, what);
+}
+
+inline void pointwise_of(int64_t rows, int64_t width, std::mt19937& numbers) {
+  const auto x = random_floats(rows * width, numbers), y = random_floats(rows * width, numbers);
+  const auto weight = random_floats(width, numbers), bias = random_floats(width, numbers);
+  Exact<float> out(rows * width), sum(rows * width);
+  Norm a;
+  a.x = x.at();
+  a.weight = weight.at();
+  a.out = out.at();
+  a.rows = rows;
+  a.width = a.x_apart = a.out_apart = width;
+  a.eps = 1e-6f;
+  kernels().norm(a);
+  double squares = 0;
+  for (int64_t i = 0; i < width; i++) squares += double(x[i]) * x[i];
+  for (int64_t i = 0; i < width; i++)
+    same(out[i], x[i] / std::sqrt(squares / width + 1e-6) * weight[i], 1e-5, "norm");
+  a.add = y.at();
+  a.sum = sum.at();
+  a.bias = bias.at();
+  a.centred = true;
+  kernels().norm(a);
+  finite(out, rows * width, "layer norm");
+  for (Pointwise what : {Pointwise::kGelu, Pointwise::kSwiglu, Pointwise::kScaledSum}) {
+    Elements e;
+    e.what = what;
+    e.x = x.at();
+    e.y = what == Pointwise::kGelu ? nullptr : y.at();
+    e.scale = what == Pointwise::kScaledSum ? weight.at() : nullptr;
+    e.out = out.at();
+    e.count = rows * width;
+    e.width = width;
+    kernels().elements(e);
+    finite(out, rows * width, "elements");
+  }
+}
+
+// A float32 layer of random weights, whose memory `held` keeps.
+inline Dense dense_of(int64_t inputs, int64_t outputs, bool bias, std::vector<Exact<float>>& held, std::mt19937& numbers) {
+  held.push_back(random_floats(inputs * outputs, numbers));
+  Dense dense;
+  dense.weight.data = held.back().at();
+  dense.weight.K = inputs;
+  dense.weight.N = outputs;
+  if (bias) {
+    held.push_back(random_floats(outputs, numbers));
+    dense.bias = held.back().at();
+  }
+  return dense;
+}
+
+inline void decoder_of(int64_t rows, int64_t length, int64_t past, int64_t heads, int64_t kv_heads, int64_t e, int64_t f,
+                       bool last_only, std::mt19937& numbers) {
+  const int64_t d = heads * e, total = past + length, outputs = rows * (last_only ? 1 : length);
+  std::vector<Exact<float>> held;
+  const auto x = random_floats(rows * length * d, numbers), cosines = random_floats(rows * length * e, numbers);
+  const auto norm = random_floats(d, numbers), sines = random_floats(rows * length * e, numbers);
+  const auto keys = random_floats(rows * total * kv_heads * e, numbers);
+  const auto values = random_floats(rows * total * kv_heads * e, numbers);
+  Exact<float> out(outputs * d);
+  Exact<int64_t> totals(rows);
+  for (int64_t b = 0; b < rows; b++) totals[b] = total;
+  DecoderLayer a;
+  a.q = dense_of(d, d, true, held, numbers);
+  a.k = dense_of(d, kv_heads * e, true, held, numbers);
+  a.v = dense_of(d, kv_heads * e, true, held, numbers);
+  a.o = dense_of(d, d, false, held, numbers);
+  a.gate = dense_of(d, f, false, held, numbers);
+  a.up = dense_of(d, f, false, held, numbers);
+  a.down = dense_of(f, d, false, held, numbers);
+  a.norm1 = a.norm2 = norm.at();
+  a.width = d;
+  a.heads = heads;
+  a.kv_heads = kv_heads;
+  a.head_dim = e;
+  a.features = f;
+  a.eps1 = a.eps2 = 1e-6f;
+  DecoderCall call;
+  call.x = x.at();
+  call.out = out.at();
+  call.cosines = cosines.at();
+  call.sines = sines.at();
+  call.keys = {keys.at(), nullptr, 0, total, total * kv_heads * e, e, kv_heads * e};
+  call.values = call.keys;
+  call.values.base = values.at();
+  call.totals = totals.at();
+  call.rows = rows;
+  call.length = length;
+  call.last_only = last_only;
+  kernels().decoder_layer(a, call);
+  finite(out, outputs * d, "decoder layer");
+}
+
+inline void vision_of(int64_t tiles, int64_t length, int64_t heads, int64_t e, int64_t f, bool norms, std::mt19937& numbers) {
+  const int64_t c = heads * e;
+  std::vector<Exact<float>> held;
+  const auto x = random_floats(tiles * length * c, numbers), vector = random_floats(c, numbers);
+  Exact<float> out(tiles * length * c);
+  VisionLayer a;
+  a.qkv = dense_of(c, 3 * c, !norms, held, numbers);
+  a.proj = dense_of(c, c, true, held, numbers);
+  a.fc1 = dense_of(c, f, true, held, numbers);
+  a.fc2 = dense_of(f, c, true, held, numbers);
+  a.norm1 = a.norm2 = a.scale1 = a.scale2 = vector.at();
+  a.norm1_bias = a.norm2_bias = norms ? nullptr : vector.at();
+  a.q_norm = a.k_norm = norms ? vector.at() : nullptr;
+  a.width = c;
+  a.heads = heads;
+  a.features = f;
+  a.centred = !norms;
+  a.eps = 1e-6f;
+  VisionCall call;
+  call.x = x.at();
+  call.out = out.at();
+  call.tiles = tiles;
+  call.length = length;
+  kernels().vision_layer(a, call);
+  finite(out, tiles * length * c, "vision layer");
+}
+
+inline void layers(std::mt19937& numbers) {
+  for (int64_t width : {1, 5, 16, 33, 130})
+    for (int64_t rows : {1, 3, 70}) pointwise_of(rows, width, numbers);
+  for (bool last_only : {false, true}) {
+    decoder_of(1, 1, 0, 1, 1, 2, 3, last_only, numbers);
+    decoder_of(1, 1, 37, 5, 1, 12, 50, last_only, numbers);
+    decoder_of(3, 2, 7, 6, 2, 14, 33, last_only, numbers);
+    decoder_of(2, 31, 5, 4, 2, 10, 37, last_only, numbers);
+    decoder_of(1, 1030, 0, 2, 1, 6, 9, last_only, numbers);
+  }
+  for (bool norms : {false, true}) {
+    vision_of(1, 1, 1, 1, 1, norms, numbers);
+    vision_of(3, 17, 3, 10, 31, norms, numbers);
+    vision_of(5, 401, 2, 7, 13, norms, numbers);
+  }
+}
