@@ -51,9 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     runtime.import_paddle_quietly()
     from paddle_internvl.serve.server import load_engine
-    from paddle_internvl.webdemo.launching import launch, prepare
+    from paddle_internvl.webdemo.launching import check_port, launch, prepare
     from paddle_internvl.webdemo.speaking import Host
 
+    check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
     checkpoint = str(arguments.checkpoint or _BUNDLED)
     host = Host(lambda: load_engine(checkpoint, settings))
     host.engine  # noqa: B018  loaded now, so that what is wrong with it is said here

@@ -9,6 +9,7 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import warnings
@@ -35,14 +36,33 @@ def prepare(host: Host, together: int = 16) -> gr.Blocks:
     return page.build(host, examples, together)
 
 
+def check_port(server_name: str, server_port: int) -> None:
+    """Refuse an address that can't be listened on.
+
+    Args:
+        server_name: address of this machine, or its name. server_port: 1 to 65535.
+    Raises:
+        OSError: it is taken, not this machine's, or not allowed; names the way out.
+    """
+    family = socket.AF_INET6 if ":" in server_name else socket.AF_INET
+    try:
+        socket.create_server((server_name, server_port), family=family).close()
+    except OSError as error:
+        raise OSError(
+            f"{server_name}:{server_port} can't be listened on ({error.strerror}); choose another port with "
+            "--server-port, or for demo/app.py with GRADIO_SERVER_PORT"
+        ) from None
+
+
 def launch(demo: gr.Blocks, host: Host, server_name: str, server_port: int, wait: bool = True) -> str:
     """Open the port; returns the address.
 
     Args:
         wait: until a signal comes, then end everything; else return at once.
     Raises:
-        OSError: the port is taken.
+        OSError: see `check_port`.
     """
+    check_port(server_name, server_port)
     # Gradio uses an old name of Starlette's, and says so at every event
     warnings.filterwarnings("ignore", "'HTTP_422_UNPROCESSABLE_ENTITY' is deprecated", module="gradio")
     _, url, _ = demo.launch(

@@ -1,5 +1,6 @@
 """`paddle-internvl demo`: its flags, what it says where something is missing, and that its help is quick."""
 
+import socket
 import subprocess
 import sys
 
@@ -37,3 +38,13 @@ def test_without_gradio_the_way_out_is_said(monkeypatch, capsys):
 def test_settings_that_cannot_be(given, said, capsys):
     assert main(["demo", *given]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(monkeypatch, capsys):
+    pytest.importorskip("gradio")
+    monkeypatch.setattr("paddle_internvl.serve.server.load_engine", lambda *_: pytest.fail("it loads the model first"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["demo", "--server-port", str(port)]) == 2
+    told = capsys.readouterr().err
+    assert f"127.0.0.1:{port} can't be listened on" in told and "--server-port" in told and told.count("\n") == 1
