@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup demo test lint bench docs goldens lock
+.PHONY: setup demo test lint bench docs goldens lock sanitize
 setup: $(READY)
 
 $(READY): requirements.lock setup.py
@@ -42,6 +42,15 @@ goldens: $(READY)
 	.venv-reference/bin/pip install --quiet -r requirements.lock
 	.venv-reference/bin/pip install --quiet torch==2.13.0 transformers==4.55.4 einops==0.8.1
 	.venv-reference/bin/python -m tests.goldens.make_goldens --upstream $(UPSTREAM)
+
+# The C++ kernels on odd shapes under AddressSanitizer and UBSan, for every instruction set of this machine.
+KERNELS := paddle_internvl/kernels/csrc
+sanitize:
+	mkdir -p build
+	$(CXX) -std=gnu++17 -O1 -g -w -fopenmp -ffp-contract=fast -fno-omit-frame-pointer \
+		-fsanitize=address,undefined -fno-sanitize-recover=all \
+		$(KERNELS)/isa_*.cc $(KERNELS)/dispatch.cc $(KERNELS)/sanitize*.cc -o build/sanitize
+	OMP_NUM_THREADS=2 build/sanitize
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv

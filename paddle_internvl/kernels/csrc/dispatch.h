@@ -25,6 +25,8 @@ struct Kernels {
   void (*elements)(const Elements&);
   void (*decoder_layer)(const DecoderLayer&, const DecoderCall&);
   void (*vision_layer)(const VisionLayer&, const VisionCall&);
+  double (*flops)();    // FLOP/s of the machine, measured
+  double (*reading)();  // bytes/s
 };
 
 // The table for this machine; PADDLE_INTERNVL_ISA=avx512|avx2|plain takes another. Throws std::runtime_error where that
@@ -41,5 +43,5 @@ void set_threads(int count);
 // Memory of this thread, kept between calls: at least `floats` of it, 64-byte aligned, contents undefined. Slots are
 // separate pieces; a kernel that calls another must not use its slots.
 enum Slot { kLinearRows, kLinearPanels, kLinearSums, kAttention1, kAttention2, kAttention3, kLayer1, kLayer2, kLayer3,
-            kLayer4, kHidden1, kHidden2, kSlots };
+            kLayer4, kHidden1, kHidden2, kLimits, kSlots };
 float* scratch(Slot slot, size_t floats);

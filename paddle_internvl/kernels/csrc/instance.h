@@ -6,13 +6,14 @@
 #include "attention.h"
 #include "pointwise.h"
 #include "layers.h"
+#include "limits.h"
 
 namespace ISA {
 
 extern const Kernels table;
 const Kernels table = {
     NAME,
-    linear, attention, norm, turn, elements, decoder_layer, vision_layer,
+    linear, attention, norm, turn, elements, decoder_layer, vision_layer, flops, reading,
 };
 
 }  // namespace ISA

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <ctime>
 
 #include "dispatch.h"
 #pragma GCC target("avx2,fma")

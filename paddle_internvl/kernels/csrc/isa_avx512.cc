@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <ctime>
 
 #include "dispatch.h"
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")

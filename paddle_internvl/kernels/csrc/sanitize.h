@@ -1,0 +1,35 @@
+// Buffers and comparisons of the sanitizer's program.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+// `count` numbers on the heap and not one more; of std::vector a sanitizer sees the capacity only.
+template <class T>
+class Exact {
+ public:
+  explicit Exact(int64_t count = 0) : memory_(static_cast<T*>(std::malloc(count * sizeof(T))), std::free) {}
+  T* at() const { return memory_.get(); }
+  T& operator[](int64_t i) const { return memory_.get()[i]; }
+
+ private:
+  std::shared_ptr<T> memory_;
+};
+
+inline Exact<float> random_floats(int64_t count, std::mt19937& numbers) {
+  Exact<float> made(count);
+  for (int64_t i = 0; i < count; i++) made[i] = float(int(numbers() % 2001) - 1000) / 1000;
+  return made;
+}
+
+// Ends the program where two numbers differ by more than `most`.
+inline void same(double ours, double exact, double most, const char* what) {
+  if (std::fabs(ours - exact) <= most) return;
+  std::printf("%s: %g, not %g\n", what, ours, exact);
+  std::exit(1);
+}
