@@ -50,6 +50,7 @@ def bench_model(
     device: str | None = None,
     scratch: Path | None = None,
     told: Callable[[str], None] = lambda what: None,
+    done: Callable[[dict], None] = lambda document: None,
     least_seconds: float = 0.5,
     tries: int = 3,
 ) -> dict:
@@ -59,7 +60,9 @@ def bench_model(
         checkpoint: a config.json or a raw Hugging Face folder. described: see `measured_machine`.
         stages: names or kinds; None: all. rounds: of turns. kernels: False switches ours off, for comparison.
         reference: whether torch takes part. device: 'cpu', 'gpu' or None. scratch: folder to work in, on the disk that
-            conversion is measured on. told: called before each turn. least_seconds, tries: see `turns.Bench`.
+            conversion is measured on. told: called before each turn. done: called with the
+            document after each stage, so that a run that is broken off leaves what it has.
+        least_seconds, tries: see `turns.Bench`.
     Returns:
         `.model`, `.machine`, and the stages' figures.
     Raises:
@@ -68,6 +71,16 @@ def bench_model(
     chosen, converts = select(stages)
     config = read_config(checkpoint)
     costs, counts = Costs(config), _bytes_of_parts(config)
+    document = {
+        "benchmark": "model",
+        "model": checkpoint.stem,
+        "parameters": counts["all"] // 4,
+        "machine": described,
+        "kernels": "on" if kernels else "off",
+        "rounds": rounds,
+        "foreign limit": FOREIGN_LIMIT,
+        "stages": [],
+    }
     with _folders(checkpoint, config, any(CONVERTED in stage.contenders for stage in chosen), scratch) as folders:
         with Bench(
             contenders={name: c for name, c in CONTENDERS.items() if reference or c.side == "ours"},
@@ -81,19 +94,13 @@ def bench_model(
             needs=counts,
             told=told,
         ) as bench:
-            rows = [figures.summary(stage, *bench.run(stage), costs, described["peaks"]) for stage in chosen]
+            for stage in chosen:
+                document["stages"].append(figures.summary(stage, *bench.run(stage), costs, described["peaks"]))
+                done(document)
         if converts:
-            rows.append(conversion.run(bench))
-    return {
-        "benchmark": "model",
-        "model": checkpoint.stem,
-        "parameters": counts["all"] // 4,
-        "machine": described,
-        "kernels": "on" if kernels else "off",
-        "rounds": rounds,
-        "foreign limit": FOREIGN_LIMIT,
-        "stages": rows,
-    }
+            document["stages"].append(conversion.run(bench))
+            done(document)
+    return document
 
 
 def _bytes_of_parts(config: dict) -> dict[str, int]:

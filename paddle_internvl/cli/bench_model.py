@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
                 device=arguments.device,
                 scratch=arguments.folder,
                 told=bar.set_description_str,
+                done=lambda made: _write(arguments.json, [*documents, made]),
             )
         documents.append(document)
         console.print(f"\n{document['model']}, {document['parameters'] / 1e6:.0f} million parameters, random weights")
@@ -86,10 +87,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.plot:
             for file in plots.draw_model(document, arguments.plot):
                 console.print(f"drawn: {file}")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(documents, indent=1), encoding="utf-8")
     return 0
+
+
+def _write(file: Path | None, documents: list[dict]) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(documents, indent=1), encoding="utf-8")
 
 
 def _machine_line(described: dict) -> str:
