@@ -46,7 +46,7 @@ EXTRAS = {
     ],
     "scale": ["ray[data,serve]>=2.60,<2.61"],  # 2.64 drops the `max_restarts` that batch uses
     "demo": ["gradio>=6,<7"],
-    "notebooks": ["ipykernel>=6.29", "matplotlib>=3.8"],
+    "notebooks": ["ipykernel>=6.29", "matplotlib>=3.8", "openai>=1.60"],
     "plots": ["matplotlib>=3.8"],
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "mkdocs-static-i18n>=1.2"],
     "bench": ["torch==2.13.0", "transformers==4.55.4", "psutil>=5.9"],
