@@ -111,6 +111,16 @@ def awq_weight(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray) -> n
     return (difference * scales.astype(np.float32)[:, None]).reshape(q.shape)
 
 
+def awq_with_offsets(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray):
+    """AWQ's three tensors as integers of 4 bits, scales and offsets: w = q * scale + offset, exactly.
+
+    Returns:
+        int8 [K, N], -8 to 7; float32 [K/g, N] twice. The offset (8 - zero) * scale has few enough digits for float32.
+    """
+    q, zero, wide = awq_nibbles(qweight), awq_nibbles(qzeros), scales.astype(np.float32)
+    return q.astype(np.int8) - np.int8(8), wide, (8 - zero.astype(np.float32)) * wide
+
+
 def awq_as_paddle(qweight: np.ndarray, qzeros: np.ndarray) -> tuple[np.ndarray, None] | tuple[None, str]:
     """AWQ's integers in Paddle's 4-bit layout, which has no zero points: exact, or the reason why it can't be.
 

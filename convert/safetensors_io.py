@@ -7,6 +7,7 @@ Format: https://github.com/huggingface/safetensors#format (8 bytes little-endian
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -151,6 +152,16 @@ class Checkpoint:
         if info.offset % SIZES[info.dtype]:
             raw = raw.copy()  # files of other writers may place a tensor at any byte
         return np.asarray(raw).view(carrier(info.dtype)).reshape(info.shape)
+
+    def give_back(self, name: str) -> None:
+        """Let the system have the memory of a tensor's pages; whoever reads them again gets them from the file."""
+        info = self.tensors[name]
+        mapped = self._maps.get(info.file)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            first = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = (info.offset + info.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+            if length > 0:
+                mapped._mmap.madvise(mmap.MADV_DONTNEED, first, length)
 
     def release(self) -> None:
         """Unmap the files; arrays handed out keep theirs alive."""

@@ -17,19 +17,23 @@ from paddle import nn
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS, cast
-from convert.packing import awq_as_paddle, awq_weight, fits, unpack
+from convert.packing import awq_as_paddle, awq_weight, awq_with_offsets, fits, unpack
 from convert.quantization import Quantization, declared
 from convert.quantize import quantized
 from convert.safetensors_io import Checkpoint
-from paddle_internvl import progress, runtime
+from paddle_internvl import forms, progress, runtime
+from paddle_internvl.kernels.library import mapped
 from paddle_internvl.models import devices
 from paddle_internvl.models.decoder import DecoderForCausalLM
+from paddle_internvl.models.linear import Embedding, Linear
 from paddle_internvl.models.quantized import QuantizedLinear
 from paddle_internvl.parallel.placement import Placement
 from paddle_internvl.parallel.sharing import decoder_of, share_out
 from paddle_internvl.parallel.split import Cut, Split
 from paddle_internvl.parallel.team import Team
 from paddle_internvl.tensors import Tensors
+
+_KEPT = {"F32": "float32", "BF16": "bfloat16"}  # what the kernels take
 
 
 def fill(
@@ -40,6 +44,7 @@ def fill(
     placement: Placement,
     wanted: Quantization | None,
     team: Team | None = None,
+    keep: bool = True,
 ) -> str:
     """Fill a network that was built under LazyGuard.
 
@@ -48,6 +53,8 @@ def fill(
         checkpoint, config: the folder's tensors and config.json. dtype, placement: of the parameters.
         wanted: quantisation to be applied to float weights, or None.
         team: the ranks that share the decoder's layers, which are replaced by this rank's; None: they are whole.
+        keep: on a CPU with kernels, float32 and bfloat16 weights of linear layers and of the embedding stay as the
+            files have them, mapped where they lie there as they are needed.
     Returns:
         What the log shall say about quantised weights; '' without any.
     Raises:
@@ -62,6 +69,8 @@ def fill(
     for name, layer in list(network.named_sublayers()):
         if isinstance(layer, nn.Linear) and ".layers." in f".{name}" and "encoder." not in name:  # not the vision tower
             filler.add_linear(name, layer, quantise=wanted is not None)
+    if keep and dtype == "float32" and forms.form_for("linear", False, dtype) == "native":
+        filler.keep_as_stored()
     for name, parameter in network.named_parameters():
         filler.add_parameter(name, parameter)
     filler.run()
@@ -69,7 +78,7 @@ def fill(
     for decoder in [
         layer for _, layer in network.named_sublayers(include_self=True) if isinstance(layer, DecoderForCausalLM)
     ]:
-        few = [layer for layer in decoder.sublayers() if isinstance(layer, QuantizedLinear)]
+        few = [layer for layer in decoder.sublayers() if isinstance(layer, QuantizedLinear) and not layer.is_awq]
         decoder.config.weight_quantization = _fields(few[0]) if few else None
     return filler.summary()
 
@@ -90,6 +99,7 @@ class _Filler:
         self.expected: dict[str, tuple[int, ...]] = {}  # tensor -> shape
         self.jobs: list[Callable[[], None]] = []
         self.handled: set[str] = set()  # parameters that a job for their layer fills
+        self.kept: set[str] = set()  # parameters that stay as the files have them
         self.notes: Counter[str] = Counter()
 
     def share_out(self, team: Team) -> None:
@@ -101,6 +111,16 @@ class _Filler:
     def cut(self, name: str) -> Cut | None:
         """What the network holds of a parameter; None: all."""
         return self.split and self.split.cut(name)
+
+    def keep_as_stored(self) -> None:
+        """Let what the kernels take stay as the files have it."""
+        for name, layer in self.network.named_sublayers():
+            weight = f"{name}.weight"
+            if not isinstance(layer, (Linear, Embedding)) or weight not in self.tensors.outputs:
+                continue
+            if self.placement.device(weight) == "cpu" and self.tensors.dtype(weight) in _KEPT:
+                self.kept.add(weight)
+                layer.widened = self.tensors.dtype(weight) == "BF16"
 
     def add_linear(self, name: str, layer: nn.Linear, quantise: bool) -> None:
         """A decoder block's linear layer, in whichever form the checkpoint has its weight."""
@@ -163,21 +183,26 @@ class _Filler:
         return few
 
     def _set(self, name: str, parameter) -> None:
-        memory = self.tensors.array(name, FLOATS[self.dtype], self.cut(name))
-        self._share(memory, parameter, self.placement.device(name))
+        dtype, cut = self.tensors.dtype(name) if name in self.kept else FLOATS[self.dtype], self.cut(name)
+        info = self.tensors.in_file(name) if name in self.kept and cut is None else None
+        if info is not None:
+            mapped(info.file, info.offset, info.shape, _KEPT[dtype])._share_buffer_to(parameter)
+            return
+        self._share(self.tensors.array(name, dtype, cut), parameter, self.placement.device(name), dtype)
 
-    def _share(self, memory: np.ndarray, parameter, device: str) -> None:
-        """Make carried memory the parameter's own, on its device."""
-        if self.dtype == "bfloat16":
+    def _share(self, memory: np.ndarray, parameter, device: str, dtype: str) -> None:
+        """Make memory that carries `dtype` the parameter's own, on its device."""
+        if dtype == "BF16":
             tensor = paddle.from_dlpack(memory.view(np.int16)).view("bfloat16")
         else:
-            tensor = paddle.from_dlpack(memory.view({"float32": np.float32, "float16": np.float16}[self.dtype]))
+            tensor = paddle.from_dlpack(memory.view({"F32": np.float32, "F16": np.float16}[dtype]))
         devices.moved(tensor, device)._share_buffer_to(parameter)
 
     def _share_floats(self, weight: np.ndarray, name: str, layer: nn.Linear, cut: Cut | None) -> None:
         """Make a cut of a float32 weight a layer's own."""
         weight = np.ascontiguousarray(weight[_slices(cut)])
-        self._share(cast(weight.view(np.uint32), "F32", FLOATS[self.dtype]), layer.weight, self.placement.device(name))
+        dtype = FLOATS[self.dtype]
+        self._share(cast(weight.view(np.uint32), "F32", dtype), layer.weight, self.placement.device(name), dtype)
 
     def _hold(self, name: str, layer: nn.Layer, integers: np.ndarray, scales: np.ndarray, cut: Cut | None) -> None:
         """Give a layer a cut of a weight of few bits, on its device."""
@@ -215,8 +240,15 @@ class _Filler:
     def _from_awq(self, name: str, layer: nn.Linear) -> None:
         qweight, qzeros = (self.tensors.array(f"{name}.{kind}") for kind in ("qweight", "qzeros"))
         scales = self.tensors.floats(f"{name}.scales")
-        reason, cut = "a CPU has no kernel for them", self.cut(f"{name}.weight")
-        if self.placement.device(name) != "cpu":
+        reason, cut = "there are no kernels for them", self.cut(f"{name}.weight")
+        if self.placement.device(name) == "cpu":
+            if self.split is None and forms.form_for("weight_only", False, self.dtype) == "native":
+                integers, scales, offsets = awq_with_offsets(qweight, qzeros, scales)
+                place = devices.place_of("cpu")
+                self._replaced(name, layer).set_weight(integers, scales, place, self.dtype, offsets)
+                self.notes["of AWQ in 4 bits"] += 1
+                return
+        else:
             packed, reason = awq_as_paddle(qweight, qzeros)
             if packed is not None and self.split and fits(*layer.weight.shape, 4, self.quantization.group_size):
                 packed, reason = None, fits(*layer.weight.shape, 4, self.quantization.group_size)

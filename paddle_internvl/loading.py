@@ -41,7 +41,8 @@ def load(
 
     Args:
         cls: a network class of `models`. name_or_path: see `hub.folder_of`; hub: its keyword arguments.
-        dtype: 'bfloat16', 'float16', 'float32' or None; on a CPU it is always float32. device: 'cpu', 'gpu' or None.
+        dtype: 'bfloat16', 'float16', 'float32' or None; a CPU always computes in float32, but keeps bfloat16 weights as
+            they are where it has kernels, unless this is 'float32'. device: 'cpu', 'gpu' or None.
         device_map: several devices, see `parallel.placement.choose_placement`.
         config: instead of the folder's. quantization: of float weights while they are loaded.
         ranks: processes that share the language model; each makes this call, and they wait for each other.
@@ -65,23 +66,27 @@ def load(
         team, device = _join_team(config, ranks, device, device_map)
     places = choose_placement(device_map, device, config)
     device = places.home
-    dtype, reason = runtime.choose_dtype(None if dtype is None else str(dtype).removeprefix("paddle."), device)
+    wanted = None if dtype is None else str(dtype).removeprefix("paddle.")
+    dtype, reason = runtime.choose_dtype(wanted, device)
     if device == "cpu":
         runtime.set_cpu_threads()
         runtime.keep_freed_memory()
+        runtime.let_mkl_use_avx2()
     config.dtype = dtype
     with paddle.LazyGuard():  # parameters without memory, which the checkpoint's arrays become
         model = cls(config)
     blocks = blocks_of(model, places)
     paddle.set_device(places.home)  # where all is computed that is no block's
-    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization, team)
+    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization, team, wanted != "float32")
     if places.several:
         install(model, blocks, places)
     if team is not None:
         join(model, team)
         team.meet()
     attention = forms.choose_attention(device, dtype)
-    logger.info(f"{folder}: {dtype} on {places} ({reason}), attention: {attention}" + (f"; {note}" if note else ""))
+    kernels = f", linear: {forms.form_for('linear', False, dtype)}" if device == "cpu" else ""
+    note = f"; {note}" if note else ""
+    logger.info(f"{folder}: {dtype} on {places} ({reason}), attention: {attention}{kernels}{note}")
     model.checkpoint_folder, model.team = folder, team
     return model.eval()
 

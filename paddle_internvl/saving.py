@@ -58,8 +58,9 @@ def save(model: PretrainedModel, folder: str | os.PathLike, max_shard_size: int 
     if len(shards) > 1:
         weight_map = {entry.name: file for file, shard in zip(names, shards) for entry in shard}
         (folder / INDEX_FILE).write_text(index_text(weight_map, sum(entry.nbytes for entry in entries)))
-    model.config.dtype = str(next(iter(model.parameters())).dtype).removeprefix("paddle.")
+    computes, model.config.dtype = model.config.dtype, _dtype(model)
     model.config.save_pretrained(str(folder))
+    model.config.dtype = computes
     came_from = getattr(model, "checkpoint_folder", None)
     if came_from is not None and came_from.resolve() != folder.resolve():
         for name in BESIDE_WEIGHTS:
@@ -68,18 +69,33 @@ def save(model: PretrainedModel, folder: str | os.PathLike, max_shard_size: int 
 
 
 def _entries(model: PretrainedModel) -> list[_Entry]:
-    entries = [
-        _Entry(name, FLOATS[str(p.dtype).removeprefix("paddle.")], tuple(p.shape), lambda p=p: _bytes_of(p))
-        for name, p in model.named_parameters()
-    ]
+    dtype = FLOATS[_dtype(model)]
+    entries = [_entry(name, parameter, dtype) for name, parameter in model.named_parameters()]
     for name, layer in model.named_sublayers():
-        if isinstance(layer, QuantizedLinear):
+        if isinstance(layer, QuantizedLinear) and layer.is_awq:
+            floats = (layer.inputs, layer.outputs)
+            entries.append(_Entry(f"{name}.weight", "F32", floats, lambda layer=layer: layer.dequantized().numpy()))
+        elif isinstance(layer, QuantizedLinear):
             packed, scales = layer.packed()
             dtype = _exact_dtype(scales)
             carried = cast(scales.view(np.uint32), "F32", dtype)
             entries.append(_Entry(f"{name}.quant_weight", "I8", packed.shape, lambda packed=packed: packed))
             entries.append(_Entry(f"{name}.quant_scale", dtype, scales.shape, lambda carried=carried: carried))
     return entries
+
+
+def _dtype(model: PretrainedModel) -> str:
+    """'bfloat16' where there are weights of it: on a CPU they may stand beside others in float32. Else the first's."""
+    dtypes = [str(parameter.dtype).removeprefix("paddle.") for parameter in model.parameters()]
+    return "bfloat16" if "bfloat16" in dtypes else dtypes[0]
+
+
+def _entry(name: str, parameter, dtype: str) -> _Entry:
+    """A parameter as it is; in bfloat16 where the model's others are and it loses nothing."""
+    own, shape = FLOATS[str(parameter.dtype).removeprefix("paddle.")], tuple(parameter.shape)
+    if (own, dtype) != ("F32", "BF16") or _exact_dtype(parameter.numpy()) != "BF16":
+        return _Entry(name, own, shape, lambda: _bytes_of(parameter))
+    return _Entry(name, dtype, shape, lambda: cast(_bytes_of(parameter).view(np.uint32), own, dtype))
 
 
 def _bytes_of(parameter) -> np.ndarray:

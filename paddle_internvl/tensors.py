@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from convert import CheckpointError
-from convert.dtypes import carrier, cast, is_float
+from convert.dtypes import SIZES, carrier, cast, is_float
 from convert.mappings import rules_for
 from convert.outputs import Copy, Output
 from convert.rules import plan
-from convert.safetensors_io import Checkpoint
+from convert.safetensors_io import Checkpoint, TensorInfo
 from convert.streaming import is_paddle_layout
 from paddle_internvl.parallel.split import Cut
 
@@ -74,7 +74,16 @@ class Tensors:
             piece = np.empty(here.shape, carrier(source))
             output.fill(self.checkpoint.array, piece, low, high)
             here[:] = cast(piece, source, dtype)
+        for copy in output.copies:
+            self.checkpoint.give_back(copy.source)
         return memory
+
+    def in_file(self, name: str) -> TensorInfo | None:
+        """Where the tensor lies in a file just as it is, at a place that its numbers can be read at; else None."""
+        output, info = self.outputs[name], self.checkpoint.tensors.get(name)
+        if info is None or output != _whole(name, info.shape) or info.offset % SIZES[info.dtype] or not info.nbytes:
+            return None
+        return info
 
     def floats(self, name: str) -> np.ndarray:
         """A float tensor as float32."""

@@ -54,7 +54,7 @@ def block_linears(model):
 
 def float_twin(folder, bits, group_size, low="bfloat16"):
     """The float model with every block weight rounded by hand and turned back into floats."""
-    model = AutoModel.from_pretrained(str(folder))
+    model = AutoModel.from_pretrained(str(folder), dtype="float32")
     for layer in block_linears(model).values():
         weight = layer.weight.numpy().astype(LOW[low]).astype(np.float32)
         if fits(*weight.shape, bits, group_size):
@@ -111,7 +111,7 @@ def test_memory_falls(folder):
             for tensor in (layer.weight if isinstance(layer, nn.Linear) else layer.quant_weight,)
         )
 
-    floats = nbytes()
+    floats = nbytes(dtype="float32")
     few = [nbytes(load_in_8bit=True), nbytes(load_in_4bit=True)]
     assert floats == 4 * few[0] == 8 * few[1]
 

@@ -63,7 +63,7 @@ def findings() -> list[Finding]:
     paddle = _paddle()
     found.append(paddle)
     if paddle.state != PROBLEM:
-        found += [_paddlenlp(), *_cuda(), _threads()]
+        found += [_paddlenlp(), *_cuda(), _threads(), _kernels()]
     return found + _optional()
 
 
@@ -170,6 +170,16 @@ def _threads() -> Finding:
         return Finding("CPU threads", OK, f"{threads} of {cores} cores")
     advice = "unset OMP_NUM_THREADS to use every core" if threads else "import paddle_internvl before paddle"
     return Finding("CPU threads", NOTE, f"OMP_NUM_THREADS={threads}, {cores} cores", advice)
+
+
+def _kernels() -> Finding:
+    from paddle_internvl.kernels import library
+
+    reason = library.why_not()
+    if not reason:
+        return Finding("CPU kernels", OK, f"built, {library.isa()}")
+    lost = "decoding and vision run on Paddle's own operators, and bfloat16 weights take twice the memory"
+    return Finding("CPU kernels", NOTE, f"none: {reason}", lost)
 
 
 def _optional() -> list[Finding]:

@@ -10,6 +10,7 @@ from paddle_internvl import __version__
 from paddle_internvl.cli import (
     batch,
     bench,
+    build_kernels,
     chat,
     completion,
     demo,
@@ -33,6 +34,7 @@ _COMMANDS = {
     "estimate": estimate,
     "verify": verify,
     "doctor": doctor,
+    "build-kernels": build_kernels,
     "completion": completion,
 }
 _FOUND = {  # command -> what exit code 1 says
@@ -41,6 +43,7 @@ _FOUND = {  # command -> what exit code 1 says
     "estimate": "it does not fit",
     "verify": "the folders part",
     "doctor": "something is off",
+    "build-kernels": "there are no kernels",
 }
 _OF_HUBS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "verify")  # take hub ids
 _EPILOG = f"""Results go to stdout, logs and progress bars to stderr; bars and colours only where that is a terminal,

@@ -83,5 +83,5 @@ def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
 
 def bytes_per_token(decoder) -> int:
     """What one position takes in the KV cache of all layers."""
-    c, weight = decoder.config, decoder.get_input_embeddings().weight
+    c, weight = decoder.config, decoder.model.norm.weight  # of the dtype that is computed in
     return 2 * c.num_hidden_layers * decoder.own_kv_heads * c.head_dim * weight.element_size()

@@ -16,6 +16,7 @@ from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.feature_cache import FeatureCache
+from paddle_internvl.models.linear import widen
 from paddle_internvl.models.projector import build_projector, pixel_shuffle
 from paddle_internvl.models.vision import InternVisionNetwork
 
@@ -56,8 +57,10 @@ class InternVLNetwork(PretrainedModel):
         return self.language_model.get_input_embeddings()
 
     def train(self):
-        """As every layer's; what was remembered of pictures is forgotten, for the weights may change."""
+        """As every layer's; weights kept in bfloat16 on a CPU become float32. What was remembered of pictures is
+        forgotten, for the weights may change."""
         self.feature_cache.clear()
+        widen(self)
         return super().train()
 
     def set_state_dict(self, state_dict, *args, **kwargs):

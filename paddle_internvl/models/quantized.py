@@ -1,8 +1,9 @@
 """A linear layer whose weight is held in 8 or 4 bits.
 
 In: activations [.., K]. Out: [.., N]. On CUDA cards that Paddle's `weight_only_linear` kernel was written for, the
-weight lies in its packed layout. Elsewhere the integers lie in plain order and become floats anew at every call, so
-that the memory of the weights really is a quarter (an eighth) of float32's, at the price of time.
+weight lies in its packed layout. Elsewhere the integers lie in plain order, so that the memory of the weights really is
+a quarter (an eighth) of float32's. On a CPU with kernels they become floats on their way through a product; in the
+plain form they become floats all at once at every call, at the price of time.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from paddle.nn.quant import weight_only_linear
 
 from convert.packing import halves, pack
 from paddle_internvl import forms
+from paddle_internvl.kernels import library
 
 
 class QuantizedLinear(nn.Layer):
-    """y = x W + b with W [K, N] as integers times scales.
+    """y = x W + b with W [K, N] as integers times scales, plus offsets where there are any (AWQ's, on a CPU).
 
     Args:
         inputs, outputs: K, N. bits: 8 or 4. group_size: inputs that share a scale; -1: all. bias: whether there is one.
     Attributes:
-        form: 'kernel' or 'plain', by which the weight lies; see `forms.FORMS`.
+        form: 'kernel', or what has plain order: 'native' or 'plain'; see `forms.FORMS`.
     """
 
     def __init__(self, inputs: int, outputs: int, bits: int, group_size: int, bias: bool):
@@ -33,12 +35,21 @@ class QuantizedLinear(nn.Layer):
         self.form = "plain"
         self.register_buffer("quant_weight", None)
         self.register_buffer("quant_scale", None)
+        self.register_buffer("quant_offset", None)
 
-    def set_weight(self, integers: np.ndarray, scales: np.ndarray, place, dtype: str) -> None:
+    @property
+    def is_awq(self) -> bool:
+        """Whether the weight has offsets, for which Paddle's layout, and so a folder of ours, has no place."""
+        return self.quant_offset is not None
+
+    def set_weight(
+        self, integers: np.ndarray, scales: np.ndarray, place, dtype: str, offsets: np.ndarray | None = None
+    ) -> None:
         """Take a weight.
 
         Args:
             integers: int8 [K, N]. scales: float32 [N] or [K/g, N]. place: where it shall lie. dtype: of activations.
+            offsets: as scales; not for the form 'kernel'.
         """
         self.form = forms.form_for("weight_only", place.is_gpu_place(), dtype)
         if self.form == "kernel":
@@ -48,6 +59,8 @@ class QuantizedLinear(nn.Layer):
         stored = integers if self.bits == 8 else halves(integers)
         self.quant_weight = paddle.to_tensor(stored, place=place)
         self.quant_scale = paddle.to_tensor(scales, place=place)
+        if offsets is not None:
+            self.quant_offset = paddle.to_tensor(offsets, place=place)
 
     def dequantized(self) -> paddle.Tensor:
         """The weight as float32 [K, N], from the plain form."""
@@ -56,9 +69,10 @@ class QuantizedLinear(nn.Layer):
             high = (raw / 16).floor()
             both = paddle.stack([raw - 16 * high, high], axis=1).reshape([self.inputs, self.outputs])
             raw = both - 16 * (both >= 8).astype("float32")
-        if self.group_size == -1:
-            return raw * self.quant_scale
-        grouped = raw.reshape([-1, self.group_size, self.outputs]) * self.quant_scale.unsqueeze(1)
+        rows = self.inputs if self.group_size == -1 else self.group_size
+        grouped = raw.reshape([-1, rows, self.outputs]) * self.quant_scale.reshape([-1, 1, self.outputs])
+        if self.quant_offset is not None:
+            grouped = grouped + self.quant_offset.unsqueeze(1)
         return grouped.reshape([self.inputs, self.outputs])
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
@@ -77,4 +91,8 @@ class QuantizedLinear(nn.Layer):
             return weight_only_linear(
                 x, self.quant_weight, self.bias, self.quant_scale, f"int{self.bits}", group_size=self.group_size
             )
+        if forms.choose_form("weight_only", x) == "native":
+            weight = (self.quant_weight, self.quant_scale, self.quant_offset)
+            rest = (self.bias, None, None, None, None, None)
+            return library.run("internvl_linear", x, *weight, *rest, self.group_size, 0)
         return F.linear(x, self.dequantized().astype(x.dtype), self.bias)

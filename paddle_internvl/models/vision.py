@@ -21,6 +21,7 @@ from paddle_internvl.configuration import InternVisionConfig
 from paddle_internvl.models import whole_layers
 from paddle_internvl.models.attention import attention
 from paddle_internvl.models.layers import DropPath, LayerNorm, RMSNorm, gelu, rms_norm, wide_sum
+from paddle_internvl.models.linear import Linear, widen
 
 
 def _norm(config: InternVisionConfig) -> nn.Layer:
@@ -68,8 +69,8 @@ class InternAttention(nn.Layer):
         self.flash = True
         self.num_heads = config.num_attention_heads
         self.eps = config.layer_norm_eps
-        self.qkv = nn.Linear(width, 3 * width, bias_attr=None if config.qkv_bias else False)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias_attr=None if config.qkv_bias else False)
+        self.proj = Linear(width, width)
         if config.qk_normalization:
             self.q_norm = RMSNorm(width, config.layer_norm_eps)
             self.k_norm = RMSNorm(width, config.layer_norm_eps)
@@ -90,8 +91,8 @@ class InternMLP(nn.Layer):
 
     def __init__(self, config: InternVisionConfig):
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc2(gelu(self.fc1(x)))
@@ -143,6 +144,11 @@ class InternVisionNetwork(PretrainedModel):
         super().__init__(config)
         self.embeddings = InternVisionEmbeddings(config)
         self.encoder = InternVisionEncoder(config)
+
+    def train(self):
+        """As every layer's; weights kept in bfloat16 on a CPU become float32."""
+        widen(self)
+        return super().train()
 
     def hidden_states(self, pixel_values: paddle.Tensor, index: int) -> Iterator[paddle.Tensor]:
         """Hidden states of [embeddings, layer 1, ..., layer L] up to number `index`, negative from the end, each

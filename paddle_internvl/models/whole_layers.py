@@ -197,9 +197,10 @@ class _Teller:
         elif type(layer) is QuantizedLinear and layer.form != "kernel":
             weight, inputs, outputs = layer.quant_weight, layer.inputs, layer.outputs
             how = {"bits": layer.bits, "scales": layer.quant_scale, "group": layer.group_size}
+            how["offsets"] = layer.quant_offset
         else:
             raise _UnfitError(f"it holds a {type(layer).__name__}")
-        for tensor in (weight, how.get("scales"), layer.bias):
+        for tensor in (weight, how.get("scales"), how.get("offsets"), layer.bias):
             self._noted(tensor)
         self.floats(layer.bias)
         return kernels.dense(weight, inputs, outputs, bias=layer.bias, **how)

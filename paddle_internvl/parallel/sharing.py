@@ -13,6 +13,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_internvl.models.decoder import DecoderForCausalLM
+from paddle_internvl.models.linear import Linear, linear
 from paddle_internvl.parallel.split import SUMMED, Split
 from paddle_internvl.parallel.team import Team
 
@@ -41,7 +42,7 @@ class SharedHead(nn.Layer):
         self.weight = self.create_parameter([split.width, split.vocabulary_share])
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [.., D] -> [.., V]
-        return self.team.gather(F.linear(x, self.weight), axis=-1)[..., : self.vocabulary]
+        return self.team.gather(linear(x, self.weight), axis=-1)[..., : self.vocabulary]
 
 
 def decoder_of(network: nn.Layer) -> DecoderForCausalLM:
@@ -60,7 +61,7 @@ def share_out(network: nn.Layer, split: Split, team: Team) -> None:
                 shape[cut.axis] = cut.length
                 parent, _, child = name.rpartition(".")
                 setattr(
-                    getattr(layer, parent), child, nn.Linear(*shape, bias_attr=None if part.bias is not None else False)
+                    getattr(layer, parent), child, Linear(*shape, bias_attr=None if part.bias is not None else False)
                 )
     decoder.model.embed_tokens = SharedEmbedding(split, team)
     decoder.lm_head = SharedHead(split, team)
@@ -84,7 +85,7 @@ def _shared_tiles(extract_feature, network, team: Team):
         tiles = pixel_values.shape[0]
         share = -(-tiles // team.size)
         own = pixel_values[team.rank * share : (team.rank + 1) * share]
-        shape, dtype = [network.num_image_token, network.config.llm_config.hidden_size], network.mlp1[1].weight.dtype
+        shape, dtype = [network.num_image_token, network.config.llm_config.hidden_size], network.mlp1[1].bias.dtype
         features = [extract_feature(own)] if own.shape[0] else []
         if own.shape[0] < share:
             features.append(paddle.zeros([share - own.shape[0], *shape], dtype))
