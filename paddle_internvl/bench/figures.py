@@ -64,7 +64,8 @@ def summary(
         }
         if work is not None:
             row["flops share"] = round(work.flops / row["median"] / peaks["flops"], 4)
-            row["bandwidth share"] = round(work.bytes(CONTENDERS[name].bits) / row["median"] / peaks["bandwidth"], 4)
+            bits = CONTENDERS[name].bits or mine[-1].stored
+            row["bandwidth share"] = round(work.bytes(bits) / row["median"] / peaks["bandwidth"], 4)
         if name != TORCH and name in outputs and TORCH in outputs:
             row["error"] = error(outputs[name], outputs[TORCH])
     for name, row in rows.items():

@@ -63,6 +63,11 @@ class Ours:
         return made.astype("float32").numpy() if hasattr(made, "numpy") else made
 
     @property
+    def stored_bits(self) -> int:
+        """Bits of a float weight as it is held: those of a checkpoint in bfloat16 may stay so on a CPU."""
+        return 32 if self.model is None else 8 * self.model.language_model.lm_head.weight.element_size()
+
+    @property
     def _vocabulary(self) -> int:
         return self.model.config.llm_config.vocab_size
 

@@ -200,6 +200,11 @@ class Reference:
         return made.float().cpu().numpy()
 
     @property
+    def stored_bits(self) -> int:
+        """Bits of a float weight."""
+        return 8 * self._dtype.itemsize
+
+    @property
     def _vocabulary(self) -> int:
         return self.config["llm_config"]["vocab_size"]
 

@@ -22,7 +22,8 @@ class Contender:
 
     Args:
         side: 'ours' or 'reference'. folder: 'hf' or 'paddle', of the work folder. options: of the side's `load`.
-        environment: of its process. rival: the best that torch does of the same, by name. bits: of a stored weight.
+        environment: of its process. rival: the best that torch does of the same, by name.
+        bits: of a linear layer's weight; None: as it is stored.
         memory: that the model takes, as a share of its weights in float32.
     """
 
@@ -31,13 +32,13 @@ class Contender:
     options: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     rival: str | None = None
-    bits: int = 32
+    bits: int | None = None
     memory: float = 1.1
 
 
 CONTENDERS = {
-    OURS: Contender("ours", rival=BEST, bits=16),
-    CONVERTED: Contender("ours", folder="paddle", rival=None, bits=16),
+    OURS: Contender("ours", rival=BEST),
+    CONVERTED: Contender("ours", folder="paddle", rival=None),
     INT8: Contender("ours", options={"load_in_8bit": True}, rival=TORCH_INT8, bits=8, memory=0.6),
     INT4: Contender("ours", options={"load_in_4bit": True}, rival=TORCH_INT8, bits=4, memory=0.6),
     TORCH: Contender("reference"),

@@ -27,6 +27,7 @@ class Turn:
     Attributes:
         seconds: of a run. runs: of which it is the mean. foreign: share of the processors that others had.
         peak, resident: bytes of the process's memory, at the most during the run and after it.
+        stored: bits of a float weight.
     """
 
     contender: str
@@ -36,6 +37,7 @@ class Turn:
     foreign: float
     peak: int
     resident: int
+    stored: int = 32
 
     @property
     def disturbed(self) -> bool:
@@ -130,7 +132,7 @@ class Bench:
                 figures = self._figures(stage, name, self._workers[name], save=number == 0 and not turns)
             if stage.kind == "cold":
                 figures = _sum(loaded, figures)
-            names = ("seconds", "runs", "foreign", "peak", "resident")
+            names = ("seconds", "runs", "foreign", "peak", "resident", "stored")
             turns.append(Turn(name, number, **{field: figures[field] for field in names}))
             if not turns[-1].disturbed:
                 break

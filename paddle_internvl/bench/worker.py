@@ -127,7 +127,7 @@ class _Obedience:
             return {}
         if order["do"] == "load":
             load = partial(self._side.load, Path(order["folder"]), order["part"], **order["options"])
-            return measure(load, 0, warm=True)[0]
+            return {**measure(load, 0, warm=True)[0], "stored": self._side.stored_bits}
         stage = order["kind"], order["numbers"]
         warm = stage == self._stage or order.get("cold", False)
         if stage != self._stage:
@@ -136,7 +136,7 @@ class _Obedience:
         figures, made = measure(self._run, order["least_seconds"], warm)
         if order.get("save"):
             np.save(order["save"], self._side.array(made))
-        return figures
+        return {**figures, "stored": self._side.stored_bits}
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ STAGE = Stage(
 
 
 def turn(name, seconds, foreign=0.0, peak=100):
-    return Turn(name, 0, seconds, 1, foreign, peak, 50)
+    return Turn(name, 0, seconds, 1, foreign, peak, 50, stored=16)
 
 
 @pytest.fixture

@@ -27,7 +27,14 @@ class Pretender:
             np.save(order["save"], np.ones(3) * (1 if self.side == "ours" else 2))
         loads = order["do"] == "load"
         foreign = 0.0 if loads or not Pretender.foreign else Pretender.foreign.pop(0)
-        return {"seconds": 5.0 if loads else 2.0, "runs": 1, "foreign": foreign, "peak": 10 + loads, "resident": 9}
+        return {
+            "seconds": 5.0 if loads else 2.0,
+            "runs": 1,
+            "foreign": foreign,
+            "peak": 10 + loads,
+            "resident": 9,
+            "stored": 16,
+        }
 
     def end(self):
         Pretender.alive -= 1
@@ -52,6 +59,7 @@ def test_contenders_take_turns(bench, tmp_path):
     made, outputs = bench.run(stage)
     assert runs() == ["ours", "reference", "ours", "reference"]  # a contender that is not there is left out
     assert [(turn.contender, turn.round) for turn in made] == [(OURS, 0), (TORCH, 0), (OURS, 1), (TORCH, 1)]
+    assert {turn.stored for turn in made} == {16}
     assert {name: array[0] for name, array in outputs.items()} == {OURS: 1, TORCH: 2}
     assert not list(tmp_path.glob("*.npy"))
 
