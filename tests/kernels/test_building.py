@@ -1,0 +1,133 @@
+"""Building: no compiler, a compiler that fails, several processes at once, another cache; a file mapped as a tensor."""
+
+import os
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_internvl.kernels import building, library
+
+FAKE = """#!/bin/sh
+[ "$1" = --version ] && { echo fake 1.0; exit 0; }
+echo called >> %(calls)s
+[ -e %(broken)s ] && { echo this compiler is broken; exit 1; }
+sleep 0.05
+while [ "$1" != -o ]; do shift; done
+echo made > "$2"
+"""
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A compiler that notes its calls, and fails while a file `broken` is there."""
+    script = tmp_path / "cxx"
+    script.write_text(FAKE % {"calls": tmp_path / "calls", "broken": tmp_path / "broken"})
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("PADDLE_INTERNVL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def calls(folder) -> int:
+    return (folder / "calls").read_text().count("called") if (folder / "calls").exists() else 0
+
+
+def test_built_once_by_several_at_once(compiler):
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(lambda _: building.library(), range(4)))
+    (path,) = made
+    assert path.read_text() == "made\n" and path.is_relative_to(compiler / "cache" / "kernels")
+    once = len(building._sources()) + 1  # and the link
+    assert calls(compiler) == once
+    assert building.library() == path and calls(compiler) == once
+    assert building.library(force=True) == path and calls(compiler) == 2 * once
+    assert {file.name for file in path.parent.iterdir()} == {"lock", building.LIBRARY, "build.log"}
+
+
+def test_a_failure_is_remembered_with_its_reason(compiler):
+    (compiler / "broken").touch()
+    with pytest.raises(building.BuildError, match="the kernels' build failed, see .*build.log") as failed:
+        building.library()
+    log = next((compiler / "cache").rglob("build.log"))
+    assert str(log) in str(failed.value) and "this compiler is broken" in log.read_text()
+    before = calls(compiler)
+    with pytest.raises(building.BuildError, match="build-kernels --force` tries again"):
+        building.library()
+    assert calls(compiler) == before
+    (compiler / "broken").unlink()
+    assert building.library(force=True).exists() and building.library().exists()
+
+
+def test_a_build_that_fails_takes_the_old_library_away(compiler):
+    path = building.library()
+    (compiler / "broken").touch()
+    with pytest.raises(building.BuildError):
+        building.library(force=True)
+    assert not path.exists()
+
+
+def test_sources_compiler_and_flags_decide(compiler, monkeypatch):
+    one = building.library()
+    monkeypatch.setattr(building, "FLAGS", (*building.FLAGS, "-g"))
+    assert building.library().parent != one.parent
+
+
+def test_no_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(building.BuildError, match="there is no C\\+\\+ compiler no-such-compiler; install g\\+\\+"):
+        building.library()
+    monkeypatch.setattr(library, "_loaded", library._loaded.__wrapped__)
+    assert library.why_not().startswith("there is no C++ compiler")
+    with pytest.raises(building.BuildError, match="there is no C"):
+        library.functions()
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PADDLE_INTERNVL_CACHE", str(tmp_path / "file"))
+    if os.environ.get("CXX") is None and building.shutil.which("g++") is None:
+        pytest.skip("there is no compiler")
+    with pytest.raises(building.BuildError, match="can't be written: .*; set PADDLE_INTERNVL_CACHE"):
+        building.library()
+
+
+def test_switched_off(monkeypatch):
+    monkeypatch.setenv("PADDLE_INTERNVL_KERNELS", "off")
+    assert library.why_not() == "switched off by PADDLE_INTERNVL_KERNELS=off"
+
+
+def test_finding_out_imports_no_paddle():
+    """`doctor` and the command line ask for the cache's folder before Paddle is there."""
+    code = "import sys, paddle_internvl.kernels.building as b; b.cache_folder(); sys.exit('paddle' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_instruction_set_that_is_not_there(isa):
+    with pytest.raises(ValueError, match="the instruction set 'sse9' is not known"):
+        library.use_isa("sse9")
+    assert library.isa() == isa
+
+
+def test_a_piece_of_a_file_is_a_tensor(isa, tmp_path):
+    numbers = np.arange(5000, dtype=np.float32)
+    file = tmp_path / "numbers"
+    numbers.tofile(file)
+    mapped = library.mapped(file, 4004, [20, 3], "float32")
+    np.testing.assert_array_equal(mapped.numpy(), numbers[1001:1061].reshape(20, 3))
+    mapped[0, 0] = -1.0  # stays here
+    assert mapped[0, 0] == -1 and np.fromfile(file, np.float32)[1001] == 1001
+    file.unlink()
+    parameter = paddle.create_parameter([20, 3], "float32")
+    mapped._share_buffer_to(parameter)
+    del mapped
+    assert parameter[19, 2] == 1060
+    with pytest.raises(ValueError, match="can't be opened"):
+        library.mapped(file, 0, [1], "float32")
+    numbers.tofile(file)
+    with pytest.raises(ValueError, match="ends before the piece"):
+        library.mapped(file, 19_000, [1000], "float32")
