@@ -22,7 +22,7 @@ _ISAS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "fma")
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "numpy", "pillow")
 _IDLE = (3, 4)  # fields of a processor's line in /proc/stat: idle, iowait
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_SIDE, _MEGABYTES, _REPEATS = 3072, 1024, 5
+_SIDE, _MEGABYTES, _REPEATS = 3072, 1024, 12
 
 
 def describe() -> dict:
