@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 from paddle_internvl.bench import machine
 from paddle_internvl.bench.stages import CONVERSION, CONVERSION_GOAL
@@ -28,17 +29,17 @@ def run(bench: Bench) -> dict:
     """
     source, target = bench.folders["hf"], bench.scratch / "made"
     size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    rows = {name: {"seconds": [], "foreign": [], "disturbed": 0, "peak": 0} for name in (COPY, CONVERT)}
+    rows = {name: {"seconds": [], "foreign": [], "peak": 0} for name in (COPY, CONVERT)}
     for number in range(bench.rounds):
         for name, row in rows.items():
             bench.told(f"{CONVERSION}: {name}, round {number + 1} of {bench.rounds}")
             seconds, foreign, peak = min(_tries(name, source, target, bench.tries), key=lambda turn: turn[1])
             row["seconds"].append(round(seconds, 4))
             row["foreign"].append(round(foreign, 3))
-            row["disturbed"] += foreign > FOREIGN_LIMIT
             row["peak"] = max(row["peak"], peak)
     for row in rows.values():
-        row["median"] = sorted(row["seconds"])[len(row["seconds"]) // 2]
+        calm = [s for s, foreign in zip(row["seconds"], row["foreign"]) if foreign <= FOREIGN_LIMIT]
+        row["median"], row["calm"] = median(calm or row["seconds"]), len(calm)
         row["bytes a second"] = round(size / row["median"])
     rows[CONVERT] |= {"of rival": round(rows[CONVERT]["median"] / rows[COPY]["median"], 4), "rival": COPY}
     rows[CONVERT]["goal of rival"] = round(CONVERSION_GOAL, 4)

@@ -45,7 +45,8 @@ def summary(
     Args:
         peaks: 'flops' and 'bandwidth' of the machine, a second.
     Returns:
-        name, numbers, and by contender: seconds of each turn and their median (of a token where the stage says so),
+        name, numbers, and by contender: seconds of each turn (of a token where the stage says so), the median of those
+        that nobody disturbed or, where `calm` is 0, of all,
         ratios and goals, error, memory, shares of the machine's peaks.
     """
     divisor = stage.numbers.get("tokens", 1) if stage.per == "token" else 1
@@ -54,11 +55,12 @@ def summary(
     for name in dict.fromkeys(turn.contender for turn in turns):
         mine = [turn for turn in turns if turn.contender == name]
         seconds = [turn.seconds / divisor for turn in mine]
+        calm = [turn.seconds / divisor for turn in mine if not turn.disturbed]
         row = rows[name] = {
             "seconds": [round(s, 6) for s in seconds],
-            "median": round(median(seconds), 6),
+            "median": round(median(calm or seconds), 6),
+            "calm": len(calm),
             "foreign": [round(turn.foreign, 3) for turn in mine],
-            "disturbed": sum(turn.disturbed for turn in mine),
             "peak": max(turn.peak for turn in mine),
             "resident": mine[-1].resident,
         }
@@ -92,7 +94,7 @@ def table(document: Mapping):
             shown.add_row(
                 first,
                 name,
-                _time(row["median"]) + ("/token" if stage["per"] else "") + (" *" if row["disturbed"] else ""),
+                _time(row["median"]) + ("/token" if stage["per"] else "") + ("" if row["calm"] else " *"),
                 _ratio(row, "torch"),
                 _ratio(row, "rival"),
                 f"{row['error']:.1e}" if row.get("error") is not None else "",
@@ -104,8 +106,8 @@ def table(document: Mapping):
 
 
 def disturbed(document: Mapping) -> int:
-    """Turns that others disturbed."""
-    return sum(row["disturbed"] for stage in document["stages"] for row in stage["contenders"].values())
+    """Medians that rest on disturbed turns alone."""
+    return sum(not row["calm"] for stage in document["stages"] for row in stage["contenders"].values())
 
 
 def _time(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 A config.json gets random weights, written once and read by both sides; a folder is taken as it is. With torch and
 transformers installed (the extra `bench`) two of torch's ways take turns with ours: its default, and the best it does.
-Others' use of the processors disturbs figures: such turns are repeated, and marked with * if that did not help.
+Others' use of the processors disturbs figures: such turns are repeated, then left out, or marked with * if all were.
 
 stages: preprocess, vision, projector, prefill, decode, answer, load, cold, conversion, or a stage's whole name
 
@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(figures.table(document))
         if figures.disturbed(document):
             console.print(
-                f"* others had more than {100 * document['foreign limit']:.0f} % of the processors during "
-                f"{figures.disturbed(document)} turns"
+                f"* others had more than {100 * document['foreign limit']:.0f} % of the processors during every turn; "
+                f"the other medians leave such turns out"
             )
         if arguments.plot:
             for file in plots.draw_model(document, arguments.plot):

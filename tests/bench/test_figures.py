@@ -37,9 +37,15 @@ def test_medians_and_ratios(summary):
     assert ours["seconds"] == [1.0, 2.0, 25.0] and ours["median"] == 2.0  # of a token: four are decoded
     assert ours["of torch"] == 0.5 == ours["goal of torch"] and ours["of rival"] == 0.8 and ours["rival"] == BEST
     assert int8["of rival"] == 0.5 and int8["rival"] == TORCH_INT8 and int8["goal of rival"] == 0.55
-    assert int8["disturbed"] == 1 and ours["disturbed"] == 0
+    assert int8["calm"] == 0 and ours["calm"] == 3
     assert "of torch" not in torch and torch["median"] == 4.0
     assert ours["error"] == 0.0 and int8["error"] == pytest.approx(0.1)
+
+
+def test_disturbed_turns_do_not_count_where_others_are_there():
+    turns = [turn(OURS, s, foreign) for s, foreign in ((4.0, 0.0), (100.0, 0.5), (8.0, 0.1), (200.0, 0.2))]
+    row = figures.summary(STAGE, turns, {}, COSTS, {"flops": 1e9, "bandwidth": 1e9})["contenders"][OURS]
+    assert row["median"] == 1.5 and row["calm"] == 2 and row["seconds"] == [1.0, 25.0, 2.0, 50.0]
 
 
 def test_shares_of_the_machine(summary):
