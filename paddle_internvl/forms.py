@@ -65,6 +65,7 @@ FORMS: dict[str, tuple[Form, ...]] = {  # best first; the last is the definition
         # FlashAttention 2; head dims: Paddle's own check_head_dim_size_flash
         Form("flash", ("gpu",), (8, 0), (), _HALVES, head_dims=(8, 256), flag="FLAGS_flash_attn_available"),
         replace(_NATIVE, head_dims=(1, 256)),
+        Form("heads", ("cpu",), dtypes=("float32",), trains=False),
         Form("chunked", ("cpu",)),
         Form("plain"),
     ),

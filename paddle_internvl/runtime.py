@@ -65,6 +65,19 @@ def keep_freed_memory() -> None:
             libc.mallopt(_GLIBC_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def let_mkl_use_avx2() -> None:
+    """Tell the MKL that Paddle brings to take its AVX2 code on processors that are not Intel's. Of itself it takes
+    code for very old ones there: products run at a fifth of their speed (measured on an AMD EPYC with two cores,
+    [1025, 1024] x [1024, 3072]: 37 and 189 GFLOP/s). A user's own setting is respected. It is read at the first
+    product, so a process that has had one stays as it is."""
+    about = Path("/proc/cpuinfo")
+    if not about.exists():
+        return
+    processor = about.read_text().partition("\n\n")[0]
+    if "GenuineIntel" not in processor and {"avx2", "fma"} <= set(processor.split()):
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+
+
 def import_paddle_quietly() -> None:
     """Import Paddle and PaddleNLP without the notices they print on the way, for command lines. PaddleNLP's log takes
     the level of ours where one is set, else 'ERROR'. An error in the import is raised as it is."""

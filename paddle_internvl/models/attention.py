@@ -4,8 +4,9 @@ In: q [B, L, H, E] and k, v [B, M, K, E]. Out: [B, L, H, E]. The L queries are t
 It knows nothing of layers, caches or rotary embeddings. Forms (`forms.FORMS`), which tests hold equal:
 
     plain    the definition, with all scores in memory: the reference, and the form for cards without flash attention
-    chunked  blocks of query rows that see only the keys they may: the form for a CPU without kernels
     native   the library's blocked attention on a CPU: no scores in memory, keys and values where they lie
+    heads    `attention_by_heads`, for a CPU without kernels
+    chunked  blocks of query rows that see only the keys they may: for a CPU with gradients, or little to do
     flash    Paddle's FlashAttention kernels on CUDA: without a mask; with bounds of what each key shows itself to
              (padding and windows of a prompt: no mask in memory); or with a mask (a row of queries behind a cache).
              Not Paddle's masked_ and block_multihead_attention: as documented they want q, k and v of equally many
@@ -20,6 +21,7 @@ import paddle.nn.functional as F
 from paddle_internvl import forms
 from paddle_internvl.kernels import library
 from paddle_internvl.kernels.layers import Memory
+from paddle_internvl.models.attention_by_heads import by_heads, one_query, worth
 
 _ROWS = 256  # query rows per block of the chunked form
 _MASKED = -1e30  # finite: a row without any allowed key (left padding) must stay finite too
@@ -137,6 +139,21 @@ def _chunked(q, k, v, causal, key_mask, window):
     return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
 
 
+def _heads(q, k, v, causal, key_mask, window):
+    b, length, heads, e = q.shape
+    total, kv = k.shape[1], k.shape[2]
+    if length == 1:
+        allowed = _allowed(range(1), total, total, 1, causal, key_mask, window)
+        seen = None if allowed is None else allowed[:, 0, 0]
+        return one_query(q[:, 0] * e**-0.5, k, v, seen).unsqueeze(1)
+    if not worth(q, total):
+        return _chunked(q, k, v, causal, key_mask, window)
+    q = (q * e**-0.5).reshape([b, length, kv, heads // kv, e]).transpose([0, 2, 3, 1, 4]).contiguous()
+    k, v = (x.transpose([0, 2, 1, 3]).contiguous() for x in (k, v))  # [B, K, M, E]
+    out = by_heads(q, k, v, causal, lambda rows, keys: _allowed(rows, keys, total, length, causal, key_mask, window))
+    return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
+
+
 def _plain(q, k, v, causal, key_mask, window):
     b, length, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
@@ -197,4 +214,4 @@ def _hidden_from(key_mask, window, batch: int, length: int) -> paddle.Tensor:
     return hidden.reshape([batch, 1, length, 1])
 
 
-_FORMS = {"plain": _plain, "chunked": _chunked, "native": _native, "flash": _flash}
+_FORMS = {"plain": _plain, "chunked": _chunked, "heads": _heads, "native": _native, "flash": _flash}

@@ -25,7 +25,7 @@ def linear(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None =
     if forms.choose_form("linear", x) == "native":
         return library.run("internvl_linear", x, weight, None, None, bias, None, None, None, None, None, -1, 0)
     weight = weight if weight.dtype == x.dtype else weight.astype(x.dtype)
-    if x.size == weight.shape[0] and not paddle.is_grad_enabled() and not forms.on_card(x):
+    if paddle.in_dynamic_mode() and x.size == weight.shape[0] and not (paddle.is_grad_enabled() or forms.on_card(x)):
         y = paddle.matmul(x.flatten(), weight)  # a vector's product takes half the time of a matrix of one row
         return (y if bias is None else y + bias).reshape([*x.shape[:-1], -1])
     return F.linear(x, weight, bias)

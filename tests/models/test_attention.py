@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_internvl.kernels import library
-from paddle_internvl.models import attention
+from paddle_internvl.models import attention, attention_by_heads
 
 
 def by_hand(q, k, v, causal, key_mask, window):
@@ -50,24 +50,22 @@ def problems(draw):
 NATIVE = pytest.param("native", marks=pytest.mark.skipif(bool(library.why_not()), reason=library.why_not()))
 
 
-@pytest.mark.parametrize("backend", ["plain", "chunked", NATIVE])
+@pytest.mark.parametrize("backend", ["plain", "chunked", "heads", NATIVE])
 @settings(max_examples=60, deadline=None)
 @given(problem=problems(), rows=st.integers(1, 4))
 def test_against_the_definition(backend, problem, rows):
     q, k, v, causal, mask, window = problem
     tensors = [paddle.to_tensor(x) for x in (q, k, v)]
     key_mask = None if mask is None else paddle.to_tensor(mask)
-    before = attention._ROWS
-    attention._ROWS = rows  # small blocks, so that short sequences have several
-    try:
-        with attention.use_backend(backend), paddle.no_grad():
-            out = attention.attention(*tensors, causal=causal, key_mask=key_mask, window=window)
-    finally:
-        attention._ROWS = before
+    with pytest.MonkeyPatch.context() as patch, attention.use_backend(backend), paddle.no_grad():
+        patch.setattr(attention, "_ROWS", rows)  # small blocks, so that short sequences have several
+        patch.setattr(attention, "worth", lambda q, total: True)
+        patch.setattr(attention_by_heads, "_SCORES", rows)
+        out = attention.attention(*tensors, causal=causal, key_mask=key_mask, window=window)
     np.testing.assert_allclose(out.numpy(), by_hand(q, k, v, causal, mask, window), rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("backend", ["plain", "chunked", NATIVE])
+@pytest.mark.parametrize("backend", ["plain", "chunked", "heads", NATIVE])
 def test_fully_padded_queries_stay_finite(backend):
     q = paddle.randn([1, 4, 2, 8])
     mask = paddle.to_tensor([[False, False, True, True]])
@@ -91,7 +89,7 @@ def test_gradients_agree(causal):
 
 def test_unknown_backend():
     with (
-        pytest.raises(ValueError, match="'sparse' is not known.*flash, native, chunked, plain"),
+        pytest.raises(ValueError, match="'sparse' is not known.*flash, native, heads, chunked, plain"),
         attention.use_backend("sparse"),
     ):
         pass

@@ -214,7 +214,7 @@ def test_published_members_take_the_fast_forms(member, monkeypatch):
 
 # operation -> its form on a CPU with a gradient, without one where there are no kernels, and where there are
 ON_A_CPU = {
-    "attention": ("chunked", "chunked", "native"),
+    "attention": ("chunked", "heads", "native"),
     "decoder_layer": ("modules", "modules", "native"),
     "vision_layer": ("modules", "modules", "native"),
     "rms_norm": ("plain", "fused", "fused"),
