@@ -18,7 +18,7 @@ from paddle_internvl.models import layers, rope
 from paddle_internvl.models.attention import attention
 from paddle_internvl.models.quantized import QuantizedLinear
 
-PLAIN = dict.fromkeys(forms.FORMS, "plain")
+PLAIN = {operation: known[-1].name for operation, known in forms.FORMS.items()}
 SLACK = 1.5  # a form's error beside its twin's; its sums run in another order
 _FLOOR = {"float32": 1e-5, "bfloat16": 2**-8, "float16": 2**-11}  # below this no difference counts
 
