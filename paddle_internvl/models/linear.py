@@ -56,6 +56,8 @@ class Embedding(nn.Embedding):
 
 def widen(network: nn.Layer) -> None:
     """Make float32 of the weights that were kept in bfloat16 on a CPU, in memory of their own."""
+    if all(parameter.dtype == paddle.bfloat16 for parameter in network.parameters()):
+        return  # it computes in bfloat16
     for layer in network.sublayers(include_self=True):
         held = isinstance(layer, (Linear, Embedding)) and layer.weight.place.is_cpu_place()
         if held and layer.weight.dtype == paddle.bfloat16:

@@ -57,7 +57,7 @@ def _relative(value: np.ndarray, exact: np.ndarray) -> float:
 
 def of_checkpoint(folder: Path, dtype: str) -> dict:
     """Errors, largest magnitude and count of overflows of a checkpoint on random pixels."""
-    model = InternVLChatModel.from_pretrained(str(folder))
+    model = InternVLChatModel.from_pretrained(str(folder), dtype="float32")
     found, seen = errors(model, random_pixels(TILES, model.config.force_image_size), dtype)
     return {"errors": found, "largest": seen.largest, "overflows": sum(seen.overflows.values())}
 
