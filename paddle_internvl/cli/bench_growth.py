@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     console = manners.console()
     console.print(growth.table(document))
+    if any(curve["disturbed"] for curve in document["curves"]):
+        console.print("* others used the processors meanwhile: what bears on such a point is to be measured again")
     if arguments.plot:
         for file in plots.draw_growth(document, arguments.plot):
             console.print(f"drawn: {file}")

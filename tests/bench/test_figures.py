@@ -110,7 +110,9 @@ def test_a_curve_is_held_to_its_bound():
     assert growth._figures(curve, AT, points)["holds"]
     squared = [{**point, "memory": 10 * x**2} for point, x in zip(points, AT)]
     made = growth._figures(curve, AT, squared)
-    assert not made["holds"] and made["memory exponent"] == pytest.approx(2.0)
+    assert not made["holds"] and made["memory exponent"] == pytest.approx(2.0) and made["disturbed"] == 0
+    noisy = [{**point, "foreign": 0.5 * (x == 16)} for point, x in zip(points, AT)]
+    assert growth._figures(curve, AT, noisy)["disturbed"] == 1
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(growth.table({"curves": [made]}))
     assert "grows too fast" in console.export_text()
