@@ -10,7 +10,7 @@ import pytest
 from paddlenlp.transformers import AutoModel
 
 import paddle_internvl
-from paddle_internvl import runtime
+from paddle_internvl import forms, runtime
 from paddle_internvl.models import devices
 from paddle_internvl.models.quantized import QuantizedLinear
 from paddle_internvl.parallel import placement
@@ -117,9 +117,10 @@ def split_over(monkeypatch, folder, device_map, **how):
 
 
 def logits(model) -> paddle.Tensor:
+    """By the layers' modules, which several devices have too: there are no whole layers of a CPU's library on cards."""
     ids = np.random.default_rng(0).integers(3, 1000, (1, 20))
     ids[0, 2 : 2 + 2 * model.num_image_token] = 1002
-    with paddle.no_grad():
+    with paddle.no_grad(), forms.use_forms(decoder_layer="modules", vision_layer="modules"):
         return model(paddle.to_tensor(random_pixels(2, model.config.tile_side)), paddle.to_tensor(ids)).logits
 
 
