@@ -6,7 +6,8 @@ Weights and KV cache are counted. The activations' peak is that of the costliest
 attention or MLP on one micro-batch of tiles, a whole prompt through a decoder layer, one decode step of all answers,
 or a weight in few bits that a CPU turns back into floats. What is alive at each is read off `models` and `engine`, and
 held to what Paddle's allocator counted on a CPU (tests/test_estimation.py). The figures for CUDA follow the same
-reading for its forms and have not been measured.
+reading for its forms and have not been measured. A CPU is one without kernels: that with them bfloat16 weights stay as
+they are, and that no scores are held, is not in the figures.
 """
 
 from __future__ import annotations
