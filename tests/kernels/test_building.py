@@ -1,5 +1,6 @@
 """Building: no compiler, a compiler that fails, several processes at once, another cache; a file mapped as a tensor."""
 
+import json
 import os
 import stat
 import subprocess
@@ -131,3 +132,28 @@ def test_a_piece_of_a_file_is_a_tensor(isa, tmp_path):
     numbers.tofile(file)
     with pytest.raises(ValueError, match="ends before the piece"):
         library.mapped(file, 19_000, [1000], "float32")
+
+
+def test_the_command_builds_and_says_where(isa, capsys):
+    from paddle_internvl.cli.main import main
+
+    assert main(["build-kernels", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"library": str(building.library()), "isa": isa, "reason": ""}
+    assert main(["build-kernels"]) == 0 and capsys.readouterr().out.strip() == f"{told['library']}: {isa}"
+
+
+def test_the_command_says_why_there_are_none(compiler, capsys):
+    from paddle_internvl.cli.main import main
+
+    (compiler / "broken").touch()
+    assert main(["build-kernels"]) == 1
+    assert "no kernels: the kernels' build failed, see" in capsys.readouterr().out
+
+
+def test_doctor_says_what_is_lost(monkeypatch):
+    from paddle_internvl.cli import doctor
+
+    monkeypatch.setenv("PADDLE_INTERNVL_KERNELS", "off")
+    found = doctor._kernels()
+    assert found.state == doctor.NOTE and "switched off" in found.detail and "Paddle's own operators" in found.advice
