@@ -154,7 +154,11 @@ class Checkpoint:
         return np.asarray(raw).view(carrier(info.dtype)).reshape(info.shape)
 
     def give_back(self, name: str) -> None:
-        """Let the system have the memory of a tensor's pages; whoever reads them again gets them from the file."""
+        """Let the system have the memory of a tensor's pages; whoever reads them again gets them from the file.
+
+        Args:
+            name: of a tensor.
+        """
         info = self.tensors[name]
         mapped = self._maps.get(info.file)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):

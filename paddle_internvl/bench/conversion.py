@@ -51,7 +51,7 @@ def _tries(name: str, source: Path, target: Path, tries: int):
     for _ in range(tries):
         os.sync()
         load, begun = machine.Load(), time.perf_counter()
-        peak = _copy(source, target) if name == COPY else _convert(source, target)
+        peak = _copy(source, target) if name == COPY else convert(source, target)
         seconds, foreign = time.perf_counter() - begun, load.foreign()
         shutil.rmtree(target)
         yield seconds, foreign, peak
@@ -65,7 +65,8 @@ def _copy(source: Path, target: Path) -> int:
     return 0
 
 
-def _convert(source: Path, target: Path) -> int:
+def convert(source: Path, target: Path) -> int:
+    """Convert a folder in a process of its own; returns its peak of anonymous memory in bytes."""
     words = [sys.executable, "-m", "convert", "hf2pd", "--src", str(source), "--dst", str(target)]
     return _finish(subprocess.Popen(words, stdout=subprocess.DEVNULL))
 
