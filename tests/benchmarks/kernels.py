@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -37,15 +39,15 @@ KINDS = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}  # bytes of 
 _COLD = 300_000_000  # bytes of copies of a weight that are gone through, so that none is in a cache
 
 
-def weight(kind: str, inputs: int, outputs: int):
-    """A weight, its scales, and its group size; all of one pattern, which costs as much as any other."""
-    if kind in ("float32", "bfloat16"):
-        return paddle.full([inputs, outputs], 0.5, "float32").astype(kind), None, -1
+def weight(kind: str, inputs: int, outputs: int, file: Path, copy: int):
+    """A weight as loading leaves it, mapped from a file; its scales and group size."""
     group = 64 if kind == "int4" else -1
-    groups = inputs // group if group > 0 else 1
     rows = inputs // 2 if kind == "int4" else inputs
-    held = paddle.full([rows, outputs], 37, "int32").astype("uint8" if kind == "int4" else "int8")
-    return held, paddle.full([groups, outputs], 0.01), group
+    dtype = {"int4": "uint8"}.get(kind, kind)
+    held = library.mapped(file, copy * int(KINDS[kind] * inputs * outputs), [rows, outputs], dtype)
+    if kind in ("float32", "bfloat16"):
+        return held, None, group
+    return held, paddle.full([inputs // group if group > 0 else 1, outputs], 0.01), group
 
 
 def seconds(run, clock, tries: int) -> float:
@@ -66,6 +68,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if library.why_not():
         raise SystemExit(f"there are no kernels: {library.why_not()}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "numbers"
+        with open(file, "wb") as stream:
+            for _ in range(2 * _COLD >> 20):  # bytes that are plain numbers in every kind
+                stream.write(np.random.default_rng(0).integers(0x30, 0x40, 1 << 20, np.uint8).data)
+        measure(arguments, file)
+
+
+def measure(arguments: argparse.Namespace, file: Path) -> None:
+    """Every shape with every kind of weight, a line each."""
     functions = library.functions()
     functions.internvl_flops.restype = functions.internvl_reading.restype = ctypes.c_double
     threads = runtime.cpu_threads() if arguments.wall else 1
@@ -78,7 +90,8 @@ def main() -> None:
         for kind in arguments.kinds:
             one = KINDS[kind] * inputs * outputs * (2 if activation == 2 else 1)
             copies = max(1, int(_COLD / one)) if rows == 1 else 1
-            held = [[weight(kind, inputs, outputs) for _ in range(1 + (activation == 2))] for _ in range(copies)]
+            each = 1 + (activation == 2)
+            held = [[weight(kind, inputs, outputs, file, i * each + j) for j in range(each)] for i in range(copies)]
 
             def run(held=held, x=x, activation=activation):
                 for (w, scales, group), *up in held:
