@@ -22,6 +22,7 @@ from paddle_internvl.preprocess.tiles import cut
 
 _SHARED_PIXELS = 1 << 18  # of a picture and its tiles, below which threads cost more than they save
 _BANDS = 2  # of rows, for each thread
+_SLENDER = 100  # times as high as wide: beyond it Pillow resizes columns first
 
 
 def tile_pixels(image: Image.Image, grid: TileGrid, side: int, threads: int | None = None) -> np.ndarray:
@@ -34,7 +35,7 @@ def tile_pixels(image: Image.Image, grid: TileGrid, side: int, threads: int | No
     """
     threads = threads or runtime.cpu_cores()
     pixels = image.width * image.height + grid.tiles * side * side
-    if threads == 1 or pixels < _SHARED_PIXELS:
+    if threads == 1 or pixels < _SHARED_PIXELS or image.height > _SLENDER * image.width:
         return normalize_all(cut(image, grid, side), side)
     out = np.empty((grid.tiles, 3, side, side), np.float32)
     with ThreadPoolExecutor(threads) as pool:
