@@ -66,16 +66,7 @@ class Hub:
 def _huggingface(request: Request) -> str:
     from huggingface_hub import snapshot_download
 
-    return snapshot_download(
-        request.name,
-        revision=request.revision,
-        cache_dir=request.cache_dir,
-        token=request.token,
-        local_files_only=request.offline,
-        allow_patterns=list(request.patterns),
-        ignore_patterns=["*/*"],
-        endpoint=HUBS["huggingface"].address,
-    )
+    return _snapshot(snapshot_download, request, HUBS["huggingface"].address)
 
 
 def _check_huggingface(request: Request) -> None:
@@ -88,7 +79,13 @@ def _check_huggingface(request: Request) -> None:
 def _modelscope(request: Request) -> str:
     from modelscope.hub.snapshot_download import snapshot_download
 
-    return snapshot_download(
+    # The variable, which the client reads once; without it two sites are tried.
+    return _snapshot(snapshot_download, request, os.environ.get("MODELSCOPE_ENDPOINT"))
+
+
+def _snapshot(download: Callable[..., str], request: Request, endpoint: str | None) -> str:
+    """What both clients' `snapshot_download` makes of a request; no folders within the repository."""
+    return download(
         request.name,
         revision=request.revision,
         cache_dir=request.cache_dir,
@@ -96,7 +93,7 @@ def _modelscope(request: Request) -> str:
         local_files_only=request.offline,
         allow_patterns=list(request.patterns),
         ignore_patterns=["*/*"],
-        endpoint=os.environ.get("MODELSCOPE_ENDPOINT"),  # which the client reads once; without it two sites are tried
+        endpoint=endpoint,
     )
 
 
