@@ -10,6 +10,7 @@ in a folder of its own that is gone afterwards, so what one writes never helps t
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ _KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+_COLUMNS = "120"  # of what commands print: kept outputs must not follow whoever's terminal they were made in
 SECONDS = 900  # that one cell may take, on a machine that is busy with other things
 
 
@@ -54,7 +56,7 @@ def execute(file: Path, folder: Path):
         record_timing=False,
         coalesce_streams=True,
     )
-    client.execute()
+    client.execute(env={**os.environ, "COLUMNS": _COLUMNS})
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
