@@ -12,7 +12,8 @@ constexpr long kAhead = 12288;  // bytes that a thread fetches ahead
 
 // sums[R], `block` apart, += x[R] times S rows of LANES columns of W, of which `at` is the first; n: columns, if not all.
 template <Kind kind, int R, int S, bool all>
-static inline void add(const char* at, long pitch, const float* x, long x_stride, long n, float* sums, long block, long ahead) {
+INLINE void add(const char* at, long pitch, const float* __restrict x, long x_stride, long n, float* __restrict sums,
+                long block, long ahead) {
   V sum[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) sum[r] = load(sums + r * block);
@@ -32,27 +33,34 @@ static inline void add(const char* at, long pitch, const float* x, long x_stride
   for (int r = 0; r < R; r++) store(sums + r * block, sum[r]);
 }
 
+// The same for the last columns and rows: fewer than LANES, or one step of rows at a time.
+template <Kind kind, int R>
+static void add_rest(const char* at, long pitch, const float* x, long x_stride, long rows, long columns, float* sums,
+                     long block) {
+  constexpr int shared = rows_in_a_byte(kind);
+  for (long k = 0; k < rows; k += shared, at += pitch)
+    for (long c = 0; c < columns; c += LANES) {
+      const long n = columns - c < LANES ? columns - c : LANES;
+      const char* here = at + row_bytes(kind, c);
+      if (k + shared <= rows) add<kind, R, shared, false>(here, pitch, x + k, x_stride, n, sums + c, block, 0);
+      else add<kind, R, 1, false>(here, pitch, x + k, x_stride, n, sums + c, block, 0);
+    }
+}
+
 // sums[R] += x[R] times rows k..end of some columns of W, without scales.
 template <Kind kind, int R>
 static void stream(const Weight& w, long column, long columns, long k, long end, const float* x, long x_stride,
                    float* sums, long block) {
   constexpr int S = 4, shared = rows_in_a_byte(kind);
-  const long pitch = row_bytes(kind, w.N);
+  const long pitch = row_bytes(kind, w.N), whole = columns / LANES * LANES;
   const long ahead = (kAhead / (S / shared * row_bytes(kind, columns)) + 1) * (S / shared) * pitch;
-  for (long step; k < end; k += step) {
-    const char* at = (const char*)w.data + k / shared * pitch + row_bytes(kind, column);
-    step = k + S <= end ? S : k + shared <= end ? shared : 1;
-    long c = 0;
-    if (step == S)
-      for (; c + LANES <= columns; c += LANES)
-        add<kind, R, S, true>(at + row_bytes(kind, c), pitch, x + k, x_stride, LANES, sums + c, block, ahead);
-    for (; c < columns; c += LANES)
-      for (long s = 0; s < step; s += shared) {
-        const auto run = step - s >= shared ? add<kind, R, shared, false> : add<kind, R, 1, false>;
-        const long n = columns - c < LANES ? columns - c : LANES;
-        run(at + s / shared * pitch + row_bytes(kind, c), pitch, x + k + s, x_stride, n, sums + c, block, 0);
-      }
+  const char* at = (const char*)w.data + k / shared * pitch + row_bytes(kind, column);
+  for (; k + S <= end; k += S, at += S / shared * pitch) {
+    for (long c = 0; c < whole; c += LANES)
+      add<kind, R, S, true>(at + row_bytes(kind, c), pitch, x + k, x_stride, LANES, sums + c, block, ahead);
+    add_rest<kind, R>(at + row_bytes(kind, whole), pitch, x + k, x_stride, S, columns - whole, sums + whole, block);
   }
+  add_rest<kind, R>(at, pitch, x + k, x_stride, end - k, columns, sums, block);
 }
 
 typedef void (*Stream)(const Weight&, long, long, long, long, const float*, long, float*, long);
