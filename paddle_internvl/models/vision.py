@@ -177,11 +177,9 @@ class InternVisionNetwork(PretrainedModel):
             in the weights' dtype, but float32 under float16;
             with return_dict=False a tuple of those that are not None.
         """
-        hidden_states = [self.embeddings(pixel_values)]
-        for layer in self.encoder.layers:
-            hidden_states.append(layer(hidden_states[-1]))
-        last = hidden_states[-1]
-        states = tuple(hidden_states) if output_hidden_states else None
+        # Kept only where they are asked for: all of them together are larger than the weights.
+        states = tuple(self.hidden_states(pixel_values, -1)) if output_hidden_states else None
+        last = states[-1] if states else self.hidden_state(pixel_values, -1)
         if not return_dict:
             return (last, last[:, 0], states) if output_hidden_states else (last, last[:, 0])
         return BaseModelOutputWithPooling(last_hidden_state=last, pooler_output=last[:, 0], hidden_states=states)
