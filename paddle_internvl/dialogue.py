@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from paddle_internvl import timing
 from paddle_internvl.answering import Answers
 from paddle_internvl.engine.request import Prompt, require_room
 from paddle_internvl.generation.config import generation_config as read_config
@@ -99,7 +100,9 @@ def prompt_of(model, tokenizer, messages: Messages, context_length: int | None =
     reading = read(model, messages, **how)
     ids = reading.ids(tokenizer)
     require_room(len(ids), reading.costs, context_length)
-    return Prompt(ids, cut_tiles(reading.pictures, reading.grids, reading.side), reading.conversation.stop)
+    with timing.part("pictures"):
+        tiles = cut_tiles(reading.pictures, reading.grids, reading.side)
+    return Prompt(ids, tiles, reading.conversation.stop)
 
 
 def answer(

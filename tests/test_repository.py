@@ -13,7 +13,13 @@ from tests.checkpoints import ROOT
 # Each layer may import itself and the layers before it (DESIGN.md §2). A name is the longest prefix that fits.
 LAYERS = [
     {"convert"},
-    {"paddle_internvl", "paddle_internvl.runtime", "paddle_internvl.progress", "paddle_internvl.configuration"},
+    {
+        "paddle_internvl",
+        "paddle_internvl.runtime",
+        "paddle_internvl.progress",
+        "paddle_internvl.timing",
+        "paddle_internvl.configuration",
+    },
     {"paddle_internvl.hub", "paddle_internvl.hub_clients"},
     {"paddle_internvl.preprocess", "paddle_internvl.prompt", "paddle_internvl.tokenizers"},
     {"paddle_internvl.kernels", "paddle_internvl.forms"},

@@ -104,7 +104,8 @@ def _point(folder: Path, curve: Curve, x: int, rounds: int, environment) -> dict
         turns = [worker.ask(order) for _ in range(rounds)]
         while min(turn["foreign"] for turn in turns) > FOREIGN_LIMIT and len(turns) < rounds + _TRIES:
             turns.append(worker.ask(order))
-    memory = max(turn["peak"] for turn in turns) - loaded["resident"]
+    # Without mapped files: a longer prompt has more of the embedding's pages, which have nothing to do with growth.
+    memory = max(turn["peak"] - turn["mapped"] for turn in turns) - (loaded["resident"] - loaded["mapped"])
     return {**min(turns, key=lambda turn: turn["seconds"]), "memory": max(memory, 1)}
 
 

@@ -120,6 +120,11 @@ def resident() -> tuple[int, int]:
     return tuple(int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 for name in ("VmRSS", "VmHWM"))
 
 
+def mapped() -> int:
+    """Bytes of files that are in this process's memory as parts of it: libraries, and weights that are mapped."""
+    return int(re.search(r"RssFile:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
 def forget_peak() -> None:
     """Let the peak of memory begin anew."""
     Path("/proc/self/clear_refs").write_text("5")

@@ -90,7 +90,7 @@ def measure(run, least_seconds: float, warm: bool = False) -> tuple[dict, object
         run: does the work once. least_seconds: repeat it for so long. warm: the first run counts too, however short.
     Returns:
         Seconds of a run (the mean), runs, the share of the processors that others had meanwhile, bytes of memory at
-        the most and then; and what the last run returned.
+        the most and then, bytes of mapped files in it; and what the last run returned.
     """
     machine.forget_peak()
     load, begun = machine.Load(), time.perf_counter()
@@ -105,7 +105,7 @@ def measure(run, least_seconds: float, warm: bool = False) -> tuple[dict, object
     foreign = load.foreign()
     resident, peak = machine.resident()
     figures = {"seconds": seconds / runs, "runs": runs, "foreign": foreign, "peak": peak, "resident": resident}
-    return figures, made
+    return {**figures, "mapped": machine.mapped()}, made
 
 
 def _side(name: str, device: str | None):

@@ -14,8 +14,12 @@ import argparse
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+
+from paddle_internvl import timing
+from paddle_internvl.cli.first_token import FirstToken
 
 _HELP = "/image F adds a picture to the next question, /video F a clip, /reset starts anew, /quit ends"
 
@@ -27,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=8, help="frames taken from the clip (default: 8)")
     parser.add_argument("--question", action="append", default=[], help="ask this and end; may be repeated")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of streaming")
+    parser.add_argument("--timing", action="store_true", help="say what the time to the first token was spent on")
     parser.add_argument("--draw", metavar="OUT", help="write the picture with the boxes of the answer drawn in")
     parser.add_argument("--max-num", type=int, help="the most tiles of a picture (default: the checkpoint's)")
     parser.add_argument("--max-new-tokens", type=int, default=512)
@@ -45,6 +50,7 @@ class Session:
     """A conversation in messages, and the media that wait for the next question."""
 
     model = None  # given before the first question
+    first_token: FirstToken | None = None  # of whom the time is wanted
 
     def __init__(self, settings: dict, frames: int, **how):
         self.settings, self.frames, self.how = settings, frames, how
@@ -73,6 +79,8 @@ class Session:
         asked = {"role": "user", "content": [*self.waiting, {"type": "text", "text": question}]}
         answer = ""
         for piece in self.model.chat_stream([*self.messages, asked], self.settings, **self.how):
+            if self.first_token:
+                self.first_token.seen()
             show(piece)
             answer += piece
         self.messages += [asked, {"role": "assistant", "content": answer}]
@@ -92,29 +100,37 @@ def run(arguments: argparse.Namespace) -> int:
         "repetition_penalty": arguments.repetition_penalty,
         "seed": arguments.seed,
     }
-    for name in ("json", "draw"):
+    for name in ("json", "draw", "timing"):
         if getattr(arguments, name) and not arguments.question:
             raise ValueError(f"--{name} needs --question")
     if arguments.draw and len(arguments.image) != 1:
         raise ValueError(f"--draw needs one --image, not {len(arguments.image)}")
     session = Session(settings, arguments.frames, max_num=arguments.max_num, system=arguments.system)
-    for file in arguments.image:  # what is wrong with the media is said before the model is loaded
-        session.add_image(file)
-    if arguments.video:
-        session.add_video(arguments.video)
-    session.model = _load(folder_of(arguments.checkpoint), arguments)
-    return _ask_all(session, arguments) if arguments.question else _converse(session)
+    with timing.measured() if arguments.timing else nullcontext() as measured:
+        if measured:
+            session.first_token = FirstToken(measured)
+        with timing.part("pictures"):  # what is wrong with them is said before the model is loaded
+            for file in arguments.image:
+                session.add_image(file)
+            if arguments.video:
+                session.add_video(arguments.video)
+        session.model = _load(folder_of(arguments.checkpoint), arguments)
+        return _ask_all(session, arguments) if arguments.question else _converse(session)
 
 
 def _load(folder: Path, arguments: argparse.Namespace):
     from paddle_internvl import runtime
 
-    runtime.import_paddle_quietly()
-    from paddlenlp.transformers import AutoModel
+    with timing.part("imports"):
+        runtime.import_paddle_quietly()
+        from paddlenlp.transformers import AutoModel
 
-    return AutoModel.from_pretrained(
-        str(folder), dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp
-    )
+        from paddle_internvl.modeling import InternVLChatModel  # noqa: F401  (which AutoModel would import)
+
+    with timing.part("load"):
+        return AutoModel.from_pretrained(
+            str(folder), dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp
+        )
 
 
 def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
@@ -133,7 +149,11 @@ def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
             "pictures": [asdict(cost) for cost in session.model.count_tokens(asked, **session.how).pictures],
             "seconds": round(time.monotonic() - begun, 3),
         }
+        if session.first_token:
+            document["timing"] = session.first_token.document()
         print(json.dumps(document, ensure_ascii=False))
+    elif session.first_token:
+        print(session.first_token.line(), file=sys.stderr)
     return 0
 
 

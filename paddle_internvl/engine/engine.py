@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import paddle
 
-from paddle_internvl import runtime
+from paddle_internvl import runtime, timing
 from paddle_internvl.engine.blocks import BlockPool
 from paddle_internvl.engine.decoding import decoding_of
 from paddle_internvl.engine.launched import Launched
@@ -120,8 +120,10 @@ class Engine:
             self._drop_cancelled()
             self._admit()
             self._decode()
-            self._prefill()
-            self._see()
+            with timing.part("prompt"):
+                self._prefill()
+            with timing.part("vision"):
+                self._see()
 
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in (*self.active, *self.waiting) if s.cancelled]:

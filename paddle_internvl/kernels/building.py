@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, util
 from pathlib import Path
 
-from paddle_internvl import runtime
+from paddle_internvl import progress, runtime
 
 SOURCES = Path(__file__).parent / "csrc"
 LIBRARY = "libpaddle_internvl_kernels.so"
@@ -120,8 +120,12 @@ def _build(folder: Path, paddle: Path, compiler: str) -> None:
         objects = [Path(aside) / f"{source.stem}.o" for source in _sources()]
         headers = [f"-I{paddle / 'include'}", f"-I{paddle / 'include' / 'third_party'}"]
         commands = [[compiler, *FLAGS, *headers, "-c", str(s), "-o", str(o)] for s, o in zip(_sources(), objects)]
-        with ThreadPoolExecutor(runtime.cpu_cores()) as pool:
-            results = list(pool.map(_run, commands))
+        bar = progress.bar("building CPU kernels, once", len(commands), "file", delay=0)
+        with bar, ThreadPoolExecutor(runtime.cpu_cores()) as pool:
+            results = []
+            for result in pool.map(_run, commands):
+                results.append(result)
+                bar.update()
         if all(code == 0 for code, _ in results):
             folders = sorted({str((paddle / name).parent) for name in _LINKED})
             link = [compiler, "-shared", *map(str, objects), "-o", str(Path(aside) / LIBRARY)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from paddle_internvl import runtime
+from paddle_internvl import runtime, timing
 from paddle_internvl.kernels import building
 
 _SWITCH = "PADDLE_INTERNVL_KERNELS"
@@ -79,7 +79,8 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
     import paddle
 
     try:
-        path = building.library()
+        with timing.part("kernels"):
+            path = building.library()
     except building.BuildError as error:
         return None, str(error)
     try:

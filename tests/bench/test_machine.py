@@ -47,3 +47,12 @@ def test_description():
     described = machine.describe()
     assert described["cores"] == len(os.sched_getaffinity(0)) and described["versions"]["paddlenlp"]
     assert described["memory"] > 1 << 30 and described["processor"]
+
+
+def test_mapped_files_are_told_apart(tmp_path):
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(32 << 20))
+    before, whole = machine.mapped(), machine.resident()[0]
+    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+        bytes(memory)
+        assert machine.mapped() - before > 30 << 20 and machine.resident()[0] - whole > 30 << 20

@@ -88,6 +88,17 @@ def test_chat_streams_what_json_says(checkpoint, picture, capsys):
     assert document["answer"] == streamed.removesuffix("\n") and document["pictures"][0]["tiles"] == 1
 
 
+def test_timing_adds_up(checkpoint, picture, capsys):
+    arguments = ["chat", checkpoint, "--image", picture, "--question", "What?", "--max-new-tokens", "2", "--timing"]
+    assert main(arguments) == 0
+    assert "first token after " in capsys.readouterr().err.splitlines()[-1]
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["timing"]
+    assert [*told["parts"]] == ["start", "pictures", "imports", "load", "prompt", "vision", "other"]
+    assert sum(told["parts"].values()) == pytest.approx(told["first_token"], abs=0.01)
+    assert min(told["parts"].values()) >= 0 and told["parts"]["vision"] > 0 and told["parts"]["load"] > 0
+
+
 def test_conversation(checkpoint, picture, capsys, monkeypatch):
     lines = [
         "Hello",
@@ -125,6 +136,7 @@ def test_settings_reach_the_model(checkpoint, capsys):
         (["chat", "CKPT", "--image", "none.png", "--question", "a"], "no such picture: none.png"),
         (["chat", "CKPT", "--video", "none.mp4", "--question", "a"], "no such video: none.mp4"),
         (["chat", "CKPT", "--json"], "--json needs --question"),
+        (["chat", "CKPT", "--timing"], "--timing needs --question"),
         (["info", "/nowhere"], "/nowhere does not exist; give a folder, or a hub id"),
         (["info", str(TINY / "dynamic_gqa.json"), "--size", "big"], "--size big is no size"),
     ],
