@@ -3,13 +3,13 @@
 Kinds: 'default'; 'linear' (positions divided by a factor); 'dynamic' (NTK: beyond the trained length the base grows
 with the length; upstream modeling_internlm2.py, InternLM2DynamicNTKScalingRotaryEmbedding); 'su' or 'longrope', and
 'yarn' (Phi-3: frequencies divided by short or long factors, tables times a constant; upstream modeling_phi3.py).
-It knows nothing of attention. Nothing is kept between calls: one long request changes no later one.
+It knows nothing of attention. What depends on a length is not kept between calls: one long request changes no later one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import paddle
 import paddle.incubate.nn.functional as fused
@@ -36,6 +36,7 @@ class Rope:
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
     original_length: int = 0
+    _kept: dict[str, paddle.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def magnitude(self) -> float:
@@ -66,6 +67,22 @@ class Rope:
         positions = position_ids.astype("float32")  # [B, L]
         if self.kind == "linear":
             positions = positions / self.factor
+        angles = positions.unsqueeze(-1) * self._inverse_frequencies(position_ids, length)  # [B, L, E/2]
+        angles = paddle.concat([angles, angles], axis=-1).unsqueeze(2)  # [B, L, 1, E]
+        cos, sin, magnitude = angles.cos(), angles.sin(), self.magnitude
+        return (cos, sin) if magnitude == 1.0 else (cos * magnitude, sin * magnitude)
+
+    def _inverse_frequencies(self, position_ids: paddle.Tensor, length: int) -> paddle.Tensor:
+        """float32 [B or 1, 1, E/2]; kept on a CPU where they depend on nothing: operations that small cost as much as a
+        layer's products."""
+        keeps = self.kind in ("default", "linear") and paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
+        if not keeps:
+            return self._computed(position_ids, length)
+        if "cpu" not in self._kept:
+            self._kept["cpu"] = self._computed(position_ids, length)
+        return self._kept["cpu"]
+
+    def _computed(self, position_ids: paddle.Tensor, length: int) -> paddle.Tensor:
         base = paddle.full([1, 1], self.theta, "float64")
         # The length of each row by itself, so that a row does not depend on its neighbours in the batch.
         length = (position_ids.max(axis=-1, keepdim=True) + 1).clip(min=length).astype("float64")  # [B, 1]
@@ -78,10 +95,7 @@ class Rope:
         if self.short_factor:
             long, short = paddle.to_tensor(self.long_factor), paddle.to_tensor(self.short_factor)
             frequency_divisor = frequency_divisor * paddle.where(length > self.original_length, long, short)
-        inverse_frequency = 1.0 / frequency_divisor
-        angles = positions.unsqueeze(-1) * inverse_frequency.unsqueeze(1)  # [B, L, E/2]
-        angles = paddle.concat([angles, angles], axis=-1).unsqueeze(2)  # [B, L, 1, E]
-        return angles.cos() * self.magnitude, angles.sin() * self.magnitude
+        return (1.0 / frequency_divisor).unsqueeze(1)
 
 
 def apply(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import is_
 
 import paddle
 from paddle import nn
@@ -32,33 +34,39 @@ class _UnfitError(Exception):
 class _Told:
     """What the kernels know of a layer. The layer holds it; a copy of the layer gets None in its place.
 
+    Whether it still holds is asked of every layer at every token: so it is asked of whole lists, not one by one.
+
     Attributes:
-        struct: for the library; None where it can't be: then `reason` says why. parts: (parent, name, child) of every
-            layer within. tensors: all that the struct points at, and pointers: where they lay. row: those of the layers
-            that it was last run with, and their structs side by side.
+        struct: for the library; None where it can't be: then `reason` says why. holders: the dicts in which the layer
+            and those within hold layers, parameters and buffers, and parts: what was in them. tensors: all that the
+            struct points at, and pointers: where they lay. hooks: the dicts of the hooks of those within, and own: of
+            their attributes. row: those of the layers that it was last run with, and their structs side by side.
     """
 
     struct: object
     reason: str
-    parts: list[tuple[nn.Layer, str, nn.Layer]]
+    holders: list[dict]
+    parts: list
     tensors: list[paddle.Tensor]
     pointers: list[int]
+    hooks: list[dict]
+    own: list[dict]
     row: tuple[list[_Told], object] | None = None
 
     def __reduce__(self):
         return type(None), ()
 
     @property
-    def children(self) -> list[nn.Layer]:
-        """Every layer within."""
-        return [child for _, _, child in self.parts]
-
-    @property
     def current(self) -> bool:
         """Whether the layer is still made of the same parts, and its weights lie where they lay."""
-        return all(parent._sub_layers[name] is child for parent, name, child in self.parts) and self.pointers == [
-            tensor.data_ptr() for tensor in self.tensors
-        ]
+        now = _all_in(self.holders)
+        same = len(now) == len(self.parts) and all(map(is_, now, self.parts))
+        return same and _addresses(self.tensors) == self.pointers
+
+    @property
+    def called_otherwise(self) -> bool:
+        """Whether calling a layer within is more than its class's forward."""
+        return any(self.hooks) or any("forward" in own for own in self.own)
 
 
 def decoder_layers(
@@ -156,7 +164,7 @@ def _of_the_moment(layer: nn.Layer, told: _Told) -> str:
     """What may come and go without the layer being another."""
     if layer.training:
         return "it is being trained"
-    if any(map(_called_otherwise, told.children)):
+    if told.called_otherwise:
         return "a layer within it has hooks"
     return ""
 
@@ -168,12 +176,23 @@ def _tell(layer: nn.Layer, tell: Callable) -> _Told:
         struct = tell(layer, teller)
     except _UnfitError as unfit:
         reason = str(unfit)
-    parts = [
-        (parent, name, child)
-        for _, parent in layer.named_sublayers(include_self=True)
-        for name, child in parent._sub_layers.items()
+    within = layer.sublayers()
+    holders = [
+        held for each in (layer, *within) for held in (each._sub_layers, each._parameters, each._buffers) if held
     ]
-    return _Told(struct, reason, parts, teller.tensors, [tensor.data_ptr() for tensor in teller.tensors])
+    hooks = [held for each in within for held in (each._forward_pre_hooks, each._forward_post_hooks)]
+    return _Told(
+        struct, reason, holders, _all_in(holders), teller.tensors, _addresses(teller.tensors), hooks,
+        [each.__dict__ for each in within],
+    )  # fmt: skip
+
+
+def _all_in(holders: list[dict]) -> list:
+    return list(chain.from_iterable(map(dict.values, holders)))
+
+
+def _addresses(tensors: list[paddle.Tensor]) -> list[int]:
+    return list(map(paddle.Tensor.data_ptr, tensors))
 
 
 class _Teller:

@@ -17,7 +17,7 @@ INLINE void add(const char* at, long pitch, const float* __restrict x, long x_st
   V sum[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) sum[r] = load(sums + r * block);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int s = 0; s < S; s += rows_in_a_byte(kind), at += pitch) {
     prefetch(at + ahead);
     V w, odd;
@@ -51,7 +51,7 @@ static void add_rest(const char* at, long pitch, const float* x, long x_stride, 
 template <Kind kind, int R>
 static void stream(const Weight& w, long column, long columns, long k, long end, const float* x, long x_stride,
                    float* sums, long block) {
-  constexpr int S = 4, shared = rows_in_a_byte(kind);
+  constexpr int S = kind == Kind::kInt8 || kind == Kind::kInt4 ? 8 : 4, shared = rows_in_a_byte(kind);
   const long pitch = row_bytes(kind, w.N), whole = columns / LANES * LANES;
   const long ahead = (kAhead / (S / shared * row_bytes(kind, columns)) + 1) * (S / shared) * pitch;
   const char* at = (const char*)w.data + k / shared * pitch + row_bytes(kind, column);
