@@ -73,10 +73,12 @@ FORMS: dict[str, tuple[Form, ...]] = {  # best first; the last is the definition
     "decoder_layer": (replace(_NATIVE, head_dims=(2, 256)), Form("modules")),
     "vision_layer": (replace(_NATIVE, head_dims=(1, 256)), Form("modules")),
     "rms_norm": (
-        Form("fused", trains=False),  # takes the residual sum with it
+        _NATIVE,  # these two take the residual sum with them
+        Form("fused", trains=False),
         Form("differentiable", ("gpu",)),
         Form("plain"),
     ),
+    "layer_norm": (_NATIVE, Form("plain")),
     "rope": (Form("fused", ("gpu",)), _NATIVE, Form("plain")),
     "swiglu": (_NATIVE, Form("fused"), Form("plain")),
     "gelu": (_NATIVE, Form("plain")),

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tp", type=int, help="cards that share the model (default: the most of --gpus that can)")
     parser.add_argument("--bits", type=int, choices=(8, 4), help="of the decoder blocks' linear weights")
     parser.add_argument("--dtype", default="bfloat16", help="bfloat16 (default), float16 or float32")
-    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="a CPU holds everything in float32")
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="(default: gpu)")
+    parser.add_argument("--kernels", choices=("on", "off"), default="on", help="a CPU's C++ operators (default: on)")
     parser.add_argument("--batch", type=int, default=1, help="answers at once (default: 1)")
     parser.add_argument("--tiles", type=int, help="of each prompt's pictures (default: the config's most of a picture)")
     parser.add_argument("--context", type=int, default=8192, help="tokens of prompt and answer (default: 8192)")
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         bits=arguments.bits,
         dtype=arguments.dtype,
         device=arguments.device,
+        kernels=arguments.kernels == "on",
     )
     if plan.tp > gpus:
         raise ValueError(f"--tp {plan.tp} needs as many cards; --gpus is {gpus}")
@@ -108,5 +110,5 @@ def _show(plan, said, room: int | None, others, possible: list[int]) -> None:
 
 def _words(plan) -> str:
     bits = f", {plan.bits} bits" if plan.bits else ""
-    dtype = "float32" if plan.device == "cpu" else plan.dtype
+    dtype = "float32" if plan.device == "cpu" and plan.held == 4 else plan.dtype
     return f"tp {plan.tp}, {dtype}{bits}, batch {plan.batch}, context {plan.context}, {plan.tiles} tiles each"

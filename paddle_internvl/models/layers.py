@@ -22,9 +22,14 @@ def _plain_rms_norm(x, weight, eps):
 
 
 _RMS_NORM = {
+    "native": lambda x, weight, eps: library.run("internvl_norm", x, weight, None, eps, 0),
     "fused": lambda x, weight, eps: fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1)[0],
     "differentiable": lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps)[0],
     "plain": _plain_rms_norm,
+}
+_LAYER_NORM = {
+    "native": lambda x, weight, bias, eps: library.run("internvl_norm", x, weight, bias, eps, 1),
+    "plain": lambda x, weight, bias, eps: F.layer_norm(x, weight.shape, weight, bias, eps),
 }
 
 
@@ -46,7 +51,10 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, eps: float) -> paddle.Tens
 
 def add_rms_norm(x: paddle.Tensor, y: paddle.Tensor, weight: paddle.Tensor, eps: float):
     """The sum x + y and its `rms_norm`, in one kernel where there is one: (sum, normalised)."""
-    if x.dtype == y.dtype == weight.dtype and forms.choose_form("rms_norm", x) == "fused":
+    form = forms.choose_form("rms_norm", x) if x.dtype == y.dtype == weight.dtype else "plain"
+    if form == "native":
+        return tuple(library.run("internvl_add_norm", x, y, weight, None, eps, 0))
+    if form == "fused":
         normalised, total = fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1, residual=y)
         return total, normalised
     total = x + y.astype(x.dtype)
@@ -78,10 +86,8 @@ class LayerNorm(nn.LayerNorm):
     """Paddle's, for inputs that may be wider than the weights; out comes the weights' dtype."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        if x.dtype == self.weight.dtype:
-            return super().forward(x)
         weight, bias = self.weight.astype(x.dtype), self.bias.astype(x.dtype)
-        return F.layer_norm(x, self._normalized_shape, weight, bias, self._epsilon).astype(self.weight.dtype)
+        return _LAYER_NORM[forms.choose_form("layer_norm", x)](x, weight, bias, self._epsilon).astype(self.weight.dtype)
 
 
 _SWIGLU = {
@@ -100,6 +106,13 @@ def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
 def gelu(x: paddle.Tensor) -> paddle.Tensor:
     """x times the normal distribution function of x, by erf."""
     return _GELU[forms.choose_form("gelu", x)](x)
+
+
+class GELU(nn.Layer):
+    """`gelu`."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return gelu(x)
 
 
 class DropPath(nn.Layer):

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 
 from paddle_internvl.configuration import InternVLChatConfig
-from paddle_internvl.models.layers import LayerNorm
+from paddle_internvl.models.layers import GELU, LayerNorm
 from paddle_internvl.models.linear import Linear
 
 
@@ -36,4 +36,4 @@ def build_projector(config: InternVLChatConfig) -> nn.Sequential:
     """`mlp1`: LayerNorm, Linear, GELU, Linear; [.., C/s^2] -> [.., D]. The indices are the checkpoints' key names."""
     shuffled = config.vision_config.hidden_size * int(1 / config.downsample_ratio) ** 2
     width = config.llm_config.hidden_size
-    return nn.Sequential(LayerNorm(shuffled, epsilon=1e-5), Linear(shuffled, width), nn.GELU(), Linear(width, width))
+    return nn.Sequential(LayerNorm(shuffled, epsilon=1e-5), Linear(shuffled, width), GELU(), Linear(width, width))

@@ -3,7 +3,7 @@
 Kinds: 'default'; 'linear' (positions divided by a factor); 'dynamic' (NTK: beyond the trained length the base grows
 with the length; upstream modeling_internlm2.py, InternLM2DynamicNTKScalingRotaryEmbedding); 'su' or 'longrope', and
 'yarn' (Phi-3: frequencies divided by short or long factors, tables times a constant; upstream modeling_phi3.py).
-It knows nothing of attention. What depends on a length is not kept between calls: one long request changes no later one.
+It knows nothing of attention. What depends on a length is not kept: one long request changes no later one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.memory [CKPT|CONFIG] [--tiles 7] [--context 2048] [--batch 1]
 
 A config.json (default: configs/internvl2_5-1b.json) is first given random weights, in a temporary folder. The last line
-is JSON, in bytes: the estimate, what Paddle's allocator and the parameters came to, and by how much the process's
-anonymous memory really grew (sampled every 2 ms), each divided by the estimate.
+is JSON, in bytes: the estimate, what Paddle's allocator, the parameters and the kernels came to, and by how much the
+process's anonymous memory really grew (sampled every 2 ms), each divided by the estimate.
 
 Measured with these defaults (random weights of InternVL2_5-1B's shape, 7 tiles, 2,048 tokens, one thread of two cores):
 estimate 4.23 GB; allocated / estimate 0.992, anonymous / estimate 1.122.
@@ -13,6 +13,7 @@ estimate 4.23 GB; allocated / estimate 0.992, anonymous / estimate 1.122.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import re
 import tempfile
@@ -105,6 +106,7 @@ def main() -> None:
     from convert.folder import read_config
     from convert.mappings import paddle_config
     from paddle_internvl.estimation import Plan, estimate
+    from paddle_internvl.kernels import library
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", nargs="?", type=Path, default=ROOT / "configs/internvl2_5-1b.json")
@@ -122,8 +124,12 @@ def main() -> None:
         model = AutoModel.from_pretrained(str(folder))
         loaded = watch.peak
         allocated = allocator_peak(model, a.tiles, a.context, a.batch)
+        kernels = not library.why_not()
+        if kernels:
+            library.functions().internvl_scratch_bytes.restype = ctypes.c_size_t
+            allocated += library.functions().internvl_scratch_bytes()
         real = watch.end() - begun
-    plan = Plan(batch=a.batch, context=a.context, tiles=a.tiles, device="cpu")
+    plan = Plan(batch=a.batch, context=a.context, tiles=a.tiles, device="cpu", kernels=kernels)
     said = estimate(paddle_config(read_config(a.checkpoint)), plan)
     figures = {
         "estimate": said.total,

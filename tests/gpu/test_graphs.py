@@ -23,7 +23,7 @@ ALLOWED_CASTS = {
     (LOW, "float32", "paddle_internvl/models/vision.py positions"): "positions are resized in float32, as upstream",
     ("float32", LOW, "paddle_internvl/models/vision.py positions"): "and are the weights' again",
     ("float32", LOW, "paddle_internvl/models/decoder.py <genexpr>"): "rotary tables are made in float32",
-    ("float64", "float32", "paddle_internvl/models/rope.py tables"): "a base that grows is computed in float64",
+    ("float64", "float32", "paddle_internvl/models/rope.py _computed"): "a base that grows is computed in float64",
     (LOW, "float32", "paddle_internvl/models/decoder.py forward"): "logits are float32",
     ("float32", LOW, "paddle_internvl/models/layers.py forward"): "what is dropped is drawn in float32 (training)",
     (LOW, "float32", "?"): "gradient of a cast",

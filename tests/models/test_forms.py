@@ -22,6 +22,8 @@ from paddle_internvl.models import attention, layers, rope
 from tests.checkpoints import ROOT
 from tests.models.test_attention import by_hand, problems
 
+NATIVE = () if library.why_not() else ("native",)
+
 
 def softmax_attention(q, k, v, added):
     """softmax(q k^T / sqrt(E) + added) v with shared kv heads, in float64; added [B, 1, L, M]."""
@@ -138,12 +140,23 @@ def test_fused_rope(shape):
 def test_rms_norm_with_and_without_the_sum(width):
     x, y, weight = paddle.randn([2, 5, width]), paddle.randn([2, 5, width]) * 3, paddle.randn([width])
     results = {}
-    for form in ("plain", "fused"):
+    for form in ("plain", "fused", *NATIVE):
         with paddle.no_grad(), forms.use_forms(rms_norm=form):
             results[form] = [layers.rms_norm(x, weight, 1e-6), *layers.add_rms_norm(x, y, weight, 1e-6)]
-    for plain, fast in zip(*results.values()):
-        np.testing.assert_allclose(plain.numpy(), fast.numpy(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(results["fused"][1].numpy(), (x + y).numpy())
+        for plain, fast in zip(results["plain"], results[form]):
+            np.testing.assert_allclose(plain.numpy(), fast.numpy(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(results[form][1].numpy(), (x + y).numpy())
+
+
+def test_layer_norm_and_gelu():
+    x, norm = paddle.randn([2, 5, 60]) * 3, layers.LayerNorm(60, epsilon=1e-5)
+    norm.weight.set_value(paddle.randn([60]))
+    norm.bias.set_value(paddle.randn([60]))
+    for form in ("plain", *NATIVE):
+        with paddle.no_grad(), forms.use_forms(layer_norm=form, gelu=form):
+            expected = F.layer_norm(x, [60], norm.weight, norm.bias, 1e-5)
+            np.testing.assert_allclose(norm(x).numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(layers.GELU()(x).numpy(), F.gelu(x).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_swiglu_and_its_gradient():
@@ -217,7 +230,8 @@ ON_A_CPU = {
     "attention": ("chunked", "heads", "native"),
     "decoder_layer": ("modules", "modules", "native"),
     "vision_layer": ("modules", "modules", "native"),
-    "rms_norm": ("plain", "fused", "fused"),
+    "rms_norm": ("plain", "fused", "native"),
+    "layer_norm": ("plain", "plain", "native"),
     "rope": ("plain", "plain", "native"),
     "swiglu": ("fused", "fused", "native"),
     "gelu": ("plain", "plain", "native"),
@@ -269,6 +283,6 @@ def test_every_form_has_its_function():
     functions = {"attention": attention._FORMS, "rms_norm": layers._RMS_NORM, "rope": rope._FORMS}
     functions |= {"swiglu": layers._SWIGLU, "gelu": layers._GELU, "weight_only": {"kernel", "native", "plain"}}
     functions |= dict.fromkeys(("decoder_layer", "vision_layer"), {"native", "modules"})  # whole_layers, or forward
-    functions["linear"] = {"native", "plain"}
+    functions |= {"linear": {"native", "plain"}, "layer_norm": layers._LAYER_NORM}
     for name, table in functions.items():
         assert {form.name for form in forms.FORMS[name]} == set(table), name

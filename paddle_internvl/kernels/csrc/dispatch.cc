@@ -33,11 +33,15 @@ const Kernels* find(const std::string& name) {
 
 std::atomic<const Kernels*> chosen{nullptr};
 std::atomic<int> count{0};
+std::atomic<size_t> kept{0};
 
 struct Memory {
   float* at = nullptr;
   size_t bytes = 0;
-  ~Memory() { std::free(at); }
+  ~Memory() {
+    std::free(at);
+    kept -= bytes;
+  }
 };
 thread_local Memory memories[kSlots];
 
@@ -63,12 +67,16 @@ float* scratch(Slot slot, size_t floats) {
     const size_t page = floats * sizeof(float) < (1 << 20) ? 4096 : 2 << 20;
     const size_t bytes = (floats * sizeof(float) + page - 1) / page * page;
     std::free(memory.at);
+    kept -= memory.bytes;
     memory.at = nullptr;
     memory.bytes = 0;
     memory.at = static_cast<float*>(std::aligned_alloc(page, bytes));
     if (!memory.at) throw std::bad_alloc();
     memory.bytes = bytes;
+    kept += bytes;
     if (page > 4096) madvise(memory.at, bytes, MADV_HUGEPAGE);
   }
   return memory.at;
 }
+
+size_t scratch_bytes() { return kept; }

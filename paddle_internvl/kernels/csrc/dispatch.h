@@ -45,3 +45,6 @@ void set_threads(int count);
 enum Slot { kLinearRows, kLinearPanels, kLinearSums, kAttention1, kAttention2, kAttention3, kLayer1, kLayer2, kLayer3,
             kLayer4, kHidden1, kHidden2, kLimits, kSlots };
 float* scratch(Slot slot, size_t floats);
+
+// Bytes of it, of all threads together.
+size_t scratch_bytes();

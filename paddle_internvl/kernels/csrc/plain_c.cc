@@ -38,6 +38,9 @@ EXPORT int internvl_use_isa(const char* name) {
 EXPORT void internvl_set_threads(int count) { set_threads(count); }
 EXPORT int internvl_threads() { return threads(); }
 
+// Bytes that are kept between calls.
+EXPORT size_t internvl_scratch_bytes() { return scratch_bytes(); }
+
 // FLOP/s and bytes/s that this machine reaches, measured anew (limits.h).
 EXPORT double internvl_flops() { return kernels().flops(); }
 EXPORT double internvl_reading() { return kernels().reading(); }
