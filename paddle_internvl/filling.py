@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
 
 import numpy as np
 import paddle
@@ -97,7 +98,7 @@ class _Filler:
         self.whole = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
         self.split: Split | None = None
         self.expected: dict[str, tuple[int, ...]] = {}  # tensor -> shape
-        self.jobs: list[Callable[[], None]] = []
+        self.jobs: list[tuple[int, Callable[[], None]]] = []  # numbers of a tensor, and what fills it
         self.handled: set[str] = set()  # parameters that a job for their layer fills
         self.kept: set[str] = set()  # parameters that stay as the files have them
         self.notes: Counter[str] = Counter()
@@ -145,19 +146,20 @@ class _Filler:
             return
         self.handled.add(f"{name}.weight")
         self.expected |= {f"{name}.{kind}": wanted for kind, wanted in shapes.items()}
-        self.jobs.append(job)
+        self.jobs.append((prod(shape), job))
 
     def add_parameter(self, name: str, parameter) -> None:
         """Any other parameter: the tensor of its own name."""
         if name not in self.handled:
             self.expected[name] = self.whole[name]
-            self.jobs.append(partial(self._set, name, parameter))
+            self.jobs.append((prod(self.whole[name]), partial(self._set, name, parameter)))
 
     def run(self) -> None:
-        """Check, then fill, on every core."""
+        """Check, then fill, on every core; the largest first, while little else is in memory beside their source."""
         self._require_same()
-        with ThreadPoolExecutor(runtime.cpu_cores()) as pool, progress.bar("loading", len(self.jobs), "tensor") as bar:
-            for done in [pool.submit(job) for job in self.jobs]:
+        jobs = [job for _, job in sorted(self.jobs, key=lambda sized: -sized[0])]
+        with ThreadPoolExecutor(runtime.cpu_cores()) as pool, progress.bar("loading", len(jobs), "tensor") as bar:
+            for done in [pool.submit(job) for job in jobs]:
                 done.result()
                 bar.update()
 

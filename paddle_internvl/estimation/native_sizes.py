@@ -31,13 +31,13 @@ class NativeSizes(Sizes):
         """The operators' own memory."""
         seen = min(self.plan.tiles * self.plan.batch, TILES)
         at_once = min(seen, max(1, _STRIP // self.patches)) * self.patches  # rows of the tower
-        shuffled = seen * self.visual * 4 * self.vision_width  # what the projector takes
+        shuffled = seen * (self.patches - 1) * self.vision_width  # what the projector takes
         read, strip = self.plan.context, min(self.plan.context, _STRIP)
-        wide = self.vision_features if at_once else 0
-        widest = max(at_once * max(self.vision_width, wide), shuffled, strip * max(self.features, self.width))
+        seeing = at_once * max(self.vision_width, self.vision_features)
+        widest = max(seeing, shuffled, strip * max(self.features, self.width))  # what goes into a product
         layer = max(3 * self.vision_width * at_once, (self.queries + 2 * self.keys) * read)  # q, k and v
         layer += max(self.vision_width * at_once, self.queries * read)  # what was attended
-        layer += max(wide * at_once, self.features * strip)  # within the MLP
+        layer += max(self.vision_features * at_once, self.features * strip)  # within the MLP
         layer += max(self.vision_width * at_once, self.width * strip)  # normalised
         laid_out = min(2 * self.keys * read, max(_LAID_OUT, 2 * self.split.head_dim * read))
         return 4 * (widest + layer + max(laid_out, 2 * self.vision_width * at_once)) + cpu_threads() * _OF_A_THREAD

@@ -3,7 +3,7 @@
 Weights and KV cache are counted. The activations' peak is that of the costliest moment of four: the vision tower's
 attention or MLP on one micro-batch of tiles, a whole prompt through a decoder layer, one decode step of all answers,
 or a weight in few bits that a CPU turns back into floats. What is alive at each is read off `models` and `engine`, and
-held to what Paddle's allocator counted on a CPU (tests/test_estimation.py). The figures for CUDA follow the same
+held to what Paddle's allocator counted on a CPU (tests/estimation/test_memory.py). The figures for CUDA follow the same
 reading for its forms and have not been measured. A CPU is one without kernels here; `native_sizes` has the other.
 """
 

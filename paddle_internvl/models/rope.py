@@ -36,7 +36,7 @@ class Rope:
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
     original_length: int = 0
-    _kept: dict[str, paddle.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _kept: list[paddle.Tensor] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def magnitude(self) -> float:
@@ -78,9 +78,9 @@ class Rope:
         keeps = self.kind in ("default", "linear") and paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
         if not keeps:
             return self._computed(position_ids, length)
-        if "cpu" not in self._kept:
-            self._kept["cpu"] = self._computed(position_ids, length)
-        return self._kept["cpu"]
+        if not self._kept:
+            self._kept.append(self._computed(position_ids, length))
+        return self._kept[0]
 
     def _computed(self, position_ids: paddle.Tensor, length: int) -> paddle.Tensor:
         base = paddle.full([1, 1], self.theta, "float64")

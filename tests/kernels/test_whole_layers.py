@@ -193,6 +193,9 @@ def test_weights_that_move_are_followed(isa, models):
     layer.mlp.gate_proj.weight.set_value(gate.weight / 3)
     assert not np.allclose(moved.numpy(), before.numpy())
     np.testing.assert_allclose(model.language_model(prompt).numpy(), before.numpy(), **CLOSE)
+    layer.mlp.gate_proj.weight = paddle.create_parameter(gate.weight.shape, "float32")  # another parameter
+    layer.mlp.gate_proj.weight.set_value(gate.weight)
+    np.testing.assert_allclose(model.language_model(prompt).numpy(), moved.numpy(), **CLOSE)
 
 
 def test_stages_see_every_layer(isa, models):
