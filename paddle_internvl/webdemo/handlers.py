@@ -138,7 +138,7 @@ class Handlers:
                 async for _ in steps:
                     if time.monotonic() - last > _SHOWN_EVERY:
                         last = time.monotonic()
-                        yield before + display.messages([asked], language), gr.skip()
+                        yield before + display.messages([asked], language), gr.update(interactive=asked.ending is None)
         finally:
             visit.busy = False
         yield before + display.messages([asked], language), gr.update(interactive=False)

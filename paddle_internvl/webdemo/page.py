@@ -152,7 +152,8 @@ def _wire(demo, handlers: Handlers, made: dict, visit, seen, asks: list, togethe
     cleared = gr.on([made["clear"].click, chat.clear], handlers.cleared, visit, [chat, box, clip, stop], **ending)
 
     def relabelled(language: str, visit: Visit) -> list:
-        words = [gr.update(**_words(name, language)) for name in _WORDS]
+        states = {"stop": {"interactive": visit.busy}}  # a page may be greeted within its first answer
+        words = [gr.update(**_words(name, language), **states.get(name, {})) for name in _WORDS]
         questions = [gr.update(value=each[2][list(LANGUAGES).index(language)]) for _, each in asks]
         return [*words, *questions, gr.update(value=messages(visit.rounds, language))]
 
