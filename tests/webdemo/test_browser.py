@@ -198,6 +198,8 @@ def test_errors_are_shown(visit, tiny, tmp_path):
     expect(page.locator("#box textarea")).to_have_value("What is it?")  # kept, to be mended
     picture(page, "errors")
     page.locator("#clear").click()
+    expect(page.locator("#chat .problem")).to_have_count(0)
+    expect(page.locator("#box textarea")).to_have_value("")  # which would else empty what is typed next
     page.fill("#box textarea", "long " * 30_000)
     expect(page.locator("#seen .problem")).to_contain_text("shorten the question")
 
