@@ -116,13 +116,16 @@ def busy_of(fields: Sequence[int]) -> tuple[int, int]:
 
 def resident() -> tuple[int, int]:
     """Bytes of this process's memory: now, and at most since `forget_peak`."""
-    status = Path("/proc/self/status").read_text()
-    return tuple(int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return _of_status("VmRSS"), _of_status("VmHWM")
 
 
 def mapped() -> int:
     """Bytes of files that are in this process's memory as parts of it: libraries, and weights that are mapped."""
-    return int(re.search(r"RssFile:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    return _of_status("RssFile")
+
+
+def _of_status(name: str) -> int:
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def forget_peak() -> None:

@@ -20,6 +20,7 @@ class FirstToken:
     def __init__(self, timing: Timing):
         self._timing, self._before = timing, process_seconds() or 0.0
         self._seconds: float | None = None
+        self._parts: dict[str, float] = {}
 
     def seen(self) -> None:
         """A piece has come; only the first counts."""

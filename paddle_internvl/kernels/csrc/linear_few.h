@@ -1,5 +1,5 @@
 // Products of few rows (decoding): bound by memory. Every thread streams its columns of the weight once, four rows of W
-// at a time, all rows of x beside each other; sums of a block of columns stay in the second-level cache.
+// at a time (eight of integers), all rows of x beside each other; sums of a block of columns stay in the second-level cache.
 // Long pieces of a row, and fetching ahead across rows, keep the memory's own pages open.
 //
 // In: a Linear. Out: a thread's part of its result (linear_part), for use within any parallel region.
