@@ -17,8 +17,11 @@ from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from convert.folder import end_token_ids, token_id
 from convert.quantization import Quantization
-from paddle_internvl import chat, dialogue, hub, loading, saving
+from paddle_internvl.chat import cards
+from paddle_internvl.chat.messages import TokenCount, answer_messages, count_tokens, render_prompt, stream_text
+from paddle_internvl.checkpoints import hub, loading, saving
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
+from paddle_internvl.engine.response import Response
 from paddle_internvl.generation.beam import beam_search
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_generation_config
@@ -29,7 +32,6 @@ from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
 from paddle_internvl.parallel.mirror import lead_or_follow
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
-from paddle_internvl.response import Response
 
 # Arguments of the model cards that need nothing done here: loading is always lean, and no remote code is run.
 _ACCEPTED = ("low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "_from_auto", "convert_from_torch")
@@ -207,12 +209,12 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         return (ids, paddle.to_tensor(log_probs)) if config.log_probs else ids
 
     def chat(self, tokenizer, pixel_values, question, generation_config, *args, **kwargs):
-        """See `paddle_internvl.chat.chat`."""
-        return chat.chat(self, tokenizer, pixel_values, question, generation_config, *args, **kwargs)
+        """See `paddle_internvl.chat.cards.chat`."""
+        return cards.chat(self, tokenizer, pixel_values, question, generation_config, *args, **kwargs)
 
     def batch_chat(self, tokenizer, pixel_values, questions, generation_config, *args, **kwargs):
-        """See `paddle_internvl.chat.batch_chat`."""
-        return chat.batch_chat(self, tokenizer, pixel_values, questions, generation_config, *args, **kwargs)
+        """See `paddle_internvl.chat.cards.batch_chat`."""
+        return cards.batch_chat(self, tokenizer, pixel_values, questions, generation_config, *args, **kwargs)
 
     @cached_property
     def tokenizer(self):
@@ -225,31 +227,32 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         """Answer OpenAI-style messages.
 
         Args:
-            messages: dicts with role and content, the last the user's; see `prompt.messages`. generation_config: a
-                dict, a `GenerationConfig` or PaddleNLP's. how: tile limits and system message; see `dialogue.read`.
+            messages: dicts with role and content, the last the user's; see `prompt.messages`.
+            generation_config: a dict, a `GenerationConfig` or PaddleNLP's.
+            how: tile limits and system message; see `chat.messages.parse`.
         Returns:
             The answer and how it came about.
         Raises:
             ValueError: no prompt can be made of it, or one that leaves no room. FileNotFoundError: no such medium.
         """
-        return dialogue.answer(self, self.tokenizer, [messages], generation_config, **how)[0]
+        return answer_messages(self, self.tokenizer, [messages], generation_config, **how)[0]
 
     def batch_chat_messages(self, conversations, generation_config=None, **how) -> list[Response]:
         """Answer conversations in one batch, each as `chat_messages` would. generation_config: of all, or a list with
         one for each. See `chat_messages`."""
-        return dialogue.answer(self, self.tokenizer, conversations, generation_config, **how)
+        return answer_messages(self, self.tokenizer, conversations, generation_config, **how)
 
     def chat_stream(self, messages, generation_config=None, **how) -> Iterator[str]:
         """The text of an answer piece by piece, as it is made. See `chat_messages`."""
-        return dialogue.stream(self, self.tokenizer, messages, generation_config, **how)
+        return stream_text(self, self.tokenizer, messages, generation_config, **how)
 
     def render_prompt(self, messages, **how) -> str:
         """The prompt of messages as text, every picture shown as `<image>`. See `chat_messages`."""
-        return dialogue.render(self, messages, **how)
+        return render_prompt(self, messages, **how)
 
-    def count_tokens(self, messages, **how) -> dialogue.TokenCount:
+    def count_tokens(self, messages, **how) -> TokenCount:
         """How many tokens the prompt of messages has, pictures included. See `chat_messages`."""
-        return dialogue.count(self, self.tokenizer, messages, **how)
+        return count_tokens(self, self.tokenizer, messages, **how)
 
 
 def _settings(given, settings: dict, ends: tuple[int, ...], llm_config) -> GenerationConfig:

@@ -18,7 +18,7 @@ from paddlenlp.generation import TextIteratorStreamer
 from paddlenlp.transformers import AutoConfig, AutoTokenizer
 from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
 
-from paddle_internvl import hub
+from paddle_internvl.checkpoints import hub
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
 _MODELS = {  # config.json's architectures[0] -> our class

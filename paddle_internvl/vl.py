@@ -3,7 +3,7 @@
 (`paddle_internvl.load_image` is the model cards' function of that name, which gives pixel tiles.)
 """
 
-from paddle_internvl.preprocess.image import open_image as load_image
+from paddle_internvl.media.images import open_image as load_image
 from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
 
 __all__ = ["IMAGE_TOKEN", "load_image"]

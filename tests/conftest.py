@@ -11,7 +11,7 @@ import pytest
 warnings.filterwarnings("ignore")
 
 import paddle_internvl  # noqa: E402, F401
-from tests.checkpoints import CASES, random_checkpoint, tiny_config  # noqa: E402
+from tests.random_checkpoints import CASES, random_checkpoint, tiny_config  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):

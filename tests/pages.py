@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 DOCS = ROOT / "docs"
 ENGLISH_ONLY = (DOCS / "api.md",)  # made from docstrings

@@ -8,7 +8,7 @@ import pytest
 
 from paddle_internvl import InternVLChatConfig, InternVLChatModel
 from paddle_internvl.cli.main import main
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 BILLIONS = {  # as published
     "internvl2-1b": 0.94, "internvl2-2b": 2.21, "internvl2-4b": 4.15, "internvl2-8b": 8.08, "internvl2-26b": 25.5,

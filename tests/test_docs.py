@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from tests import pages
-from tests.checkpoints import ROOT
 from tests.pages import ENGLISH, blocks, commands, twins
+from tests.random_checkpoints import ROOT
 
 ALL = [*ENGLISH, *(chinese for _, chinese in twins())]
 LANGUAGES = {"python", "bash", "text", "json", "yaml", ""}

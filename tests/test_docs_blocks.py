@@ -15,8 +15,8 @@ from types import ModuleType
 
 import pytest
 
-from tests.checkpoints import ROOT
 from tests.pages import ENGLISH, Block, blocks, commands
+from tests.random_checkpoints import ROOT
 
 PORT = 23333  # of the pages; the server that a page starts here is on a free one
 RUN = ("python", "bash")

@@ -10,7 +10,7 @@ import pytest
 import paddle_internvl
 from convert.folder import read_config
 from tests import pages
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 from tests.test_docs import _pattern, errors
 
 TINY = ROOT / "demo/checkpoints/internvl-tiny"

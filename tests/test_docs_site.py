@@ -9,8 +9,8 @@ import socket
 
 import pytest
 
-from tests.checkpoints import ROOT
 from tests.pages import twins
+from tests.random_checkpoints import ROOT
 
 pytest.importorskip("mkdocs", reason="the documentation's packages are not installed: pip install -e '.[docs]'")
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 
 def run(code: str, **environment) -> subprocess.CompletedProcess:

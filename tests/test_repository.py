@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 # Each layer may import itself and the layers before it (DESIGN.md §2). A name is the longest prefix that fits.
 LAYERS = [
@@ -20,23 +20,16 @@ LAYERS = [
         "paddle_internvl.timing",
         "paddle_internvl.configuration",
     },
-    {"paddle_internvl.hub", "paddle_internvl.hub_clients"},
     {"paddle_internvl.preprocess", "paddle_internvl.prompt", "paddle_internvl.tokenizers"},
-    {"paddle_internvl.kernels", "paddle_internvl.forms"},
+    {"paddle_internvl.media", "paddle_internvl.kernels"},
+    {"paddle_internvl.ops"},
     {"paddle_internvl.models"},
-    {"paddle_internvl.parallel"},
-    {"paddle_internvl.estimation"},
-    {"paddle_internvl.loading", "paddle_internvl.filling", "paddle_internvl.tensors", "paddle_internvl.saving"},
     {"paddle_internvl.generation"},
-    {"paddle_internvl.response"},
-    {"paddle_internvl.engine"},
-    {"paddle_internvl.answering"},
+    {"paddle_internvl.parallel"},
+    {"paddle_internvl.checkpoints", "paddle_internvl.engine", "paddle_internvl.estimation"},
     {"paddle_internvl.chat"},
-    {"paddle_internvl.dialogue"},
-    {"paddle_internvl.modeling"},
-    {"paddle_internvl.registration"},
-    {"paddle_internvl.verification", "paddle_internvl.pipelines", "paddle_internvl.vl"},
-    {"paddle_internvl.scale"},
+    {"paddle_internvl.modeling", "paddle_internvl.registration", "paddle_internvl.vl"},
+    {"paddle_internvl.verification", "paddle_internvl.scale"},
     {"paddle_internvl.serve"},
     {"paddle_internvl.bench"},
     {"paddle_internvl.webdemo"},

@@ -70,7 +70,7 @@ def locate(checkpoint: str) -> str:
     for folder in (Path(checkpoint), ROOT / checkpoint):
         if folder.is_dir():
             return str(folder)
-    from paddle_internvl.hub import folder_of
+    from paddle_internvl.checkpoints.hub import folder_of
 
     return str(folder_of(checkpoint))
 

@@ -20,8 +20,7 @@ import paddle
 from PIL import Image
 
 from demo.tiny import questions, scenes
-from paddle_internvl.preprocess.image import image_tiles
-from paddle_internvl.prompt.media import frame_prefix
+from paddle_internvl.media.images import image_tiles
 
 SEED = "held out"  # training draws from other seeds
 _BATCH = 16
@@ -60,7 +59,8 @@ def cases(rng: random.Random) -> Iterator[Case]:
         pictures = tuple(scenes.render(scene) for scene in frames)
         for question in questions.clip_questions(thing, motion, rng, 2):
             if question.kind == "motion":
-                yield Case("motion", pictures, frame_prefix(len(frames)), question, max_num=1)
+                prefix = "".join(f"Frame{i + 1}: <image>\n" for i in range(len(frames)))
+                yield Case("motion", pictures, prefix, question, max_num=1)
         for question in questions.talk_questions(rng, 1):
             yield Case("talk", (), "", question)
 

@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 
 from demo.tiny import scenes
 from demo.tiny.architecture import GRID
-from paddle_internvl.models import rope
+from paddle_internvl.ops import rope
 
 HEAD = scenes.LABELS + 2 * GRID  # of the head on patches: label, row, column
 _SLOTS = GRID // 2  # visual tokens along a side: pixel shuffle makes one of 2 x 2 patches

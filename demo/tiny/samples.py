@@ -13,7 +13,7 @@ import numpy as np
 from demo.tiny import questions, scenes
 from demo.tiny import tokenizer as tiny_tokenizer
 from demo.tiny.architecture import GRID, MAX_TILES
-from paddle_internvl.preprocess.image import image_tiles
+from paddle_internvl.media.images import image_tiles
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.templates import get_conv_template
 

@@ -33,8 +33,8 @@ from demo.tiny.architecture import CONFIG
 from demo.tiny.lessons import HEAD, Words, patch_loss, pointing_loss, word_loss
 from demo.tiny.samples import SEED, Phase, Sample, batches
 from paddle_internvl.configuration import InternVLChatConfig
-from paddle_internvl.models.attention import use_backend
 from paddle_internvl.models.internvl import InternVLNetwork
+from paddle_internvl.ops.attention import use_backend
 from paddle_internvl.tokenizers.internlm2 import InternLM2Tokenizer
 
 PHASES = (

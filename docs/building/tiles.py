@@ -15,8 +15,8 @@ from PIL import Image
 
 from demo.tiny import scenes
 from paddle_internvl import draw_boxes
+from paddle_internvl.media.images import open_image
 from paddle_internvl.preprocess.grid import TILE_SIDE, TileGrid, choose_grid
-from paddle_internvl.preprocess.image import open_image
 from paddle_internvl.preprocess.tiles import cut
 from paddle_internvl.prompt.grounding import Box
 

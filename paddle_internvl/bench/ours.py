@@ -72,7 +72,7 @@ class Ours:
         return self.model.config.llm_config.vocab_size
 
     def _preprocess(self, width: int, height: int, max_num: int) -> Run:
-        from paddle_internvl.preprocess.image import load_image
+        from paddle_internvl.media.images import load_image
 
         picture = inputs.picture(width, height)
         return lambda: load_image(picture, max_num=max_num)
@@ -112,7 +112,7 @@ class Ours:
         return run
 
     def _clip(self, frames: int, width: int, height: int) -> Run:
-        from paddle_internvl.preprocess.video import load_video
+        from paddle_internvl.media.video import load_video
 
         model, pictures = self.model, [inputs.picture(width, height)] * frames
 
@@ -125,7 +125,7 @@ class Ours:
         return run
 
     def _answer(self, width: int, height: int, text: int, tokens: int) -> Run:
-        from paddle_internvl.preprocess.image import load_image
+        from paddle_internvl.media.images import load_image
 
         model, picture = self.model, inputs.picture(width, height)
 

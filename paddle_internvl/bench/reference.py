@@ -25,9 +25,9 @@ from convert.folder import read_config
 from convert.mappings.hf_native import native_config
 from convert.safetensors_io import Checkpoint
 from paddle_internvl.bench import inputs
+from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD
 from paddle_internvl.preprocess.tiles import dynamic_preprocess
-from paddle_internvl.tensors import Tensors
 
 
 class _RMSNorm(nn.Module):
@@ -155,7 +155,7 @@ class Reference:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**text), attn_implementation="sdpa")
         if self.config["llm_config"]["architectures"] == ["InternLM2ForCausalLM"]:
-            self._fill_from_ours(model, Tensors(checkpoint, self.config))
+            self._fill_from_ours(model, CheckpointView(checkpoint, self.config))
         else:
             self._fill(model, checkpoint, "language_model.")
         model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)  # its tables are no weights
@@ -168,7 +168,7 @@ class Reference:
         module.load_state_dict({n: self._tensor(checkpoint, source) for n, source in wanted.items()}, assign=True)
         module.eval()
 
-    def _fill_from_ours(self, module: nn.Module, tensors: Tensors) -> None:
+    def _fill_from_ours(self, module: nn.Module, tensors: CheckpointView) -> None:
         state = {}
         for name in module.state_dict():
             array = tensors.floats(f"language_model.{name}")

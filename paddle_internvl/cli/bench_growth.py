@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 _DEFAULT = Path(__file__).parents[2] / "configs/internvl2_5-1b.json"
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             environment={} if arguments.kernels == "on" else {KERNELS: "off"},
             told=bar.set_description_str,
         )
-    console = manners.console()
+    console = conventions.console()
     console.print(growth.table(document))
     if any(curve["disturbed"] for curve in document["curves"]):
         console.print("* others used the processors meanwhile: what bears on such a point is to be measured again")

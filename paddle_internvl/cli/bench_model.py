@@ -19,7 +19,7 @@ import json
 import sys
 from pathlib import Path
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _DEFAULT = ("internvl2_5-1b.json", "internvl2_5-2b.json")
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     reference = has_reference() and not arguments.no_torch
     if not reference and not arguments.no_torch:
         print('torch is not installed, so only our figures are shown: pip install -e ".[bench]"', file=sys.stderr)
-    described, documents, console = measured_machine(), [], manners.console()
+    described, documents, console = measured_machine(), [], conventions.console()
     console.print(_machine_line(described))
     for model in models:
         with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not progress.shown()) as bar:

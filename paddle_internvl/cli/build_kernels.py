@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     reason, path = "", None
     try:
         path = building.library(force=arguments.force)
-        reason = library.why_not()
+        reason = library.unavailable_reason()
     except building.BuildError as error:
         reason = str(error)
     isa = "" if reason else library.isa()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 
 def write(
@@ -59,7 +59,7 @@ def _show(document: dict) -> None:
     for row in document["roofline"]["rows"]:
         figures = f"{row['seconds'] * 1e3:.2f}", f"{row['flops'] / 1e12:.3f}", f"{row['bytes'] / 1e9:.1f}"
         speed.add_row(row["what"], *figures)
-    console = manners.console()
+    console = conventions.console()
     console.print(parity)
     console.print(speed)
     answers = document["answers"]

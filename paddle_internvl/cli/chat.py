@@ -63,13 +63,13 @@ class Session:
 
     def add_image(self, file: str) -> None:
         """A picture for the next question."""
-        from paddle_internvl.preprocess.image import open_image
+        from paddle_internvl.media.images import open_image
 
         self.waiting.append({"type": "image", "image": open_image(file)})
 
     def add_video(self, file: str) -> None:
         """A clip for the next question."""
-        from paddle_internvl.preprocess.media import open_media
+        from paddle_internvl.media.opening import open_media
 
         frames, _ = open_media("video", file, {"num_segments": self.frames})
         self.waiting.append({"type": "video", "video": frames})
@@ -89,7 +89,7 @@ class Session:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl.hub import folder_of
+    from paddle_internvl.checkpoints.hub import folder_of
 
     settings = {
         "max_new_tokens": arguments.max_new_tokens,
@@ -158,8 +158,8 @@ def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
 
 
 def _draw(image: str, answer: str, target: str) -> None:
+    from paddle_internvl.media.images import open_image
     from paddle_internvl.preprocess.drawing import draw_boxes
-    from paddle_internvl.preprocess.image import open_image
     from paddle_internvl.prompt.grounding import parse_boxes
 
     picture = open_image(image)

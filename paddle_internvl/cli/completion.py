@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 _FOLDERS = ("CKPT", "SRC", "DST")  # metavars of arguments that name folders, and those that name files
 _FILES = ("F", "IN", "OUT", "FILE", "YAML", "CKPT|CONFIG", "CONFIG|CKPT", "CONFIG", "CONFIG_OR_CKPT")
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.cli.main import build_parser
 
     parser = build_parser()
-    for leaf in manners.leaves(parser):
+    for leaf in conventions.leaves(parser):
         for action in leaf._actions:
             if action.metavar in (*_FOLDERS, *_FILES):
                 action.complete = shtab.DIRECTORY if action.metavar in _FOLDERS else shtab.FILE

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece", "wrapt")
@@ -124,7 +124,8 @@ def _paddlenlp() -> Finding:
 def _cuda() -> list[Finding]:
     import paddle
 
-    from paddle_internvl import forms, runtime
+    from paddle_internvl import runtime
+    from paddle_internvl.ops import dispatch
 
     driver = _driver() or "none"
     capability = runtime.cuda_capability()
@@ -139,7 +140,7 @@ def _cuda() -> list[Finding]:
         name, sm = paddle.device.cuda.get_device_name(), "".join(map(str, capability))
         card = Finding("CUDA", OK, f"{paddle.version.cuda()}, driver {driver}, {name}, sm{sm}")
     dtype = runtime.choose_dtype(None, runtime.choose_device())[0]
-    attention = forms.choose_attention(runtime.choose_device())
+    attention = dispatch.choose_attention(runtime.choose_device())
     half, flash = dtype == "bfloat16", attention == "flash"
     reason = "needs a card of sm80 or newer"
     return [
@@ -175,7 +176,7 @@ def _threads() -> Finding:
 def _kernels() -> Finding:
     from paddle_internvl.kernels import library
 
-    reason = library.why_not()
+    reason = library.unavailable_reason()
     if not reason:
         return Finding("CPU kernels", OK, f"built, {library.isa()}")
     lost = "decoding and vision run on Paddle's own operators, and bfloat16 weights take twice the memory"
@@ -213,5 +214,5 @@ def run(arguments: argparse.Namespace) -> int:
         colors = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
         for finding in found:
             table.add_row(f"[{colors[finding.state]}]{finding.state}[/]", finding.what, finding.detail, finding.advice)
-        manners.console().print(table)
+        conventions.console().print(table)
     return int(any(finding.state == PROBLEM for finding in found))

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl import hub
+    from paddle_internvl.checkpoints import hub
 
     folder = hub.folder_of(
         arguments.checkpoint,

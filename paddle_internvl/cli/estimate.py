@@ -16,7 +16,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 _GB = 1 << 30
 
@@ -40,15 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     from convert.folder import read_config
     from convert.mappings import paddle_config
     from paddle_internvl import estimation
-    from paddle_internvl.hub import folder_of
-    from paddle_internvl.parallel.split import Split
+    from paddle_internvl.checkpoints.hub import folder_of
+    from paddle_internvl.parallel.shards import ShardPlan
 
     config = paddle_config(read_config(folder_of(arguments.checkpoint, weights=False)))
     if config.get("model_type") != "internvl_chat":
         raise ValueError(f"{arguments.checkpoint} is no InternVL chat model: model_type {config.get('model_type')!r}")
     if arguments.gpus < 1 or (arguments.memory is not None and arguments.memory <= 0):
         raise ValueError("--gpus and --memory must be above 0")
-    possible = Split.of(config["llm_config"], 0, 1).possible_sizes
+    possible = ShardPlan.of(config["llm_config"], 0, 1).possible_sizes
     gpus = arguments.gpus
     if arguments.device == "cpu" and gpus > 1:
         raise ValueError("--gpus is for --device gpu")
@@ -97,7 +97,7 @@ def _show(plan, said, room: int | None, others, possible: list[int]) -> None:
         assumed = " (assumed)" if name == "runtime" and value else ""
         table.add_row(name.replace("_", " "), f"{value / _GB:.2f} GiB{assumed}")
     print(f"on each device: {_words(plan)}; tp may be {', '.join(map(str, possible))}")
-    manners.console().print(table)
+    conventions.console().print(table)
     if room is None:
         return
     if said.total <= room:

@@ -16,7 +16,7 @@ from collections import Counter
 from math import prod
 from pathlib import Path
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -104,7 +104,7 @@ def _size(arguments: argparse.Namespace) -> tuple[int, int] | None:
             raise ValueError(f"--size {arguments.size} is no size; write WIDTHxHEIGHT, e.g. 1920x1080")
         return int(match[1]), int(match[2])
     if arguments.image:
-        from paddle_internvl.preprocess.image import open_image
+        from paddle_internvl.media.images import open_image
 
         return open_image(arguments.image).size
     return None
@@ -116,7 +116,7 @@ def plot(config: dict, image: str, max_num: int | None, target: Path) -> None:
     Raises:
         ValueError: the picture can't be read, or the target's ending names no kind of picture.
     """
-    from paddle_internvl.preprocess.image import open_image
+    from paddle_internvl.media.images import open_image
     from paddle_internvl.preprocess.tile_drawing import draw_tiles
 
     picture = open_image(image)
@@ -140,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from convert.folder import read_config
     from convert.mappings import paddle_config
-    from paddle_internvl.hub import folder_of
+    from paddle_internvl.checkpoints.hub import folder_of
 
     config = paddle_config(read_config(folder_of(arguments.checkpoint, weights=False)))
     document = describe(config)
@@ -157,5 +157,5 @@ def run(arguments: argparse.Namespace) -> int:
     table = Table(show_header=False, box=None)
     for name, value in document.items():
         table.add_row(name, _gigabytes(value) if name == "weights bytes" else _human(value))
-    manners.console().print(table)
+    conventions.console().print(table)
     return 0

@@ -13,12 +13,12 @@ from paddle_internvl.cli import (
     build_kernels,
     chat,
     completion,
+    conventions,
     demo,
     doctor,
     download,
     estimate,
     info,
-    manners,
     serve,
     verify,
 )
@@ -49,30 +49,30 @@ _OF_HUBS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "v
 _EPILOG = f"""Results go to stdout, logs and progress bars to stderr; bars and colours only where that is a terminal,
 and no colours if $NO_COLOR is set. --quiet and --log-level may stand before or after COMMAND.
 
-{manners.exit_codes("COMMAND found a problem")}"""
+{conventions.exit_codes("COMMAND found a problem")}"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every subcommand."""
     how = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = manners.Parser(prog="paddle-internvl", description="InternVL on PaddlePaddle.", epilog=_EPILOG, **how)
+    parser = conventions.Parser(prog="paddle-internvl", description="InternVL on PaddlePaddle.", epilog=_EPILOG, **how)
     parser.add_argument("--version", action="version", version=f"paddle_internvl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
         summary, _, details = module.__doc__.partition("\n\n")
-        epilog = f"{details.strip()}\n\n{manners.exit_codes(_FOUND.get(name))}"
+        epilog = f"{details.strip()}\n\n{conventions.exit_codes(_FOUND.get(name))}"
         command = commands.add_parser(name, help=summary, description=summary, epilog=epilog, **how)
         module.add_arguments(command)
         if name in _OF_HUBS:
-            manners.add_hub_flag(command)
-    manners.add_flags(parser)
+            conventions.add_hub_flag(command)
+    conventions.add_flags(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    return manners.kept(lambda: _COMMANDS[arguments.command].run(arguments), arguments)
+    return conventions.kept(lambda: _COMMANDS[arguments.command].run(arguments), arguments)
 
 
 if __name__ == "__main__":

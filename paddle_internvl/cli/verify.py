@@ -20,7 +20,7 @@ from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
-from paddle_internvl.cli import manners
+from paddle_internvl.cli import conventions
 
 _IDS = ("tiles", "prompt", "tokens")  # integers: equal or not
 
@@ -41,26 +41,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl import progress, runtime
-    from paddle_internvl.hub import folder_of
-    from paddle_internvl.preprocess.image import open_image
+    from paddle_internvl.checkpoints.hub import folder_of
+    from paddle_internvl.media.images import open_image
 
     runtime.import_paddle_quietly()
-    from paddle_internvl.verification import ladder, plotting
+    from paddle_internvl.verification import plotting, stages
     from paddle_internvl.verification.reference import climb_reference
 
     if arguments.plot:
         plotting.check_target(arguments.plot)
-    picture = open_image(arguments.image) if arguments.image else ladder.sample_picture()
+    picture = open_image(arguments.image) if arguments.image else stages.sample_picture()
     source, destination = folder_of(arguments.source), folder_of(arguments.destination)
-    what = ladder.difference(source, destination)
+    what = stages.difference(source, destination)
     asked = (picture, arguments.question, arguments.max_new_tokens)
     # One model at a time: what stays in memory of each is its stages.
     with progress.bar("stages", 2, "folder") as bar:
-        checked = ladder.climb(destination, *asked, tensor_parallel_degree=arguments.tp)
+        checked = stages.climb(destination, *asked, tensor_parallel_degree=arguments.tp)
         bar.update()
-        held_to = climb_reference(source, checked) if arguments.torch else ladder.climb(source, *asked)
+        held_to = climb_reference(source, checked) if arguments.torch else stages.climb(source, *asked)
         bar.update()
-    rungs = ladder.compare(held_to, checked, what)
+    rungs = stages.compare(held_to, checked, what)
     if arguments.plot:
         plotting.save(rungs, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
     first = next((rung for rung in rungs if not rung.holds), None)
@@ -93,4 +93,4 @@ def _show(rungs) -> None:
         if rung.stage in _IDS:
             error, bound = "different" if rung.error else "equal", "-" if rung.bound is None else "equal"
         table.add_row(rung.stage, " x ".join(map(str, rung.shape)), error, bound, "" if rung.holds else "out of bound")
-    manners.console().print(table)
+    conventions.console().print(table)

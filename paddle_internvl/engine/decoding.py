@@ -17,7 +17,7 @@ import numpy as np
 import paddle
 
 from paddle_internvl.engine.paged_cache import PagedCache
-from paddle_internvl.models.transfers import Reading, upload
+from paddle_internvl.ops.transfers import HostCopy, upload
 
 _LEAST_BLOCKS = 16
 
@@ -80,7 +80,7 @@ class _Step:
             rows = self._rows
             return decoder(input_ids=self._ids, position_ids=rows.lengths.unsqueeze(-1) - 1, cache=rows)[:, 0]
 
-        Reading(run()).wait()  # what kernels set up at their first use is set up before
+        HostCopy(run()).wait()  # what kernels set up at their first use is set up before
         graph.capture_begin()
         try:
             self._logits = run()

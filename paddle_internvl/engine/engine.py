@@ -4,7 +4,7 @@ In: `Prompt`s. Out: `Piece`s, to whoever asked. A step is one decode step of all
 tokens, then some tiles, so that neither a long prompt nor many pictures hold up running answers; what is short goes
 first, what has waited long before that. What goes wrong costs the request it goes wrong with.
 
-One thread calls it (`front` has one). Knows nothing of text but through `Answer`.
+One thread calls it (`front` has one). Knows nothing of text but through `RequestState`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from paddle_internvl.engine.launched import Launched
 from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.paged_cache import BLOCK
 from paddle_internvl.engine.prefix import spans
-from paddle_internvl.engine.request import Answer, ContextOverflowError, Piece, Prompt, RequestFailedError
+from paddle_internvl.engine.request import ContextOverflowError, Piece, Prompt, RequestFailedError, RequestState
 from paddle_internvl.engine.seeing import Seeing
 from paddle_internvl.engine.sequence import Sequence, Stage
 from paddle_internvl.engine.tower import Tower
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.generation.sampling import Chosen
-from paddle_internvl.models import transfers
+from paddle_internvl.generation.sampling import PendingSample
+from paddle_internvl.ops import transfers
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
 _NO_MEMORY = "not enough memory for this request; send fewer or smaller pictures, or a shorter prompt"
@@ -77,15 +77,15 @@ class Engine:
         self._stable = model.language_model.model.rope.stable_length
         model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
 
-    def answer(self, prompt: Prompt, config: GenerationConfig, index: int = 0) -> Answer:
+    def answer(self, prompt: Prompt, config: GenerationConfig, index: int = 0) -> RequestState:
         """An answer that `add` takes.
 
         Args:
             index: which of the config's n answers to the prompt.
         Raises:
-            ContextOverflowError: a prompt that leaves no room. ValueError: see `Answer`.
+            ContextOverflowError: a prompt that leaves no room. ValueError: see `RequestState`.
         """
-        answer = Answer(self.model, self.tokenizer, prompt, config, self.limits.session_len, index)
+        answer = RequestState(self.model, self.tokenizer, prompt, config, self.limits.session_len, index)
         if len(prompt.ids) + answer.limit > self.pool.total * BLOCK:
             raise ContextOverflowError(
                 f"{len(prompt.ids)} tokens of prompt and {answer.limit} of answer are more than the KV cache holds, "
@@ -93,7 +93,7 @@ class Engine:
             )
         return answer
 
-    def add(self, answer: Answer, deliver: Callable[[Piece | Exception], None]) -> Sequence:
+    def add(self, answer: RequestState, deliver: Callable[[Piece | Exception], None]) -> Sequence:
         """Let an answer be made; `deliver` is given its pieces, or the exception that ended it, within `step`."""
         sequence = Sequence(answer, deliver, Seeing(answer.take_pictures(), self.model.feature_cache))
         self.waiting.append(sequence)
@@ -139,7 +139,7 @@ class Engine:
                 return
             self.active.append(self.waiting.popleft())
             sequence.promised, sequence.begun = sequence.blocks_needed, self.counters.steps
-            sequence.stage = Stage.READING if sequence.seeing.wanted(1) is None else Stage.SEEING
+            sequence.stage = Stage.PREFILL if sequence.seeing.wanted(1) is None else Stage.VISION
 
     def _in(self, stage: Stage) -> list[Sequence]:
         return [sequence for sequence in self.active if sequence.stage is stage]
@@ -150,7 +150,7 @@ class Engine:
         return sorted(self._in(stage), key=lambda s: work(s) - (now - s.begun) * chunk / 4)
 
     def _see(self) -> None:
-        ready = self._first(Stage.SEEING, lambda s: s.seeing.remaining, self.limits.vision_tiles)
+        ready = self._first(Stage.VISION, lambda s: s.seeing.remaining, self.limits.vision_tiles)
         for sequence, error in self._tower.go_on(ready, self.hurry):
             self._fail(sequence, error)
         self.counters.vision_tiles = self._tower.seen
@@ -168,7 +168,7 @@ class Engine:
     def _prefill(self) -> None:
         budget = self.limits.prefill_chunk
         while budget > 0:
-            ready = self._first(Stage.READING, lambda s: s.unread, self.limits.prefill_chunk)
+            ready = self._first(Stage.PREFILL, lambda s: s.unread, self.limits.prefill_chunk)
             if not ready:
                 return
             try:
@@ -193,7 +193,7 @@ class Engine:
             sequence.tell(self.pool)
         if sequence.unread == 0:
             sequence.embeds = None
-            sequence.stage = Stage.SPEAKING
+            sequence.stage = Stage.DECODE
             self._launch([sequence], decoder.lm_head(hidden[:, -1]).astype("float32"))
             self._read_tokens(ahead=len(self._launched))
         return count
@@ -202,7 +202,7 @@ class Engine:
         """Launch the next token of all that speak, and read those launched before. What turns out to have ended has a
         token launched for nothing."""
         before = len(self._launched)
-        self._speak([sequence for sequence in self._in(Stage.SPEAKING) if not sequence.full])
+        self._speak([sequence for sequence in self._in(Stage.DECODE) if not sequence.full])
         self._read_tokens(ahead=len(self._launched) - before)
 
     def _speak(self, speaking: list[Sequence]) -> None:
@@ -234,7 +234,7 @@ class Engine:
         for sequence, error in launched.failed:
             self._fail(sequence, error)
 
-    def _choose(self, sequence: Sequence, logits: paddle.Tensor) -> Chosen | None:
+    def _choose(self, sequence: Sequence, logits: paddle.Tensor) -> PendingSample | None:
         return None if sequence.answer.config.takes_likeliest else sequence.sampler(logits)
 
     def _read_tokens(self, ahead: int) -> None:

@@ -152,7 +152,7 @@ class EngineThread:
         """What is going on."""
         engine = self.engine
         stages = [sequence.stage for sequence in list(engine.active)]
-        running = stages.count(Stage.SPEAKING)
+        running = stages.count(Stage.DECODE)
         return EngineStats(
             waiting=len(engine.waiting) + self._asked,
             running=running,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import paddle
 
 from paddle_internvl.engine.sequence import Sequence
-from paddle_internvl.generation.sampling import Chosen
-from paddle_internvl.models.transfers import Reading
+from paddle_internvl.generation.sampling import PendingSample
+from paddle_internvl.ops.transfers import HostCopy
 
 Token = tuple[int, dict[int, float] | None]  # an id; if asked for, {id: log-probability}, its own first
 
@@ -31,12 +31,12 @@ class Launched:
         self,
         rows: list[Sequence],
         logits: paddle.Tensor,
-        choose: Callable[[Sequence, paddle.Tensor], Chosen | None],
+        choose: Callable[[Sequence, paddle.Tensor], PendingSample | None],
     ):
         self._rows = rows
         likeliest = logits.argmax(axis=-1)  # [B]; of all rows at once, most of which want no more
-        self._reading = Reading(likeliest, paddle.isfinite(logits.sum(axis=-1)))
-        self._chosen: dict[int, Chosen] = {}
+        self._reading = HostCopy(likeliest, paddle.isfinite(logits.sum(axis=-1)))
+        self._chosen: dict[int, PendingSample] = {}
         self.failed: list[tuple[Sequence, Exception]] = []
         for i, sequence in enumerate(rows):
             try:
@@ -49,7 +49,7 @@ class Launched:
                 self._chosen[i] = chosen
 
     def read(self) -> list[tuple[Sequence, Token | Exception]]:
-        """What has become of each sequence, once it is there. It must be asked for: see `Reading`."""
+        """What has become of each sequence, once it is there. It must be asked for: see `HostCopy`."""
         likeliest, sound = self._reading.wait()
         chosen = {i: chosen.read() for i, chosen in self._chosen.items()}
         read: list[tuple[Sequence, Token | Exception]] = []

@@ -12,9 +12,9 @@ from copy import copy
 import numpy as np
 import paddle
 
-from paddle_internvl.kernels.layers import Memory
-from paddle_internvl.models import devices
-from paddle_internvl.models.transfers import upload
+from paddle_internvl.kernels.layers import KVView
+from paddle_internvl.ops import devices
+from paddle_internvl.ops.transfers import upload
 
 BLOCK = 16  # positions
 
@@ -115,10 +115,10 @@ class Rows:
             self._elsewhere[device] = there
         return self._elsewhere[device]
 
-    def memory(self, length: int) -> Memory:
+    def view(self, length: int) -> KVView:
         """Where keys and values lie with the new ones, which are for the caller to write. length: L, as `new` said."""
         cache = self._cache
-        return Memory(cache.keys, cache.values, self._ends, cache.kv_heads, self._table, BLOCK)
+        return KVView(cache.keys, cache.values, self._ends, cache.kv_heads, self._table, BLOCK)
 
     def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> None:
         """Store k and v [B, L, K, E] behind what is there."""

@@ -1,6 +1,6 @@
 """What an engine is asked and what it gives: prompts, pieces of answers, and the ways a request can fail.
 
-In: a `Prompt` and a `GenerationConfig`. Out: an `Answer` that takes ids and gives text. Knows no tensor.
+In: a `Prompt` and a `GenerationConfig`. Out: an `RequestState` that takes ids and gives text. Knows no tensor.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from paddle_internvl.engine.response import PictureCost, Response
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.streaming import TextStream
 from paddle_internvl.models.feature_cache import picture_key
-from paddle_internvl.response import PictureCost, Response
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RequestFailedError(RuntimeError):
         self.out_of_memory = out_of_memory
 
 
-class Answer:
+class RequestState:
     """One answer in the making.
 
     Args:

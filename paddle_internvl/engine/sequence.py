@@ -10,7 +10,7 @@ import paddle
 from paddle_internvl.engine.blocks import BlockPool
 from paddle_internvl.engine.paged_cache import BLOCK
 from paddle_internvl.engine.prefix import Span, block_keys
-from paddle_internvl.engine.request import Answer, Piece
+from paddle_internvl.engine.request import Piece, RequestState
 from paddle_internvl.engine.seeing import Seeing
 from paddle_internvl.generation.sampling import Sampler
 
@@ -19,9 +19,9 @@ class Stage(Enum):
     """Where a sequence is."""
 
     WAITING = "waiting for room"
-    SEEING = "its pictures are in the vision tower"
-    READING = "its prompt is prefilled"
-    SPEAKING = "its answer is decoded"
+    VISION = "its pictures are in the vision tower"
+    PREFILL = "its prompt is prefilled"
+    DECODE = "its answer is decoded"
     ENDED = "ended"
 
 
@@ -35,7 +35,7 @@ class Sequence:
         promised: blocks reserved and not taken. begun: the step it was admitted at.
     """
 
-    def __init__(self, answer: Answer, deliver: Callable[[Piece | Exception], None], seeing: Seeing):
+    def __init__(self, answer: RequestState, deliver: Callable[[Piece | Exception], None], seeing: Seeing):
         self.answer, self.deliver, self.seeing = answer, deliver, seeing
         self.sampler = Sampler(answer.config, 1, first=answer.index)
         self.stage = Stage.WAITING

@@ -73,14 +73,14 @@ class Tower:
         """Tiles of the most urgent, as many as run at once; those of equal pictures once."""
         tiles: list[np.ndarray] = []
         seers: dict[bytes, Sequence] = {}
-        self._by_themselves = {s for s in self._by_themselves if s.stage is Stage.SEEING}
+        self._by_themselves = {s for s in self._by_themselves if s.stage is Stage.VISION}
         for sequence in ready:
             room = self._tiles - sum(map(len, tiles))
-            if sequence.stage is not Stage.SEEING or not room or (tiles and sequence in self._by_themselves):
+            if sequence.stage is not Stage.VISION or not room or (tiles and sequence in self._by_themselves):
                 continue
             wanted = sequence.seeing.wanted(room)
             if wanted is None:  # another request has seen the picture meanwhile
-                sequence.stage = Stage.READING
+                sequence.stage = Stage.PREFILL
             elif sequence.seeing.current not in seers:
                 tiles.append(wanted)
                 seers[sequence.seeing.current] = sequence
@@ -97,7 +97,7 @@ class Tower:
         self._run = None
         self.seen += features.shape[0]
         for sequence, own in zip(run.seers, features.split(run.sizes, axis=0)):
-            if sequence.stage is Stage.SEEING:
+            if sequence.stage is Stage.VISION:
                 sequence.seeing.give(own)
                 if sequence.seeing.wanted(1) is None:
-                    sequence.stage = Stage.READING
+                    sequence.stage = Stage.PREFILL

@@ -12,7 +12,7 @@ from convert.quantization import declared
 from paddle_internvl.estimation.native_sizes import NativeSizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.estimation.sizes import Sizes, is_awq
-from paddle_internvl.parallel.split import Split
+from paddle_internvl.parallel.shards import ShardPlan
 
 CUDA_CONTEXT = 800 << 20  # what CUDA and its libraries take of a card; assumed, not measured
 
@@ -65,7 +65,7 @@ def ways_out(config: Mapping, plan: Plan, gpus: int, memory: int) -> list[tuple[
         tried = ((p, estimate(config, p)) for p in plans)
         return [next(((p, e) for p, e in tried if e.total <= memory), None)]
 
-    sizes = [n for n in Split.of(config["llm_config"], 0, 1).possible_sizes if plan.tp < n <= gpus]
+    sizes = [n for n in ShardPlan.of(config["llm_config"], 0, 1).possible_sizes if plan.tp < n <= gpus]
     bits = [] if plan.bits or declared(config) else [8, 4]
     dtypes = ["float16"] if is_awq(declared(config)) and plan.dtype != "float16" else []
     wider = [replace(plan, tp=n) for n in sizes]

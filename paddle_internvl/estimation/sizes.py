@@ -16,7 +16,7 @@ from convert.mappings import rules_for
 from convert.packing import fits
 from convert.quantization import Quantization, declared
 from paddle_internvl.estimation.plan import Plan
-from paddle_internvl.parallel.split import Split
+from paddle_internvl.parallel.shards import ShardPlan
 
 _GROUPS = {8: -1, 4: 64}  # inputs that share a scale, as `from_pretrained` takes them by default
 _ROWS = 256  # query rows of a block of scores on a CPU, as in models.attention
@@ -31,7 +31,7 @@ class Sizes:
     def __init__(self, config: Mapping, plan: Plan):
         vision, llm = config["vision_config"], config["llm_config"]
         self.plan, self.config, self.size = plan, config, plan.size
-        self.split = Split.of(llm, 0, plan.tp)
+        self.split = ShardPlan.of(llm, 0, plan.tp)
         self.layers, self.width = llm["num_hidden_layers"], llm["hidden_size"]
         self.features = self.split.features // plan.tp
         self.queries = self.split.heads * self.split.head_dim // plan.tp
@@ -58,7 +58,7 @@ class Sizes:
         shapes = {}
         for rule in rules_for({**floats, "llm_config": llm}):
             for name, shape in zip(rule.ours, rule.our_shapes()):
-                cut = self.split.cut(name) if name.startswith("language_model.") else None
+                cut = self.split.shard_of(name) if name.startswith("language_model.") else None
                 shapes[name] = shape if cut is None else (*shape[: cut.axis], cut.length, *shape[cut.axis + 1 :])
         return shapes
 

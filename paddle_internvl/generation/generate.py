@@ -15,16 +15,16 @@ import numpy as np
 import paddle
 
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.generation.sampling import Chosen, Sampler
-from paddle_internvl.models import transfers
+from paddle_internvl.generation.sampling import PendingSample, Sampler
 from paddle_internvl.models.decoder import DecoderForCausalLM, count_positions
+from paddle_internvl.ops import transfers
 
 FINISHED = -1  # stands for the token of a row that has ended
 
 
 @dataclass(frozen=True)
 class Step:
-    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; the rest as in `Tokens`."""
+    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; the rest as in `SampledTokens`."""
 
     ids: np.ndarray
     log_probs: np.ndarray | None
@@ -72,7 +72,7 @@ def generate_steps(
             chosen.read()
 
 
-def _launched(decoder, inputs_embeds, attention_mask, config: GenerationConfig) -> Iterator[Chosen]:
+def _launched(decoder, inputs_embeds, attention_mask, config: GenerationConfig) -> Iterator[PendingSample]:
     """Up to `config.max_new_tokens` steps, each launched when it is asked for; none looks at a token."""
     batch, length, _ = inputs_embeds.shape
     mask = None if attention_mask is None else attention_mask.astype("bool")

@@ -14,14 +14,14 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.models import devices
-from paddle_internvl.models.transfers import Reading, upload
+from paddle_internvl.ops import devices
+from paddle_internvl.ops.transfers import HostCopy, upload
 
 _NEVER = float("-inf")
 
 
 @dataclass(frozen=True)
-class Tokens:
+class SampledTokens:
     """One step's tokens: ids int64 [B]; if asked for, their log-probabilities under the unchanged logits, float32 [B],
     and per row those of the likeliest tokens, likeliest first."""
 
@@ -30,7 +30,7 @@ class Tokens:
     top: list[dict[int, float]] | None = None
 
 
-class Chosen:
+class PendingSample:
     """One step's tokens while the device works them out.
 
     Args:
@@ -39,16 +39,16 @@ class Chosen:
 
     def __init__(self, ids: paddle.Tensor, log_probs: paddle.Tensor | None = None, top: tuple = ()):
         self.ids = ids
-        self._reading = Reading(ids, *(() if log_probs is None else (log_probs,)), *top)
+        self._reading = HostCopy(ids, *(() if log_probs is None else (log_probs,)), *top)
 
-    def read(self) -> Tokens:
-        """The tokens, once they are there. It must be asked for: see `Reading`."""
+    def read(self) -> SampledTokens:
+        """The tokens, once they are there. It must be asked for: see `HostCopy`."""
         ids, *more = self._reading.wait()
         top = None
         if more[1:]:
             values, tokens = (part.tolist() for part in more[1:])
             top = [dict(zip(*row)) for row in zip(tokens, values)]
-        return Tokens(ids, more[0] if more else None, top)
+        return SampledTokens(ids, more[0] if more else None, top)
 
 
 class Sampler:
@@ -69,7 +69,7 @@ class Sampler:
         self._looks_back = config.repetition_penalty != 1.0 or config.no_repeat_ngram_size or config.min_new_tokens
         self._generated: paddle.Tensor | None = None  # [B, T], if it looks back
 
-    def __call__(self, logits: paddle.Tensor) -> Chosen:
+    def __call__(self, logits: paddle.Tensor) -> PendingSample:
         """The next token of each row.
 
         Args:
@@ -87,10 +87,10 @@ class Sampler:
             new = ids.unsqueeze(-1)
             self._generated = new if self._generated is None else paddle.concat([self._generated, new], axis=1)
         if not c.log_probs:
-            return Chosen(ids)
+            return PendingSample(ids)
         scores = F.log_softmax(logits, axis=-1)
         log_probs = scores.take_along_axis(ids.unsqueeze(-1), axis=-1).squeeze(-1)
-        return Chosen(ids, log_probs, scores.topk(c.top_logprobs, axis=-1) if c.top_logprobs else ())
+        return PendingSample(ids, log_probs, scores.topk(c.top_logprobs, axis=-1) if c.top_logprobs else ())
 
     def adjust(self, logits: paddle.Tensor, generated: paddle.Tensor | None) -> paddle.Tensor:
         """Logits [B, V] after penalties, and with what must not be chosen at minus infinity.

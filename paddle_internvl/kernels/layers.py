@@ -28,8 +28,8 @@ Dense = _struct(
     "Dense", kind=ctypes.c_int, weight=_POINTER, scales=_POINTER, offsets=_POINTER, inputs=_NUMBER, outputs=_NUMBER,
     group=_NUMBER, bias=_POINTER,
 )  # fmt: skip
-Places = _struct(
-    "Places", base=_POINTER, table=_POINTER, width=_NUMBER, block=_NUMBER, block_stride=_NUMBER, head_stride=_NUMBER,
+KVLayout = _struct(
+    "KVLayout", base=_POINTER, table=_POINTER, width=_NUMBER, block=_NUMBER, block_stride=_NUMBER, head_stride=_NUMBER,
     position_stride=_NUMBER,
 )  # fmt: skip
 DecoderLayer = _struct(
@@ -38,7 +38,7 @@ DecoderLayer = _struct(
     eps1=_FLOAT, eps2=_FLOAT,
 )  # fmt: skip
 DecoderCall = _struct(
-    "DecoderCall", x=_POINTER, out=_POINTER, cosines=_POINTER, sines=_POINTER, keys=Places, values=Places,
+    "DecoderCall", x=_POINTER, out=_POINTER, cosines=_POINTER, sines=_POINTER, keys=KVLayout, values=KVLayout,
     totals=_POINTER, mask=_POINTER, mask_width=_NUMBER, rows=_NUMBER, length=_NUMBER, last_only=_NUMBER,
 )  # fmt: skip
 VisionLayer = _struct(
@@ -51,7 +51,7 @@ _STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall)
 
 
 @dataclass(frozen=True)
-class Memory:
+class KVView:
     """Where the keys and values of every layer lie while positions are added.
 
     Args:
@@ -72,10 +72,10 @@ class Memory:
         shape = self.keys[0].shape
         e = shape[-1]
         if self.table is None:
-            return Places(None, None, 0, shape[1], shape[1] * self.kv_heads * e, e, self.kv_heads * e)
+            return KVLayout(None, None, 0, shape[1], shape[1] * self.kv_heads * e, e, self.kv_heads * e)
         cell = self.block * e
         table, width = self.table.data_ptr(), self.table.shape[1]
-        return Places(None, table, width, self.block, self.kv_heads * cell, cell, e)
+        return KVLayout(None, table, width, self.block, self.kv_heads * cell, cell, e)
 
 
 def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None):

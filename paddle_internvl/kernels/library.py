@@ -17,7 +17,7 @@ from paddle_internvl.kernels import building
 _SWITCH = "PADDLE_INTERNVL_KERNELS"
 
 
-def why_not() -> str:
+def unavailable_reason() -> str:
     """Why there are no kernels here, in one line; '' where there are. The first call builds and loads them."""
     return f"switched off by {_SWITCH}=off" if os.environ.get(_SWITCH) == "off" else _loaded()[1]
 

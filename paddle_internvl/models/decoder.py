@@ -11,11 +11,11 @@ from paddle import nn
 from paddlenlp.transformers import PretrainedModel
 
 from paddle_internvl.configuration import DecoderConfig
-from paddle_internvl.models import rope, whole_layers
-from paddle_internvl.models.attention import attends_where_it_lies, attention, attention_over
 from paddle_internvl.models.kv_cache import KVCache
-from paddle_internvl.models.layers import RMSNorm, swiglu, wide_sum
-from paddle_internvl.models.linear import Embedding, Linear, widen
+from paddle_internvl.ops import native_layers, rope
+from paddle_internvl.ops.attention import attends_where_it_lies, attention, attention_over
+from paddle_internvl.ops.linear import Embedding, Linear, widen
+from paddle_internvl.ops.norms import RMSNorm, swiglu, wide_sum
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> Linear:
@@ -44,7 +44,7 @@ class DecoderAttention(nn.Layer):
         q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
         if cache is not None and attends_where_it_lies(q):
             cache.store(layer, k, v)
-            y = attention_over(q, cache.memory(length), layer, key_mask=key_mask, window=self.window)
+            y = attention_over(q, cache.view(length), layer, key_mask=key_mask, window=self.window)
             return self.o_proj(y.reshape([b, length, -1]))
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # [B, M, K, E]
@@ -79,7 +79,7 @@ class DecoderLayer(nn.Layer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x, cos, sin, key_mask, cache, layer: int) -> paddle.Tensor:  # [B, L, D]
-        whole = whole_layers.decoder_layers([self], x, cos, sin, key_mask, cache, layer)
+        whole = native_layers.decoder_layers([self], x, cos, sin, key_mask, cache, layer)
         if whole is not None:
             return whole
         attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
@@ -117,7 +117,7 @@ class DecoderModel(nn.Layer):
         added = x.shape[1]
         cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids, length))
         x = wide_sum(x)
-        whole = whole_layers.decoder_layers(list(self.layers), x, cos, sin, key_mask, cache, last_only=last_only)
+        whole = native_layers.decoder_layers(list(self.layers), x, cos, sin, key_mask, cache, last_only=last_only)
         if whole is None:
             for i, layer in enumerate(self.layers):
                 x = layer(x, cos, sin, key_mask, cache, i)

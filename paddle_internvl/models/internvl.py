@@ -16,9 +16,9 @@ from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.feature_cache import FeatureCache
-from paddle_internvl.models.linear import widen
 from paddle_internvl.models.projector import build_projector, pixel_shuffle
 from paddle_internvl.models.vision import InternVisionNetwork
+from paddle_internvl.ops.linear import widen
 
 IGNORED = -100  # label of a token that is not learnt
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import paddle
 
-from paddle_internvl.kernels.layers import Memory
-from paddle_internvl.models import devices
+from paddle_internvl.kernels.layers import KVView
+from paddle_internvl.ops import devices
 
 
 class KVCache:
@@ -57,7 +57,7 @@ class KVCache:
         self._keys[layer][:, self.length : end] = k
         self._values[layer][:, self.length : end] = v
 
-    def memory(self, length: int) -> Memory:
+    def view(self, length: int) -> KVView:
         """Where keys and values lie when `length` positions are added to each row; those are for the caller to write.
 
         Raises:
@@ -65,7 +65,7 @@ class KVCache:
         """
         batch, _, kv_heads, _ = self._keys[0].shape
         totals = paddle.full([batch], self._end(length), "int64")
-        return Memory(self._keys, self._values, totals, kv_heads)
+        return KVView(self._keys, self._values, totals, kv_heads)
 
     def _end(self, length: int) -> int:
         end = self.length + length

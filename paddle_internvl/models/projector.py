@@ -9,8 +9,8 @@ import paddle
 from paddle import nn
 
 from paddle_internvl.configuration import InternVLChatConfig
-from paddle_internvl.models.layers import GELU, LayerNorm
-from paddle_internvl.models.linear import Linear
+from paddle_internvl.ops.linear import Linear
+from paddle_internvl.ops.norms import GELU, LayerNorm
 
 
 def pixel_shuffle(x: paddle.Tensor, scale_factor: float = 0.5, version: str = "v2") -> paddle.Tensor:

@@ -18,10 +18,10 @@ from paddlenlp.transformers import PretrainedModel
 from paddlenlp.transformers.model_outputs import BaseModelOutputWithPooling
 
 from paddle_internvl.configuration import InternVisionConfig
-from paddle_internvl.models import whole_layers
-from paddle_internvl.models.attention import attention
-from paddle_internvl.models.layers import DropPath, LayerNorm, RMSNorm, gelu, rms_norm, wide_sum
-from paddle_internvl.models.linear import Linear, widen
+from paddle_internvl.ops import native_layers
+from paddle_internvl.ops.attention import attention
+from paddle_internvl.ops.linear import Linear, widen
+from paddle_internvl.ops.norms import DropPath, LayerNorm, RMSNorm, gelu, rms_norm, wide_sum
 
 
 def _norm(config: InternVisionConfig) -> nn.Layer:
@@ -114,7 +114,7 @@ class InternVisionEncoderLayer(nn.Layer):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [T, 1+P, C]
-        whole = whole_layers.vision_layer(self, x)
+        whole = native_layers.vision_layer(self, x)
         if whole is not None:
             return whole
         x = x + self.drop_path(self.attn(self.norm1(x)).astype(x.dtype) * self.ls1.astype(x.dtype))

@@ -23,7 +23,7 @@ from paddle import nn
 from convert.folder import read_config
 from convert.mappings import paddle_config
 from paddle_internvl import runtime
-from paddle_internvl.models import devices
+from paddle_internvl.ops import devices
 
 _LLM = "language_model."
 _ALIASES = {"model.tok_embeddings": "model.embed_tokens", "output": "lm_head"}  # InternLM2's names -> ours

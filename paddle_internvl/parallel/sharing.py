@@ -1,6 +1,6 @@
 """A decoder whose layers are shared out between ranks: the smaller layers, and what joins their results.
 
-In: a network without memory, a `Split`, a `Team`. Out: the same network of this rank's size, in which inputs and
+In: a network without memory, a `ShardPlan`, a `Team`. Out: the same network of this rank's size, in which inputs and
 results of attention, MLP, embedding and head are as they were. What a rank holds of heads and features it works on
 alone; the outputs of `o_proj` and `down_proj` are summed over the ranks. The vision tower is whole on each, and its
 tiles are shared out. Only for inference.
@@ -13,15 +13,15 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_internvl.models.decoder import DecoderForCausalLM
-from paddle_internvl.models.linear import Linear, linear
-from paddle_internvl.parallel.split import SUMMED, Split
+from paddle_internvl.ops.linear import Linear, linear
+from paddle_internvl.parallel.shards import SUMMED, ShardPlan
 from paddle_internvl.parallel.team import Team
 
 
 class SharedEmbedding(nn.Layer):
     """Token embeddings of which a rank holds a run of the vocabulary."""
 
-    def __init__(self, split: Split, team: Team):
+    def __init__(self, split: ShardPlan, team: Team):
         super().__init__()
         self.team, self.first, self.share = team, split.rank * split.vocabulary_share, split.vocabulary_share
         self.weight = self.create_parameter([self.share, split.width])
@@ -36,7 +36,7 @@ class SharedEmbedding(nn.Layer):
 class SharedHead(nn.Layer):
     """The output head, of which a rank holds a run of the vocabulary; every rank gets all logits."""
 
-    def __init__(self, split: Split, team: Team):
+    def __init__(self, split: ShardPlan, team: Team):
         super().__init__()
         self.team, self.vocabulary = team, split.vocabulary
         self.weight = self.create_parameter([split.width, split.vocabulary_share])
@@ -50,12 +50,12 @@ def decoder_of(network: nn.Layer) -> DecoderForCausalLM:
     return getattr(network, "language_model", network)
 
 
-def share_out(network: nn.Layer, split: Split, team: Team) -> None:
+def share_out(network: nn.Layer, split: ShardPlan, team: Team) -> None:
     """Put layers of this rank's size in the place of a network's that has no memory yet (call it under LazyGuard)."""
     decoder = decoder_of(network)
     for layer in decoder.model.layers:
         for name, part in list(layer.named_sublayers()):
-            cut = split.cut(f"layers.0.{name}.weight") if isinstance(part, nn.Linear) else None
+            cut = split.shard_of(f"layers.0.{name}.weight") if isinstance(part, nn.Linear) else None
             if cut is not None:
                 shape = list(part.weight.shape)
                 shape[cut.axis] = cut.length

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from PIL import Image
+
+from paddle_internvl.preprocess.grid import TILE_SIDE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,6 +31,20 @@ def normalize(tile: Image.Image, input_size: int) -> np.ndarray:
     out = np.empty((3, input_size, input_size), np.float32)
     normalize_into(np.asarray(tile), out)
     return out
+
+
+def build_transform(input_size: int = TILE_SIDE) -> Callable:
+    """The normalisation of one tile, as a function.
+
+    Args:
+        input_size: S, pixels.
+    Returns:
+        A function from a PIL image of any size and mode to a Paddle tensor float32 [3, S, S].
+    Source: upstream model cards, `build_transform` (torchvision Resize, ToTensor, Normalize).
+    """
+    import paddle
+
+    return lambda image: paddle.to_tensor(normalize(image, input_size))
 
 
 def normalize_into(levels: np.ndarray, out: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_internvl.response import Response
+from paddle_internvl.engine.response import Response
 from paddle_internvl.scale import cluster, rows
 
 _LIVES = 3  # how often a worker that dies is started again, and what it was at is tried again
@@ -41,7 +41,7 @@ class Answerer:
         from paddle_internvl import runtime
 
         runtime.import_paddle_quietly()
-        from paddle_internvl.pipelines import EngineConfig, pipeline
+        from paddle_internvl.chat.pipeline import EngineConfig, pipeline
 
         self._job = job
         self._pipe = pipeline(job.checkpoint, EngineConfig(**job.backend), job.system)

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_internvl.preprocess.fetch import is_url
-from paddle_internvl.response import Response
+from paddle_internvl.engine.response import Response
+from paddle_internvl.media.urls import is_url
 
 _FIELDS = {"messages": ("id", "messages", "generation"), "prompt": ("id", "prompt", "images", "generation")}
 _INSIDE = ("url", "data")  # where a part's field holds its source, if it is an object

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from paddle_internvl import __version__
+from paddle_internvl.media.loader import MediaLoader
 from paddle_internvl.serve.errors import ApiError, of_http, of_validation
-from paddle_internvl.serve.media import MediaLoader
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Admission, Bodies, Gate, Keys, Observed
 from paddle_internvl.serve.preparing import Preparer

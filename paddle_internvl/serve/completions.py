@@ -16,8 +16,8 @@ import anyio
 from paddle_internvl.engine.request import Piece, Prompt
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.serve.accesslog import Record
-from paddle_internvl.serve.forms import Form
 from paddle_internvl.serve.metrics import Metrics
+from paddle_internvl.serve.response_objects import Form
 from paddle_internvl.serve.schema import Generation
 
 

@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from paddle_internvl.engine.request import ContextOverflowError, EngineClosedError, QueueFullError, RequestFailedError
+from paddle_internvl.media.errors import MediaError
 from paddle_internvl.serve.accesslog import one_line
-from paddle_internvl.serve.media_error import MediaError
 
 _INPUT, _SERVER = "invalid_request_error", "server_error"
 # what went wrong -> (status, type, code)

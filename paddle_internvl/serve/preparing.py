@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from paddle_internvl.dialogue import TokenCount, count, prompt_of
+from paddle_internvl.chat.messages import TokenCount, build_prompt, count_tokens
 from paddle_internvl.engine.request import Prompt
 from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.serve.accesslog import media_words
@@ -28,7 +28,7 @@ class Preparer:
 
     Args:
         model, tokenizer: the engine's. loader: a `MediaLoader`. context_length: the most tokens of a prompt and its
-            answer; None: any number. threads: of the pool. how: settings of `dialogue.read`.
+            answer; None: any number. threads: of the pool. how: settings of `chat.messages.parse`.
     """
 
     def __init__(self, model, tokenizer, loader, context_length: int | None, threads: int, **how):
@@ -56,11 +56,11 @@ class Preparer:
 
     def _count(self, messages: list[dict], note: Callable[[list[str]], None]) -> TokenCount:
         note(media_words(messages))
-        return count(self.model, self.tokenizer, messages, **self._how)
+        return count_tokens(self.model, self.tokenizer, messages, **self._how)
 
     def _chat(self, messages: list[dict], note: Callable[[list[str]], None]) -> Prompt:
         note(media_words(messages))
-        return prompt_of(self.model, self.tokenizer, messages, self._length, **self._how)
+        return build_prompt(self.model, self.tokenizer, messages, self._length, **self._how)
 
     async def text(self, text: str) -> Prompt:
         """The prompt that is continued as it stands: markup in it is plain text.

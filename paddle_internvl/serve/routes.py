@@ -18,11 +18,11 @@ from paddle_internvl.engine.request import Prompt
 from paddle_internvl.serve.accesslog import log, where
 from paddle_internvl.serve.completions import Answering, generation_config
 from paddle_internvl.serve.errors import ApiError, of_work
-from paddle_internvl.serve.forms import ChatForm, Form, TextForm
 from paddle_internvl.serve.logprobs import LogProbs
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Gate
 from paddle_internvl.serve.preparing import Preparer
+from paddle_internvl.serve.response_objects import ChatForm, Form, TextForm
 from paddle_internvl.serve.schema import ChatRequest, CompletionRequest, CountRequest, Generation
 from paddle_internvl.serve.settings import Settings
 from paddle_internvl.serve.streaming import EventStream

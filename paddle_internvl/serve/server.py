@@ -131,9 +131,9 @@ def load_engine(checkpoint: str, settings: Settings):
     """
     from paddlenlp.transformers import AutoModel
 
+    from paddle_internvl.checkpoints.hub import folder_of
     from paddle_internvl.engine.front import EngineThread
     from paddle_internvl.engine.settings import EngineConfig, engine_of
-    from paddle_internvl.hub import folder_of
 
     model = AutoModel.from_pretrained(
         str(folder_of(checkpoint)), dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 
-from paddle_internvl.serve.limits import MediaLimits
+from paddle_internvl.media.limits import MediaLimits
 
 KEYS_VARIABLE = "PADDLE_INTERNVL_API_KEYS"
 # a field's type -> how it is called, its type, and that of its items

@@ -17,9 +17,10 @@ import paddle
 import paddle_internvl
 from convert.folder import read_config
 from convert.mappings import paddle_config
-from paddle_internvl import forms, runtime
+from paddle_internvl import runtime
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.modeling import InternVLChatModel
+from paddle_internvl.ops import dispatch
 from paddle_internvl.verification import roofline
 from paddle_internvl.verification.probes import measure_all
 
@@ -51,9 +52,9 @@ def machine(dtype: str) -> dict:
     about = device, dtype, False, None
     found["forms"] = {
         operation: {form.name: form.lacks(*about) or "available" for form in known}
-        for operation, known in forms.FORMS.items()
+        for operation, known in dispatch.FORMS.items()
     }
-    found["taken"] = {operation: forms.form_for(operation, device == "gpu", dtype) for operation in forms.FORMS}
+    found["taken"] = {operation: dispatch.form_for(operation, device == "gpu", dtype) for operation in dispatch.FORMS}
     return found
 
 

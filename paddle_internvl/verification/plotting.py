@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import floor, isfinite, log10
 from pathlib import Path
 
-from paddle_internvl.verification.ladder import Rung
+from paddle_internvl.verification.stages import Rung
 
 _HOLDS, _PARTS, _SHOWN, _BOUND = "#00629b", "#c0392b", "#6b7280", "#1f2937"
 _ROW, _HEAD = 0.24, 1.6  # inches: of a stage, and of everything else

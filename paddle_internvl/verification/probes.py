@@ -13,12 +13,11 @@ from functools import partial
 import numpy as np
 import paddle
 
-from paddle_internvl import forms
-from paddle_internvl.models import layers, rope
-from paddle_internvl.models.attention import attention
-from paddle_internvl.models.quantized import QuantizedLinear
+from paddle_internvl.ops import dispatch, norms, rope
+from paddle_internvl.ops.attention import attention
+from paddle_internvl.ops.quantized_linear import QuantizedLinear
 
-PLAIN = {operation: known[-1].name for operation, known in forms.FORMS.items()}
+PLAIN = {operation: known[-1].name for operation, known in dispatch.FORMS.items()}
 SLACK = 1.5  # a form's error beside its twin's; its sums run in another order
 _FLOOR = {"float32": 1e-5, "bfloat16": 2**-8, "float16": 2**-11}  # below this no difference counts
 
@@ -105,11 +104,11 @@ def _few(bits: int, group_size: int) -> Callable:
 
 
 def _rms(x, weight):
-    return layers.rms_norm(x, weight, 1e-6)
+    return norms.rms_norm(x, weight, 1e-6)
 
 
 def _added_rms(x, y, weight):
-    return paddle.concat(layers.add_rms_norm(x, y, weight, 1e-6), axis=-1)
+    return paddle.concat(norms.add_rms_norm(x, y, weight, 1e-6), axis=-1)
 
 
 _FULL, _CAUSAL = _attend(causal=False), _attend(causal=True)
@@ -138,8 +137,8 @@ PROBES = (
     Probe("prefill", "rope", "fused", _rotate, ((2, 77, 14, 64),)),
     Probe("decode", "rope", "fused", _rotate, ((5, 1, 8, 128),)),
     Probe("gradient", "rope", "fused", _rotate, ((2, 33, 8, 96),), True),
-    Probe("prefill", "swiglu", "fused", layers.swiglu, ((2, 77, 4864), (2, 77, 4864))),
-    Probe("gradient", "swiglu", "fused", layers.swiglu, ((1, 33, 896), (1, 33, 896)), True),
+    Probe("prefill", "swiglu", "fused", norms.swiglu, ((2, 77, 4864), (2, 77, 4864))),
+    Probe("gradient", "swiglu", "fused", norms.swiglu, ((1, 33, 896), (1, 33, 896)), True),
     *(
         Probe(
             f"{bits} bits, groups of {group}, {rows} rows", "weight_only", "kernel", _few(bits, group), ((rows, 896),)
@@ -160,12 +159,12 @@ def _values(probe: Probe, dtype: str) -> list[paddle.Tensor]:
 def _outcome(probe: Probe, values: list[paddle.Tensor], chosen: dict[str, str]) -> list[np.ndarray]:
     """The output, and the gradients of its weighted sum where they are compared."""
     if not probe.gradient:
-        with paddle.no_grad(), forms.use_forms(**chosen):
+        with paddle.no_grad(), dispatch.use_forms(**chosen):
             return [probe.run(*values).astype("float32").numpy()]
     values = [value.detach() for value in values]
     for value in values:
         value.stop_gradient = False
-    with forms.use_forms(**chosen):
+    with dispatch.use_forms(**chosen):
         out = probe.run(*values)
     weights = paddle.to_tensor(np.random.default_rng(1).normal(size=out.shape).astype(np.float32))
     (out * weights.astype(out.dtype)).sum().backward()
@@ -183,8 +182,8 @@ def measure(probe: Probe, dtype: str) -> Parity:
     """Run one probe on the current device."""
     about = probe.name, probe.operation, probe.form, dtype
     values = _values(probe, dtype)
-    (form,) = (form for form in forms.FORMS[probe.operation] if form.name == probe.form)
-    device = "gpu" if forms.on_card(values[0]) else "cpu"
+    (form,) = (form for form in dispatch.FORMS[probe.operation] if form.name == probe.form)
+    device = "gpu" if dispatch.on_card(values[0]) else "cpu"
     lacking = form.lacks(device, dtype, probe.gradient, probe.shapes[0][-1])
     if lacking:
         return Parity(*about, "not here", note=lacking)

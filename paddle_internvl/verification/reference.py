@@ -15,7 +15,7 @@ import numpy as np
 from convert.folder import read_config
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert, is_paddle_layout
-from paddle_internvl.verification.ladder import Ladder
+from paddle_internvl.verification.stages import Ladder
 
 
 def climb_reference(folder: Path, given: Ladder) -> Ladder:

@@ -63,7 +63,7 @@ class Visit:
     def messages(
         self, question: str, attachments: Sequence[Attachment], part: Callable[[Attachment], dict] = Attachment.part
     ) -> list[dict]:
-        """The conversation with a question at its end, for `dialogue`.
+        """The conversation with a question at its end, for `chat.messages`.
 
         Args:
             part: an attachment as a message holds it.

@@ -1,7 +1,7 @@
 """What a question will cost, before it is asked, from sizes alone.
 
 In: a conversation and a question. Out: each new picture's tile grid and the tokens of the whole prompt. No picture is
-decoded, so it is quick enough to follow typing; the numbers are those of `dialogue.count`.
+decoded, so it is quick enough to follow typing; the numbers are those of `chat.messages.count_tokens`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddle_internvl.preprocess.grid import TileGrid
-from paddle_internvl.preprocess.media import TileControl, plan_grids
+from paddle_internvl.preprocess.tile_limits import TileControl, plan_grids
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.messages import Media, fill, parse_messages
 from paddle_internvl.prompt.templates import get_conv_template
@@ -35,10 +35,10 @@ class _Sized:
 def cost(
     model, tokenizer, visit: Visit, question: str, attachments: Sequence[Attachment], system: str, max_num: int
 ) -> Cost:
-    """See the module. Arguments as `dialogue.read` has them; `attachments` are the question's own.
+    """See the module. Arguments as `chat.messages.parse` has them; `attachments` are the question's own.
 
     Raises:
-        ValueError: see `dialogue.read`.
+        ValueError: see `chat.messages.parse`.
     """
     _, turns = parse_messages(visit.messages(question, attachments, lambda each: each.part(each)))
     media = [part for turn in turns for part in turn.parts if isinstance(part, Media)]

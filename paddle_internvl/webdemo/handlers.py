@@ -14,7 +14,7 @@ from functools import cached_property
 import anyio
 import gradio as gr
 
-from paddle_internvl.serve.media_error import MediaError
+from paddle_internvl.media.errors import MediaError
 from paddle_internvl.webdemo import display
 from paddle_internvl.webdemo.conversation import Round, Visit
 from paddle_internvl.webdemo.costs import cost

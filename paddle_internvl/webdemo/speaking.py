@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 import anyio
 
 from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.media.images import open_image
 from paddle_internvl.preprocess.drawing import draw_boxes
-from paddle_internvl.preprocess.image import open_image
 from paddle_internvl.prompt.grounding import parse_boxes
 from paddle_internvl.webdemo.conversation import Round, Visit
 from paddle_internvl.webdemo.pictures import data_url, small
@@ -119,12 +119,12 @@ class Speaker:
                 yield piece
 
     def _prompt(self, visit: Visit, asked: Round, wishes: Wishes):
-        from paddle_internvl.dialogue import prompt_of
+        from paddle_internvl.chat.messages import build_prompt
 
         engine = self._host.engine.engine
         check_length(asked.question, wishes.system or "", engine.limits.session_len)
         messages = visit.messages(asked.question, asked.attachments)
-        return prompt_of(
+        return build_prompt(
             engine.model, engine.tokenizer, messages, engine.limits.session_len,
             system=wishes.system or "", max_num=wishes.max_num,
         )  # fmt: skip

@@ -14,11 +14,11 @@ from pathlib import Path
 import anyio
 from PIL import Image
 
-from paddle_internvl.preprocess.image import open_image
-from paddle_internvl.serve.clips import ClipDecoder
-from paddle_internvl.serve.limits import MediaLimits
-from paddle_internvl.serve.media_error import MediaError
-from paddle_internvl.serve.pictures import pixels_of
+from paddle_internvl.media.clips import ClipDecoder
+from paddle_internvl.media.errors import MediaError
+from paddle_internvl.media.images import open_image
+from paddle_internvl.media.limits import MediaLimits
+from paddle_internvl.media.picture_checks import pixels_of
 from paddle_internvl.webdemo.pictures import data_url, small
 
 _MIB = 2**20

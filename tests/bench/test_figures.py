@@ -10,7 +10,7 @@ from paddle_internvl.bench import figures, growth, plots
 from paddle_internvl.bench.stages import BEST, INT8, OURS, TORCH, TORCH_INT8, Stage
 from paddle_internvl.bench.turns import Turn
 from paddle_internvl.bench.work import Costs
-from tests.checkpoints import tiny_config
+from tests.random_checkpoints import tiny_config
 
 COSTS = Costs(tiny_config("qwen2"))
 STAGE = Stage(

@@ -4,7 +4,7 @@ import pytest
 
 from convert.folder import read_config
 from paddle_internvl.bench.work import Costs, Work
-from tests.checkpoints import ROOT, tiny_config
+from tests.random_checkpoints import ROOT, tiny_config
 
 ONE_BILLION = Costs(read_config(ROOT / "configs/internvl2_5-1b.json"))
 

@@ -27,7 +27,7 @@ import numpy as np
 from paddlenlp.transformers import AutoModel
 from PIL import Image
 
-from paddle_internvl.dialogue import prompt_of
+from paddle_internvl.chat.messages import build_prompt
 from paddle_internvl.engine.front import EngineThread
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
@@ -79,12 +79,12 @@ def main() -> None:
     front = EngineThread(engine_of(model, model.tokenizer, EngineConfig(enable_prefix_caching=False)))
     front.start()
     prompts = [
-        prompt_of(model, model.tokenizer, [{"role": "user", "content": f"Can you tell me a story? {i}"}])
+        build_prompt(model, model.tokenizer, [{"role": "user", "content": f"Can you tell me a story? {i}"}])
         for i in range(STREAMS)
     ]
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1344, 1792, 3), np.uint8))
     asked = [{"type": "image", "image": noise, "max_num": 12}, {"type": "text", "text": "What is this?"}]
-    picture = prompt_of(model, model.tokenizer, [{"role": "user", "content": asked}])
+    picture = build_prompt(model, model.tokenizer, [{"role": "user", "content": asked}])
 
     async def measure():
         await throughput(front, prompts[:2])

@@ -66,8 +66,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--tries", type=int, default=5)
     arguments = parser.parse_args()
-    if library.why_not():
-        raise SystemExit(f"there are no kernels: {library.why_not()}")
+    if library.unavailable_reason():
+        raise SystemExit(f"there are no kernels: {library.unavailable_reason()}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "numbers"
         with open(file, "wb") as stream:

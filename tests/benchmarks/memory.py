@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.checkpoints import ROOT, random_checkpoint
+from tests.random_checkpoints import ROOT, random_checkpoint
 
 
 class Wordless:
@@ -42,7 +42,7 @@ class Wordless:
 
 def run(model, tiles: int, context: int, batch: int) -> None:
     """Answers to `batch` prompts of `tiles` tiles that fill a context, as `chat` and `batch_chat` make them."""
-    from paddle_internvl.answering import Answers
+    from paddle_internvl.chat.batch_generation import BatchGeneration
     from paddle_internvl.engine.request import Prompt
     from paddle_internvl.generation.config import GenerationConfig
 
@@ -57,7 +57,7 @@ def run(model, tiles: int, context: int, batch: int) -> None:
         )
         for k in range(batch)
     ]
-    for _ in Answers(model, Wordless(image), prompts, GenerationConfig(max_new_tokens=new, ignore_eos=True)):
+    for _ in BatchGeneration(model, Wordless(image), prompts, GenerationConfig(max_new_tokens=new, ignore_eos=True)):
         pass
 
 
@@ -124,7 +124,7 @@ def main() -> None:
         model = AutoModel.from_pretrained(str(folder))
         loaded = watch.peak
         allocated = allocator_peak(model, a.tiles, a.context, a.batch)
-        kernels = not library.why_not()
+        kernels = not library.unavailable_reason()
         if kernels:
             library.functions().internvl_scratch_bytes.restype = ctypes.c_size_t
             allocated += library.functions().internvl_scratch_bytes()

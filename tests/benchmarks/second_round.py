@@ -13,7 +13,7 @@ import json
 import time
 from statistics import median
 
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 ROUNDS = 7
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 
 from paddle_internvl import runtime
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 _MIB = 2**20
 

@@ -13,7 +13,7 @@ import pytest
 
 from paddle_internvl.cli.main import main
 from paddle_internvl.scale import batch
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 CHECKPOINT = str(ROOT / "demo/checkpoints/internvl-tiny")
 PICTURE = ROOT / "demo/assets/shapes.png"

@@ -6,7 +6,7 @@ import pytest
 
 from paddle_internvl.bench.own_server import served
 from paddle_internvl.cli.main import main
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 CHECKPOINT = str(ROOT / "demo/checkpoints/internvl-tiny")
 SHORT = ["--rate", "20", "--max-tokens", "4", "--ignore-eos", "--warm-up", "0"]

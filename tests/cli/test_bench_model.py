@@ -8,7 +8,7 @@ import pytest
 from paddle_internvl.bench import growth, machine
 from paddle_internvl.bench.worker import Worker
 from paddle_internvl.cli.main import main
-from tests.checkpoints import TINY, random_checkpoint, tiny_config
+from tests.random_checkpoints import TINY, random_checkpoint, tiny_config
 
 CONFIG = str(TINY / "qwen2.json")
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from paddle_internvl.cli import doctor
 from paddle_internvl.cli.main import main
-from tests.checkpoints import TINY
+from tests.random_checkpoints import TINY
 
 
 @pytest.fixture

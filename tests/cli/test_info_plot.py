@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from paddle_internvl.cli.main import main
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 CHECKPOINT = str(ROOT / "demo/checkpoints/internvl-tiny")
 WIDE = str(ROOT / "demo/assets/wide.png")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from convert.cli import main
-from tests.checkpoints import random_checkpoint, tiny_config
+from tests.random_checkpoints import random_checkpoint, tiny_config
 
 
 @pytest.fixture

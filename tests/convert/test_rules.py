@@ -12,7 +12,7 @@ from convert.layouts import internlm2_qkv, stacked
 from convert.mappings import rules_for
 from convert.rules import Drop, keep, linear, plan, split
 from convert.safetensors_io import TensorInfo
-from tests.checkpoints import tiny_config, upstream_shapes
+from tests.random_checkpoints import tiny_config, upstream_shapes
 
 
 def infos(shapes, dtype="F32"):

@@ -15,7 +15,7 @@ from convert import CheckpointError, shard_writer
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert
 from paddle_internvl.bench import conversion
-from tests.checkpoints import ROOT, TOKENIZER_FILES, random_checkpoint, tiny_config
+from tests.random_checkpoints import ROOT, TOKENIZER_FILES, random_checkpoint, tiny_config
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from demo.notebooks import environment
 from demo.notebooks.run import execute, notebooks
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 FILES = notebooks()
 NAMES = [file.stem for file in FILES]

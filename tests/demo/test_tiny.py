@@ -12,7 +12,7 @@ import pytest
 
 from demo.tiny import questions, scenes
 from demo.tiny.evaluate import collect, evaluate
-from tests.checkpoints import ROOT, TOKENIZER
+from tests.random_checkpoints import ROOT, TOKENIZER
 
 QUESTIONS = 24  # of each kind
 _ROW = re.compile(r"^\| (?P<kind>[^|]+?) +\| *(?P<number>\d+) *\| *(?P<exact>[\d.]+) % *\|", re.MULTILINE)

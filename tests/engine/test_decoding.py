@@ -4,16 +4,16 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_internvl import forms
 from paddle_internvl.cli.main import main
 from paddle_internvl.engine import decoding
 from paddle_internvl.engine.decoding import CapturedDecoding, Decoding, decoding_of
 from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
-from tests.checkpoints import TOKENIZER
+from paddle_internvl.ops import dispatch
 from tests.engine.recording import HostCopyError, RecordedGraph
 from tests.engine.test_engine import LIMITS, Caller, alone, nothing_held, prompts, run
+from tests.random_checkpoints import TOKENIZER
 
 BLOCKS = 40
 
@@ -24,7 +24,7 @@ RECORDED = {"decoder_layer": "modules", "attention": "chunked", "rope": "plain",
 
 @pytest.fixture(autouse=True)
 def no_grad():
-    with paddle.no_grad(), forms.use_forms(**RECORDED):
+    with paddle.no_grad(), dispatch.use_forms(**RECORDED):
         yield
 
 

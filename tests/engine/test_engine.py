@@ -10,16 +10,16 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_internvl.answering import Answers
-from paddle_internvl.dialogue import prompt_of
+from paddle_internvl.chat.batch_generation import BatchGeneration
+from paddle_internvl.chat.messages import build_prompt
 from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.request import ContextOverflowError, Prompt, RequestFailedError
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
-from paddle_internvl.models import transfers
 from paddle_internvl.models.feature_cache import FeatureCache
-from tests.checkpoints import random_pixels
+from paddle_internvl.ops import transfers
+from tests.random_checkpoints import random_pixels
 
 LIMITS = EngineLimits(max_batch_size=4, session_len=None, cache_tokens=4096, prefill_chunk=24, vision_tiles=2)
 
@@ -42,7 +42,7 @@ def prompts(model, tokenizer, count: int, seed: int = 0) -> list[Prompt]:
     for i in range(count):
         pictures = [random_pixels(draw.randint(1, 2), model.config.tile_side, seed=7 * i + k) for k in range(i % 4)]
         words = " ".join(draw.choice(["red", "看", "shape", "x"]) for _ in range(draw.randint(1, 40)))
-        prompt = prompt_of(model, tokenizer, [{"role": "user", "content": words}])
+        prompt = build_prompt(model, tokenizer, [{"role": "user", "content": words}])
         n, context = model.num_image_token, tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
         head = [context] * sum(len(p) * n for p in pictures)
         found.append(Prompt(prompt.ids[:2] + head + prompt.ids[2:], pictures, prompt.stop))
@@ -116,7 +116,7 @@ def test_every_request_has_its_own_settings(models, tokenizer):
         GenerationConfig(max_new_tokens=6, log_probs=True, top_logprobs=2),
     ]
     asked = prompts(model, tokenizer, len(settings), seed=3)
-    expected = [Answers(model, tokenizer, [p], c) for p, c in zip(asked, settings)]
+    expected = [BatchGeneration(model, tokenizer, [p], c) for p, c in zip(asked, settings)]
     for answers in expected:
         list(answers)
     engine = Engine(model, tokenizer, LIMITS)
@@ -140,7 +140,7 @@ def test_answers_of_one_prompt_draw_differently_and_share_its_blocks(models, tok
     callers = [Caller(engine, prompt, config, index) for index in range(3)]
     run(engine)
     assert len({tuple(caller.ids) for caller in callers}) == 3
-    answers = Answers(model, tokenizer, [prompt], config)
+    answers = BatchGeneration(model, tokenizer, [prompt], config)
     list(answers)
     (whole,) = answers.responses()
     assert [tuple(c.ids) for c in callers] == [r.token_ids for r in (whole, *whole.alternatives)]

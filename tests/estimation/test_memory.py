@@ -8,12 +8,12 @@ import pytest
 from paddlenlp.transformers import AutoModel
 
 from convert.folder import read_config
-from paddle_internvl import forms
 from paddle_internvl.cli.main import main
 from paddle_internvl.estimation import Plan, estimate, ways_out
 from paddle_internvl.kernels import library
+from paddle_internvl.ops import dispatch
 from tests.benchmarks.memory import allocator_peak
-from tests.checkpoints import ROOT, TOKENIZER, tiny_config
+from tests.random_checkpoints import ROOT, TOKENIZER, tiny_config
 
 BIG = str(ROOT / "configs/internvl2_5-78b.json")
 
@@ -39,7 +39,7 @@ def config_of(name: str) -> dict:
 def test_the_bundled_checkpoints_real_peak(bundled, tiles, context, batch):
     """Within 15 % of what was allocated."""
     said = estimate(read_config(TOKENIZER), Plan(batch, context, tiles, device="cpu", kernels=False)).total
-    with forms.use_forms(**WITHOUT):
+    with dispatch.use_forms(**WITHOUT):
         assert 0.85 < allocator_peak(bundled, tiles, context, batch) / said < 1.15
 
 
@@ -47,15 +47,15 @@ def test_the_bundled_checkpoints_real_peak(bundled, tiles, context, batch):
 def test_few_bits_on_a_cpu(bits):
     model = AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", **{f"load_in_{bits}bit": True})
     said = estimate(read_config(TOKENIZER), Plan(1, 256, 0, bits=bits, device="cpu", kernels=False)).total
-    with forms.use_forms(**WITHOUT):
+    with dispatch.use_forms(**WITHOUT):
         assert 0.85 < allocator_peak(model, 0, 256, 1) / said < 1.15
 
 
 @pytest.mark.parametrize(("tiles", "context", "batch"), [(0, 768, 1), (4, 512, 2)])
 def test_the_real_peak_with_kernels(tiles, context, batch):
     """Within 15 % of what was allocated, the operators' own memory with it; in a process of its own, which keeps it."""
-    if library.why_not():
-        pytest.skip(library.why_not())
+    if library.unavailable_reason():
+        pytest.skip(library.unavailable_reason())
     sizes = ("--tiles", str(tiles), "--context", str(context), "--batch", str(batch))
     words = [sys.executable, "-m", "tests.benchmarks.memory", str(TOKENIZER), *sizes]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)

@@ -7,7 +7,7 @@ import pytest
 
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import FINISHED, generate_ids, generate_steps
-from paddle_internvl.models import transfers
+from paddle_internvl.ops import transfers
 
 PROMPT = 12
 

@@ -3,7 +3,7 @@
     python -m tests.goldens.make_goldens --upstream CLONE
 
 CLONE is a checkout of https://github.com/OpenGVLab/InternVL. Needs torch and transformers besides this project's own
-requirements. The weights are `tests.checkpoints.random_checkpoint`'s, so only inputs' seeds and outputs are kept.
+requirements. The weights are `random_checkpoint`'s, so only inputs' seeds and outputs are kept.
 Every file holds its birth certificate under `made_by`.
 """
 
@@ -25,8 +25,8 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.checkpoints import CASES, TOKENIZER, random_checkpoint, random_pixels, tiny_config
 from tests.goldens import texts
+from tests.random_checkpoints import CASES, TOKENIZER, random_checkpoint, random_pixels, tiny_config
 
 HERE = Path(__file__).parent
 NEW_TOKENS = 24

@@ -18,11 +18,11 @@ import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
 import paddle_internvl  # noqa: E402, F401
-from paddle_internvl import forms  # noqa: E402
 from paddle_internvl.modeling import InternVLChatModel  # noqa: E402
-from paddle_internvl.models.stages import capture  # noqa: E402
-from tests.checkpoints import CASES, ROOT, TOKENIZER, random_checkpoint, random_pixels, tiny_config  # noqa: E402
+from paddle_internvl.ops import dispatch  # noqa: E402
+from paddle_internvl.verification.capture import capture  # noqa: E402
 from tests.gpu.rounding import Seen, emulated  # noqa: E402
+from tests.random_checkpoints import CASES, ROOT, TOKENIZER, random_checkpoint, random_pixels, tiny_config  # noqa: E402
 
 RECORD = ROOT / "tests/goldens/half_precision.json"
 HALVES = ("bfloat16", "float16")
@@ -37,7 +37,7 @@ def run(model: InternVLChatModel, pixel_values: np.ndarray) -> dict[str, np.ndar
     text = np.random.default_rng(0).integers(8, 900, BEFORE + BEHIND)
     picture = np.full(len(pixel_values) * model.num_image_token, model.img_context_token_id)
     ids = np.concatenate([text[:BEFORE], picture, text[BEFORE:]])
-    with paddle.no_grad(), forms.use_forms(**SEEN), capture(model) as stages:
+    with paddle.no_grad(), dispatch.use_forms(**SEEN), capture(model) as stages:
         model(paddle.to_tensor(pixel_values), paddle.to_tensor(ids[None]))
     return {name: stage.astype("float32").numpy() for name, stage in stages.items()}
 

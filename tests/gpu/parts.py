@@ -21,9 +21,9 @@ from convert.mappings import paddle_config  # noqa: E402
 from convert.packing import fits  # noqa: E402
 from paddle_internvl.engine.paged_cache import PagedCache  # noqa: E402
 from paddle_internvl.modeling import InternVLChatModel  # noqa: E402
-from paddle_internvl.models.quantized import QuantizedLinear  # noqa: E402
-from tests.checkpoints import tiny_config  # noqa: E402
+from paddle_internvl.ops.quantized_linear import QuantizedLinear  # noqa: E402
 from tests.gpu import graph, pretending  # noqa: E402
+from tests.random_checkpoints import tiny_config  # noqa: E402
 
 HEAD = 16  # width of a vision head: that of the tiny configs, 12, is one that flash attention does not take
 B, L, PAST, TILES = 2, 9, 7, 2

@@ -12,8 +12,8 @@ import paddle.nn.functional as F  # noqa: E402
 from paddle import nn  # noqa: E402
 from paddle.static import InputSpec  # noqa: E402
 
-from paddle_internvl.models import rope  # noqa: E402
-from paddle_internvl.models.attention import attention  # noqa: E402
+from paddle_internvl.ops import rope  # noqa: E402
+from paddle_internvl.ops.attention import attention  # noqa: E402
 from tests.gpu import graph, pretending  # noqa: E402
 
 HIDDEN = InputSpec([2, 5, 64], "bfloat16", stop_gradient=True)

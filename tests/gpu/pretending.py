@@ -16,7 +16,8 @@ from paddle.nn.attention import sdpa as backends
 from paddle.nn.functional import sdpa
 from paddle.nn.quant import quantized_linear
 
-from paddle_internvl import forms, runtime
+from paddle_internvl import runtime
+from paddle_internvl.ops import dispatch
 from tests.gpu.kernels import KERNELS
 from tests.gpu.placeholders import register
 
@@ -68,9 +69,9 @@ def card(capability: tuple[int, int] = (8, 0)) -> Iterator[None]:
         mock.patch.object(sdpa, "select_sdp_for_sdpa", _select),
         mock.patch.dict(backends._backend_enabled, dict.fromkeys(backends._backend_enabled, True)),
         mock.patch.object(runtime, "cuda_capability", lambda: capability),
-        mock.patch.object(forms, "_built_with", lambda flag: True),
+        mock.patch.object(dispatch, "_built_with", lambda flag: True),
     ]
-    forms._form.cache_clear()
+    dispatch._form.cache_clear()
     for patch in patches:
         patch.start()
     try:
@@ -78,4 +79,4 @@ def card(capability: tuple[int, int] = (8, 0)) -> Iterator[None]:
     finally:
         for patch in reversed(patches):
             patch.stop()
-        forms._form.cache_clear()
+        dispatch._form.cache_clear()

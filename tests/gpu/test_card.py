@@ -9,7 +9,7 @@ import pytest
 from paddle_internvl import runtime
 from paddle_internvl.verification.card import answers
 from paddle_internvl.verification.probes import PROBES, measure
-from tests.checkpoints import ROOT, TOKENIZER
+from tests.random_checkpoints import ROOT, TOKENIZER
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,9 +11,9 @@ from paddle_internvl import load_image
 from paddle_internvl.modeling import InternVLChatModel
 from paddle_internvl.models import decoder, vision
 from paddle_internvl.verification.probes import PROBES, measure
-from tests.checkpoints import CASES, ROOT, TOKENIZER, random_pixels
 from tests.gpu.figures import HALVES, RECORD, TILES, errors, of_checkpoint
 from tests.gpu.rounding import emulated
+from tests.random_checkpoints import CASES, ROOT, TOKENIZER, random_pixels
 
 RECORDED = json.loads(RECORD.read_text())
 SETTINGS = {"max_new_tokens": 24}

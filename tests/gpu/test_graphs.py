@@ -10,8 +10,8 @@ from collections import Counter
 
 import pytest
 
-from tests.checkpoints import CASES, ROOT, tiny_config
 from tests.gpu.kernels import KERNELS
+from tests.random_checkpoints import CASES, ROOT, tiny_config
 
 DECODING = ("prefill", "padded prefill", "prefill behind a prefix", "decode", "paged decode")
 FEW = ("decode in 8 bits", "decode in 4 bits")
@@ -23,26 +23,26 @@ ALLOWED_CASTS = {
     (LOW, "float32", "paddle_internvl/models/vision.py positions"): "positions are resized in float32, as upstream",
     ("float32", LOW, "paddle_internvl/models/vision.py positions"): "and are the weights' again",
     ("float32", LOW, "paddle_internvl/models/decoder.py <genexpr>"): "rotary tables are made in float32",
-    ("float64", "float32", "paddle_internvl/models/rope.py _computed"): "a base that grows is computed in float64",
+    ("float64", "float32", "paddle_internvl/ops/rope.py _computed"): "a base that grows is computed in float64",
     (LOW, "float32", "paddle_internvl/models/decoder.py forward"): "logits are float32",
-    ("float32", LOW, "paddle_internvl/models/layers.py forward"): "what is dropped is drawn in float32 (training)",
+    ("float32", LOW, "paddle_internvl/ops/norms.py forward"): "what is dropped is drawn in float32 (training)",
     (LOW, "float32", "?"): "gradient of a cast",
     ("float32", LOW, "?"): "gradient of a cast",
 }
 PLAIN_CASTS = {  # a softmax without a fused kernel runs in float32
-    (LOW, "float32", "paddle_internvl/models/attention.py _plain"): "scores",
-    ("float32", LOW, "paddle_internvl/models/attention.py _plain"): "weights",
+    (LOW, "float32", "paddle_internvl/ops/attention.py _plain"): "scores",
+    ("float32", LOW, "paddle_internvl/ops/attention.py _plain"): "weights",
 }
 
 WIDE_CASTS = {  # residual sums are float32 under float16 (`layers.wide_sum`), and norms bring them back
-    (LOW, "float32", "paddle_internvl/models/layers.py wide_sum"): "the sum begins",
-    (LOW, "float32", "paddle_internvl/models/layers.py add_rms_norm"): "a branch is added",
+    (LOW, "float32", "paddle_internvl/ops/norms.py wide_sum"): "the sum begins",
+    (LOW, "float32", "paddle_internvl/ops/norms.py add_rms_norm"): "a branch is added",
     (LOW, "float32", "paddle_internvl/models/decoder.py forward"): "a branch is added",
     (LOW, "float32", "paddle_internvl/models/vision.py forward"): "a branch and its scale",
-    (LOW, "float32", "paddle_internvl/models/layers.py rms_norm"): "the norm's weight",
-    ("float32", LOW, "paddle_internvl/models/layers.py rms_norm"): "what is normalised",
-    (LOW, "float32", "paddle_internvl/models/layers.py forward"): "the norm's weight and bias",
-    ("float32", LOW, "paddle_internvl/models/layers.py forward"): "what is normalised",
+    (LOW, "float32", "paddle_internvl/ops/norms.py rms_norm"): "the norm's weight",
+    ("float32", LOW, "paddle_internvl/ops/norms.py rms_norm"): "what is normalised",
+    (LOW, "float32", "paddle_internvl/ops/norms.py forward"): "the norm's weight and bias",
+    ("float32", LOW, "paddle_internvl/ops/norms.py forward"): "what is normalised",
 }
 
 OLD_CARD = ("biased_v1", "qwen2")  # those that are also built for a card without bfloat16

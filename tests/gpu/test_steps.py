@@ -7,12 +7,12 @@ import paddle
 import pytest
 
 from paddle_internvl import runtime
-from paddle_internvl.dialogue import prompt_of
+from paddle_internvl.chat.messages import build_prompt
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.models import transfers
-from tests.checkpoints import TOKENIZER
+from paddle_internvl.ops import transfers
 from tests.engine.test_engine import Caller, nothing_held, run
+from tests.random_checkpoints import TOKENIZER
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,7 +32,8 @@ def answered(cuda_graph: bool) -> list[list[int]]:
 
     model = AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", device="gpu")  # no rounding to choose between
     engine = engine_of(model, model.tokenizer, EngineConfig(cache_tokens=4096, cuda_graph=cuda_graph))
-    asked = [prompt_of(model, model.tokenizer, [{"role": "user", "content": "What is it? " * n}]) for n in range(1, 6)]
+    questions = [[{"role": "user", "content": "What is it? " * n}] for n in range(1, 6)]
+    asked = [build_prompt(model, model.tokenizer, question) for question in questions]
     callers = [Caller(engine, prompt, config) for prompt, config in zip(asked, SETTINGS)]
     run(engine)
     assert all(caller.error is None for caller in callers) and nothing_held(engine)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.checkpoints import ROOT
 from tests.gpu.graph import Graph, Operation
+from tests.random_checkpoints import ROOT
 
 
 def python(*arguments: str) -> str:
@@ -35,8 +35,8 @@ def test_a_sound_layer_has_no_fault(found):
     [
         ("wide weight", "linear_v2 of bfloat16, float32, float32", "tests/gpu/planted.py forward"),
         ("wide product", "linear_v2 of float32, float32, float32", "tests/gpu/planted.py forward"),
-        ("wide value", "flash_attn of bfloat16, bfloat16, float32", "paddle_internvl/models/attention.py _flash"),
-        ("wide tables", "fused_rotary_position_embedding of mixed bfloat16", "paddle_internvl/models/rope.py _fused"),
+        ("wide value", "flash_attn of bfloat16, bfloat16, float32", "paddle_internvl/ops/attention.py _flash"),
+        ("wide tables", "fused_rotary_position_embedding of mixed bfloat16", "paddle_internvl/ops/rope.py _fused"),
     ],
 )
 def test_planted_faults_are_caught(found, layer, operation, where):
@@ -63,12 +63,13 @@ def test_an_operation_that_the_table_does_not_have_can_not_be_built(found):
 def test_everything_is_put_back():
     code = """
 import paddle
-from paddle_internvl import forms, runtime
+from paddle_internvl import runtime
+from paddle_internvl.ops import dispatch
 from tests.gpu.pretending import card
 before = paddle.is_compiled_with_cuda, paddle.get_device, paddle.get_flags, runtime.cuda_capability
 try:
     with card((9, 0)):
-        assert paddle.is_compiled_with_cuda() and forms.choose_attention("gpu") == "flash"
+        assert paddle.is_compiled_with_cuda() and dispatch.choose_attention("gpu") == "flash"
         raise KeyError
 except KeyError:
     pass

@@ -7,7 +7,7 @@ from paddle_internvl.kernels import library
 
 
 def _sets() -> list[str]:
-    if library.why_not():
+    if library.unavailable_reason():
         return []
     found = []
     for name in ("avx512", "avx2", "plain"):
@@ -22,7 +22,7 @@ def _sets() -> list[str]:
 
 def pytest_generate_tests(metafunc):
     if "isa" in metafunc.fixturenames:
-        sets = _sets() or [pytest.param("none", marks=pytest.mark.skip(reason=library.why_not()))]
+        sets = _sets() or [pytest.param("none", marks=pytest.mark.skip(reason=library.unavailable_reason()))]
         metafunc.parametrize("isa", sets, indirect=True)
 
 

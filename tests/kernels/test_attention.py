@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddle_internvl.kernels import library
-from paddle_internvl.models import attention
-from tests.models.test_attention import by_hand
+from paddle_internvl.ops import attention
+from tests.ops.test_attention import by_hand
 
 WILD = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

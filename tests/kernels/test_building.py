@@ -83,7 +83,7 @@ def test_no_compiler(tmp_path, monkeypatch):
     with pytest.raises(building.BuildError, match="there is no C\\+\\+ compiler no-such-compiler; install g\\+\\+"):
         building.library()
     monkeypatch.setattr(library, "_loaded", library._loaded.__wrapped__)
-    assert library.why_not().startswith("there is no C++ compiler")
+    assert library.unavailable_reason().startswith("there is no C++ compiler")
     with pytest.raises(building.BuildError, match="there is no C"):
         library.functions()
 
@@ -99,7 +99,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_switched_off(monkeypatch):
     monkeypatch.setenv("PADDLE_INTERNVL_KERNELS", "off")
-    assert library.why_not() == "switched off by PADDLE_INTERNVL_KERNELS=off"
+    assert library.unavailable_reason() == "switched off by PADDLE_INTERNVL_KERNELS=off"
 
 
 def test_finding_out_imports_no_paddle():

@@ -5,11 +5,11 @@ import pytest
 from paddlenlp.transformers import AutoModel, AutoTokenizer
 
 from demo.tiny.evaluate import collect
-from paddle_internvl import forms
-from paddle_internvl.models.linear import widen
-from paddle_internvl.preprocess.image import image_tiles
-from tests.checkpoints import TOKENIZER
-from tests.kernels.test_whole_layers import PLAIN
+from paddle_internvl.media.images import image_tiles
+from paddle_internvl.ops import dispatch
+from paddle_internvl.ops.linear import widen
+from tests.kernels.test_native_layers import PLAIN
+from tests.random_checkpoints import TOKENIZER
 
 QUESTIONS = 2  # of each kind: 22
 
@@ -35,7 +35,7 @@ def test_answers_are_equal(isa, asked, stored):
     answers = []
     for names in (PLAIN, {"decoder_layer": "native", "vision_layer": "native"}):
         model.feature_cache.clear()
-        with forms.use_forms(**names):
+        with dispatch.use_forms(**names):
             answers.append(
                 [
                     model.chat(tokenizer, pixels, question, {"max_new_tokens": 48}, num_patches_list=counts)

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convert.packing import halves
-from paddle_internvl import forms
 from paddle_internvl.kernels import library
-from paddle_internvl.models.linear import Embedding, Linear, linear, widen
+from paddle_internvl.ops import dispatch
+from paddle_internvl.ops.linear import Embedding, Linear, linear, widen
 
 WILD = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 KINDS = ("float32", "bfloat16", "int8", "int4")
@@ -133,9 +133,9 @@ def test_the_form_is_the_plain_one(isa, stored):
     layer = Linear(96, 40)
     layer.weight.astype(stored)._share_buffer_to(layer.weight)
     x = paddle.to_tensor(rng.normal(size=(2, 7, 192)).astype(np.float32))[:, :, ::2]  # not contiguous
-    assert forms.choose_form("linear", x) == "native"
+    assert dispatch.choose_form("linear", x) == "native"
     ours = layer(x).numpy()
-    with forms.use_forms(linear="plain"):
+    with dispatch.use_forms(linear="plain"):
         np.testing.assert_allclose(ours, layer(x).numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ours, x.numpy() @ layer.weight.astype("float32").numpy() + layer.bias.numpy(), rtol=1e-4,
                                atol=1e-5)  # fmt: skip
@@ -145,7 +145,7 @@ def test_gradients_take_the_plain_form():
     weight = paddle.ones([3, 2]).astype("bfloat16")
     x = paddle.ones([4, 3])
     weight.stop_gradient = x.stop_gradient = False
-    assert forms.choose_form("linear", x) == "plain"
+    assert dispatch.choose_form("linear", x) == "plain"
     linear(x, weight).sum().backward()
     np.testing.assert_array_equal(weight.grad.astype("float32").numpy(), np.full((3, 2), 4))
     np.testing.assert_array_equal(x.grad.numpy(), np.full((4, 3), 2))

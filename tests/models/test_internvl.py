@@ -6,7 +6,7 @@ import paddle.nn.functional as F
 import pytest
 
 from paddle_internvl.models.internvl import next_token_loss
-from tests.checkpoints import random_pixels
+from tests.random_checkpoints import random_pixels
 
 
 @pytest.fixture

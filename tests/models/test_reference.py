@@ -8,8 +8,8 @@ import pytest
 
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
-from paddle_internvl.models import attention
-from tests.checkpoints import ROOT, random_pixels
+from paddle_internvl.ops import attention
+from tests.random_checkpoints import ROOT, random_pixels
 
 TOLERANCE = 2e-5
 

@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_internvl.models.layers import DropPath, RMSNorm, rms_norm
 from paddle_internvl.models.projector import pixel_shuffle
-from tests.checkpoints import random_pixels
+from paddle_internvl.ops.norms import DropPath, RMSNorm, rms_norm
+from tests.random_checkpoints import random_pixels
 
 
 @pytest.mark.parametrize("grad", [False, True])  # the fused form has no CPU gradient, so there are two

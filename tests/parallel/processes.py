@@ -49,7 +49,7 @@ def results(model) -> dict[str, np.ndarray]:
     """What a model computes in several ways: logits, greedy and sampled tokens, beams, answers of an engine."""
     import paddle
 
-    from tests.checkpoints import random_pixels
+    from tests.random_checkpoints import random_pixels
 
     ids = np.random.default_rng(0).integers(3, 1000, (1, 24))
     ids[0, 2 : 2 + 3 * model.num_image_token] = 1002

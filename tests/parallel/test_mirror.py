@@ -12,8 +12,8 @@ from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.paged_cache import PagedCache
 from paddle_internvl.parallel import mirror
 from paddle_internvl.parallel.mirror import Leader, follow
-from tests.checkpoints import random_checkpoint, tiny_config
 from tests.parallel.test_sharing import shared
+from tests.random_checkpoints import random_checkpoint, tiny_config
 
 SETTINGS = {"max_new_tokens": 6, "ignore_eos": True}
 

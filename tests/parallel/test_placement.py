@@ -10,13 +10,13 @@ import pytest
 from paddlenlp.transformers import AutoModel
 
 import paddle_internvl
-from paddle_internvl import forms, runtime
-from paddle_internvl.models import devices
-from paddle_internvl.models.quantized import QuantizedLinear
+from paddle_internvl import runtime
+from paddle_internvl.ops import devices, dispatch
+from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.parallel import placement
 from paddle_internvl.parallel.placement import Placement, split_model
-from tests.checkpoints import ROOT, random_checkpoint, random_pixels, tiny_config
-from tests.test_quantization import config_of
+from tests.checkpoints.test_quantization import config_of
+from tests.random_checkpoints import ROOT, random_checkpoint, random_pixels, tiny_config
 
 MEMBERS = sorted((ROOT / "configs").glob("internvl*.json"))
 
@@ -120,7 +120,7 @@ def logits(model) -> paddle.Tensor:
     """By the layers' modules, which several devices have too: there are no whole layers of a CPU's library on cards."""
     ids = np.random.default_rng(0).integers(3, 1000, (1, 20))
     ids[0, 2 : 2 + 2 * model.num_image_token] = 1002
-    with paddle.no_grad(), forms.use_forms(decoder_layer="modules", vision_layer="modules"):
+    with paddle.no_grad(), dispatch.use_forms(decoder_layer="modules", vision_layer="modules"):
         return model(paddle.to_tensor(random_pixels(2, model.config.tile_side)), paddle.to_tensor(ids)).logits
 
 

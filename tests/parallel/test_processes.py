@@ -17,10 +17,10 @@ import pytest
 from paddlenlp.transformers import AutoModel
 
 from paddle_internvl.cli.main import main
-from tests.checkpoints import ROOT, TOKENIZER, random_checkpoint
+from tests.checkpoints.test_quantization import config_of
 from tests.parallel.processes import results, start_ranks
 from tests.parallel.test_sharing import config_for
-from tests.test_quantization import config_of
+from tests.random_checkpoints import ROOT, TOKENIZER, random_checkpoint
 
 CHECKPOINT = str(TOKENIZER)
 SECONDS = 120  # for a process to start on a busy machine

@@ -13,15 +13,16 @@ from convert.cli import main as convert_cli
 from convert.quantization import Quantization
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert
-from paddle_internvl import InternLM2ForCausalLM, loading
+from paddle_internvl import InternLM2ForCausalLM
+from paddle_internvl.checkpoints import loading
+from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.modeling import InternVLChatModel
-from paddle_internvl.models.quantized import QuantizedLinear
-from paddle_internvl.parallel.split import Cut, Split
-from paddle_internvl.tensors import Tensors
-from tests.checkpoints import random_checkpoint, random_pixels, tiny_config
+from paddle_internvl.ops.quantized_linear import QuantizedLinear
+from paddle_internvl.parallel.shards import ShardPlan, ShardSpec
+from tests.checkpoints.test_quantization import config_of
+from tests.checkpoints.test_standalone import part
 from tests.parallel.threads import run_ranks
-from tests.test_quantization import config_of
-from tests.test_standalone import part
+from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_config
 
 LOADING = threading.Lock()
 
@@ -72,7 +73,7 @@ def config_for(case: str, size: int) -> dict:
 @pytest.mark.parametrize("size", [2, 4])
 def test_equal_to_the_whole(monkeypatch, tmp_path, case, size):
     config = config_for(case, size)
-    if size not in Split.of(config["llm_config"], 0, 1).possible_sizes:
+    if size not in ShardPlan.of(config["llm_config"], 0, 1).possible_sizes:
         pytest.skip("can't be shared by so many")
     folder = random_checkpoint(tmp_path / "hf", config)
     whole = AutoModel.from_pretrained(str(folder))
@@ -171,11 +172,11 @@ def test_only_the_own_part_is_read(tmp_path, layout):
     if layout == "pd":
         convert(folder, tmp_path / "pd", to_paddle=True)
     checkpoint = Checkpoint(tmp_path / layout)
-    tensors = Tensors(checkpoint, json.loads((folder / "config.json").read_text()))
+    tensors = CheckpointView(checkpoint, json.loads((folder / "config.json").read_text()))
     real = checkpoint.array
-    split = Split.of(tiny_config("dynamic_gqa")["llm_config"], 1, 2)
+    split = ShardPlan.of(tiny_config("dynamic_gqa")["llm_config"], 1, 2)
     for name in tensors.outputs:
-        cut = split.cut(name)
+        cut = split.shard_of(name)
         if cut is None or not name.startswith("language_model."):
             continue
         read: list[int] = []
@@ -195,7 +196,7 @@ def test_only_the_own_part_is_read(tmp_path, layout):
         filled[cut.axis] = slice(0, cut.stop - cut.start)
         np.testing.assert_array_equal(own[tuple(filled)], whole[tuple(index)])
         assert max(read) <= own.size  # the largest view that was taken of a source
-    padded = tensors.array("mlp1.1.weight", cut=Cut(1, 3, 9, 8))
+    padded = tensors.array("mlp1.1.weight", cut=ShardSpec(1, 3, 9, 8))
     np.testing.assert_array_equal(padded[:, :6], tensors.array("mlp1.1.weight")[:, 3:9])
     assert padded.shape[1] == 8 and not padded[:, 6:].any()
 

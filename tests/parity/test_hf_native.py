@@ -12,7 +12,7 @@ from convert import CheckpointError
 from convert.mappings.hf_native import native_config, upstream_config
 from convert.streaming import convert
 from paddle_internvl import InternVLChatConfig, InternVLChatModel
-from tests.checkpoints import random_checkpoint, random_pixels, tiny_config
+from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_config
 
 TOLERANCE = 2e-5
 TEXT = {

@@ -14,7 +14,14 @@ from convert.streaming import convert
 from paddle_internvl import GenerationConfig, InternVLChatConfig
 from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.models.internvl import InternVLNetwork
-from tests.checkpoints import random_checkpoint, random_pixels, random_weight, rules_for, tiny_config, upstream_shapes
+from tests.random_checkpoints import (
+    random_checkpoint,
+    random_pixels,
+    random_weight,
+    rules_for,
+    tiny_config,
+    upstream_shapes,
+)
 
 pytestmark = pytest.mark.torch
 TOLERANCE = 2e-5

@@ -6,7 +6,7 @@ from PIL import Image
 
 from paddle_internvl.preprocess.grid import choose_grid, find_closest_aspect_ratio, grid_candidates
 from paddle_internvl.preprocess.tiles import dynamic_preprocess
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 
 def test_every_size_as_upstream():

@@ -8,10 +8,10 @@ from PIL import Image
 
 from paddle_internvl import load_image, load_video
 from paddle_internvl.preprocess import tiling
+from paddle_internvl.preprocess.frames import get_index
 from paddle_internvl.preprocess.grid import TileGrid, choose_grid
 from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD
 from paddle_internvl.preprocess.tiling import all_pixels, tile_pixels
-from paddle_internvl.preprocess.video import get_index
 
 
 def picture(width, height, seed=0):

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_internvl.response import Response
+from paddle_internvl.engine.response import Response
 from paddle_internvl.scale.batch import Answerer, Job, _reason
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_internvl.engine.response import Response
 from paddle_internvl.prompt.messages import Media, parse_messages
-from paddle_internvl.response import Response
 from paddle_internvl.scale import rows
 
 FOLDER = Path("/data")

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 from tests.serve.running import FakeEngineThread, running
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import httpx
 
 from paddle_internvl.engine.front import EngineStats
-from paddle_internvl.engine.request import Answer, EngineClosedError, Piece
+from paddle_internvl.engine.request import EngineClosedError, Piece, RequestState
 from paddle_internvl.serve import server
 from paddle_internvl.serve.settings import Settings
 
@@ -68,7 +68,9 @@ class FakeEngineThread:
         """See `EngineThread.stream`."""
         if not self.accepting:
             raise EngineClosedError("the engine takes no more requests")
-        answers = [Answer(self.model, self.tokenizer, prompt, config, self.session_len, i) for i in range(config.n)]
+        answers = [
+            RequestState(self.model, self.tokenizer, prompt, config, self.session_len, i) for i in range(config.n)
+        ]
         self.asked.append((prompt, config))
         self.running += 1
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from paddle_internvl.engine.front import EngineThread
 from paddle_internvl.engine.settings import EngineConfig, engine_of
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 from tests.serve.running import WAIT, running, wait_until
 
 QUESTION = "Describe the image."

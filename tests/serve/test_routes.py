@@ -154,7 +154,7 @@ def test_tokens_are_counted_without_the_engine(serve, tiny, picture_url):
     parts = [{"type": "image_url", "image_url": {"url": picture_url, "max_dynamic_patch": 2}}]
     messages = [{"role": "user", "content": [*parts, {"type": "text", "text": "What?"}]}]
     counted = server.ask("/v1/count_tokens", {"messages": messages}).json()
-    from tests.checkpoints import ROOT
+    from tests.random_checkpoints import ROOT
 
     source = {"type": "image", "image": str(ROOT / "demo/assets/shapes.png"), "max_num": 2}
     own = tiny.count_tokens([{"role": "user", "content": [source, messages[0]["content"][1]]}])

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from paddle_internvl.cli.main import main
-from paddle_internvl.serve.limits import MediaLimits
+from paddle_internvl.media.limits import MediaLimits
 from paddle_internvl.serve.settings import KEYS_VARIABLE, Settings, add_flags, from_arguments
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 DEFAULT = ROOT / "configs/serve/default.yaml"
 

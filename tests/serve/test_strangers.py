@@ -302,7 +302,7 @@ def test_row_13_preparing_takes_no_more_threads_than_allowed(serve, monkeypatch)
         inside.pop()
         raise ValueError("enough")
 
-    monkeypatch.setattr(preparing, "prompt_of", slow)
+    monkeypatch.setattr(preparing, "build_prompt", slow)
     server = serve(media_threads=2)
     threads = [threading.Thread(target=server.ask) for _ in range(6)]
     for thread in threads:

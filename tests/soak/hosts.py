@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tests.serve.hostile import HEAD, Server, answer, drip, moved, serving
+from tests.media.hostile import HEAD, Server, answer, drip, moved, serving
 from tests.soak.inside import PUBLIC
 from tests.soak.questions import Medium
 

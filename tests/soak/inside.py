@@ -40,7 +40,7 @@ def show(*_) -> None:
 
 def main() -> int:
     """The command, prepared."""
-    from paddle_internvl.serve import addresses
+    from paddle_internvl.media import addresses
 
     is_public = addresses.is_public
     addresses.is_public = lambda address: str(address) == PUBLIC or is_public(address)

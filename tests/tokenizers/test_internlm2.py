@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoints import ROOT, TOKENIZER
 from tests.goldens.texts import SPECIAL
+from tests.random_checkpoints import ROOT, TOKENIZER
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import json
 import paddle
 import pytest
 
-from paddle_internvl import forms
 from paddle_internvl.cli import card_report
 from paddle_internvl.cli.main import main
+from paddle_internvl.ops import dispatch
 from paddle_internvl.verification import card, probes, roofline
-from tests.checkpoints import ROOT, TINY, TOKENIZER
-from tests.models import test_forms
+from tests.ops import test_dispatch
+from tests.random_checkpoints import ROOT, TINY, TOKENIZER
 
 
 def measured(wanted: str) -> dict[str, probes.Parity]:
@@ -22,13 +22,13 @@ def measured(wanted: str) -> dict[str, probes.Parity]:
 @pytest.fixture
 def anything_goes(monkeypatch):
     """Every form may be taken, whether its kernel is there or not."""
-    monkeypatch.setattr(forms.Form, "lacks", lambda *_: "")
-    forms._form.cache_clear()
+    monkeypatch.setattr(dispatch.Form, "lacks", lambda *_: "")
+    dispatch._form.cache_clear()
     yield
-    forms._form.cache_clear()
+    dispatch._form.cache_clear()
 
 
-played = pytest.fixture(test_forms.played.__wrapped__)  # CUDA's functions as Paddle documents them
+played = pytest.fixture(test_dispatch.played.__wrapped__)  # CUDA's functions as Paddle documents them
 
 
 @pytest.mark.parametrize("operation", ["attention", "rope"])
@@ -41,7 +41,7 @@ def test_probes_agree_with_what_paddle_documents(anything_goes, played, operatio
 
 def test_a_form_that_is_off_is_found(anything_goes, played, monkeypatch):
     monkeypatch.setitem(
-        test_forms.attention._FORMS, "flash", lambda q, *rest: test_forms.attention._plain(q * 1.01, *rest)
+        test_dispatch.attention._FORMS, "flash", lambda q, *rest: test_dispatch.attention._plain(q * 1.01, *rest)
     )
     parity = measured("attention")["prefill 1B"]
     assert parity.state == "off" and parity.error > 1e-3
@@ -68,7 +68,7 @@ def test_what_is_not_finite_is_off():
 
 def test_every_form_with_a_kernel_has_a_probe():
     probed = {(probe.operation, probe.form) for probe in probes.PROBES}
-    of_a_card = {(name, f.name) for name, known in forms.FORMS.items() for f in known[:-1] if "gpu" in f.devices}
+    of_a_card = {(name, f.name) for name, known in dispatch.FORMS.items() for f in known[:-1] if "gpu" in f.devices}
     assert probed == of_a_card
 
 
@@ -98,7 +98,7 @@ def test_the_whole_document(tmp_path, monkeypatch, capsys):
     document = json.loads(out.read_text())
     assert [row["state"] for row in document["parity"]] == ["ok", "ok"]
     assert document["answers"]["same"] and document["answers"]["card"][0] == "3"
-    assert document["machine"]["taken"]["attention"] == forms.choose_attention("cpu") and document["findings"] == [
+    assert document["machine"]["taken"]["attention"] == dispatch.choose_attention("cpu") and document["findings"] == [
         {"what": "Python"}
     ]
     assert len(document["roofline"]["rows"]) == 5

@@ -9,14 +9,13 @@ import pytest
 from PIL import Image
 
 from paddle_internvl.cli.main import main
-from paddle_internvl.verification import ladder
-from paddle_internvl.verification.ladder import Rung
-from tests.checkpoints import ROOT
+from paddle_internvl.verification.stages import Rung
+from tests.random_checkpoints import ROOT
 
 pytest.importorskip("matplotlib")
 from matplotlib.colors import to_rgb
 
-from paddle_internvl.verification import plotting
+from paddle_internvl.verification import plotting, stages
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
 RUNGS = [
@@ -81,7 +80,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plotting, "figure_of", lambda rungs, title, made=plotting.figure_of: (
         shown.append((rungs, title)) or made(rungs, title)
     ))  # fmt: skip
-    monkeypatch.setattr(ladder, "sample_picture", lambda: Image.effect_noise((448, 448), 60).convert("RGB"))
+    monkeypatch.setattr(stages, "sample_picture", lambda: Image.effect_noise((448, 448), 60).convert("RGB"))
     target = tmp_path / "errors.svg"
     assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--json", "--plot", str(target)]) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -95,7 +94,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     "target, said", [("out.xyz", "its ending must be one of"), ("no/out.png", "there is no folder")]
 )
 def test_a_target_that_can_not_be_is_told_before_the_work(target, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ladder, "climb", lambda *_, **__: pytest.fail("it computes first"))
+    monkeypatch.setattr(stages, "climb", lambda *_, **__: pytest.fail("it computes first"))
     assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--plot", str(tmp_path / target)]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from paddle_internvl.webdemo.speaking import Host
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 from tests.serve.running import FakeEngineThread
 from tests.webdemo.conftest import ASSETS, expect
 

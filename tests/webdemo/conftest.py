@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
 ASSETS = ROOT / "demo/assets"

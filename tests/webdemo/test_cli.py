@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from paddle_internvl.cli.main import build_parser, main
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 
 
 def test_defaults():

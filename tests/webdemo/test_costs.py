@@ -1,10 +1,10 @@
-"""What is shown before sending is what `dialogue.count` counts from the pixels."""
+"""What is shown before sending is what `chat.messages.count_tokens` counts from the pixels."""
 
 import asyncio
 
 import pytest
 
-from paddle_internvl import dialogue
+from paddle_internvl.chat.messages import count_tokens
 from paddle_internvl.webdemo.conversation import Round, Visit
 from paddle_internvl.webdemo.costs import cost
 from paddle_internvl.webdemo.uploads import Receiver
@@ -28,7 +28,7 @@ def test_equals_count(tiny, media, earlier, new, system, max_num):
     attachments = [media[name] for name in new]
     spent = cost(tiny, tiny.tokenizer, visit, "And now, 现在呢？", attachments, system, max_num)
     messages = visit.messages("And now, 现在呢？", attachments)
-    counted = dialogue.count(tiny, tiny.tokenizer, messages, system=system, max_num=max_num)
+    counted = count_tokens(tiny, tiny.tokenizer, messages, system=system, max_num=max_num)
     assert (spent.total, spent.visual) == (counted.total, counted.visual)
     tiles = [grid.tiles for grids in spent.grids for grid in grids]
     assert len(spent.grids) == len(new)

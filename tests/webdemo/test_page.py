@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from paddle_internvl.webdemo.uploads import LIMITS
-from tests.checkpoints import ROOT
+from tests.random_checkpoints import ROOT
 from tests.webdemo.conftest import ASSETS, free_port
 
 gr = pytest.importorskip("gradio")

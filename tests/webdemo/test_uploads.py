@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_internvl.preprocess.media import TileControl, cut_tiles, open_media, plan_grids
-from paddle_internvl.serve.media_error import MediaError
+from paddle_internvl.media.errors import MediaError
+from paddle_internvl.media.opening import open_media
+from paddle_internvl.preprocess.tile_limits import TileControl, cut_tiles, plan_grids
 from paddle_internvl.webdemo.uploads import LIMITS, Receiver
 from tests.webdemo.conftest import ASSETS
 

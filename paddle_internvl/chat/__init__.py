@@ -1,0 +1,1 @@
+"""Chat: the model cards' chat, OpenAI-style messages, LMDeploy's pipeline."""

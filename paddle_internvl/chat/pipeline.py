@@ -1,0 +1,186 @@
+"""LMDeploy's `pipeline` over a model: prompts in the forms its users write, `Response`s out.
+
+`chat.messages` answers the prompts on one engine for the life of the pipeline: later rounds of a conversation reuse the
+KV cache of earlier ones. Where LMDeploy's versions differ it follows the one on the model cards (0.6): pictures stand
+before the text unless `IMAGE_TOKEN` says where, and `do_sample` is off unless asked for. Unlike
+either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside the template's own stop, and
+what is not supported is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from paddle_internvl.chat.messages import answer_messages, stream_responses
+from paddle_internvl.checkpoints.hub import folder_of
+from paddle_internvl.engine.response import History, Response
+from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
+
+
+@dataclass
+class Session:
+    """A conversation with a pipeline. `history` holds (question, answer) pairs, `response` the last answer."""
+
+    messages: list[dict] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    response: Response | None = None
+
+    def __str__(self) -> str:
+        return str(self.history)
+
+    def _repr_html_(self) -> str:
+        return self.history._repr_html_()
+
+
+class Pipeline:
+    """See `pipeline`. A context manager; `close` gives the model's memory back."""
+
+    def __init__(self, model_path, backend_config: EngineConfig | None = None, system: str | None = None, **where):
+        from paddlenlp.transformers import AutoModel
+
+        c = self.config = EngineConfig() if backend_config is None else backend_config
+        self.model = AutoModel.from_pretrained(
+            str(folder_of(model_path, **where)), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
+            load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit,
+        )  # fmt: skip
+        self._engine = engine_of(self.model, self.model.tokenizer, c)
+        self._how = {"system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles, "mark": IMAGE_TOKEN}
+
+    def __call__(self, prompts, gen_config=None, use_tqdm: bool = False) -> Response | list[Response]:
+        """Answer a prompt, or a list of them in batches, in their order.
+
+        Args:
+            prompts: text; (text, picture or pictures); OpenAI-style messages; or a list of any of these. Pictures are
+                PIL images, paths, URLs or data URLs.
+            gen_config: a `GenerationConfig` or dict, or one for each prompt. use_tqdm: show progress.
+        Raises:
+            ValueError: a prompt of no such form; see `chat.messages.parse`.
+        """
+        if _is_single(prompts):
+            return self._answer([_messages(prompts)], gen_config)[0]
+        conversations = [_messages(prompt) for prompt in prompts]
+        configs = gen_config if isinstance(gen_config, (list, tuple)) else [gen_config] * len(conversations)
+        if len(configs) != len(conversations):
+            raise ValueError(f"{len(conversations)} prompts but {len(configs)} generation configs")
+        from tqdm import tqdm
+
+        responses: list[Response] = []
+        with tqdm(total=len(conversations), disable=not use_tqdm) as bar:
+            while len(responses) < len(conversations):  # several at a time, so that not all tiles are there at once
+                first = len(responses)
+                some = slice(first, first + 4 * self.config.max_batch_size)
+                answered = self._answer(conversations[some], configs[some])
+                responses += [replace(response, index=first + i) for i, response in enumerate(answered)]
+                bar.update(len(answered))
+        return responses
+
+    def stream_infer(self, prompts, gen_config=None) -> Iterator[Response]:
+        """Answer prompts piece by piece; those of all prompts go on together.
+
+        Args:
+            prompts, gen_config: as a call's.
+        Returns:
+            An iterator of `Response`s whose text is what is new, and whose index tells of which prompt; the last of
+            each has the finish_reason.
+        """
+        conversations = [_messages(prompt) for prompt in ([prompts] if _is_single(prompts) else prompts)]
+        yield from self._stream(conversations, gen_config)
+
+    def chat(self, prompt, session: Session | None = None, gen_config=None, stream_response: bool = False):
+        """One more turn of a conversation.
+
+        Args:
+            prompt: text, or (text, pictures). session: an earlier turn's; None begins a conversation.
+            gen_config: a `GenerationConfig` or dict.
+            stream_response: return an iterator of `Response`s instead; the session is extended when it ends.
+        Returns:
+            The session, with `.response` and `.history`.
+        """
+        session = Session() if session is None else session
+        (asked,) = _messages(prompt)
+        messages = [*session.messages, asked]
+        if stream_response:
+            return self._stream_turn(session, messages, prompt, gen_config)
+        (response,) = self._answer([messages], gen_config)
+        return _extend(session, messages, prompt, response)
+
+    def session(self) -> Session:
+        """An empty conversation."""
+        return Session()
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.model = self._engine = None
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def _answer(self, conversations, gen_config) -> list[Response]:
+        return answer_messages(*self._asking(conversations, gen_config), **self._how)
+
+    def _stream(self, conversations, gen_config) -> Iterator[Response]:
+        return stream_responses(*self._asking(conversations, gen_config), **self._how)
+
+    def _asking(self, conversations, gen_config) -> tuple:
+        if self.model is None:
+            raise ValueError("the pipeline is closed")
+        length = self._engine.limits.session_len
+        return self.model, self.model.tokenizer, conversations, gen_config, length, self._engine
+
+    def _stream_turn(self, session, messages, prompt, gen_config) -> Iterator[Response]:
+        text = ""
+        for response in self._stream([messages], gen_config):
+            text += response.text
+            yield response
+        _extend(session, messages, prompt, replace(response, text=text))
+
+
+def pipeline(model_path, backend_config: EngineConfig | None = None, system: str | None = None, **where) -> Pipeline:
+    """A pipeline over a checkpoint folder or hub id: call it with prompts.
+
+    Args:
+        model_path: folder or hub id. backend_config: an `EngineConfig`.
+        system: the system message; None: the checkpoint's, "": none.
+    Returns:
+        A `Pipeline`, its model loaded and its KV cache allocated.
+    Raises:
+        ValueError: see `from_pretrained` and `engine_of`.
+        where: of a hub id: `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
+    Source: LMDeploy `pipeline`, as the model cards use it.
+    """
+    return Pipeline(model_path, backend_config, system)
+
+
+def _is_single(prompts) -> bool:
+    return isinstance(prompts, (str, tuple)) or (
+        isinstance(prompts, list) and isinstance(next(iter(prompts), None), dict)
+    )
+
+
+def _messages(prompt) -> list[dict]:
+    """OpenAI-style messages of a prompt in any of LMDeploy's forms."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if isinstance(prompt, tuple) and len(prompt) == 2:
+        text, pictures = prompt if isinstance(prompt[0], str) else reversed(prompt)  # newer LMDeploys take either order
+        pictures = pictures if isinstance(pictures, (list, tuple)) else [pictures]
+        if isinstance(text, str):
+            content = [{"type": "image", "image": picture} for picture in pictures]
+            return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+    if isinstance(prompt, list) and prompt and all(isinstance(message, dict) for message in prompt):
+        return prompt
+    raise ValueError(
+        f"a prompt is text, (text, pictures) or messages with role and content, not {type(prompt).__name__}"
+    )
+
+
+def _extend(session: Session, messages: Sequence[dict], prompt, response: Response) -> Session:
+    session.messages = [*messages, {"role": "assistant", "content": response.text}]
+    session.history.append((prompt if isinstance(prompt, str) else messages[-1]["content"][-1]["text"], response.text))
+    session.response = response
+    return session

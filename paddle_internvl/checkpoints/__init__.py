@@ -1,0 +1,1 @@
+"""Checkpoints: found on a hub, planned, loaded, prepared for inference, saved."""

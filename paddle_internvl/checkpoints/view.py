@@ -1,0 +1,120 @@
+"""A checkpoint's tensors under our names, whichever layout its files have; whole or cut to what a rank holds.
+
+In: a checkpoint and its config.json. Out: arrays of carried bytes (see `convert.dtypes`); no more is read of the files
+than they hold. It knows no parameter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from convert import CheckpointError
+from convert.dtypes import SIZES, carrier, cast, is_float
+from convert.mappings import rules_for
+from convert.outputs import Copy, Output
+from convert.rules import plan
+from convert.safetensors_io import Checkpoint, TensorInfo
+from convert.streaming import is_paddle_layout
+from paddle_internvl.parallel.shards import ShardSpec
+
+_PIECE = 1 << 22  # elements that are cast at a time
+
+
+class CheckpointView:
+    """See the module.
+
+    Attributes:
+        outputs: name -> how the tensor is made.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: dict):
+        if is_paddle_layout(checkpoint):
+            outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
+        else:
+            table = rules_for(config, checkpoint.tensors)
+            outputs = [output for _, output in plan(table, checkpoint.tensors, to_paddle=True)]
+        self.outputs = {output.name: output for output in [*outputs, *_tied_head(outputs)]}
+        self.checkpoint = checkpoint
+
+    def dtype(self, name: str) -> str:
+        """The dtype in the files."""
+        return self.checkpoint.tensors[self.outputs[name].copies[0].source].dtype
+
+    def array(self, name: str, dtype: str | None = None, cut: ShardSpec | None = None) -> np.ndarray:
+        """A tensor, or a cut of it, in memory of its own.
+
+        Args:
+            dtype: to cast it to, piece by piece; None: as in the files.
+        Raises:
+            CheckpointError: integers that are to be cast.
+        """
+        output, source = self.outputs[name], self.dtype(name)
+        dtype = dtype or source
+        if dtype != source and not is_float(source):
+            raise CheckpointError(f"{name} is {source} in {self.checkpoint.folder}; only float weights can be loaded")
+        first, last = 0, output.shape[0]
+        if cut is None:
+            memory = filled = np.empty(output.shape, carrier(dtype))
+        else:
+            shape = (*output.shape[: cut.axis], cut.length, *output.shape[cut.axis + 1 :])
+            memory = filled = np.zeros(shape, carrier(dtype))
+            if cut.axis == 0:
+                first, last = cut.start, cut.stop
+            else:
+                output, filled = _columns(output, cut.start, cut.stop), memory[:, : cut.stop - cut.start]
+        rows = max(1, _PIECE * filled.shape[0] // max(filled.size, 1))
+        for low in range(first, last, rows):
+            high = min(low + rows, last)
+            here = filled[low - first : high - first]
+            if source == dtype:
+                output.fill(self.checkpoint.array, here, low, high)
+                continue
+            piece = np.empty(here.shape, carrier(source))
+            output.fill(self.checkpoint.array, piece, low, high)
+            here[:] = cast(piece, source, dtype)
+        for copy in output.copies:
+            self.checkpoint.give_back(copy.source)
+        return memory
+
+    def in_file(self, name: str) -> TensorInfo | None:
+        """Where the tensor lies in a file just as it is, at a place that its numbers can be read at; else None."""
+        output, info = self.outputs[name], self.checkpoint.tensors.get(name)
+        if info is None or output != _whole(name, info.shape) or info.offset % SIZES[info.dtype] or not info.nbytes:
+            return None
+        return info
+
+    def floats(self, name: str) -> np.ndarray:
+        """A float tensor as float32."""
+        return self.array(name, "F32").view(np.float32)
+
+
+def _whole(name: str, shape: tuple[int, ...]) -> Output:
+    return Output(name, shape, (Copy(name, 0, shape[0], 0),))
+
+
+def _tied_head(outputs: list[Output]) -> list[Output]:
+    """The head from the embedding, where a checkpoint has no head of its own."""
+    made = {output.name: output for output in outputs}
+    tied = []
+    for name, embedding in made.items():
+        prefix, found, _ = name.partition("model.embed_tokens.weight")
+        if found and prefix + "lm_head.weight" not in made:
+            head, shape = prefix + "lm_head.weight", embedding.shape[::-1]
+            tied.append(replace(embedding, name=head, shape=shape, transposed=True, feature_axis=1))
+    return tied
+
+
+def _columns(output: Output, start: int, stop: int) -> Output:
+    """Columns of a tensor of two axes."""
+    shape = (output.shape[0], stop - start)
+    if output.feature_axis == 0:  # one source, taken as it is
+        (copy,) = output.copies
+        return replace(output, shape=shape, copies=(Copy(copy.source, start, stop - start, 0),), feature_axis=1)
+    copies = []
+    for copy in output.copies:
+        low, high = max(start, copy.target), min(stop, copy.target + copy.length)
+        if low < high:
+            copies.append(Copy(copy.source, copy.start + low - copy.target, high - low, low - start))
+    return replace(output, shape=shape, copies=tuple(copies))

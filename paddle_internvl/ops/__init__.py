@@ -1,0 +1,1 @@
+"""Operations with several implementations (attention, linear, norms, rope, native layers), and their dispatch."""

@@ -1,0 +1,98 @@
+"""A linear layer whose weight is held in 8 or 4 bits.
+
+In: activations [.., K]. Out: [.., N]. On CUDA cards that Paddle's `weight_only_linear` kernel was written for, the
+weight lies in its packed layout. Elsewhere the integers lie in plain order, so that the memory of the weights really is
+a quarter (an eighth) of float32's. On a CPU with kernels they become floats on their way through a product; in the
+plain form they become floats all at once at every call, at the price of time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddle.nn.quant import weight_only_linear
+
+from convert.packing import halves, pack
+from paddle_internvl.kernels import library
+from paddle_internvl.ops import dispatch
+
+
+class QuantizedLinear(nn.Layer):
+    """y = x W + b with W [K, N] as integers times scales, plus offsets where there are any (AWQ's, on a CPU).
+
+    Args:
+        inputs, outputs: K, N. bits: 8 or 4. group_size: inputs that share a scale; -1: all. bias: whether there is one.
+    Attributes:
+        form: 'kernel', or what has plain order: 'native' or 'plain'; see `forms.FORMS`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bits: int, group_size: int, bias: bool):
+        super().__init__()
+        self.inputs, self.outputs, self.bits, self.group_size = inputs, outputs, bits, group_size
+        self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
+        self.form = "plain"
+        self.register_buffer("quant_weight", None)
+        self.register_buffer("quant_scale", None)
+        self.register_buffer("quant_offset", None)
+
+    @property
+    def is_awq(self) -> bool:
+        """Whether the weight has offsets, for which Paddle's layout, and so a folder of ours, has no place."""
+        return self.quant_offset is not None
+
+    def set_weight(
+        self, integers: np.ndarray, scales: np.ndarray, place, dtype: str, offsets: np.ndarray | None = None
+    ) -> None:
+        """Take a weight.
+
+        Args:
+            integers: int8 [K, N]. scales: float32 [N] or [K/g, N]. place: where it shall lie. dtype: of activations.
+            offsets: as scales; not for the form 'kernel'.
+        """
+        self.form = dispatch.form_for("weight_only", place.is_gpu_place(), dtype)
+        if self.form == "kernel":
+            self.quant_weight = paddle.to_tensor(pack(integers, self.bits), place=place)
+            self.quant_scale = paddle.to_tensor(scales, place=place).astype(dtype)
+            return
+        stored = integers if self.bits == 8 else halves(integers)
+        self.quant_weight = paddle.to_tensor(stored, place=place)
+        self.quant_scale = paddle.to_tensor(scales, place=place)
+        if offsets is not None:
+            self.quant_offset = paddle.to_tensor(offsets, place=place)
+
+    def dequantized(self) -> paddle.Tensor:
+        """The weight as float32 [K, N], from the plain form."""
+        raw = self.quant_weight.astype("float32")
+        if self.bits == 4:
+            high = (raw / 16).floor()
+            both = paddle.stack([raw - 16 * high, high], axis=1).reshape([self.inputs, self.outputs])
+            raw = both - 16 * (both >= 8).astype("float32")
+        rows = self.inputs if self.group_size == -1 else self.group_size
+        grouped = raw.reshape([-1, rows, self.outputs]) * self.quant_scale.reshape([-1, 1, self.outputs])
+        if self.quant_offset is not None:
+            grouped = grouped + self.quant_offset.unsqueeze(1)
+        return grouped.reshape([self.inputs, self.outputs])
+
+    def packed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Integers in Paddle's layout and float32 scales, as folders hold them."""
+        scales = self.quant_scale.astype("float32").numpy()
+        if self.form == "kernel":
+            return self.quant_weight.numpy(), scales
+        stored = self.quant_weight.numpy()
+        if self.bits == 8:
+            return pack(stored, 8), scales
+        integers = np.stack([stored & 15, stored >> 4], axis=1).reshape(self.inputs, self.outputs)
+        return pack(((integers ^ 8).astype(np.int8) - 8), 4), scales
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if self.form == "kernel":
+            return weight_only_linear(
+                x, self.quant_weight, self.bias, self.quant_scale, f"int{self.bits}", group_size=self.group_size
+            )
+        if dispatch.choose_form("weight_only", x) == "native":
+            weight = (self.quant_weight, self.quant_scale, self.quant_offset)
+            rest = (self.bias, None, None, None, None, None)
+            return library.run("internvl_linear", x, *weight, *rest, self.group_size, 0)
+        return F.linear(x, self.dequantized().astype(x.dtype), self.bias)

@@ -1,0 +1,235 @@
+"""Weights in 8 and 4 bits, and AWQ: the same numbers whichever way they are reached, and memory that really falls."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddlenlp.transformers import AutoModel
+from safetensors.numpy import save_file
+
+from convert import CheckpointError
+from convert.cli import main as convert_cli
+from convert.mappings import rules_for
+from convert.packing import fits, rounded
+from convert.quantization import declared
+from convert.streaming import convert
+from paddle_internvl.ops.quantized_linear import QuantizedLinear
+from tests.convert.test_packing import LOW, awq_packed
+from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_config
+
+CASES = ("dynamic_gqa", "biased_v1", "qwen2", "llama", "phi3_su")
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def config_of(case: str) -> dict:
+    """A tiny config whose widths Paddle's layout and AWQ's groups can hold."""
+    config = tiny_config(case)
+    kv = {"biased_v1": 1, "dynamic_gqa": 2}.get(case, 4)
+    config["llm_config"].update(hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=kv)
+    if "short_factor" in (config["llm_config"].get("rope_scaling") or {}):
+        config["llm_config"]["rope_scaling"].update(short_factor=[1.0] * 8, long_factor=[2.0] * 8)
+    return config
+
+
+@pytest.fixture(params=CASES)
+def folder(request, tmp_path):
+    return random_checkpoint(tmp_path / "hf", config_of(request.param))
+
+
+def logits(model):
+    ids = np.random.default_rng(0).integers(3, 1000, (1, 20))
+    ids[0, 2:10] = model.img_context_token_id
+    with paddle.no_grad():
+        return model(paddle.to_tensor(random_pixels(2, 56)), paddle.to_tensor(ids)).logits.numpy()
+
+
+def block_linears(model):
+    return {
+        name: layer for name, layer in model.named_sublayers()
+        if ".layers." in name and "language_model" in name and name.endswith(LINEARS)
+    }  # fmt: skip
+
+
+def float_twin(folder, bits, group_size, low="bfloat16"):
+    """The float model with every block weight rounded by hand and turned back into floats."""
+    model = AutoModel.from_pretrained(str(folder), dtype="float32")
+    for layer in block_linears(model).values():
+        weight = layer.weight.numpy().astype(LOW[low]).astype(np.float32)
+        if fits(*weight.shape, bits, group_size):
+            continue
+        integers, scales = rounded(weight, bits, group_size, lambda x: x.astype(LOW[low]).astype(np.float32))
+        step = scales if group_size == -1 else np.repeat(scales, group_size, axis=0)
+        layer.weight.set_value(integers * step)
+    return model
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(8, -1), (8, 64), (4, 64), (4, -1)])
+def test_every_way_gives_the_same_numbers(folder, tmp_path, bits, group_size):
+    loaded = AutoModel.from_pretrained(str(folder), **{f"load_in_{bits}bit": True}, group_size=group_size)
+    linears = block_linears(loaded)
+    few = [layer for layer in loaded.sublayers() if isinstance(layer, QuantizedLinear)]
+    assert len(few) > len(linears) / 2 and set(map(id, few)) <= set(map(id, linears.values()))
+    assert isinstance(loaded.language_model.lm_head, nn.Linear) and isinstance(loaded.mlp1[1], nn.Linear)
+    expected = logits(float_twin(folder, bits, group_size))
+    ours = logits(loaded)
+    assert np.abs(ours - expected).max() / np.abs(expected).max() < 2e-5
+    command = ["hf2pd", "--src", str(folder), "--dst", str(tmp_path / "pd"), "--group-size", str(group_size)]
+    assert convert_cli([*command, "--quantize", f"weight_only_int{bits}"]) == 0
+    loaded.save_pretrained(str(tmp_path / "saved"))
+    for place in (tmp_path / "pd", tmp_path / "saved"):
+        again = AutoModel.from_pretrained(str(place))
+        np.testing.assert_array_equal(logits(again), ours)
+        assert declared(json.loads((place / "config.json").read_text())).bits == bits
+    one, other = (load_file_raw(place / "model.safetensors") for place in (tmp_path / "pd", tmp_path / "saved"))
+    for name in one:
+        if "quant_" in name:
+            assert one[name] == other[name], name
+    with pytest.raises(CheckpointError, match="can't be turned back into float weights"):
+        convert(tmp_path / "pd", tmp_path / "back", to_paddle=False)
+    with pytest.raises(CheckpointError, match=f"quantised already .weight_only_int{bits}.; load it as it is"):
+        AutoModel.from_pretrained(str(tmp_path / "pd"), load_in_8bit=True)
+
+
+def load_file_raw(file):
+    """name -> (dtype, shape, bytes)"""
+    from convert.safetensors_io import Checkpoint
+
+    checkpoint = Checkpoint(file.parent)
+    return {
+        name: (info.dtype, info.shape, checkpoint.array(name).tobytes()) for name, info in checkpoint.tensors.items()
+    }
+
+
+def test_memory_falls(folder):
+    def nbytes(**options):
+        model = AutoModel.from_pretrained(str(folder), **options)
+        return sum(
+            tensor.size * tensor.element_size()
+            for layer in block_linears(model).values()
+            for tensor in (layer.weight if isinstance(layer, nn.Linear) else layer.quant_weight,)
+        )
+
+    floats = nbytes(dtype="float32")
+    few = [nbytes(load_in_8bit=True), nbytes(load_in_4bit=True)]
+    assert floats == 4 * few[0] == 8 * few[1]
+
+
+def test_few_bits_chat_like_any_other(folder, tokenizer):
+    model = AutoModel.from_pretrained(str(folder), load_in_8bit=True)
+    pixels = paddle.to_tensor(random_pixels(1, 56))
+    answer = model.chat(tokenizer, pixels, "What?", {"max_new_tokens": 5})
+    float_model = AutoModel.from_pretrained(str(folder))
+    assert isinstance(answer, str) and len(float_model.chat(tokenizer, pixels, "What?", {"max_new_tokens": 5})) > 0
+
+
+def test_what_does_not_fit_stays_float(tmp_path):
+    source = random_checkpoint(tmp_path / "hf", tiny_config("qwen2"))  # 56 is no multiple of 64
+    model = AutoModel.from_pretrained(str(source), load_in_8bit=True)
+    assert not any(isinstance(layer, QuantizedLinear) for layer in model.sublayers())
+    np.testing.assert_array_equal(logits(model), logits(AutoModel.from_pretrained(str(source))))
+    convert_cli(["hf2pd", "--src", str(source), "--dst", str(tmp_path / "pd"), "--quantize", "weight_only_int8"])
+    np.testing.assert_array_equal(logits(AutoModel.from_pretrained(str(tmp_path / "pd"))), logits(model))
+
+
+def awq_folder(folder, target, group_size, symmetric=False):
+    """The float folder with block weights as AWQ writes them; and what they mean, by upstream name."""
+    target.mkdir()
+    rng = np.random.default_rng(0)
+    config = json.loads((folder / "config.json").read_text())
+    config["torch_dtype"] = "float16"
+    quantization = {"quant_method": "awq", "version": "gemm", "bits": 4, "group_size": group_size, "zero_point": True}
+    config["llm_config"]["quantization_config"] = quantization
+    floats = {
+        name: rng.normal(0, 0.3, rule.shapes[i]).astype(np.float16)
+        for rule in rules_for(json.loads((folder / "config.json").read_text()))
+        for i, name in enumerate(rule.upstream) if rule.shapes
+    }  # fmt: skip
+    means, packed = {}, {}
+    for rule in rules_for(config):
+        for name in rule.upstream:
+            if not name.endswith(".qweight"):
+                continue
+            stem = name.removesuffix("qweight")
+            (k, columns) = rule.shapes[0]
+            n = 8 * columns
+            q, zero = rng.integers(0, 16, (k, n)), rng.integers(0, 16, (k // group_size, n))
+            if symmetric:
+                zero[:] = 8
+            scales = rng.uniform(0.01, 0.05, zero.shape).astype(np.float16)
+            packed[name], packed[stem + "scales"] = awq_packed(q).view(np.int32), scales
+            packed[stem + "qzeros"] = awq_packed(zero).view(np.int32)
+            step = np.repeat(scales.astype(np.float32), group_size, axis=0)
+            means[stem + "weight"] = ((q - np.repeat(zero, group_size, axis=0)) * step).T.astype(np.float32)
+    for name in means:
+        floats.pop(name)
+    save_file({**floats, **packed}, target / "model.safetensors", metadata={"format": "pt"})
+    (target / "config.json").write_text(json.dumps(config))
+    for file in folder.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            (target / file.name).write_bytes(file.read_bytes())
+    return target, means, floats
+
+
+@pytest.mark.parametrize("group_size", [32, 64])
+def test_awq(folder, tmp_path, group_size):
+    awq, means, floats = awq_folder(folder, tmp_path / "awq", group_size)
+    model = AutoModel.from_pretrained(str(awq))
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    whole = {**{name: array.astype(np.float32) for name, array in floats.items()}, **means}
+    save_file({name: np.ascontiguousarray(array) for name, array in whole.items()}, plain / "model.safetensors")
+    for file in folder.iterdir():
+        if file.name != "model.safetensors":
+            (plain / file.name).write_bytes(file.read_bytes())
+    expected = logits(AutoModel.from_pretrained(str(plain)))
+    assert np.abs(logits(model) - expected).max() / np.abs(expected).max() < 2e-5
+    convert(awq, tmp_path / "pd", to_paddle=True, max_shard_size=100_000)
+    np.testing.assert_array_equal(logits(AutoModel.from_pretrained(str(tmp_path / "pd"))), logits(model))
+    convert(tmp_path / "pd", tmp_path / "back", to_paddle=False)
+    assert load_file_raw(tmp_path / "back/model.safetensors") == load_file_raw(awq / "model.safetensors")
+    model.save_pretrained(str(tmp_path / "saved"))  # dequantised: floats, and said to be
+    assert declared(json.loads((tmp_path / "saved/config.json").read_text())) is None
+    np.testing.assert_array_equal(logits(AutoModel.from_pretrained(str(tmp_path / "saved"))), logits(model))
+
+
+def test_awq_declared_at_the_top(tmp_path):
+    folder = random_checkpoint(tmp_path / "hf", config_of("qwen2"))
+    awq, _, _ = awq_folder(folder, tmp_path / "awq", 32)
+    expected = logits(AutoModel.from_pretrained(str(awq)))
+    config = json.loads((awq / "config.json").read_text())
+    config["quantization_config"] = config["llm_config"].pop("quantization_config")
+    (awq / "config.json").write_text(json.dumps(config))
+    np.testing.assert_array_equal(logits(AutoModel.from_pretrained(str(awq))), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"quant_method": "gptq"},
+            r"quant_method='gptq' is not supported; supported: awq \(gemm, 4 bit\), weight_only",
+        ),
+        ({"quant_method": "bitsandbytes"}, "quant_method='bitsandbytes' is not supported"),
+        ({"quant_method": "awq", "bits": 8, "group_size": 64}, "AWQ with bits=8, version='gemm', group_size=64 is not"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemv"}, "version='gemv'"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 16}, "group_size=16"),
+    ],
+)
+def test_other_methods_are_refused(tmp_path, fields, message):
+    folder = random_checkpoint(tmp_path / "hf", config_of("qwen2"))
+    config = json.loads((folder / "config.json").read_text())
+    config["llm_config"]["quantization_config"] = fields
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        AutoModel.from_pretrained(str(folder))
+    with pytest.raises(CheckpointError, match=message):
+        convert(folder, tmp_path / "pd", to_paddle=True)
+
+
+def test_quantising_twice_is_refused(tmp_path):
+    folder = random_checkpoint(tmp_path / "hf", config_of("qwen2"))
+    awq, _, _ = awq_folder(folder, tmp_path / "awq", 32)
+    arguments = ["hf2pd", "--src", str(awq), "--dst", str(tmp_path / "pd"), "--quantize", "weight_only_int8"]
+    assert convert_cli(arguments) == 2 and not (tmp_path / "pd").exists()

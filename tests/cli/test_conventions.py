@@ -1,0 +1,260 @@
+"""What every subcommand owes its user, in tables over all of them: examples that parse, errors of one line, JSON alone
+on stdout, no colours but on a terminal, the exit codes that its help names."""
+
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from convert.cli import _parser as convert_parser
+from convert.cli import main as convert_main
+from convert.streaming import convert
+from paddle_internvl import progress
+from paddle_internvl.cli import conventions
+from paddle_internvl.cli.main import build_parser, main
+from tests.random_checkpoints import ROOT, TINY
+
+CHECKPOINT = str(ROOT / "demo/checkpoints/internvl-tiny")
+CONFIG = str(TINY / "dynamic_gqa.json")
+PICTURE = str(ROOT / "demo/assets/shapes.png")
+PROGRAM = re.compile(r"paddle-internvl|python -m convert")
+ANSI = re.compile(r"\x1b\[")
+OURS, CONVERT = (sys.executable, "-m", "paddle_internvl.cli.main"), (sys.executable, "-m", "convert")
+LEAVES = {leaf.prog: leaf for parser in (build_parser(), convert_parser()) for leaf in conventions.leaves(parser)}
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    """A process, as a shell starts it."""
+    return subprocess.run([*OURS, *words], capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+
+def on_a_terminal(code: str, **environment) -> str:
+    """What a terminal is shown by a Python program."""
+    ours, theirs = pty.openpty()
+    kept = {**os.environ, "TERM": "xterm-256color", **environment}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=kept
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 1 << 16):
+            shown += piece
+    except OSError:  # how Linux says that the other end is closed
+        process.wait()
+    os.close(ours)
+    return shown.decode()
+
+
+def examples(parser) -> list[list[str]]:
+    """The command lines of a help, from the program's name on."""
+    lines = [line for line in (parser.epilog or "").splitlines() if line.startswith("  ")]
+    plain = [line.replace("$(which paddle-internvl)", "paddle-internvl") for line in lines]
+    plain = [re.sub(r"\$\(.*?\)", "FOLDER", line.split(" > ")[0]) for line in plain]
+    return [shlex.split(line[line.index(PROGRAM.search(line)[0]) :], comments=True) for line in plain]
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_help_has_examples_that_parse(name):
+    own, found = name.split(), examples(LEAVES[name])
+    mine = [words for words in found if words[: len(own)] == own]
+    assert mine, f"{name} --help has no example"
+    for words in found:
+        ours = words[0] == "paddle-internvl"
+        (build_parser() if ours else convert_parser()).parse_args(words[1 if ours else 3 :])
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_flags_that_all_have(name):
+    flags = LEAVES[name]._option_string_actions
+    assert "--quiet" in flags and "--log-level" in flags
+    assert all(action.help for action in LEAVES[name]._actions if action.help is not None)
+
+
+@pytest.mark.parametrize("name", ["chat", "serve", "batch", "download", "info", "estimate", "verify", "doctor", "demo"])
+def test_help_names_the_exit_codes(name):
+    shown = conventions.subparsers(build_parser())[name].format_help()
+    assert "exit codes: 0 done, " in shown and "2 the input or the call is wrong, 130 interrupted" in shown
+    assert ("1 " in shown.split("exit codes")[1]) == (name in ("batch", "estimate", "verify", "doctor"))
+
+
+def test_flags_stand_before_or_after_the_command():
+    parse = build_parser().parse_args
+    for words in (["--log-level", "debug", "--quiet", "info", "X"], ["info", "X", "--quiet", "--log-level", "debug"]):
+        assert (parse(words).quiet, parse(words).log_level) == (True, "debug")
+    assert parse(["--log-level", "error", "serve", "X"]).log_level == "error"
+    assert parse(["--log-level", "error", "serve", "X", "--log-level", "info"]).log_level == "info"
+    assert not hasattr(parse(["serve", "X"]), "log_level")  # then the settings file may say it
+
+
+WRONG = {  # words -> what the one line says
+    ("chat", "/nowhere", "--question", "a"): "/nowhere does not exist",
+    ("chat", CHECKPOINT, "--image", "none.png", "--question", "a"): "no such picture: none.png",
+    ("chat", CHECKPOINT, "--image", "BAD.png", "--question", "a"): "BAD.png",
+    ("chat", CHECKPOINT, "--draw", "out.png"): "--draw needs --question",
+    ("chat",): "the following arguments are required: CKPT; see paddle-internvl chat --help",
+    ("info", "/nowhere"): "/nowhere does not exist",
+    ("info", "BAD.json"): "BAD.json is not valid JSON",
+    ("info", CONFIG, "--image", "BAD.png"): "BAD.png",
+    ("info", CONFIG, "--size", "x"): "--size x is no size",
+    ("estimate", "/nowhere"): "/nowhere does not exist",
+    ("estimate", "BAD.json"): "BAD.json is not valid JSON",
+    ("estimate", CONFIG, "--gpus", "0"): "--gpus and --memory must be above 0",
+    ("verify", "/nowhere", CHECKPOINT): "/nowhere does not exist",
+    ("verify", CHECKPOINT, CHECKPOINT, "--image", "BAD.png"): "BAD.png",
+    ("serve", "/nowhere", "--server-port", "0"): "/nowhere does not exist",
+    ("serve", CHECKPOINT, "--config", "BAD.yaml"): "BAD.yaml",
+    ("serve", CHECKPOINT, "--server-port", "70000"): "server_port=70000 is outside",
+    ("demo", CHECKPOINT, "--server-port", "70000"): "server_port=70000 is outside",
+    ("batch", "/nowhere", "OUT", CHECKPOINT, "--workers", "0"): "/nowhere",
+    ("download", "/nowhere"): "/nowhere does not exist",
+    ("download", "tiny"): "give a folder, or a hub id: owner/name",
+    ("download", "me/tiny", "--hub", "github"): "invalid choice: 'github'",
+    ("completion", "fish"): "invalid choice: 'fish'",
+    ("dance",): "invalid choice: 'dance'",
+    ("bench", "serve"): "give either CKPT or --url",
+}
+WRONG_CONVERT = {
+    ("hf2pd", "--src", "/nowhere", "--dst", "OUT"): "/nowhere does not exist",
+    ("hf2pd", "--src", "OpenGVLab/x", "--dst", "OUT"): "paddle-internvl download OpenGVLab/x",
+    ("pd2hf", "--src", CHECKPOINT, "--dst", "OUT"): "hf2pd is the other direction",
+    ("inspect", "/nowhere"): "/nowhere does not exist",
+    ("hf2pd", "--dst", "x"): "the following arguments are required: --src; see python -m convert hf2pd --help",
+}
+
+
+@pytest.fixture
+def bad(tmp_path):
+    """BAD.* as files that are broken, OUT as one that is not there."""
+    for name in ("BAD.json", "BAD.png", "BAD.yaml"):
+        (tmp_path / name).write_text("{no: [")
+    return lambda words: [str(tmp_path / word) if word.startswith("BAD.") or word == "OUT" else word for word in words]
+
+
+def test_errors_are_one_line_and_exit_2(bad, capfd, monkeypatch):
+    for program, table in ((main, WRONG), (convert_main, WRONG_CONVERT)):
+        for words, message in table.items():
+            try:
+                code = program(bad(words))
+            except SystemExit as end:  # argparse's way
+                code = end.code
+            out, error = capfd.readouterr()
+            assert code == 2 and out == "", words
+            assert error.startswith("error: ") and error.count("\n") == 1 and message in error, (words, error)
+            assert not ANSI.search(error)
+
+
+def test_every_subcommand_has_a_row():
+    rows = {words[0] for words in WRONG}
+    assert set(conventions.subparsers(build_parser())) - {"build-kernels", "doctor"} <= rows
+    assert set(conventions.subparsers(convert_parser())) == {words[0] for words in WRONG_CONVERT}
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["info", "/nowhere", "--log-level", "debug"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback") and error.splitlines()[-1].startswith("error: /nowhere does not exist")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A converted folder, and a file of questions."""
+    folder = tmp_path_factory.mktemp("conventions")
+    convert(ROOT / "demo/checkpoints/internvl-tiny", folder / "pd", to_paddle=True)
+    (folder / "in.jsonl").write_text('{"prompt": "hello", "generation": {"max_new_tokens": 2}}\n')
+    return folder
+
+
+JSON = [  # words, exit code
+    (["info", CONFIG, "--size", "640x480", "--json"], 0),
+    (["estimate", CONFIG, "--json"], 0),
+    (["estimate", str(ROOT / "configs/internvl2_5-78b.json"), "--memory", "8", "--json"], 1),
+    (["verify", CHECKPOINT, "PD", "--max-new-tokens", "2", "--json"], 0),
+    (["doctor", "--json"], None),  # a problem of this machine is none of the test's
+    (["batch", "IN", "OUT", CHECKPOINT, "--workers", "0", "--json"], 0),
+    (["download", CHECKPOINT, "--json"], 0),
+    (["convert", "inspect", CHECKPOINT, "--json"], 0),
+    (["convert", "hf2pd", "--src", CHECKPOINT, "--dst", "DST", "--json"], 0),
+]
+
+
+@pytest.mark.parametrize(("words", "code"), JSON)
+def test_json_is_alone_on_stdout(words, code, folders, tmp_path, capfd):
+    places = {"PD": folders / "pd", "IN": folders / "in.jsonl", "OUT": tmp_path / "out", "DST": tmp_path / "dst"}
+    words = [str(places.get(word, word)) for word in words]
+    returned = convert_main(words[1:]) if words[0] == "convert" else main(words)
+    out, error = capfd.readouterr()
+    assert returned == code or code is None, error
+    assert isinstance(json.loads(out), (dict, list)) and out.count("\n") == 1
+    assert error == "" and not ANSI.search(out)
+
+
+def test_a_process_writes_nothing_else_either():
+    done = run("chat", CHECKPOINT, "--question", "hello", "--image", PICTURE, "--max-new-tokens", "2", "--json")
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1
+    assert json.loads(done.stdout)["pictures"]
+
+
+def test_logs_go_to_stderr():
+    done = run("chat", CHECKPOINT, "--question", "hello", "--max-new-tokens", "2", "--json", "--log-level", "info")
+    assert "float32 on cpu" in done.stderr and not ANSI.search(done.stderr)
+    assert json.loads(done.stdout)["answer"] and done.stdout.count("\n") == 1
+
+
+def test_colours_only_on_a_terminal_and_not_with_no_color(capfd):
+    code = "from paddle_internvl.cli import conventions; conventions.console().print('[bold red]found 3[/]')"
+    assert ANSI.search(on_a_terminal(code, NO_COLOR="")) and not ANSI.search(on_a_terminal(code, NO_COLOR="1"))
+    main(["doctor"])
+    assert not ANSI.search(capfd.readouterr().out)
+
+
+def test_piped_tables_keep_their_lines_whole(capfd):
+    assert main(["info", CONFIG]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert max(map(len, lines)) > 80 and all(line[:3].strip() for line in lines)  # the rest of a row begins with blanks
+
+
+def test_quiet_draws_no_bars(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    shown = []
+    monkeypatch.setattr("paddle_internvl.cli.info.describe", lambda _config: shown.append(progress.shown()) or {})
+    assert main(["info", CONFIG, "--json"]) == main(["info", CONFIG, "--json", "--quiet"]) == 0
+    assert shown == [True, False]
+    progress.be_quiet(False)
+
+
+def test_hub_is_told_to_children_too(monkeypatch, capsys):
+    monkeypatch.setenv("PADDLE_INTERNVL_HUB", "huggingface")
+    assert main(["download", CHECKPOINT, "--hub", "modelscope"]) == 0
+    assert os.environ["PADDLE_INTERNVL_HUB"] == "modelscope" and capsys.readouterr().out == f"{CHECKPOINT}\n"
+
+
+@pytest.mark.parametrize("program", [(*OURS, "completion", "bash"), (*CONVERT, "inspect", CHECKPOINT)])
+def test_a_reader_that_leaves_is_no_error(program):
+    command = f"{shlex.join(program)} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == "" and done.stdout.count("\n") == 1 and done.returncode in (0, conventions.LEFT)
+
+
+def test_interrupted_is_130(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("paddle_internvl.cli.info.describe", interrupted)
+    assert main(["info", CONFIG]) == 130 and capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr("convert.cli.Checkpoint", interrupted)
+    assert convert_main(["inspect", CHECKPOINT]) == 130 and "interrupted" in capsys.readouterr().err
+
+
+def test_completion_completes():
+    script = run("completion", "bash").stdout
+    asked = "COMP_WORDS=(paddle-internvl info --q) COMP_CWORD=2 COMP_LINE='paddle-internvl info --q'"
+    code = f'{script}\n{asked}; _shtab_paddle_internvl; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "--quiet", done.stderr
+    assert "#compdef paddle-internvl" in run("completion", "zsh").stdout

@@ -1,0 +1,60 @@
+"""Copies between host and device: the same numbers on a CPU; on a card, played here, nothing that waits but `wait`."""
+
+import numpy as np
+import paddle
+
+from paddle_internvl.ops import transfers
+
+
+def test_numbers_come_back():
+    array = np.array([[1, -2], [3, 4]])
+    (back,) = transfers.HostCopy(transfers.upload(array)).wait()
+    np.testing.assert_array_equal(back, array)
+    assert back.dtype == np.int64 and not transfers.overlaps()
+    ids, flags = transfers.HostCopy(paddle.to_tensor([7, 8]), paddle.to_tensor([True, False])).wait()
+    assert ids.tolist() == [7, 8] and flags.tolist() == [True, False]
+
+
+class OnCard:
+    """Stands for a tensor of a card."""
+
+    def __init__(self, events: list, value):
+        self.events, self.value, self.place = events, value, self
+
+    def is_gpu_place(self) -> bool:
+        return True
+
+    def _copy_to(self, place, blocking: bool):
+        self.events.append(("copy", place, blocking))
+        return self
+
+    def numpy(self):
+        self.events.append("numpy")
+        return self.value
+
+
+def test_on_a_card_copies_are_asked_for_at_once_and_waited_for_later(monkeypatch):
+    events = []
+
+    class Event:
+        def record(self):
+            events.append("record")
+
+        def synchronize(self):
+            events.append("synchronize")
+
+    monkeypatch.setattr(paddle.device, "Event", Event)
+    monkeypatch.setattr(paddle, "CUDAPinnedPlace", lambda: "pinned")
+    reading = transfers.HostCopy(OnCard(events, 1), OnCard(events, 2))
+    assert events == [("copy", "pinned", False), ("copy", "pinned", False), "record"]
+    assert reading.wait() == [1, 2] and events[3:] == ["synchronize", "numpy", "numpy"]
+
+
+def test_on_a_card_arrays_go_by_page_locked_memory(monkeypatch):
+    events = []
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:1")
+    monkeypatch.setattr(paddle, "CUDAPinnedPlace", lambda: "pinned")
+    monkeypatch.setattr(paddle, "CUDAPlace", lambda index: f"card {index}")
+    monkeypatch.setattr(paddle, "to_tensor", lambda array, place: events.append(place) or OnCard(events, array))
+    assert transfers.upload(np.array([5])).value == [5] and transfers.overlaps()
+    assert events == ["pinned", ("copy", "card 1", False)]
