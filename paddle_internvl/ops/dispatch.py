@@ -55,7 +55,8 @@ class Form:
             return "it takes heads of a multiple of {}, up to {}".format(*self.head_dims) + f", not of {head_dim}"
         if captured and self.native:
             return "it can't be captured in a static graph"
-        return f"there are no kernels: {library.unavailable_reason()}" if self.native and library.unavailable_reason() else ""
+        reason = self.native and library.unavailable_reason()
+        return f"there are no kernels: {reason}" if reason else ""
 
 
 _HALVES = ("bfloat16", "float16")
