@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from demo.tiny import questions, scenes
 from demo.tiny import tokenizer as tiny_tokenizer
 from demo.tiny.architecture import GRID, MAX_TILES
 from paddle_internvl.media.images import image_tiles
-from paddle_internvl.prompt.encode import encode_prompt
-from paddle_internvl.prompt.templates import get_conv_template
+from paddle_internvl.prompt.encode import encode
+from paddle_internvl.prompt.templates import ASSISTANT, get_conv_template
 
 SEED = 20261121
 
@@ -29,29 +30,25 @@ class Sample:
         self.patch_labels = patch_labels
         conversation = get_conv_template(tiny_tokenizer.TEMPLATE)
         conversation.system_message = tiny_tokenizer.SYSTEM_MESSAGE
-        stop = tokenizer.convert_tokens_to_ids(conversation.stop)
-        ids: list[int] = []
-        self.weights: list[float] = []  # of each id as something to be learnt
-        self.pointers: list[tuple[int, int, tuple]] = []  # positions that should look at a box of a tile
-        visual_tokens = [len(t) * num_image_token for t in tiles]
         for i, question in enumerate(asked):
             conversation.append_message(conversation.roles[0], (prefix if i == 0 else "") + question.text)
-            conversation.append_message(conversation.roles[1], None)
-            prompt = encode_prompt(tokenizer, conversation, visual_tokens)
-            conversation.messages[-1] = (conversation.roles[1], question.answer)
-            whole = encode_prompt(tokenizer, conversation, visual_tokens)
-            assert whole[: len(prompt)] == prompt and stop in whole[len(prompt) :], question
-            end = len(prompt) + whole[len(prompt) :].index(stop) + 1
-            # As upstream's loss_reduction "square": an answer of n tokens counts as sqrt(n), so that the many tokens of
-            # descriptions do not drown the one of a colour or a place.
-            own = end - len(prompt)
-            self.weights += [0.0] * (len(prompt) - len(ids)) + [own**-0.5] * own
+            conversation.append_message(conversation.roles[1], question.answer)
+        encoded = encode(tokenizer, conversation, [len(t) * num_image_token for t in tiles])
+        answers = [list(run) for writer, run in groupby(range(len(encoded.ids)), encoded.writers.__getitem__)
+                   if writer == ASSISTANT]  # positions  # fmt: skip
+        assert len(answers) == len(asked), asked
+        self.ids = encoded.ids[: answers[-1][-1] + 1]
+        self.weights = [0.0] * len(self.ids)  # of each id as something to be learnt
+        self.pointers: list[tuple[int, int, tuple]] = []  # positions that should look at a box of a tile
+        for question, answer in zip(asked, answers):
+            for position in answer:
+                # As upstream's loss_reduction "square": an answer of n tokens counts as sqrt(n), so that the many
+                # tokens of descriptions do not drown the one of a colour or a place.
+                self.weights[position] = len(answer) ** -0.5
             if question.box is not None:
-                own_tiles = len(tiles[question.picture])
-                tile = sum(map(len, tiles[: question.picture])) + question.tile % own_tiles
-                self.pointers += [(position, tile, question.box) for position in range(len(prompt) - 1, end - 2)]
-            ids = whole[:end]
-        self.ids = ids
+                tile_count = len(tiles[question.picture])
+                tile = sum(map(len, tiles[: question.picture])) + question.tile % tile_count
+                self.pointers += [(position - 1, tile, question.box) for position in answer[:-1]]
 
 
 def make_sample(tokenizer, rng: random.Random, kind: str, num_image_token: int, most: int) -> Sample:

@@ -19,7 +19,7 @@ from paddle_internvl.engine.request import Prompt
 from paddle_internvl.engine.response import History
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_config
-from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER, IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import get_conv_template
 
@@ -185,7 +185,7 @@ def _prompt(model, tokenizer, question: str, history, pictures: list[np.ndarray]
         conversation.append_message(conversation.roles[1], answered)
     conversation.append_message(conversation.roles[0], question)
     conversation.append_message(conversation.roles[1], None)
-    ids = encode_prompt(tokenizer, conversation, [model.num_image_token * len(tiles) for tiles in pictures])
+    ids = encode(tokenizer, conversation, [model.num_image_token * len(tiles) for tiles in pictures]).ids
     return Prompt(ids, pictures, conversation.stop)
 
 

@@ -1,42 +1,77 @@
-"""A conversation to token ids, with room for the pictures: text can't forge what only the template may say.
+"""Encoding of a conversation: token ids, and for each id who wrote it (the loss mask is made of that).
 
-In: a `Conversation`, a tokenizer of `paddle_internvl.tokenizers`, visual tokens per picture. Out: ids.
-Image and role tokens in what users or models wrote are ordinary text here; only the grounding marks count as tokens.
-For a conversation without such forgeries the ids are those of the whole rendered prompt, as upstream tokenizes it.
+In: a `Conversation`, a tokenizer of `paddle_internvl.tokenizers`, the number of visual tokens of each picture. Out:
+`Encoded`, whose ids are those of the whole rendered prompt, as upstream tokenizes it. User text can't forge image or
+role tokens: only template text is split at all added tokens, other text at the grounding marks alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from paddle_internvl.prompt.special_tokens import GROUNDING, IMG_CONTEXT, IMG_END, IMG_START
-from paddle_internvl.prompt.templates import Conversation
+from paddle_internvl.prompt.templates import ASSISTANT, PICTURE, TEMPLATE, Conversation
+
+IGNORED = -100  # label of a token that is not learnt
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a conversation and the writer of each.
+
+    Attributes:
+        ids: token ids, `<IMG_CONTEXT>` once for each visual token.
+        writers: of each id 'template', 'system', 'user', 'assistant' or 'picture'. The token that ends an answer is the
+            assistant's: the model generates it.
+    """
+
+    ids: list[int]
+    writers: list[str]
+
+    def labels(self) -> list[int]:
+        """Labels for training: the assistant's ids, -100 (`IGNORED`) elsewhere; not shifted."""
+        return [i if writer == ASSISTANT else IGNORED for i, writer in zip(self.ids, self.writers)]
 
 
 def count_placeholders(conversation: Conversation) -> int:
-    """How many pictures the user's turns have room for."""
-    return sum(source == "picture" for _, source in conversation.pieces())
+    """Number of `<image>` placeholders in the user's turns."""
+    return sum(piece.writer == PICTURE for piece in conversation.pieces())
 
 
-def encode_prompt(tokenizer, conversation: Conversation, visual_tokens: list[int]) -> list[int]:
-    """Token ids of a conversation, BOS included where the tokenizer adds one.
+def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) -> Encoded:
+    """Token ids of a conversation and the writer of each id.
 
     Args:
-        tokenizer: an `AddedTokensTokenizer`. visual_tokens: for each picture, in the order of the `<image>` marks
-            in the user's turns, how many `<IMG_CONTEXT>` it takes (tiles x N).
+        tokenizer: an `AddedTokensTokenizer`; adds a BOS token where it is configured to.
+        conversation: the turns in the model's template.
+        visual_tokens: number of `<IMG_CONTEXT>` tokens (tiles x N) of each picture, in the order of the placeholders.
+    Returns:
+        The ids and their writers.
     Raises:
-        ValueError: marks and pictures differ in number.
+        ValueError: placeholders and pictures differ in number.
     """
-    marks = count_placeholders(conversation)
-    if marks != len(visual_tokens):
+    placeholders = count_placeholders(conversation)
+    if placeholders != len(visual_tokens):
         raise ValueError(
-            f"the prompt has {marks} <image> marks but {len(visual_tokens)} pictures were given; "
+            f"the prompt has {placeholders} <image> marks but {len(visual_tokens)} pictures were given; "
             "write one <image> per picture, and give the pictures of earlier turns again"
         )
     counts = iter(visual_tokens)
-    parts: list[tuple[str, bool]] = []
-    for text, source in conversation.pieces():
-        if source == "picture":
-            parts += [(IMG_START, True), *[(IMG_CONTEXT, True)] * next(counts), (IMG_END, True)]
+    parts: list[tuple[str, bool]] = []  # text, and whether it is an added token
+    writers: list[str] = []
+    for piece in conversation.pieces():
+        if piece.writer == PICTURE:
+            split = [(IMG_START, True), *[(IMG_CONTEXT, True)] * next(counts), (IMG_END, True)]
         else:
-            parts += tokenizer.split_added_tokens(text, only=None if source == "template" else GROUNDING)
-    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokens_of(parts))
-    return tokenizer.build_inputs_with_special_tokens(ids)
+            split = tokenizer.split_added_tokens(piece.text, only=None if piece.is_markup else GROUNDING)
+        parts += split
+        writers += [piece.writer] * len(split)
+    found = tokenizer.tokens_by_part(parts)
+    ids = tokenizer.convert_tokens_to_ids([token for token, _ in found])
+    around = tokenizer.build_inputs_with_special_tokens([None])
+    before = around.index(None)
+    return Encoded(
+        tokenizer.build_inputs_with_special_tokens(ids),
+        [TEMPLATE] * before + [writers[part] for _, part in found] + [TEMPLATE] * (len(around) - before - 1),
+    )

@@ -1,7 +1,7 @@
-"""Conversation templates: who speaks how, and what stands between turns. A template is a row of a table.
+"""Conversation templates: role prefixes, separators and system messages. A template is a row of a table.
 
-In: a template's name and the turns. Out: the prompt as text, or as the pieces it is put together from. It knows no
-tokenizer and no picture. Source: upstream `internvl/conversation.py`; the strings are literal, models depend on them.
+In: a template's name and the turns. Out: the prompt as text, or as pieces with their writers. Knows no tokenizer and no
+picture. Source: upstream `internvl/conversation.py`; the strings are literal, models depend on them.
 """
 
 from __future__ import annotations
@@ -9,17 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER
 
+TEMPLATE, SYSTEM, USER, ASSISTANT, PICTURE = "template", "system", "user", "assistant", "picture"  # writers
+
 
 class Slot(Enum):
-    """What stands in a turn besides text."""
+    """A placeholder in a turn."""
 
     PICTURE = IMAGE_PLACEHOLDER
 
 
-Content = str | Sequence[str | Slot]  # in a string of the user's, every `<image>` is a picture; in a sequence none is
+class Piece(NamedTuple):
+    """A piece of a prompt.
+
+    Attributes:
+        text: of the piece; of a picture the `<image>` placeholder.
+        writer: 'template', 'system', 'user', 'assistant' or 'picture'.
+        is_markup: whether all added tokens in the text are tokens; elsewhere they are ordinary text.
+    """
+
+    text: str
+    writer: str
+    is_markup: bool = False
+
+
+# A turn: in a user's string every `<image>` is a picture; in a sequence only a `Slot` is.
+Content = str | Sequence[str | Slot]
 _SYSTEM_2_0 = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
 )
@@ -48,9 +66,12 @@ class Conversation:
     """A template and the turns so far.
 
     Attributes:
-        name: of the template. roles: what opens the user's and the assistant's turns. sep: what ends a turn.
+        name: name of the template.
+        system_prefix: text before the system message.
+        roles: text before a user's and before an assistant's turn.
+        sep: separator after a turn.
         system_message: "" leaves the whole system turn out.
-        messages: (role, content), None for the turn to be generated.
+        messages: (role, content); content None is the turn to be generated.
     """
 
     name: str
@@ -69,26 +90,30 @@ class Conversation:
         """Add a turn; message None opens the turn that is to be generated."""
         self.messages.append((role, message))
 
-    def pieces(self) -> list[tuple[str, str]]:
-        """The prompt as (text, source) pieces, in order; the source is 'template', 'system', 'user', 'assistant' or
-        'picture'. Only pieces of the template may be read as markup."""
-        out: list[tuple[str, str]] = []
+    def pieces(self) -> list[Piece]:
+        """The prompt as pieces, in order. The token that ends an answer is the assistant's."""
+        out: list[Piece] = []
         if self.system_message:
-            out += [(self.system_prefix, "template"), (self.system_message, "system"), (self.sep, "template")]
+            out += [
+                Piece(self.system_prefix, TEMPLATE, is_markup=True),
+                Piece(self.system_message, SYSTEM),
+                Piece(self.sep, TEMPLATE, is_markup=True),
+            ]
         for role, message in self.messages:
-            out.append((role, "template"))
-            if message is not None:
-                source = "user" if role == self.roles[0] else "assistant"
-                parts = _split_marks(message) if isinstance(message, str) and source == "user" else message
-                out += [
-                    (part.value, "picture") if isinstance(part, Slot) else (part, source) for part in _joined(parts)
-                ]
-                out.append((self.sep, "template"))
+            out.append(Piece(role, TEMPLATE, is_markup=True))
+            if message is None:
+                continue
+            writer = USER if role == self.roles[0] else ASSISTANT
+            parts = _split_marks(message) if isinstance(message, str) and writer == USER else message
+            out += [Piece(p.value, PICTURE) if isinstance(p, Slot) else Piece(p, writer) for p in _joined(parts)]
+            end = self.stop if writer == ASSISTANT else ""
+            out += [Piece(end, ASSISTANT, is_markup=True)] * bool(end)
+            out += [Piece(self.sep[len(end) :], TEMPLATE, is_markup=True)] * (len(self.sep) > len(end))
         return out
 
     def get_prompt(self) -> str:
         """The prompt as one string, as upstream renders it."""
-        return "".join(text for text, _ in self.pieces())
+        return "".join(piece.text for piece in self.pieces())
 
 
 def _split_marks(text: str) -> list[str | Slot]:
@@ -97,7 +122,7 @@ def _split_marks(text: str) -> list[str | Slot]:
 
 
 def _joined(parts: Content) -> list[str | Slot]:
-    """Neighbouring texts as one, so that they are tokenized as the whole they are; empty ones left out."""
+    """Parts with neighbouring texts joined, since text is tokenized as a whole; empty texts are left out."""
     out: list[str | Slot] = []
     for part in [parts] if isinstance(parts, str) else parts:
         if isinstance(part, str) and out and isinstance(out[-1], str):
@@ -111,7 +136,7 @@ def get_conv_template(name: str) -> Conversation:
     """A fresh conversation of the template `name` (config.json's `template`).
 
     Raises:
-        ValueError: no such template; names those there are.
+        ValueError: an unknown template; the message lists the known ones.
     """
     if name not in _TEMPLATES:
         raise ValueError(f"template={name!r} is not known; known: {', '.join(_TEMPLATES)}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from paddlenlp.transformers import AddedToken, PretrainedTokenizer
 from paddlenlp.transformers.tokenizer_utils import Trie
@@ -91,24 +91,40 @@ class AddedTokensTokenizer(PretrainedTokenizer):
     def tokens_of(self, parts: Iterable[tuple[str, bool]]) -> list[str]:
         """Tokens of parts as `split_added_tokens` gives them. Neighbouring text is tokenized as one, and the added
         tokens' flags strip the white space beside them."""
-        merged: list[tuple[str, bool]] = []
-        for part, is_token in parts:
-            if merged and not is_token and not merged[-1][1]:
-                part = merged.pop()[0] + part
-            merged.append((part, is_token))
+        return [token for token, _ in self.tokens_by_part(list(parts))]
+
+    def tokens_by_part(self, parts: Sequence[tuple[str, bool]]) -> list[tuple[str, int]]:
+        """Tokens of parts, each with the index of its part. A token that spans two parts counts as the later one's."""
         _, flags = self._trie()
-        tokens: list[str] = []
-        for i, (part, is_token) in enumerate(merged):
-            if is_token:
-                tokens.append(part)
+        runs: list[list[int]] = []  # an added token, or neighbouring parts of text
+        for i, (_, is_token) in enumerate(parts):
+            if runs and not is_token and not parts[runs[-1][0]][1]:
+                runs[-1].append(i)
+            else:
+                runs.append([i])
+        found: list[tuple[str, int]] = []
+        for i, run in enumerate(runs):
+            if parts[run[0]][1]:
+                found.append((parts[run[0]][0], run[0]))
                 continue
-            if i > 0 and flags[merged[i - 1][0]].rstrip:
-                part = part.lstrip()
-            if i + 1 < len(merged) and flags[merged[i + 1][0]].lstrip:
-                part = part.rstrip()
-            if part:
-                tokens.extend(self._tokenize(part))
-        return tokens
+            texts = [parts[k][0] for k in run]
+            if i > 0 and flags[parts[runs[i - 1][0]][0]].rstrip:
+                texts = _stripped(texts, str.lstrip)
+            if i + 1 < len(runs) and flags[parts[runs[i + 1][0]][0]].lstrip:
+                texts = _stripped(texts[::-1], str.rstrip)[::-1]
+            found += self._text_by_part(texts, run)
+        return found
+
+    def _text_by_part(self, texts: Sequence[str], run: Sequence[int]) -> list[tuple[str, int]]:
+        whole = "".join(texts)
+        tokens = self._tokenize(whole) if whole else []
+        owners, length = [run[0]] * len(tokens), 0
+        for text, part in zip(texts, run[1:]):
+            length += len(text)
+            before = self._tokenize(whole[:length]) if length else []
+            first = next((k for k, (a, b) in enumerate(zip(tokens, before)) if a != b), min(len(tokens), len(before)))
+            owners[first:] = [part] * (len(tokens) - first)
+        return list(zip(tokens, owners))
 
     def tokenize(self, text: str, split_special_tokens: bool = False, **kwargs) -> list[str]:
         """Tokens of `text`. With split_special_tokens=True added tokens in it are ordinary text."""
@@ -170,3 +186,13 @@ class AddedTokensTokenizer(PretrainedTokenizer):
     def batch_decode(self, sequences, skip_special_tokens: bool = False, **kwargs) -> list[str]:
         """`decode` of each sequence."""
         return [self.decode(ids, skip_special_tokens=skip_special_tokens, **kwargs) for ids in sequences]
+
+
+def _stripped(texts: Sequence[str], strip: Callable[[str], str]) -> list[str]:
+    """Texts without the white space at the beginning of the first one, which may take up several of them."""
+    out = list(texts)
+    for i, text in enumerate(out):
+        out[i] = strip(text)
+        if out[i]:
+            break
+    return out

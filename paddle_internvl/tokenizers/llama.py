@@ -7,7 +7,7 @@ that SentencePiece puts in front; without, only the whole text does, and blanks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -64,17 +64,16 @@ class LlamaTokenizer(SentencePieceTokenizer):
             **kwargs,
         )
 
-    def tokens_of(self, parts: Iterable[tuple[str, bool]]) -> list[str]:
-        parts = [part for part in parts if part[0]]
-        if self.legacy or not parts:
-            return super().tokens_of(parts)
+    def tokens_by_part(self, parts: Sequence[tuple[str, bool]]) -> list[tuple[str, int]]:
+        if self.legacy or not any(text for text, _ in parts):
+            return super().tokens_by_part(parts)
         parts = [(text if is_token else text.replace(_BLANK, " "), is_token) for text, is_token in parts]
-        if self.add_prefix_space:
-            parts.insert(0, (_BLANK, False))
-        tokens = super().tokens_of(parts)
-        if len(tokens) > 1 and tokens[0] == _BLANK and tokens[1] in self.all_special_tokens:
-            return tokens[1:]
-        return tokens
+        if not self.add_prefix_space:
+            return super().tokens_by_part(parts)
+        found = [(token, max(part - 1, 0)) for token, part in super().tokens_by_part([(_BLANK, False), *parts])]
+        if len(found) > 1 and found[0][0] == _BLANK and found[1][0] in self.all_special_tokens:
+            return found[1:]
+        return found
 
     def _tokenize(self, text: str, **kwargs) -> list[str]:
         if self.legacy or not text.startswith((_BLANK, " ")):

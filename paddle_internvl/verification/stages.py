@@ -22,7 +22,7 @@ from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.preprocess.pixels import normalize_all
 from paddle_internvl.preprocess.tiles import dynamic_preprocess
-from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER, IMG_CONTEXT
 from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.verification.capture import capture
@@ -105,7 +105,7 @@ def _model_inputs(model, tokenizer, picture: Image.Image, question: str) -> Ladd
     conversation.system_message = model.system_message
     conversation.append_message(conversation.roles[0], f"{IMAGE_PLACEHOLDER}\n{question}")
     conversation.append_message(conversation.roles[1], None)
-    ids = encode_prompt(tokenizer, conversation, [model.num_image_token * len(tiles)])
+    ids = encode(tokenizer, conversation, [model.num_image_token * len(tiles)]).ids
     model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
     return {
         "tiles": np.stack([np.asarray(tile) for tile in tiles]),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_limits import TileControl, plan_grids
-from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.messages import Media, fill, parse_messages
 from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.webdemo.conversation import Visit
@@ -52,4 +52,4 @@ def cost(
     rest = iter(grids)
     of_each = [[next(rest) for _ in one] for one in sized]
     new = of_each[len(of_each) - len(attachments) :]
-    return Cost(len(encode_prompt(tokenizer, conversation, tokens)), sum(tokens), new)
+    return Cost(len(encode(tokenizer, conversation, tokens).ids), sum(tokens), new)

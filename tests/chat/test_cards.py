@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.templates import get_conv_template
 from tests.random_checkpoints import ROOT, random_pixels
 
@@ -41,7 +41,7 @@ def test_prompt_ids_are_upstreams(models, tokenizer, case):
         conversation.append_message(conversation.roles[0], question)
         conversation.append_message(conversation.roles[1], None)
         counts = chat["num_patches_list"] or ([chat["tiles"]] if chat["tiles"] else [])
-        ids = encode_prompt(tokenizer, conversation, [count * model.num_image_token for count in counts])
+        ids = encode(tokenizer, conversation, [count * model.num_image_token for count in counts]).ids
         assert ids == chat["prompt_ids"], chat["question"]
 
 
@@ -71,7 +71,7 @@ def test_system_message(model, tokenizer):
     finally:
         model.system_message = before
     assert len({default, other, none}) == 3
-    assert "system" not in "".join(text for text, _ in _conversation("", "Hi").pieces())
+    assert "system" not in _conversation("", "Hi").get_prompt()
 
 
 def _conversation(system, question):
@@ -105,15 +105,15 @@ def test_counts_that_differ(model, tokenizer, pixels, question, tiles, counts, h
 def test_users_forge_nothing(tokenizer, parts):
     """Whatever a user writes, the prompt's image and role tokens are those of the template."""
     text = "".join(parts)
-    plain = encode_prompt(tokenizer, _conversation("Be kind.", ""), [])
-    ids = encode_prompt(tokenizer, _conversation("Be kind.", text), [])
+    plain = encode(tokenizer, _conversation("Be kind.", ""), []).ids
+    ids = encode(tokenizer, _conversation("Be kind.", text), []).ids
     special = set(tokenizer.added_tokens_decoder)
     assert [i for i in ids if i in special] == [i for i in plain if i in special]
     assert text in tokenizer.sp_model.decode([i for i in ids if i not in special])
 
 
 def test_grounding_marks_are_tokens(tokenizer):
-    ids = encode_prompt(tokenizer, _conversation("", "where is <ref>the dog</ref>?"), [])
+    ids = encode(tokenizer, _conversation("", "where is <ref>the dog</ref>?"), []).ids
     assert {tokenizer.convert_tokens_to_ids(mark) for mark in ("<ref>", "</ref>")} <= set(ids)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paddlenlp.transformers import AutoTokenizer
 
-from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.tokenizers import tokenizer_class
@@ -79,9 +79,9 @@ def test_survives_saving(ours, lines, tmp_path):
 
 
 def test_prompts_are_tokenized_as_whole_strings(kind, ours, theirs, lines):
-    """`encode_prompt` puts a prompt together from parts; upstream tokenizes the rendered string."""
+    """`encode` puts a prompt together from parts; upstream tokenizes the rendered string."""
     template = get_conv_template(TEMPLATES[kind])
-    for question in ("<image>\nWhat is it?", "  blanks \n", "你好", *(line for line in lines[::97] if "<" not in line)):
+    for question in ("<image>\nWhat is it?", "  blanks \n", "\n\nHi", "你好", *(line for line in lines[::97] if "<" not in line)):
         conversation = get_conv_template(TEMPLATES[kind])
         conversation.append_message(template.roles[0], question)
         conversation.append_message(template.roles[1], "An answer.")
@@ -90,7 +90,13 @@ def test_prompts_are_tokenized_as_whole_strings(kind, ours, theirs, lines):
         picture = IMG_START + IMG_CONTEXT * 3 + IMG_END
         expected = theirs(conversation.get_prompt().replace("<image>", picture, 1))["input_ids"]
         counts = [3] if "<image>" in question else []
-        assert encode_prompt(ours, conversation, counts) == expected, repr(question)
+        encoded = encode(ours, conversation, counts)
+        assert encoded.ids == expected, repr(question)
+        assert len(encoded.writers) == len(expected)
+        asked = [i for i, writer in zip(encoded.ids, encoded.writers) if writer == "user"]
+        written = question.removeprefix("<image>").strip() + "And?"
+        blank = str.maketrans("", "", " \u2581\n\r\t")
+        assert written.translate(blank) in ours.decode(asked).translate(blank)
 
 
 def test_special_tokens_off(ours):
