@@ -9,24 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from convert import CheckpointError
-from convert.mappings import hf_native, internlm2, llama, phi3, projector, quantized, qwen2, vision
+from convert.mappings import hf_native, internlm2, language, projector, quantized, vision
 from convert.quantization import declared
 from convert.rules import Rule
 
-_LANGUAGE = {
-    "InternLM2ForCausalLM": internlm2.rules,
-    "Qwen2ForCausalLM": qwen2.rules,
-    "LlamaForCausalLM": llama.rules,
-    "Phi3ForCausalLM": phi3.rules,
-}
-
 
 def _internvl_chat(config: dict) -> list[Rule]:
-    llm = config.get("llm_config") or {}
-    architecture = (llm.get("architectures") or [None])[0]
-    if architecture not in _LANGUAGE:
-        raise CheckpointError(f"llm_config.architectures is {architecture!r}; supported: {', '.join(_LANGUAGE)}")
-    return [*vision.rules(config["vision_config"]), *projector.rules(config), *_LANGUAGE[architecture](llm)]
+    llm = language.rules(config.get("llm_config") or {})
+    return [*vision.rules(config["vision_config"]), *projector.rules(config), *llm]
 
 
 _CHECKPOINTS = {  # config.json's model_type -> the table of the whole checkpoint
@@ -41,7 +31,8 @@ def rules_for(config: dict, names: Collection[str] = ()) -> list[Rule]:
     """Every rule of a checkpoint: an InternVL, or one of its parts that are published alone.
 
     Args:
-        config: config.json. names: of the checkpoint's tensors, by which two ages of transformers' layout differ.
+        config: config.json.
+        names: of the checkpoint's tensors, which distinguish the two generations of transformers' layout.
     Raises:
         CheckpointError: config.json is of another model, or of a language model without a table.
     """

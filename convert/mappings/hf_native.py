@@ -8,40 +8,47 @@ Source: transformers `modeling_internvl.py` and `configuration_internvl.py` (4.5
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from convert import CheckpointError
 from convert.layouts import stacked
-from convert.mappings import llama, phi3, projector, qwen2, vision
+from convert.mappings import language, projector, vision
 from convert.rules import Rule, join
+from convert.sizes import FAMILIES, architecture_of, tile_sizes
 
-_NAMES = {  # parts of upstream's names -> of native ones, applied in this order
+_NAMES = {  # upstream's name -> native name, without `.weight` and `.bias`
     "vision_model.embeddings.class_embedding": "vision_tower.embeddings.cls_token",
     "vision_model.embeddings.position_embedding": "vision_tower.embeddings.position_embeddings",
     "vision_model.embeddings.patch_embedding": "vision_tower.embeddings.patch_embeddings.projection",
-    "vision_model.encoder.layers.": "vision_tower.encoder.layer.",
-    ".attn.proj.": ".attention.projection_layer.",
-    ".attn.": ".attention.",
-    ".norm1.": ".layernorm_before.",
-    ".norm2.": ".layernorm_after.",
-    ".ls1": ".lambda_1",
-    ".ls2": ".lambda_2",
-    "mlp1.0.": "multi_modal_projector.layer_norm.",
-    "mlp1.1.": "multi_modal_projector.linear_1.",
-    "mlp1.3.": "multi_modal_projector.linear_2.",
+    "mlp1.0": "multi_modal_projector.layer_norm",
+    "mlp1.1": "multi_modal_projector.linear_1",
+    "mlp1.3": "multi_modal_projector.linear_2",
 }
-# Folders on the hub and what transformers 4 saves bear the names above; its modules, and newer files, bear these.
-_NEWER_NAMES = {
+_NAME = re.compile(r"(?:vision_model\.encoder\.layers\.(\d+)\.)?(.+?)(\.weight|\.bias|)")
+_LAYER_NAMES = {  # the same within a layer of the vision tower
+    "attn.q_proj": "attention.q_proj",
+    "attn.k_proj": "attention.k_proj",
+    "attn.v_proj": "attention.v_proj",
+    "attn.q_norm": "attention.q_norm",
+    "attn.k_norm": "attention.k_norm",
+    "attn.proj": "attention.projection_layer",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "ls1": "lambda_1",
+    "ls2": "lambda_2",
+}
+# Folders on the hub and what transformers 4 saves have the names above; its modules, and newer files, have these.
+_NEWER_PREFIXES = {
     "language_model.model.": "model.language_model.",
     "language_model.lm_head.": "lm_head.",
     "vision_tower.": "model.vision_tower.",
     "multi_modal_projector.": "model.multi_modal_projector.",
 }
-_TEXT = {  # native text_config.model_type -> our architecture and its table
-    "llama": ("LlamaForCausalLM", llama),
-    "qwen2": ("Qwen2ForCausalLM", qwen2),
-    "phi3": ("Phi3ForCausalLM", phi3),
-}
+_TEXT = {family.model_type: name for name, family in FAMILIES.items() if family.model_type != "internlm2"}
 _SAME_VISION = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "norm_type",
     "hidden_act", "layer_norm_eps",
@@ -50,20 +57,14 @@ _SAME_VISION = (
 
 def rules(config: dict) -> list[Rule]:
     """Rules between a native checkpoint and ours, from its native config."""
-    return _rules(upstream_config(config), _NAMES)
+    chat = upstream_config(config)
+    ours = [*vision.rules(chat["vision_config"]), *projector.rules(chat)]
+    return [*(_renamed(_with_qkv_apart(rule), _native_name) for rule in ours), *language.rules(chat["llm_config"])]
 
 
 def newer_rules(config: dict) -> list[Rule]:
     """The same for a folder with the newer names."""
-    return _rules(upstream_config(config), {**_NAMES, **_NEWER_NAMES})
-
-
-def _rules(chat: dict, names: dict[str, str]) -> list[Rule]:
-    text = next(
-        table for architecture, table in _TEXT.values() if architecture == chat["llm_config"]["architectures"][0]
-    )
-    table = [*vision.rules(chat["vision_config"]), *projector.rules(chat), *text.rules(chat["llm_config"])]
-    return [_renamed(_with_qkv_apart(rule), names) for rule in table]
+    return [_renamed(rule, _newer_name) for rule in rules(config)]
 
 
 def _with_qkv_apart(rule: Rule) -> Rule:
@@ -76,13 +77,19 @@ def _with_qkv_apart(rule: Rule) -> Rule:
     return join(parts, ours, shape, stacked(third, third, third))
 
 
-def _renamed(rule: Rule, names: dict[str, str]) -> Rule:
-    upstream = []
-    for name in rule.upstream:
-        for old, new in names.items():
-            name = name.replace(old, new)
-        upstream.append(name)
-    return replace(rule, upstream=tuple(upstream))
+def _renamed(rule: Rule, rename: Callable[[str], str]) -> Rule:
+    return replace(rule, upstream=tuple(map(rename, rule.upstream)))
+
+
+def _native_name(name: str) -> str:
+    """The native name of a tensor of the vision tower or the projector."""
+    layer, stem, kind = _NAME.fullmatch(name).groups()
+    return (_NAMES[stem] if layer is None else f"vision_tower.encoder.layer.{layer}.{_LAYER_NAMES[stem]}") + kind
+
+
+def _newer_name(name: str) -> str:
+    prefix = next(prefix for prefix in _NEWER_PREFIXES if name.startswith(prefix))
+    return _NEWER_PREFIXES[prefix] + name.removeprefix(prefix)
 
 
 def upstream_config(config: dict) -> dict:
@@ -126,7 +133,7 @@ def upstream_config(config: dict) -> dict:
             "qk_normalization": v.get("use_qk_norm", False),
             "initializer_factor": v.get("layer_scale_init_value", 0.1),
         },
-        "llm_config": {**text, "model_type": kind, "architectures": [_TEXT[kind][0]]},
+        "llm_config": {**text, "model_type": kind, "architectures": [_TEXT[kind]]},
     }
 
 
@@ -147,7 +154,8 @@ def native_config(chat: dict, image_token_id: int | None) -> dict:
     """
     if chat.get("ps_version", "v1") != "v2":
         raise CheckpointError("ps_version 'v1' can't be expressed in transformers' layout")
-    v, side = chat["vision_config"], chat.get("force_image_size") or chat["vision_config"]["image_size"]
+    v, tile = chat["vision_config"], tile_sizes(chat)
+    side = tile.side
     if side != v["image_size"]:
         raise CheckpointError(
             f"force_image_size {side} differs from image_size {v['image_size']}; transformers has one"
@@ -156,14 +164,14 @@ def native_config(chat: dict, image_token_id: int | None) -> dict:
     if "short_factor" in scaling and scaling["type"] == "yarn":
         raise CheckpointError("Phi-3's rope_scaling of type 'yarn' can't be expressed in transformers' layout")
     text = dict(_as_llama(chat["llm_config"]))
-    kind = next(kind for kind, (architecture, _) in _TEXT.items() if architecture == text["architectures"][0])
+    kind = FAMILIES[architecture_of(text)].model_type
     image_token_id = chat.get("image_token_id") if image_token_id is None else image_token_id
     tokens = {} if image_token_id is None else {"image_token_id": image_token_id}
     return {
         "architectures": ["InternVLForConditionalGeneration"],
         "model_type": "internvl",
         **tokens,
-        "image_seq_length": int((side // v["patch_size"]) ** 2 * chat.get("downsample_ratio", 0.5) ** 2),
+        "image_seq_length": tile.tokens,
         "downsample_ratio": chat.get("downsample_ratio", 0.5),
         "projector_hidden_act": "gelu",
         "vision_feature_layer": chat.get("select_layer", -1),

@@ -1,35 +1,31 @@
-"""Llama (Yi-34B, Llama-3-70B): our names are its own, linear weights are transposed."""
+"""Llama (Yi-34B, Llama-3-70B), Qwen2 and Qwen2.5: our names are upstream's, linear weights are transposed."""
 
 from __future__ import annotations
 
 from convert.rules import Rule, drop, keep, linear, per_layer
+from convert.sizes import decoder_sizes
 
 PREFIX = "language_model."
 
 
 def rules(config: dict, prefix: str = PREFIX) -> list[Rule]:
     """Rules of the language model from its `llm_config`."""
-    names = ("q_proj", "k_proj", "v_proj", "o_proj") if config.get("attention_bias", False) else ()
-    return rules_with_biases(config, prefix, names)
-
-
-def rules_with_biases(config: dict, prefix: str, biased: tuple[str, ...]) -> list[Rule]:
-    """The table, with biases of the attention projections named in `biased`."""
-    d, i, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    h = config["num_attention_heads"]
-    k = config.get("num_key_value_heads") or h
-    e = d // h
-    outputs = {"q_proj": h * e, "k_proj": k * e, "v_proj": k * e, "o_proj": d}
+    sizes = decoder_sizes(config)
+    d, i, v, q, kv = sizes.width, sizes.features, sizes.vocabulary, sizes.query_width, sizes.kv_width
+    biases = {"q_proj": q, "k_proj": kv, "v_proj": kv} if sizes.qkv_bias else {}
+    biases |= {"o_proj": d} if sizes.output_bias else {}
+    norms = ("q_norm", "k_norm") if sizes.qk_norm else ()
 
     def same(make, name: str, shape: tuple[int, ...], optional: bool = False) -> Rule:
         return make(prefix + name, prefix + name, shape, optional)
 
     layer = [
-        same(linear, "model.layers.{}.self_attn.q_proj.weight", (h * e, d)),
-        same(linear, "model.layers.{}.self_attn.k_proj.weight", (k * e, d)),
-        same(linear, "model.layers.{}.self_attn.v_proj.weight", (k * e, d)),
-        same(linear, "model.layers.{}.self_attn.o_proj.weight", (d, h * e)),
-        *(same(keep, f"model.layers.{{}}.self_attn.{name}.bias", (outputs[name],)) for name in biased),
+        same(linear, "model.layers.{}.self_attn.q_proj.weight", (q, d)),
+        same(linear, "model.layers.{}.self_attn.k_proj.weight", (kv, d)),
+        same(linear, "model.layers.{}.self_attn.v_proj.weight", (kv, d)),
+        same(linear, "model.layers.{}.self_attn.o_proj.weight", (d, q)),
+        *(same(keep, f"model.layers.{{}}.self_attn.{name}.bias", (width,)) for name, width in biases.items()),
+        *(same(keep, f"model.layers.{{}}.self_attn.{name}.weight", (sizes.head_dim,)) for name in norms),
         same(linear, "model.layers.{}.mlp.gate_proj.weight", (i, d)),
         same(linear, "model.layers.{}.mlp.up_proj.weight", (i, d)),
         same(linear, "model.layers.{}.mlp.down_proj.weight", (d, i)),
@@ -39,7 +35,7 @@ def rules_with_biases(config: dict, prefix: str, biased: tuple[str, ...]) -> lis
     ]
     return [
         same(keep, "model.embed_tokens.weight", (v, d)),
-        *per_layer(config["num_hidden_layers"], layer),
+        *per_layer(sizes.layers, layer),
         same(keep, "model.norm.weight", (d,)),
         # A head that is absent is the embedding; one that is present counts, whatever tie_word_embeddings says.
         same(linear, "lm_head.weight", (v, d), optional=True),

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from convert.layouts import stacked
 from convert.rules import Rule, keep, linear, per_layer, split
+from convert.sizes import decoder_sizes
 
 PREFIX = "language_model."
 
 
 def rules(config: dict, prefix: str = PREFIX) -> list[Rule]:
     """Rules of the language model from its `llm_config`."""
-    d, i, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    h = config["num_attention_heads"]
-    k = config.get("num_key_value_heads") or h
-    e = d // h
+    sizes = decoder_sizes(config)
+    d, i, v, q, kv = sizes.width, sizes.features, sizes.vocabulary, sizes.query_width, sizes.kv_width
     at = prefix + "model.layers.{}."
-    qkv = [at + f"self_attn.{name}_proj.weight" for name in "qkv"]
+    parts = [at + f"self_attn.{name}_proj.weight" for name in "qkv"]
     gate_up = [at + f"mlp.{name}_proj.weight" for name in ("gate", "up")]
     layer = [
-        split(at + "self_attn.qkv_proj.weight", qkv, ((h + 2 * k) * e, d), stacked(h * e, k * e, k * e)),
-        linear(at + "self_attn.o_proj.weight", at + "self_attn.o_proj.weight", (d, h * e)),
+        split(at + "self_attn.qkv_proj.weight", parts, (q + 2 * kv, d), stacked(q, kv, kv)),
+        linear(at + "self_attn.o_proj.weight", at + "self_attn.o_proj.weight", (d, q)),
         split(at + "mlp.gate_up_proj.weight", gate_up, (2 * i, d), stacked(i, i)),
         linear(at + "mlp.down_proj.weight", at + "mlp.down_proj.weight", (d, i)),
         keep(at + "input_layernorm.weight", at + "input_layernorm.weight", (d,)),
@@ -30,7 +29,7 @@ def rules(config: dict, prefix: str = PREFIX) -> list[Rule]:
     )
     return [
         keep(embedding, embedding, (v, d)),
-        *per_layer(config["num_hidden_layers"], layer),
+        *per_layer(sizes.layers, layer),
         keep(norm, norm, (d,)),
         linear(head, head, (v, d), optional=True),
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from convert.rules import Rule, keep, linear
+from convert.sizes import tile_sizes
 
 
 def rules(config: dict) -> list[Rule]:
     """Rules of the projector from the top-level config."""
     d = config["llm_config"]["hidden_size"]
-    shuffled = config["vision_config"]["hidden_size"] * int(1 / config.get("downsample_ratio", 0.5)) ** 2
+    shuffled = config["vision_config"]["hidden_size"] * tile_sizes(config).merge ** 2
     return [
         keep("mlp1.0.weight", "mlp1.0.weight", (shuffled,)),
         keep("mlp1.0.bias", "mlp1.0.bias", (shuffled,)),

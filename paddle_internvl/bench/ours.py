@@ -86,9 +86,9 @@ class Ours:
         return lambda: self.model.extract_feature(pixels)
 
     def _projector(self, tiles: int) -> Run:
-        vision = self.model.config.vision_config
-        patches = (vision.image_size // vision.patch_size) ** 2
-        hidden = self._paddle.to_tensor(inputs.features(tiles, patches, vision.hidden_size))
+        config = self.model.config
+        hidden = inputs.features(tiles, config.tile_sizes.patches, config.vision_config.hidden_size)
+        hidden = self._paddle.to_tensor(hidden)
         return lambda: self.model.project(hidden)
 
     def _prefill(self, length: int, batch: int = 1) -> Run:

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from convert.folder import read_config
 from convert.mappings.hf_native import native_config
 from convert.safetensors_io import Checkpoint
+from convert.sizes import tile_sizes
 from paddle_internvl.bench import inputs
 from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -210,7 +211,7 @@ class Reference:
 
     @property
     def _side(self) -> int:
-        return self.config.get("force_image_size") or self.config["vision_config"]["image_size"]
+        return tile_sizes(self.config).side
 
     def _given(self, array: np.ndarray):
         tensor = torch.from_numpy(array).to(self._device)
@@ -238,9 +239,8 @@ class Reference:
         return self.mlp1(_shuffled(hidden, self.config["downsample_ratio"]))
 
     def _projector(self, tiles: int):
-        vision = self.config["vision_config"]
-        patches = (vision["image_size"] // vision["patch_size"]) ** 2
-        hidden = self._given(inputs.features(tiles, patches, vision["hidden_size"]))
+        width = self.config["vision_config"]["hidden_size"]
+        hidden = self._given(inputs.features(tiles, tile_sizes(self.config).patches, width))
         return lambda: self._project(hidden)
 
     def _prefill(self, length: int):

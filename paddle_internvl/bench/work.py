@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from convert.mappings import rules_for
+from convert.sizes import decoder_sizes, tile_sizes
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,11 @@ class Costs:
                 if len(shape) > 1:
                     part = _part(name)
                     self._counts[part] = self._counts.get(part, 0) + prod(shape)
-        self.side = config.get("force_image_size") or vision["image_size"]
-        self.patches = (self.side // vision["patch_size"]) ** 2
-        self.visual = int(self.patches * config.get("downsample_ratio", 0.5) ** 2)
+        tile, decoder = tile_sizes(config), decoder_sizes(llm)
+        self.side, self.patches, self.visual = tile.side, tile.patches, tile.tokens
         self._vision = vision["num_hidden_layers"], vision["hidden_size"]
-        heads = llm["num_attention_heads"]
-        head_dim = llm["hidden_size"] // heads
-        self._across = llm["num_hidden_layers"] * llm["hidden_size"]
-        self._kept = 2 * llm["num_hidden_layers"] * (llm.get("num_key_value_heads") or heads) * head_dim
+        self._across = decoder.layers * decoder.query_width
+        self._kept = decoder.cached_per_token
         # Tied weights are one tensor, which is the table and the head at once.
         self._counts.setdefault("head", self._counts.get("table", 0))
 

@@ -16,6 +16,7 @@ from collections import Counter
 from math import prod
 from pathlib import Path
 
+from convert.sizes import decoder_sizes, tile_sizes
 from paddle_internvl.cli import conventions
 
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -41,8 +42,7 @@ def describe(config: dict) -> dict:
         for name, shape in zip(rule.ours, rule.our_shapes()):
             parameters[name.partition(".")[0]] += prod(shape)
     total = sum(parameters.values())
-    layers, kv_heads = llm["num_hidden_layers"], llm.get("num_key_value_heads") or llm["num_attention_heads"]
-    cache = 2 * layers * kv_heads * (llm["hidden_size"] // llm["num_attention_heads"])  # numbers per position
+    tile, cached = tile_sizes(config), decoder_sizes(llm).cached_per_token
     return {
         "architecture": config["architectures"][0],
         "language model": llm["architectures"][0],
@@ -54,22 +54,13 @@ def describe(config: dict) -> dict:
         "decoder": {key: llm.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads",
                                                   "num_key_value_heads", "intermediate_size", "vocab_size",
                                                   "max_position_embeddings", "rope_theta", "rope_scaling")},
-        "tile side": _tile_side(config),
-        "tokens per tile": _tokens_per_tile(config),
+        "tile side": tile.side,
+        "tokens per tile": tile.tokens,
         "tiles": [config.get("min_dynamic_patch", 1), config.get("max_dynamic_patch", 6)],
         "parameters": {**parameters, "total": total},
         "weights bytes": {dtype: total * size for dtype, size in _BYTES.items()},
-        "KV cache bytes per token": {dtype: cache * size for dtype, size in _BYTES.items()},
+        "KV cache bytes per token": {dtype: cached * size for dtype, size in _BYTES.items()},
     }  # fmt: skip
-
-
-def _tile_side(config: dict) -> int:
-    return config.get("force_image_size") or config["vision_config"].get("image_size", 224)
-
-
-def _tokens_per_tile(config: dict) -> int:
-    patches = _tile_side(config) // config["vision_config"].get("patch_size", 14)
-    return int(patches**2 * config.get("downsample_ratio", 0.5) ** 2)
 
 
 def _grid(config: dict, width: int, height: int, max_num: int | None):
@@ -80,7 +71,7 @@ def _grid(config: dict, width: int, height: int, max_num: int | None):
         height,
         config.get("min_dynamic_patch", 1),
         max_num or config.get("max_dynamic_patch", 6),
-        _tile_side(config),
+        tile_sizes(config).side,
         config.get("use_thumbnail", False),
     )
 
@@ -93,7 +84,7 @@ def describe_picture(config: dict, width: int, height: int, max_num: int | None)
         "grid (columns x rows)": [grid.columns, grid.rows],
         "thumbnail": grid.thumbnail,
         "tiles": grid.tiles,
-        "visual tokens": grid.tiles * _tokens_per_tile(config),
+        "visual tokens": grid.tiles * tile_sizes(config).tokens,
     }
 
 
@@ -120,7 +111,7 @@ def plot(config: dict, image: str, max_num: int | None, target: Path) -> None:
     from paddle_internvl.preprocess.tile_drawing import draw_tiles
 
     picture = open_image(image)
-    draw_tiles(picture, _grid(config, *picture.size, max_num), _tokens_per_tile(config)).save(target)
+    draw_tiles(picture, _grid(config, *picture.size, max_num), tile_sizes(config).tokens).save(target)
 
 
 def _human(value) -> str:

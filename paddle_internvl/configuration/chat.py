@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from convert.mappings import paddle_config
+from convert.sizes import TileSizes, tile_sizes
 from paddle_internvl.configuration.decoder import DecoderConfig
-from paddle_internvl.configuration.upstream import UpstreamConfig, require
+from paddle_internvl.configuration.upstream import UpstreamConfig, require, require_divides
 from paddle_internvl.configuration.vision import InternVisionConfig
 
 
@@ -12,14 +13,20 @@ class InternVLChatConfig(UpstreamConfig):
     """The whole model: a vision tower, a projector and a language model.
 
     Args (upstream's `configuration_internvl_chat.py`):
-        vision_config, llm_config: configs or their dicts.
+        vision_config: of the vision tower, a config or its dict.
+        llm_config: of the language model, a config or its dict.
         select_layer: which vision layer feeds the projector; -1 is the last, others index [embeddings, layer 1, ...].
-        downsample_ratio: side of the visual token grid over the side of the patch grid. ps_version: 'v1' or 'v2'.
-        force_image_size: tile side in pixels, where it differs from `vision_config.image_size`.
-        template: name of the conversation template. dynamic_image_size, use_thumbnail, min_dynamic_patch,
-        max_dynamic_patch: tiling. ("Patch" is upstream's word for a tile here.)
+        force_image_size: S, tile side in pixels; None: `vision_config.image_size`.
+        downsample_ratio: side of the visual token grid over the side of the patch grid, 1 / n.
+        template: name of the conversation template.
+        dynamic_image_size: whether pictures are cut into tiles. ("Patch" is upstream's word for a tile here.)
+        use_thumbnail: whether a picture of several tiles gets a thumbnail tile.
+        ps_version: order of the pixel shuffle, 'v1' or 'v2'.
+        min_dynamic_patch: fewest tiles of a picture.
+        max_dynamic_patch: most tiles of a picture.
+        pad2square: pictures padded to squares before tiling; only False is supported.
     Raises:
-        ValueError: a value that is not supported, named.
+        ValueError: a value that is not supported; names the field.
     """
 
     model_type = "internvl_chat"
@@ -63,23 +70,38 @@ class InternVLChatConfig(UpstreamConfig):
         self.pad2square = pad2square
         self.hidden_size = llm_config.hidden_size
         require("ps_version", ps_version, ("v1", "v2"))
+        require("pad2square", pad2square, (False, None))
+        if not 1 <= min_dynamic_patch <= max_dynamic_patch:
+            raise ValueError(
+                f"min_dynamic_patch={min_dynamic_patch}, max_dynamic_patch={max_dynamic_patch}: at least 1, and the "
+                "first at most the second"
+            )
+        merge = round(1 / downsample_ratio)
+        if abs(merge * downsample_ratio - 1) > 1e-9:
+            raise ValueError(f"downsample_ratio={downsample_ratio} is not supported; supported: 1 / n, as 0.5 or 0.25")
+        require_divides("patches along a side of a tile", self.tile_sizes.grid, "1 / downsample_ratio", merge)
         layers = vision_config.num_hidden_layers
         if not -layers - 1 <= select_layer <= layers:
             raise ValueError(f"select_layer={select_layer} is not one of the {layers + 1} hidden states of the ViT")
 
     @property
+    def tile_sizes(self) -> TileSizes:
+        """Pixels, patches and visual tokens of a tile."""
+        return tile_sizes({**vars(self), "vision_config": vars(self.vision_config)})
+
+    @property
     def tile_side(self) -> int:
         """S: side of a tile, in pixels."""
-        return self.force_image_size or self.vision_config.image_size
+        return self.tile_sizes.side
 
     @property
     def num_image_token(self) -> int:
         """N: visual tokens per tile."""
-        return int((self.tile_side // self.vision_config.patch_size) ** 2 * self.downsample_ratio**2)
+        return self.tile_sizes.tokens
 
 
 class InternVLConfig(InternVLChatConfig):
-    """Reads a config.json in transformers' own spelling, and gives the `InternVLChatConfig` it means."""
+    """A config.json in transformers' own spelling, read as the `InternVLChatConfig` that it describes."""
 
     model_type = "internvl"
 

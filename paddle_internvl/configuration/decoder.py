@@ -1,48 +1,40 @@
-"""The language model's config: one class, and a table of what each family fixes without saying so."""
+"""The language model's config: one class for all families; `convert.sizes.FAMILIES` has what each of them fixes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from convert.sizes import FAMILIES, DecoderSizes, Family, architecture_of, decoder_sizes
 from paddle_internvl.configuration.upstream import UpstreamConfig, require, require_divides
 
-
-@dataclass(frozen=True)
-class _Family:
-    """What a language model's architecture fixes without saying so in its config.json.
-
-    Args:
-        model_type: as upstream writes it. qkv_bias, output_bias: biases of the q, k, v projections and of the output
-            projection: always (True), never (False), or as a field of the config says (its name).
-        rope_kinds: the values of `rope_scaling.type` that it knows.
-    """
-
-    model_type: str
-    qkv_bias: bool | str
-    output_bias: bool | str
-    rope_kinds: tuple[str, ...] = ("linear", "dynamic")
-
-
-_FAMILIES = {  # by `architectures[0]`
-    "InternLM2ForCausalLM": _Family("internlm2", qkv_bias="bias", output_bias="bias"),
-    "Qwen2ForCausalLM": _Family("qwen2", qkv_bias=True, output_bias=False),
-    "LlamaForCausalLM": _Family("llama", qkv_bias="attention_bias", output_bias="attention_bias"),
-    "Phi3ForCausalLM": _Family("phi3", qkv_bias=False, output_bias=False, rope_kinds=("su", "longrope", "yarn")),
-}
+_DROPOUTS = ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
 
 
 class DecoderConfig(UpstreamConfig):
     """The language model: one decoder, whose families differ in these fields.
 
     Args (named as in transformers' Llama config):
-        hidden_size: D. intermediate_size: width of the gated MLP. num_hidden_layers: decoder layers.
-        num_attention_heads: H. num_key_value_heads: K (None: H). vocab_size: V.
-        rms_norm_eps, max_position_embeddings, rope_theta, rope_scaling: {'type': 'linear' or 'dynamic', 'factor': f};
-            Phi-3's {'type': 'su' (also 'longrope') or 'yarn', 'short_factor': [E/2], 'long_factor': [E/2]}.
+        vocab_size: V.
+        hidden_size: D.
+        intermediate_size: I, inner width of the gated MLP.
+        num_hidden_layers: decoder layers.
+        num_attention_heads: H.
+        num_key_value_heads: K; None: H.
+        head_dim: E; None: D / H.
+        qk_norm: whether each head of q and of k is RMS-normalised before rope, with a weight [E] for q and one for k;
+            None: as the family has it.
+        hidden_act: 'silu'.
+        rms_norm_eps: added to the mean square under the root.
+        max_position_embeddings: trained context length, in tokens.
+        rope_theta: base of the rotary frequencies.
+        rope_scaling: {'type': 'linear' or 'dynamic', 'factor': f}; Phi-3's {'type': 'su' (also 'longrope') or 'yarn',
+            'short_factor': [E/2], 'long_factor': [E/2]}.
         original_max_position_embeddings: Phi-3's length at which the long factors begin.
-        sliding_window: a position sees this many last ones, itself included; None: all.
+        sliding_window: a position attends to this many last positions, itself included; None: to all.
+        use_sliding_window: Qwen2's switch of `sliding_window`; only None and False are supported.
+        initializer_range: standard deviation of a new model's weights.
+        architectures: the family, a key of `convert.sizes.FAMILIES`.
     Raises:
-        ValueError: an architecture, activation or rope scaling that is not supported; head counts that don't divide.
+        ValueError: an architecture, activation, dropout or rope scaling that is not supported; head counts that don't
+            divide.
     """
 
     model_type = "internvl_decoder"
@@ -56,6 +48,7 @@ class DecoderConfig(UpstreamConfig):
         num_attention_heads: int = 16,
         num_key_value_heads: int | None = None,
         head_dim: int | None = None,
+        qk_norm: bool | None = None,
         hidden_act: str = "silu",
         rms_norm_eps: float = 1e-5,
         max_position_embeddings: int = 32768,
@@ -69,10 +62,12 @@ class DecoderConfig(UpstreamConfig):
         **upstream,
     ):
         architectures = architectures or ["InternLM2ForCausalLM"]
-        require("llm_config.architectures", architectures[0], tuple(_FAMILIES))
+        architecture_of({"architectures": architectures})
         require("llm_config.hidden_act", hidden_act, ("silu",))
         upstream.setdefault("tie_word_embeddings", False)
-        # The weights say how they are held; a saved config says it again of what was saved.
+        for name in _DROPOUTS:
+            require(f"llm_config.{name}", upstream.get(name), (None, 0.0))
+        # Loading sets `weight_quantization` by the tensors that it finds; the file's field is written anew from it.
         upstream.pop("quantization_config", None)
         self.weight_quantization: dict | None = None
         super().__init__(architectures=architectures, **upstream)
@@ -92,10 +87,13 @@ class DecoderConfig(UpstreamConfig):
         self.use_sliding_window = use_sliding_window
         self.initializer_range = initializer_range
         require("llm_config.use_sliding_window", use_sliding_window, (None, False))
-        require_divides("llm_config", "num_attention_heads", num_attention_heads,
+        require_divides("llm_config.num_attention_heads", num_attention_heads,
                          "num_key_value_heads", self.num_key_value_heads)  # fmt: skip
-        require_divides("llm_config", "hidden_size", hidden_size, "num_attention_heads", num_attention_heads)
-        require("llm_config.head_dim", head_dim, (None, hidden_size // num_attention_heads))
+        if head_dim is None:
+            require_divides("llm_config.hidden_size", hidden_size, "num_attention_heads", num_attention_heads)
+        self.head_dim = head_dim or hidden_size // num_attention_heads
+        self.qk_norm = self._family.qk_norm if qk_norm is None else qk_norm
+        require_divides("llm_config.head_dim", self.head_dim, "rope's pairs", 2)
         if rope_scaling is not None:
             self._check_rope_scaling()
 
@@ -114,46 +112,43 @@ class DecoderConfig(UpstreamConfig):
                 )
 
     @property
-    def _family(self) -> _Family:
-        return _FAMILIES[self.architectures[0]]
+    def _family(self) -> Family:
+        return FAMILIES[self.architectures[0]]
 
     @property
-    def head_dim(self) -> int:
-        """E."""
-        return self.hidden_size // self.num_attention_heads
+    def sizes(self) -> DecoderSizes:
+        """Heads, widths, biases and norms of the language model."""
+        return decoder_sizes(vars(self))
 
     @property
     def rope_kind(self) -> str:
-        """'default' or the kind of `rope_scaling`, whichever of its two spellings the file uses."""
+        """'default' or the kind of `rope_scaling`, which a file spells `type` or `rope_type`."""
         scaling = self.rope_scaling or {"type": "default"}
         return scaling.get("type", scaling.get("rope_type"))
 
     @property
     def context_length(self) -> int:
-        """The most positions rope is meant for: the trained ones, times the factor of a linear or dynamic scaling."""
+        """Context length in tokens: the trained one, times the factor of a linear or dynamic rope scaling."""
         factor = (self.rope_scaling or {}).get("factor", 1.0) if self.rope_kind in ("linear", "dynamic") else 1.0
         return int(self.max_position_embeddings * factor)
 
     @property
     def window(self) -> int | None:
-        """Last positions that a position sees; None: all. (Qwen2 names a window even where it does not use one.)"""
+        """Sliding window of the attention, in positions; None: no window. (Qwen2's files name an unused one.)"""
         return self.sliding_window if self.use_sliding_window is None else None
 
     @property
     def qkv_bias(self) -> bool:
         """Whether the q, k and v projections have biases."""
-        return self._flag(self._family.qkv_bias)
+        return self.sizes.qkv_bias
 
     @property
     def output_bias(self) -> bool:
         """Whether the attention's output projection has a bias."""
-        return self._flag(self._family.output_bias)
-
-    def _flag(self, value: bool | str) -> bool:
-        return bool(self.get(value, False)) if isinstance(value, str) else value
+        return self.sizes.output_bias
 
     def to_diff_dict(self, saving_file: bool = False) -> dict:
-        """As its base, under the family's own model_type."""
+        """The fields of config.json, under the family's model_type and with the quantisation of the weights."""
         fields = {**super().to_diff_dict(saving_file=saving_file), "model_type": self._family.model_type}
         quantization = fields.pop("weight_quantization", None)
         return {**fields, "quantization_config": quantization} if quantization else fields

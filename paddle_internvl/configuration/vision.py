@@ -57,5 +57,7 @@ class InternVisionConfig(UpstreamConfig):
         self.initializer_factor = initializer_factor
         require("vision_config.norm_type", norm_type, ("rms_norm", "layer_norm"))
         require("vision_config.hidden_act", hidden_act, ("gelu",))
-        require_divides("vision_config", "hidden_size", hidden_size, "num_attention_heads", num_attention_heads)
-        require_divides("vision_config", "image_size", image_size, "patch_size", patch_size)
+        for name in ("dropout", "attention_dropout"):
+            require(f"vision_config.{name}", upstream.get(name), (None, 0.0))
+        require_divides("vision_config.hidden_size", hidden_size, "num_attention_heads", num_attention_heads)
+        require_divides("vision_config.image_size", image_size, "patch_size", patch_size)

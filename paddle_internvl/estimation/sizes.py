@@ -15,6 +15,7 @@ from math import prod
 from convert.mappings import rules_for
 from convert.packing import fits
 from convert.quantization import Quantization, declared
+from convert.sizes import tile_sizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.parallel.shards import ShardPlan
 
@@ -36,10 +37,8 @@ class Sizes:
         self.features = self.split.features // plan.tp
         self.queries = self.split.heads * self.split.head_dim // plan.tp
         self.keys = self.split.own_kv_heads * self.split.head_dim
-        self.side = config.get("force_image_size") or vision.get("image_size", 224)
-        patches = (self.side // vision.get("patch_size", 14)) ** 2
-        self.visual = int(patches * config.get("downsample_ratio", 0.5) ** 2)
-        self.patches = 1 + patches
+        tile = tile_sizes(config)
+        self.side, self.visual, self.patches = tile.side, tile.tokens, 1 + tile.patches
         self.vision_width, self.vision_features = vision["hidden_size"], vision["intermediate_size"]
         self.vision_heads = vision["num_attention_heads"]
         quantization = declared(config)

@@ -34,6 +34,6 @@ def pixel_shuffle(x: paddle.Tensor, scale_factor: float = 0.5, version: str = "v
 
 def build_projector(config: InternVLChatConfig) -> nn.Sequential:
     """`mlp1`: LayerNorm, Linear, GELU, Linear; [.., C/s^2] -> [.., D]. The indices are the checkpoints' key names."""
-    shuffled = config.vision_config.hidden_size * int(1 / config.downsample_ratio) ** 2
+    shuffled = config.vision_config.hidden_size * config.tile_sizes.merge**2
     width = config.llm_config.hidden_size
     return nn.Sequential(LayerNorm(shuffled, epsilon=1e-5), Linear(shuffled, width), GELU(), Linear(width, width))

@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from convert.sizes import decoder_sizes
+
 
 @dataclass(frozen=True)
 class ShardSpec:
@@ -60,14 +62,14 @@ class ShardPlan:
     @classmethod
     def of(cls, llm: Mapping, rank: int, size: int) -> ShardPlan:
         """Of a language model's part of a config.json."""
-        heads = llm["num_attention_heads"]
+        sizes = decoder_sizes(llm)
         return cls(
-            heads=heads,
-            kv_heads=llm.get("num_key_value_heads") or heads,
-            head_dim=llm["hidden_size"] // heads,
-            features=llm["intermediate_size"],
-            width=llm["hidden_size"],
-            vocabulary=llm["vocab_size"],
+            heads=sizes.heads,
+            kv_heads=sizes.kv_heads,
+            head_dim=sizes.head_dim,
+            features=sizes.features,
+            width=sizes.width,
+            vocabulary=sizes.vocabulary,
             rank=rank,
             size=size,
         )

@@ -82,9 +82,9 @@ def model_rows(config: InternVLChatConfig, dtype: str, tiles: int = 4, prompt: i
     model.to(dtype=dtype)
     model.eval()
     vision, decoder = config.vision_config, model.language_model
-    llm, side = config.llm_config, config.force_image_size or vision.image_size
-    pixels = paddle.zeros([tiles, 3, side, side], dtype)
-    patches = 1 + (side // vision.patch_size) ** 2
+    llm, tile = config.llm_config.sizes, config.tile_sizes
+    pixels = paddle.zeros([tiles, 3, tile.side, tile.side], dtype)
+    patches = 1 + tile.patches
     elements, size = _weights(model.vision_model.encoder)
     square = 4.0 * vision.num_hidden_layers * vision.hidden_size
     with paddle.no_grad():
@@ -95,20 +95,20 @@ def model_rows(config: InternVLChatConfig, dtype: str, tiles: int = 4, prompt: i
             size,
         )
         elements, size = _weights(decoder.model.layers)
-        across = llm.num_attention_heads * llm.head_dim
-        held = 2 * llm.num_hidden_layers * llm.num_key_value_heads * llm.head_dim * pixels.element_size()
+        across = llm.layers * llm.query_width
+        held = llm.cached_per_token * pixels.element_size()
         head = decoder.lm_head.weight
-        embeds = paddle.zeros([batch, prompt, llm.hidden_size], dtype)
+        embeds = paddle.zeros([batch, prompt, llm.width], dtype)
 
         def read():
             cache = decoder.new_cache(batch, prompt + 2 + _REPEATS)
             decoder(inputs_embeds=embeds, cache=cache, last_only=True)
             return cache
 
-        flops = 2.0 * elements * prompt + 2.0 * llm.num_hidden_layers * across * prompt**2 + 2.0 * int(head.size)
+        flops = 2.0 * elements * prompt + 2.0 * across * prompt**2 + 2.0 * int(head.size)
         prefill = _row(f"prefill, {batch} x {prompt} tokens", read, batch * flops, size + _bytes(head))
         cache, token = read(), paddle.zeros([batch, 1], "int64")
-        flops = batch * (2.0 * (elements + int(head.size)) + 4.0 * llm.num_hidden_layers * across * prompt)
+        flops = batch * (2.0 * (elements + int(head.size)) + 4.0 * across * prompt)
         step = _row(
             f"decode, {batch} behind {prompt}",
             lambda: decoder(input_ids=token, cache=cache),

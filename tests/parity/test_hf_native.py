@@ -140,7 +140,7 @@ def test_upstreams_folders_become_native(case, tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("text_config", "model_type"), "gpt2", "text_config.model_type is 'gpt2'; supported: llama, qwen2, phi3"),
+        (("text_config", "model_type"), "gpt2", "text_config.model_type is 'gpt2'; supported: qwen2, llama, phi3"),
         (("vision_feature_select_strategy",), "full", "only that is supported"),
         (("vision_config", "use_mean_pooling"), False, "a final norm that InternViT does not have"),
         (("vision_config", "image_size"), [56, 28], "must be square, not 56 x 28"),

@@ -1,0 +1,162 @@
+"""Sizes of a model, derived from its config.json here and nowhere else: head_dim, kv heads, q/k norm, tokens per tile.
+
+In: a config.json's dict, or its `llm_config`. Out: `DecoderSizes` and `TileSizes`. Knows no tensor and no framework.
+`paddle_internvl.configuration` offers the same numbers as properties of its config classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convert import CheckpointError
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the architecture of a language model fixes without a field of its config.json.
+
+    Attributes:
+        model_type: of upstream's config.json.
+        qkv_bias: whether the q, k and v projections have biases; a string names the config field that decides.
+        output_bias: the same of the attention's output projection.
+        qk_norm: whether each head of q and of k is RMS-normalised before rope.
+        rope_kinds: supported values of `rope_scaling.type`.
+    """
+
+    model_type: str
+    qkv_bias: bool | str
+    output_bias: bool | str
+    qk_norm: bool = False
+    rope_kinds: tuple[str, ...] = ("linear", "dynamic")
+
+
+FAMILIES = {  # by `architectures[0]`
+    "InternLM2ForCausalLM": Family("internlm2", qkv_bias="bias", output_bias="bias"),
+    "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, output_bias=False),
+    "LlamaForCausalLM": Family("llama", qkv_bias="attention_bias", output_bias="attention_bias"),
+    "Phi3ForCausalLM": Family("phi3", qkv_bias=False, output_bias=False, rope_kinds=("su", "longrope", "yarn")),
+}
+
+
+def architecture_of(llm: Mapping) -> str:
+    """The language model's `architectures[0]`, a key of `FAMILIES`.
+
+    Args:
+        llm: `llm_config` of a config.json.
+    Raises:
+        CheckpointError: an architecture that is not supported; names those that are.
+    """
+    architecture = (llm.get("architectures") or [None])[0]
+    if architecture not in FAMILIES:
+        raise CheckpointError(
+            f"llm_config.architectures={architecture!r} is not supported; supported: {', '.join(map(repr, FAMILIES))}"
+        )
+    return architecture
+
+
+@dataclass(frozen=True)
+class DecoderSizes:
+    """Sizes of the language model.
+
+    Attributes:
+        layers: decoder layers.
+        width: D.
+        features: I, inner width of the MLP.
+        heads: H, query heads.
+        kv_heads: K, key and value heads.
+        head_dim: E; H * E may differ from D.
+        vocabulary: V.
+        qkv_bias: whether the q, k and v projections have biases.
+        output_bias: whether the attention's output projection has one.
+        qk_norm: whether each head of q and of k is RMS-normalised before rope.
+    """
+
+    layers: int
+    width: int
+    features: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    qkv_bias: bool
+    output_bias: bool
+    qk_norm: bool
+
+    @property
+    def query_width(self) -> int:
+        """H * E: outputs of the q projection and inputs of the output projection."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """K * E: outputs of the k projection and of the v projection."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def cached_per_token(self) -> int:
+        """Numbers that the KV cache holds for one position, over all layers."""
+        return 2 * self.layers * self.kv_width
+
+
+def decoder_sizes(llm: Mapping) -> DecoderSizes:
+    """Sizes of a language model.
+
+    Args:
+        llm: `llm_config` of a config.json, or the fields of a `DecoderConfig`.
+    Raises:
+        CheckpointError: an architecture that is not supported.
+    """
+    family, heads = FAMILIES[architecture_of(llm)], llm["num_attention_heads"]
+
+    def flag(value: bool | str) -> bool:
+        return bool(llm.get(value, False)) if isinstance(value, str) else value
+
+    return DecoderSizes(
+        layers=llm["num_hidden_layers"],
+        width=llm["hidden_size"],
+        features=llm["intermediate_size"],
+        heads=heads,
+        kv_heads=llm.get("num_key_value_heads") or heads,
+        head_dim=llm.get("head_dim") or llm["hidden_size"] // heads,
+        vocabulary=llm["vocab_size"],
+        qkv_bias=flag(family.qkv_bias),
+        output_bias=flag(family.output_bias),
+        qk_norm=family.qk_norm if llm.get("qk_norm") is None else llm["qk_norm"],
+    )
+
+
+@dataclass(frozen=True)
+class TileSizes:
+    """Sizes of one tile on its way through the vision tower and the projector.
+
+    Attributes:
+        side: S, in pixels.
+        grid: patches along a side.
+        merge: patches along a side of the square that pixel shuffle makes one visual token of.
+    """
+
+    side: int
+    grid: int
+    merge: int
+
+    @property
+    def patches(self) -> int:
+        """P: patches of a tile, the class token not counted."""
+        return self.grid**2
+
+    @property
+    def tokens(self) -> int:
+        """N: visual tokens of a tile."""
+        return (self.grid // self.merge) ** 2
+
+
+def tile_sizes(config: Mapping) -> TileSizes:
+    """Sizes of a tile.
+
+    Args:
+        config: a whole config.json in upstream's spelling.
+    """
+    vision = config["vision_config"]
+    side = config.get("force_image_size") or vision.get("image_size", 224)
+    return TileSizes(side, side // vision.get("patch_size", 14), round(1 / config.get("downsample_ratio", 0.5)))

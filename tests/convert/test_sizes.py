@@ -1,0 +1,65 @@
+"""Sizes of a model: against the published models' numbers, and against the shapes of a built model."""
+
+import json
+
+import pytest
+
+from convert import CheckpointError
+from convert.mappings import rules_for
+from convert.sizes import decoder_sizes, tile_sizes
+from tests.random_checkpoints import ROOT, tiny_config
+
+PUBLISHED = {  # config -> H, K, E, numbers of the KV cache for a token
+    "internvl2-1b": (14, 2, 64, 24 * 2 * 128),
+    "internvl2-2b": (16, 8, 128, 24 * 2 * 1024),
+    "internvl2-4b": (32, 32, 96, 32 * 2 * 3072),
+    "internvl2_5-78b": (64, 8, 128, 80 * 2 * 1024),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_members(name):
+    config = json.loads((ROOT / f"configs/{name}.json").read_text())
+    sizes = decoder_sizes(config["llm_config"])
+    assert (sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.cached_per_token) == PUBLISHED[name]
+    assert not sizes.qk_norm
+    tile = tile_sizes(config)
+    assert (tile.side, tile.patches, tile.tokens) == (448, 1024, 256)
+
+
+def test_a_head_dim_that_is_not_width_over_heads():
+    llm = {**tiny_config("llama")["llm_config"], "head_dim": 24, "qk_norm": True, "attention_bias": True}
+    sizes = decoder_sizes(llm)
+    assert (sizes.query_width, sizes.kv_width) == (8 * 24, 4 * 24) and sizes.width == 64
+    config = {**tiny_config("llama"), "llm_config": llm}
+    shapes = {name: shape for rule in rules_for(config) for name, shape in zip(rule.upstream, rule.shapes)}
+    layer = "language_model.model.layers.2.self_attn."
+    assert {name.removeprefix(layer): shape for name, shape in shapes.items() if name.startswith(layer)} == {
+        "q_proj.weight": (192, 64), "k_proj.weight": (96, 64), "v_proj.weight": (96, 64), "o_proj.weight": (64, 192),
+        "q_proj.bias": (192,), "k_proj.bias": (96,), "v_proj.bias": (96,), "o_proj.bias": (64,),
+        "q_norm.weight": (24,), "k_norm.weight": (24,),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["dynamic_gqa", "phi3_su"])
+def test_fused_weights_with_a_head_dim_of_their_own(case):
+    config = tiny_config(case)
+    config["llm_config"]["head_dim"] = 24
+    sizes = decoder_sizes(config["llm_config"])
+    ours = {name: shape for rule in rules_for(config) for name, shape in zip(rule.ours, rule.our_shapes())}
+    layer = "language_model.model.layers.0.self_attn."
+    assert ours[layer + "q_proj.weight"] == (64, sizes.heads * 24)
+    assert ours[layer + "v_proj.weight"] == (64, sizes.kv_heads * 24)
+    assert ours[layer + "o_proj.weight"] == (sizes.heads * 24, 64)
+
+
+def test_a_tile_of_another_side():
+    tile = tile_sizes({"force_image_size": 672, "vision_config": {"image_size": 448}, "downsample_ratio": 0.25})
+    assert (tile.side, tile.grid, tile.merge, tile.tokens) == (672, 48, 4, 144)
+    assert tile_sizes({"vision_config": {}}).tokens == 64  # upstream's defaults: 224 pixels, patches of 14, ratio 0.5
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["Qwen3ForCausalLM"]])
+def test_other_architectures_are_refused(architectures):
+    with pytest.raises(CheckpointError, match="is not supported; supported: 'InternLM2ForCausalLM', 'Qwen2"):
+        decoder_sizes({"architectures": architectures})
