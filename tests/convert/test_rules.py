@@ -124,7 +124,7 @@ def test_optional_and_dropped_tensors():
 def test_other_models_are_refused():
     with pytest.raises(CheckpointError, match="model_type 'bert'"):
         rules_for({"model_type": "bert"})
-    with pytest.raises(CheckpointError, match="architectures='GPT2LMHeadModel' is not supported; supported: 'InternLM2"):
+    with pytest.raises(CheckpointError, match="'GPT2LMHeadModel' is not supported; supported: 'InternLM2"):
         rules_for({"model_type": "internvl_chat", "llm_config": {"architectures": ["GPT2LMHeadModel"]}})
     config = tiny_config("dynamic_gqa")
     del config["vision_config"]["hidden_size"]

@@ -81,7 +81,8 @@ def test_survives_saving(ours, lines, tmp_path):
 def test_prompts_are_tokenized_as_whole_strings(kind, ours, theirs, lines):
     """`encode` puts a prompt together from parts; upstream tokenizes the rendered string."""
     template = get_conv_template(TEMPLATES[kind])
-    for question in ("<image>\nWhat is it?", "  blanks \n", "\n\nHi", "你好", *(line for line in lines[::97] if "<" not in line)):
+    plain = (line for line in lines[::97] if "<" not in line)
+    for question in ("<image>\nWhat is it?", "  blanks \n", "\n\nHi", "你好", *plain):
         conversation = get_conv_template(TEMPLATES[kind])
         conversation.append_message(template.roles[0], question)
         conversation.append_message(template.roles[1], "An answer.")
