@@ -25,8 +25,8 @@ from convert import CheckpointError
 from convert.dtypes import FLOATS
 from convert.folder import read_config
 from convert.mappings import rules_for
-from convert.packing import BITS
-from convert.quantization import Quantization
+from convert.quant_config import Quantization
+from convert.quant_layout import BITS, GROUP_SIZES
 from convert.rules import plan
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert, is_paddle_layout
@@ -107,7 +107,8 @@ def _convert_arguments(command: argparse.ArgumentParser, name: str) -> None:
     command.set_defaults(layout="upstream", quantize=None)
     if name == "hf2pd":
         command.add_argument("--quantize", choices=list(BITS), help="the decoder blocks' linear weights")
-        command.add_argument("--group-size", type=int, default=-1, help="inputs that share a scale: -1 (all), 64, 128")
+        command.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=-1,
+                             help="inputs that share a scale (default: -1, all)")  # fmt: skip
     if name == "pd2hf":
         command.add_argument("--layout", choices=("upstream", "transformers"), help="whose (default: upstream)")
 

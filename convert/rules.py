@@ -81,7 +81,7 @@ class Keep(_OneToOne):
     """The same bytes under another name."""
 
 
-class Linear(_OneToOne):
+class Transpose(_OneToOne):
     """The weight of a linear layer: transposed."""
 
     transposed = True
@@ -176,9 +176,9 @@ def keep(upstream: str, ours: str, shape: Shape, optional: bool = False) -> Keep
     return Keep((upstream,), (ours,), (shape,), optional)
 
 
-def linear(upstream: str, ours: str, shape: Shape, optional: bool = False) -> Linear:
-    """A row of a table: see `Linear`. `shape` is upstream's [out, in]."""
-    return Linear((upstream,), (ours,), (shape,), optional)
+def linear(upstream: str, ours: str, shape: Shape, optional: bool = False) -> Transpose:
+    """A row of a table: see `Transpose`. `shape` is upstream's [out, in]."""
+    return Transpose((upstream,), (ours,), (shape,), optional)
 
 
 def split(upstream: str, ours: Sequence[str], shape: Shape, layout: tuple[Segment, ...]) -> Split:

@@ -22,9 +22,9 @@ from pathlib import Path
 from convert import CheckpointError
 from convert.dtypes import FLOATS, is_float
 from convert.folder import read_config, token_id
-from convert.mappings import hf_native, paddle_config, quantized, rules_for
+from convert.mappings import hf_native, paddle_config, quantized_tables, rules_for
 from convert.outputs import Output
-from convert.quantization import Quantization, declare, declared
+from convert.quant_config import Quantization, declared_quantization, with_quantization
 from convert.rules import Rule, dtype_of, plan
 from convert.safetensors_io import INDEX_FILE, PICKLES, Checkpoint, in_shards, index_text, shard_names
 from convert.shard_writer import ShardWriter, Tensor
@@ -135,12 +135,13 @@ def _rules_and_config(
 ) -> tuple[list[Rule], dict]:
     """The table between the two folders, and the config.json that the new one gets."""
     config = read_config(source)
-    if quantization and declared(config):
-        raise CheckpointError(f"{source} is quantised already ({declared(config).method}); quantise its float original")
+    declared = declared_quantization(config)
+    if quantization and declared:
+        raise CheckpointError(f"{source} is quantised already ({declared.method}); quantise its float original")
     if to_paddle:
         table, config = rules_for(config, checkpoint.tensors), paddle_config(config)
         if quantization:
-            return quantized.rules(table, quantization), declare(config, quantization)
+            return quantized_tables.rules(table, quantization), with_quantization(config, quantization)
         return table, config
     if layout == "upstream":
         return rules_for(config), config

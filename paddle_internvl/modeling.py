@@ -16,7 +16,7 @@ import paddle
 from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from convert.folder import end_token_ids, token_id
-from convert.quantization import Quantization
+from convert.quant_config import Quantization
 from paddle_internvl.chat import cards
 from paddle_internvl.chat.messages import TokenCount, answer_messages, count_tokens, render_prompt, stream_text
 from paddle_internvl.checkpoints import hub, loading, saving

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from convert import CheckpointError
-from convert.mappings import hf_native, internlm2, language, projector, quantized, vision
-from convert.quantization import declared
+from convert.mappings import hf_native, internlm2, language, projector, quantized_tables, vision
+from convert.quant_config import declared_quantization
 from convert.rules import Rule
 
 
@@ -43,8 +43,8 @@ def rules_for(config: dict, names: Collection[str] = ()) -> list[Rule]:
         if model_type == "internvl" and any(name.startswith("model.vision_tower.") for name in names):
             return hf_native.newer_rules(config)
         table = _CHECKPOINTS[model_type](config)
-        quantization = declared(config)
-        return quantized.rules(table, quantization) if quantization else table
+        quantization = declared_quantization(config)
+        return quantized_tables.rules(table, quantization) if quantization else table
     except KeyError as error:
         raise CheckpointError(f"config.json lacks the field {error.args[0]!r}") from None
 

@@ -18,9 +18,9 @@ from paddle import nn
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS, cast
-from convert.packing import awq_as_paddle, awq_weight, awq_with_offsets, fits, unpack
-from convert.quantization import Quantization, declared
-from convert.quantize import quantized
+from convert.quant_config import Quantization, declared_quantization
+from convert.quant_layout import awq_as_paddle, awq_weight, awq_with_offsets, packing_obstacle, unpack
+from convert.quantize_rule import quantize_carried
 from convert.safetensors_io import Checkpoint
 from paddle_internvl import progress, runtime
 from paddle_internvl.checkpoints.view import CheckpointView
@@ -61,7 +61,7 @@ def fill(
     Raises:
         CheckpointError: parameters without a tensor, tensors without a parameter, shapes that differ; all counted.
     """
-    have = declared(config)
+    have = declared_quantization(config)
     if wanted and have:
         raise CheckpointError(f"{checkpoint.folder} is quantised already ({have.method}); load it as it is")
     filler = _Filler(network, CheckpointView(checkpoint, config), dtype, placement, wanted or have)
@@ -70,6 +70,8 @@ def fill(
     for name, layer in list(network.named_sublayers()):
         if isinstance(layer, nn.Linear) and ".layers." in f".{name}" and "encoder." not in name:  # not the vision tower
             filler.add_linear(name, layer, quantise=wanted is not None)
+    if wanted and not filler.handled:
+        raise CheckpointError(f"{checkpoint.folder}: no weight can be quantised: {filler.summary()}")
     if keep and dtype == "float32" and dispatch.form_for("linear", False, dtype) == "native":
         filler.keep_as_stored()
     for name, parameter in network.named_parameters():
@@ -138,7 +140,7 @@ class _Filler:
             shapes = {"quant_weight": (n * self.quantization.bits // 8, k), "quant_scale": scale}
             job = partial(self._from_packed, name, self._in_few_bits(name, layer))
         elif quantise:
-            reason = fits(*shape, self.quantization.bits, self.quantization.group_size)
+            reason = packing_obstacle(*shape, self.quantization.bits, self.quantization.group_size)
             if reason:
                 self.notes[f"left as floats: {reason}"] += 1
                 return
@@ -171,7 +173,9 @@ class _Filler:
 
     def _in_few_bits(self, name: str, layer: nn.Linear) -> nn.Layer:
         """The layer that holds a weight of few bits: as such, or as floats if a kernel can't take the share of it."""
-        reason = self.split and fits(*layer.weight.shape, self.quantization.bits, self.quantization.group_size)
+        reason = self.split and packing_obstacle(
+            *layer.weight.shape, self.quantization.bits, self.quantization.group_size
+        )
         if reason:
             self.notes[f"of few bits held as floats: {reason}"] += 1
         return layer if reason else self._replaced(name, layer)
@@ -233,7 +237,7 @@ class _Filler:
         cut = self.cut(f"{name}.weight")
         by_columns = cut is not None and cut.axis == 1  # each of which is rounded by itself
         weight = self.tensors.array(f"{name}.weight", cut=cut if by_columns else None)
-        integers, scales = quantized(weight, self.tensors.dtype(f"{name}.weight"), self.quantization)
+        integers, scales = quantize_carried(weight, self.tensors.dtype(f"{name}.weight"), self.quantization)
         self._hold(name, layer, integers, scales, None if by_columns else cut)
         self.notes[f"rounded to {self.quantization.bits} bits"] += 1
 
@@ -256,8 +260,12 @@ class _Filler:
                 return
         else:
             packed, reason = awq_as_paddle(qweight, qzeros)
-            if packed is not None and self.split and fits(*layer.weight.shape, 4, self.quantization.group_size):
-                packed, reason = None, fits(*layer.weight.shape, 4, self.quantization.group_size)
+            if (
+                packed is not None
+                and self.split
+                and packing_obstacle(*layer.weight.shape, 4, self.quantization.group_size)
+            ):
+                packed, reason = None, packing_obstacle(*layer.weight.shape, 4, self.quantization.group_size)
             if packed is not None and self.dtype == "float16":  # another dtype would round AWQ's float16 scales
                 self._hold(name, self._replaced(name, layer), unpack(packed, 4), scales, cut)
                 self.notes["of AWQ on Paddle's 4-bit kernel"] += 1

@@ -14,7 +14,7 @@ from paddlenlp.utils.log import logger
 
 from convert.folder import read_config
 from convert.mappings import paddle_config
-from convert.quantization import Quantization
+from convert.quant_config import Quantization
 from convert.safetensors_io import Checkpoint
 from paddle_internvl import runtime
 from paddle_internvl.checkpoints.filling import fill

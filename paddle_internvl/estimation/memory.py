@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from convert.quantization import declared
+from convert.quant_config import declared_quantization
 from paddle_internvl.estimation.native_sizes import NativeSizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.estimation.sizes import Sizes, is_awq
@@ -66,8 +66,8 @@ def ways_out(config: Mapping, plan: Plan, gpus: int, memory: int) -> list[tuple[
         return [next(((p, e) for p, e in tried if e.total <= memory), None)]
 
     sizes = [n for n in ShardPlan.of(config["llm_config"], 0, 1).possible_sizes if plan.tp < n <= gpus]
-    bits = [] if plan.bits or declared(config) else [8, 4]
-    dtypes = ["float16"] if is_awq(declared(config)) and plan.dtype != "float16" else []
+    bits = [] if plan.bits or declared_quantization(config) else [8, 4]
+    dtypes = ["float16"] if is_awq(declared_quantization(config)) and plan.dtype != "float16" else []
     wider = [replace(plan, tp=n) for n in sizes]
     found = first(wider) + first(replace(plan, bits=b) for b in bits) + first(replace(plan, dtype=d) for d in dtypes)
     found += first(replace(plan, tiles=t) for t in range(plan.tiles - 1, -1, -1))

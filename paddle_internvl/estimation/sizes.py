@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from math import prod
 
 from convert.mappings import rules_for
-from convert.packing import fits
-from convert.quantization import Quantization, declared
+from convert.quant_config import Quantization, declared_quantization
+from convert.quant_layout import packing_obstacle
 from convert.sizes import tile_sizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.parallel.shards import ShardPlan
@@ -41,7 +41,7 @@ class Sizes:
         self.side, self.visual, self.patches = tile.side, tile.tokens, 1 + tile.patches
         self.vision_width, self.vision_features = vision["hidden_size"], vision["intermediate_size"]
         self.vision_heads = vision["num_attention_heads"]
-        quantization = declared(config)
+        quantization = declared_quantization(config)
         self.bits = plan.bits or (quantization.bits if quantization else None)
         self.group = _GROUPS.get(self.bits, -1) if plan.bits or not quantization else quantization.group_size
         # AWQ's weights become floats but where a kernel takes them: ours, or Paddle's with their own scales, float16.
@@ -66,7 +66,7 @@ class Sizes:
 
     def _in_few_bits(self, name: str, shape: tuple[int, ...]) -> bool:
         is_block = name.startswith("language_model.") and ".layers." in name and len(shape) == 2
-        return bool(self.bits) and is_block and not fits(*shape, self.bits, self.group)
+        return bool(self.bits) and is_block and not packing_obstacle(*shape, self.bits, self.group)
 
     def _held(self, name: str, shape: tuple[int, ...]) -> int:
         if not self._in_few_bits(name, shape):

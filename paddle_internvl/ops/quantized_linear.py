@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.nn.quant import weight_only_linear
 
-from convert.packing import halves, pack
+from convert.quant_layout import pack, pack_nibbles
 from paddle_internvl.kernels import library
 from paddle_internvl.ops import dispatch
 
@@ -56,7 +56,7 @@ class QuantizedLinear(nn.Layer):
             self.quant_weight = paddle.to_tensor(pack(integers, self.bits), place=place)
             self.quant_scale = paddle.to_tensor(scales, place=place).astype(dtype)
             return
-        stored = integers if self.bits == 8 else halves(integers)
+        stored = integers if self.bits == 8 else pack_nibbles(integers)
         self.quant_weight = paddle.to_tensor(stored, place=place)
         self.quant_scale = paddle.to_tensor(scales, place=place)
         if offsets is not None:

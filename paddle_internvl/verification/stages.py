@@ -17,7 +17,7 @@ import paddle
 from PIL import Image, ImageDraw
 
 from convert.folder import read_config
-from convert.quantization import declared
+from convert.quant_config import declared_quantization
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.preprocess.pixels import normalize_all
@@ -117,7 +117,7 @@ def _model_inputs(model, tokenizer, picture: Image.Image, question: str) -> Ladd
 def difference(one: Path, other: Path) -> str:
     """What sets two folders' weights apart: 'nothing', 'dtype', or the coarser weight-only method."""
     configs = [read_config(folder) for folder in (one, other)]
-    methods = [quantization.method if quantization else "" for quantization in map(declared, configs)]
+    methods = [quantization.method if quantization else "" for quantization in map(declared_quantization, configs)]
     coarser = [method for method in reversed(_ROUNDED) if method in methods]
     if coarser and methods[0] != methods[1]:
         return coarser[0]

@@ -12,11 +12,11 @@ from safetensors.numpy import save_file
 from convert import CheckpointError
 from convert.cli import main as convert_cli
 from convert.mappings import rules_for
-from convert.packing import fits, rounded
-from convert.quantization import declared
+from convert.quant_config import declared_quantization
+from convert.quant_layout import packing_obstacle, quantize
 from convert.streaming import convert
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
-from tests.convert.test_packing import LOW, awq_packed
+from tests.convert.test_quant_layout import LOW, awq_packed
 from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_config
 
 CASES = ("dynamic_gqa", "biased_v1", "qwen2", "llama", "phi3_su")
@@ -57,9 +57,9 @@ def float_twin(folder, bits, group_size, low="bfloat16"):
     model = AutoModel.from_pretrained(str(folder), dtype="float32")
     for layer in block_linears(model).values():
         weight = layer.weight.numpy().astype(LOW[low]).astype(np.float32)
-        if fits(*weight.shape, bits, group_size):
+        if packing_obstacle(*weight.shape, bits, group_size):
             continue
-        integers, scales = rounded(weight, bits, group_size, lambda x: x.astype(LOW[low]).astype(np.float32))
+        integers, scales = quantize(weight, bits, group_size, lambda x: x.astype(LOW[low]).astype(np.float32))
         step = scales if group_size == -1 else np.repeat(scales, group_size, axis=0)
         layer.weight.set_value(integers * step)
     return model
@@ -81,7 +81,7 @@ def test_every_way_gives_the_same_numbers(folder, tmp_path, bits, group_size):
     for place in (tmp_path / "pd", tmp_path / "saved"):
         again = AutoModel.from_pretrained(str(place))
         np.testing.assert_array_equal(logits(again), ours)
-        assert declared(json.loads((place / "config.json").read_text())).bits == bits
+        assert declared_quantization(json.loads((place / "config.json").read_text())).bits == bits
     one, other = (load_file_raw(place / "model.safetensors") for place in (tmp_path / "pd", tmp_path / "saved"))
     for name in one:
         if "quant_" in name:
@@ -124,13 +124,38 @@ def test_few_bits_chat_like_any_other(folder, tokenizer):
     assert isinstance(answer, str) and len(float_model.chat(tokenizer, pixels, "What?", {"max_new_tokens": 5})) > 0
 
 
-def test_what_does_not_fit_stays_float(tmp_path):
-    source = random_checkpoint(tmp_path / "hf", tiny_config("qwen2"))  # 56 is no multiple of 64
+def test_a_weight_that_cannot_be_packed_stays_float(tmp_path):
+    config = config_of("qwen2")
+    config["llm_config"]["intermediate_size"] = 72  # inputs of down_proj: no multiple of 64
+    source = random_checkpoint(tmp_path / "hf", config)
     model = AutoModel.from_pretrained(str(source), load_in_8bit=True)
-    assert not any(isinstance(layer, QuantizedLinear) for layer in model.sublayers())
-    np.testing.assert_array_equal(logits(model), logits(AutoModel.from_pretrained(str(source))))
+    kinds = {
+        name.rpartition(".")[2]: isinstance(layer, QuantizedLinear) for name, layer in block_linears(model).items()
+    }
+    assert kinds == {name: name != "down_proj" for name in LINEARS}
     convert_cli(["hf2pd", "--src", str(source), "--dst", str(tmp_path / "pd"), "--quantize", "weight_only_int8"])
     np.testing.assert_array_equal(logits(AutoModel.from_pretrained(str(tmp_path / "pd"))), logits(model))
+
+
+def test_nothing_to_quantise_is_refused(tmp_path, capsys):
+    source = random_checkpoint(tmp_path / "hf", tiny_config("qwen2"))  # 56 inputs, 72 inner features
+    with pytest.raises(CheckpointError, match="no weight can be quantised: .*56 inputs are not a multiple of 64"):
+        AutoModel.from_pretrained(str(source), load_in_8bit=True)
+    command = ["hf2pd", "--src", str(source), "--dst", str(tmp_path / "pd"), "--quantize", "weight_only_int8"]
+    assert convert_cli(command) == 2
+    error = capsys.readouterr().err
+    assert "no weight can be quantised: language_model.model.layers.0.self_attn.q_proj.weight: its 56 inputs" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_other_group_sizes_are_refused(folder, tmp_path, bits, capsys):
+    with pytest.raises(CheckpointError, match=r"group_size 32 is none of -1, 64, 128 \(-1: all inputs\)"):
+        AutoModel.from_pretrained(str(folder), **{f"load_in_{bits}bit": True}, group_size=32)
+    command = ["hf2pd", "--src", str(folder), "--dst", str(tmp_path / "pd"), "--group-size", "32"]
+    with pytest.raises(SystemExit) as raised:
+        convert_cli([*command, "--quantize", f"weight_only_int{bits}"])
+    assert raised.value.code == 2 and "--group-size: invalid choice: 32" in capsys.readouterr().err
 
 
 def awq_folder(folder, target, group_size, symmetric=False):
@@ -190,7 +215,7 @@ def test_awq(folder, tmp_path, group_size):
     convert(tmp_path / "pd", tmp_path / "back", to_paddle=False)
     assert load_file_raw(tmp_path / "back/model.safetensors") == load_file_raw(awq / "model.safetensors")
     model.save_pretrained(str(tmp_path / "saved"))  # dequantised: floats, and said to be
-    assert declared(json.loads((tmp_path / "saved/config.json").read_text())) is None
+    assert declared_quantization(json.loads((tmp_path / "saved/config.json").read_text())) is None
     np.testing.assert_array_equal(logits(AutoModel.from_pretrained(str(tmp_path / "saved"))), logits(model))
 
 

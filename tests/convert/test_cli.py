@@ -28,7 +28,7 @@ def test_inspect(source, capsys):
     rules = {row["name"]: row["rule"] for row in document["tensors"]}
     assert document["layout"] == "upstream"
     assert rules["language_model.model.layers.0.attention.wqkv.weight"] == "Split"
-    assert rules["mlp1.1.weight"] == "Linear" and rules["mlp1.0.weight"] == "Keep"
+    assert rules["mlp1.1.weight"] == "Transpose" and rules["mlp1.0.weight"] == "Keep"
     assert main(["inspect", str(source)]) == 0
     assert "[128, 64]" in capsys.readouterr().out
 

@@ -18,7 +18,7 @@ from paddle import nn  # noqa: E402
 from paddle.static import InputSpec  # noqa: E402
 
 from convert.mappings import paddle_config  # noqa: E402
-from convert.packing import fits  # noqa: E402
+from convert.quant_layout import packing_obstacle  # noqa: E402
 from paddle_internvl.engine.paged_cache import PagedCache  # noqa: E402
 from paddle_internvl.modeling import InternVLChatModel  # noqa: E402
 from paddle_internvl.ops.quantized_linear import QuantizedLinear  # noqa: E402
@@ -122,7 +122,7 @@ def quantise(model, bits: int, dtype: str) -> None:
         for holder in (layer.self_attn, layer.mlp):
             for name, linear in list(holder.named_children()):
                 k, n = linear.weight.shape
-                assert not fits(k, n, bits, -1), fits(k, n, bits, -1)
+                assert not packing_obstacle(k, n, bits, -1), packing_obstacle(k, n, bits, -1)
                 few = QuantizedLinear(k, n, bits, -1, bias=linear.bias is not None)
                 few.bias, few.form = linear.bias, "kernel"
                 few.quant_weight = paddle.zeros([n * bits // 8, k], "int8")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convert.packing import halves
+from convert.quant_layout import pack_nibbles
 from paddle_internvl.kernels import library
 from paddle_internvl.ops import dispatch
 from paddle_internvl.ops.linear import Embedding, Linear, linear, widen
@@ -41,7 +41,7 @@ class Held:
         added = rng.normal(size=(groups, n)).astype(np.float32) if offsets else np.zeros((groups, n), np.float32)
         of = np.arange(k) // rows
         self.means = q * scales[of].astype(np.float64) + added[of]
-        stored = q if kind == "int8" else halves(np.concatenate([q, np.zeros((k % 2, n), np.int8)]))
+        stored = q if kind == "int8" else pack_nibbles(np.concatenate([q, np.zeros((k % 2, n), np.int8)]))
         self.weight, self.scales = paddle.to_tensor(stored), paddle.to_tensor(scales)
         self.offsets = paddle.to_tensor(added) if offsets else None
 

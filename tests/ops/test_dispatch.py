@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from convert.mappings import paddle_config
-from convert.packing import fits
+from convert.quant_layout import packing_obstacle
 from paddle_internvl import runtime
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.kernels import library
@@ -221,7 +221,7 @@ def test_published_members_take_the_fast_forms(member, monkeypatch):
         assert dispatch._form.__wrapped__("attention", None, "gpu", "bfloat16", False, head_dim) == "flash"
     widths = llm.hidden_size, llm.num_key_value_heads * llm.head_dim, llm.intermediate_size
     for inputs, outputs in ((0, 0), (0, 1), (0, 2), (2, 0)):
-        assert all(fits(widths[inputs], widths[outputs], bits) is None for bits in (8, 4))
+        assert all(packing_obstacle(widths[inputs], widths[outputs], bits) is None for bits in (8, 4))
 
 
 # operation -> its form on a CPU with a gradient, without one where there are no kernels, and where there are

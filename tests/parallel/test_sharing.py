@@ -10,7 +10,7 @@ from paddlenlp.transformers import AutoModel
 from safetensors.numpy import load_file, save_file
 
 from convert.cli import main as convert_cli
-from convert.quantization import Quantization
+from convert.quant_config import Quantization
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert
 from paddle_internvl import InternLM2ForCausalLM

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paddle.nn.quant import weight_quantize
 
-from convert.packing import awq_as_paddle, awq_nibbles, awq_weight, fits, halves, pack, rounded, unpack
+from convert.quant_layout import (
+    awq_as_paddle,
+    awq_nibbles,
+    awq_weight,
+    pack,
+    pack_nibbles,
+    packing_obstacle,
+    quantize,
+    unpack,
+)
 
 LOW = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -22,7 +31,7 @@ def test_equal_to_paddles_kernel(dtype, bits, group_size, shape):
     weight[:, 3] = 0  # a column without a scale
     tensor = paddle.to_tensor(weight).astype(dtype)
     theirs, scales = weight_quantize(tensor, algo=f"weight_only_int{bits}", arch=80, group_size=group_size)
-    integers, our_scales = rounded(weight, bits, group_size, lambda x: x.astype(LOW[dtype]).astype(np.float32))
+    integers, our_scales = quantize(weight, bits, group_size, lambda x: x.astype(LOW[dtype]).astype(np.float32))
     np.testing.assert_array_equal(our_scales, scales.astype("float32").numpy())
     keep = np.arange(shape[1]) != 3  # Paddle divides 0 by 0 there
     np.testing.assert_array_equal(unpack(theirs.numpy(), bits)[:, keep], integers[:, keep])
@@ -42,21 +51,21 @@ def test_unpack_undoes_pack(k, n, bits, seed):
 def test_error_is_at_most_half_a_step():
     weight = np.random.default_rng(0).normal(size=(256, 64)).astype(np.float32)
     for bits, group_size in ((8, -1), (4, 64)):
-        integers, scales = rounded(weight, bits, group_size, lambda x: x)
+        integers, scales = quantize(weight, bits, group_size, lambda x: x)
         step = scales if group_size == -1 else np.repeat(scales, group_size, axis=0)
         assert np.abs(integers * step - weight).max() <= 0.5001 * step.max()
 
 
 def test_what_does_not_fit():
-    assert fits(128, 64, 8) is None and fits(128, 64, 4, 64) is None
-    assert fits(100, 64, 8) == "its 100 inputs are not a multiple of 64"
-    assert fits(128, 66, 8) == "its 66 outputs are not a multiple of 8"
-    assert fits(128, 64, 4, 32) == "group_size 32 is none of -1, 64, 128"
-    assert fits(192, 64, 4, 128) == "its 192 inputs are not a multiple of the group size 128"
+    assert packing_obstacle(128, 64, 8) is None and packing_obstacle(128, 64, 4, 64) is None
+    assert packing_obstacle(100, 64, 8) == "its 100 inputs are not a multiple of 64"
+    assert packing_obstacle(128, 66, 8) == "its 66 outputs are not a multiple of 8"
+    assert packing_obstacle(128, 64, 4, 32) == "group_size 32 is none of -1, 64, 128"
+    assert packing_obstacle(192, 64, 4, 128) == "its 192 inputs are not a multiple of the group size 128"
 
 
 def test_halves():
-    packed = halves(np.array([[1, -1], [-8, 7], [0, 2], [3, -4]], np.int8))
+    packed = pack_nibbles(np.array([[1, -1], [-8, 7], [0, 2], [3, -4]], np.int8))
     assert packed.tolist() == [[0x81, 0x7F], [0x30, 0xC2]]
 
 

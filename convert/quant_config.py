@@ -1,4 +1,4 @@
-"""Which quantisation a config.json declares, read from wherever upstream writes it.
+"""Quantisation as a config.json declares it, read from wherever upstream writes it.
 
 In: a config.json. Out: a `Quantization`, or None. Knows no tensors.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convert import CheckpointError
-from convert.packing import BITS
+from convert.quant_layout import BITS, GROUP_SIZES
 
 _FIELD = "quantization_config"
 _SUPPORTED = ("awq (gemm, 4 bit)", *BITS)
@@ -16,15 +16,23 @@ _SUPPORTED = ("awq (gemm, 4 bit)", *BITS)
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the linear layers of the decoder blocks are held.
+    """Storage of the linear weights of the decoder blocks.
 
     Args:
-        method: 'awq', 'weight_only_int8' or 'weight_only_int4' (Paddle's). group_size: inputs that share a scale, -1
-        for all.
+        method: 'awq', or Paddle's 'weight_only_int8' or 'weight_only_int4'.
+        group_size: inputs that share a scale; -1: all.
+    Raises:
+        CheckpointError: a group size that the method does not have.
     """
 
     method: str
     group_size: int
+
+    def __post_init__(self):
+        if self.is_weight_only and self.group_size not in GROUP_SIZES:
+            raise CheckpointError(
+                f"group_size {self.group_size} is none of {', '.join(map(str, GROUP_SIZES))} (-1: all inputs)"
+            )
 
     @property
     def bits(self) -> int:
@@ -32,13 +40,15 @@ class Quantization:
 
     @property
     def is_weight_only(self) -> bool:
-        """Whether it is Paddle's, not AWQ's."""
+        """Whether the layout is Paddle's, not AWQ's."""
         return self.method in BITS
 
 
-def declared(config: dict) -> Quantization | None:
-    """The quantisation of a whole config.json (in `llm_config` or at the top), or of a language model's alone.
+def declared_quantization(config: dict) -> Quantization | None:
+    """The quantisation that a config.json declares, in `llm_config` or at the top; None: float weights.
 
+    Args:
+        config: a whole config.json, or that of a language model alone.
     Raises:
         CheckpointError: a method or setting that is not supported; names those that are.
     """
@@ -63,7 +73,7 @@ def declared(config: dict) -> Quantization | None:
     return Quantization("awq", group_size)
 
 
-def declare(config: dict, quantization: Quantization) -> dict:
+def with_quantization(config: dict, quantization: Quantization) -> dict:
     """A config.json that declares `quantization`, in its `llm_config`."""
     fields = {"quant_method": quantization.method, "group_size": quantization.group_size}
     return {**config, "llm_config": {**config["llm_config"], _FIELD: fields}}

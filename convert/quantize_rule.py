@@ -1,7 +1,7 @@
-"""Float weights into Paddle's packed integers and scales, as rules among the others. There is no way back.
+"""The rule that quantises: float weights into Paddle's packed integers and scales. There is no way back.
 
 In: a rule for float weights and a quantisation. Out: outputs `quant_weight` and `quant_scale`, the names that
-PaddleNLP's quantised linear layers use. The arithmetic stands in `packing`.
+PaddleNLP's quantised linear layers use. The arithmetic stands in `quant_layout`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import numpy as np
 from convert import CheckpointError
 from convert.dtypes import carrier, cast
 from convert.outputs import Output, Shape
-from convert.packing import pack, rounded
-from convert.quantization import Quantization
+from convert.quant_config import Quantization
+from convert.quant_layout import pack, quantize
 from convert.rules import Rule
 
 
 @dataclass(frozen=True)
 class QuantizedOutput(Output):
-    """The packed integers or the scales of a float output, as Paddle's `weight_quantize` would make them.
+    """The packed integers or the scales of a float output, as Paddle's `weight_quantize` makes them.
 
     Attributes:
-        base: the float weight [in, out]. quantization: how. part: 'quant_weight' or 'quant_scale'.
-        source_dtype: of the float weight; scales are kept in it (in BF16 for an F32 one, which is rounded to it first).
+        base: the float weight [in, out].
+        quantization: bits and group size.
+        part: 'quant_weight' or 'quant_scale'.
+        source_dtype: of the float weight, and of the scales; an F32 weight is rounded to BF16 first.
     """
 
     base: Output | None = None
@@ -44,7 +46,7 @@ class QuantizedOutput(Output):
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         weight = np.empty(self.base.shape, carrier(self.source_dtype))
         self.base.fill(read, weight, 0, self.base.shape[0])
-        integers, scales = quantized(weight, self.source_dtype, self.quantization)
+        integers, scales = quantize_carried(weight, self.source_dtype, self.quantization)
         if self.part == "quant_weight":
             out[:] = pack(integers, self.quantization.bits).view(np.uint8)
         else:
@@ -52,19 +54,19 @@ class QuantizedOutput(Output):
 
 
 def low_precision(dtype: str) -> str:
-    """The dtype that the scales of a weight of `dtype` are kept in."""
+    """The dtype of the scales of a weight of `dtype`."""
     return "F16" if dtype == "F16" else "BF16"
 
 
-def quantized(weight: np.ndarray, dtype: str, quantization: Quantization) -> tuple[np.ndarray, np.ndarray]:
-    """Integers int8 [K, N] and float32 scales of a weight [K, N] that is carried in `dtype`."""
+def quantize_carried(weight: np.ndarray, dtype: str, quantization: Quantization) -> tuple[np.ndarray, np.ndarray]:
+    """Quantise a weight [K, N] that is carried in `dtype` (see `dtypes`): int8 [K, N] and float32 scales."""
     low = low_precision(dtype)
 
     def to_low(values: np.ndarray) -> np.ndarray:
         return cast(cast(values.view(np.uint32), "F32", low), low, "F32").view(np.float32)
 
     values = to_low(cast(np.ascontiguousarray(weight), dtype, "F32").view(np.float32))
-    return rounded(values, quantization.bits, quantization.group_size, to_low)
+    return quantize(values, quantization.bits, quantization.group_size, to_low)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Quantize(Rule):
     """Linear weights of `base` as packed integers and scales. There is no way back.
 
     Attributes:
-        base: the rule of the float weights. quantization: how.
+        base: the rule of the float weights.
+        quantization: bits and group size.
     """
 
     base: Rule | None = None

@@ -1,11 +1,11 @@
-"""Weights of 8 and 4 bits: how they are rounded, and how Paddle's kernels and AWQ's files pack them. numpy arrays only.
+"""Quantised weights of 8 and 4 bits: quantisation, Paddle's packed layout, and AWQ's. numpy arrays only.
 
 In: weights [K, N] (in, out) as floats or small integers. Out: bytes and scales, and back. Knows no names and no files.
 
 Paddle's weight-only layout (compute capability 7.5 to 10.0): the weight is held column by column, [N, K]. Along K, rows
 are reordered in blocks of 16 (8 bit) or 32 (4 bit); 2 (4) neighbouring columns take turns every 64 rows; the values are
 stored with an offset of 128 (8); and within four bytes (eight nibbles) their order is that of the tables below.
-Equal to Paddle's own `weight_quantize` byte for byte, which tests hold it to.
+Tests compare the bytes with those of Paddle's `weight_quantize`.
 
 AWQ's layout (gemm, 4 bit): `qweight` int32 [K, N/8]; the nibbles of a column, lowest first, are the output channels
 8c + 0, 2, 4, 6, 1, 3, 5, 7. `qzeros` int32 [K/g, N/8] likewise; `scales` float16 [K/g, N]. w = (q - zero) * scale.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 BITS = {"weight_only_int8": 8, "weight_only_int4": 4}
+GROUP_SIZES = (-1, 64, 128)  # of Paddle's layout: inputs that share a scale; -1: all
 _LARGEST = {8: 127, 4: 7}
 _ROWS = {  # order of the rows within a block
     8: [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15],
@@ -29,25 +30,27 @@ _TURN = 64  # rows of a column at a time
 _AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
-def fits(k: int, n: int, bits: int, group_size: int = -1) -> str | None:
-    """Why Paddle's layout can't hold a weight [k, n]; None if it can."""
+def packing_obstacle(k: int, n: int, bits: int, group_size: int = -1) -> str | None:
+    """The reason why Paddle's packed layout can't hold a weight [k, n]; None: it can."""
     if k % _TURN:
         return f"its {k} inputs are not a multiple of {_TURN}"
     if n % (4 * _COLUMNS[bits]):
         return f"its {n} outputs are not a multiple of {4 * _COLUMNS[bits]}"
-    if group_size not in (-1, 64, 128):
-        return f"group_size {group_size} is none of -1, 64, 128"
+    if group_size not in GROUP_SIZES:
+        return f"group_size {group_size} is none of {', '.join(map(str, GROUP_SIZES))}"
     if group_size > 0 and k % group_size:
         return f"its {k} inputs are not a multiple of the group size {group_size}"
     return None
 
 
-def rounded(weight: np.ndarray, bits: int, group_size: int, low_precision) -> tuple[np.ndarray, np.ndarray]:
-    """Integers and scales of a weight, as Paddle's `weight_quantize` computes them.
+def quantize(weight: np.ndarray, bits: int, group_size: int, low_precision) -> tuple[np.ndarray, np.ndarray]:
+    """Integers and scales of a float weight, as Paddle's `weight_quantize` computes them.
 
     Args:
-        weight: float32 [K, N]. group_size: rows that share a scale; -1: all. low_precision: function that rounds
-        float32 to the dtype the scales are kept in.
+        weight: float32 [K, N].
+        bits: 8 or 4.
+        group_size: rows that share a scale; -1: all.
+        low_precision: function that rounds float32 to the dtype of the scales.
     Returns:
         int8 [K, N], at most 127 (7) in magnitude, halves away from zero; float32 scales [N], or [K/g, N].
     """
@@ -61,7 +64,7 @@ def rounded(weight: np.ndarray, bits: int, group_size: int, low_precision) -> tu
 
 
 def pack(integers: np.ndarray, bits: int) -> np.ndarray:
-    """int8 [K, N] in Paddle's layout: int8 [N, K], or [N/2, K] for 4 bit."""
+    """Pack int8 [K, N] in Paddle's layout: int8 [N, K], or [N/2, K] for 4 bit."""
     k, n = integers.shape
     block, columns = len(_ROWS[bits]), _COLUMNS[bits]
     by_column = integers.reshape(k // block, block, n)[:, _ROWS[bits]].reshape(k, n).T
@@ -75,7 +78,7 @@ def pack(integers: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
-    """The integers int8 [K, N] of a weight in Paddle's layout."""
+    """Unpack a weight in Paddle's layout: int8 [K, N]."""
     n, k = packed.shape[0] * (8 // bits), packed.shape[1]
     block, columns, order = len(_ROWS[bits]), _COLUMNS[bits], _ORDER[bits]
     raw = packed.view(np.uint8)
@@ -90,21 +93,21 @@ def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
     return by_column.T.reshape(k // block, block, n)[:, np.argsort(_ROWS[bits])].reshape(k, n)
 
 
-def halves(integers: np.ndarray) -> np.ndarray:
-    """int8 [K, N] of 4 bits in plain order, two rows a byte: uint8 [K/2, N], the even row in the low nibble."""
+def pack_nibbles(integers: np.ndarray) -> np.ndarray:
+    """Pack nibbles: int8 [K, N] of 4 bits -> uint8 [K/2, N], two rows a byte, the even row in the low nibble."""
     raw = integers.view(np.uint8) & 15
     return raw[0::2] | raw[1::2] << 4
 
 
 def awq_nibbles(packed: np.ndarray) -> np.ndarray:
-    """AWQ's int32 [R, N/8] (carried as uint32) as its nibbles uint8 [R, N], 0 to 15, in channel order."""
+    """Unpack AWQ's int32 [R, N/8] (carried as uint32): nibbles uint8 [R, N], 0 to 15, in channel order."""
     shifts = np.argsort(_AWQ_ORDER).astype(np.uint32) * 4
     nibbles = packed[:, :, None] >> shifts & 15  # [R, N/8, 8]
     return nibbles.astype(np.uint8).reshape(packed.shape[0], -1)
 
 
 def awq_weight(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """float32 [K, N] of AWQ's three tensors (the packed ones carried as uint32, scales float16)."""
+    """Dequantise AWQ's three tensors (the packed ones carried as uint32, scales float16): float32 [K, N]."""
     q, zero = awq_nibbles(qweight), awq_nibbles(qzeros)
     rows = q.shape[0] // zero.shape[0]
     difference = q.reshape(-1, rows, q.shape[1]).astype(np.float32) - zero[:, None]
@@ -112,7 +115,7 @@ def awq_weight(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray) -> n
 
 
 def awq_with_offsets(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray):
-    """AWQ's three tensors as integers of 4 bits, scales and offsets: w = q * scale + offset, exactly.
+    """Convert AWQ's three tensors to integers of 4 bits, scales and offsets: w = q * scale + offset, exactly.
 
     Returns:
         int8 [K, N], -8 to 7; float32 [K/g, N] twice. The offset (8 - zero) * scale has few enough digits for float32.
@@ -122,7 +125,7 @@ def awq_with_offsets(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray
 
 
 def awq_as_paddle(qweight: np.ndarray, qzeros: np.ndarray) -> tuple[np.ndarray, None] | tuple[None, str]:
-    """AWQ's integers in Paddle's 4-bit layout, which has no zero points: exact, or the reason why it can't be.
+    """Repack AWQ's integers in Paddle's 4-bit layout, which has no zero points: exact, or refused with a reason.
 
     Returns:
         (int8 [N/2, K], None) or (None, reason). The scales stay as they are.
@@ -130,7 +133,7 @@ def awq_as_paddle(qweight: np.ndarray, qzeros: np.ndarray) -> tuple[np.ndarray, 
     q, zero = awq_nibbles(qweight).astype(np.int8), awq_nibbles(qzeros).astype(np.int8)
     k, n = q.shape
     group_size = k // zero.shape[0]
-    reason = fits(k, n, 4, group_size)
+    reason = packing_obstacle(k, n, 4, group_size)
     if reason:
         return None, reason
     difference = (q.reshape(-1, group_size, n) - zero[:, None]).reshape(k, n)

@@ -1,4 +1,4 @@
-"""The decoder blocks' linear weights in their quantised forms: what becomes of the rows of a float table.
+"""Quantised tables: the rows of a float table, with the decoder blocks' linear weights quantised.
 
 In: a table of rules for float weights, and a quantisation. Out: the table for the quantised checkpoint. Embedding,
 head, norms, projector and vision tower are never quantised.
@@ -10,16 +10,20 @@ from dataclasses import replace
 
 from convert import CheckpointError
 from convert.layouts import Segment, stacked
-from convert.packing import fits
-from convert.quantization import Quantization
-from convert.quantize import Quantize
-from convert.rules import Linear, Rule, Split, keep, split_columns
+from convert.quant_config import Quantization
+from convert.quant_layout import packing_obstacle
+from convert.quantize_rule import Quantize
+from convert.rules import Rule, Split, Transpose, keep, split_columns
 
 _NIBBLES = 8  # output channels in one int32 of AWQ's
 
 
 def rules(table: list[Rule], quantization: Quantization) -> list[Rule]:
-    """The table with the decoder blocks' linear rows replaced."""
+    """The table with the decoder blocks' linear rows replaced.
+
+    Raises:
+        CheckpointError: the layout can hold none of the weights.
+    """
     quantised = []
     for rule in table:
         if not _is_block_linear(rule):
@@ -28,11 +32,14 @@ def rules(table: list[Rule], quantization: Quantization) -> list[Rule]:
             quantised += _awq(rule, quantization.group_size)
         else:
             quantised.append(_weight_only(rule, quantization))
+    if quantization.is_weight_only and not any(isinstance(rule, Quantize) for rule in quantised):
+        first = next(rule for rule in table if _is_block_linear(rule))
+        raise CheckpointError(f"no weight can be quantised: {first.ours[0]}: {_obstacle(first, quantization)}")
     return quantised
 
 
 def _is_block_linear(rule: Rule) -> bool:
-    linear = isinstance(rule, Linear) or (isinstance(rule, Split) and len(rule.shapes[0]) == 2)
+    linear = isinstance(rule, Transpose) or (isinstance(rule, Split) and len(rule.shapes[0]) == 2)
     return linear and ".layers." in rule.ours[0] and "vision_model" not in rule.ours[0]
 
 
@@ -64,9 +71,15 @@ def _scaled(layout: tuple[Segment, ...], divisor: int, name: str) -> tuple[Segme
     return tuple(Segment(s.part, s.part_start // divisor, s.length // divisor, s.start // divisor) for s in layout)
 
 
+def _obstacle(rule: Rule, quantization: Quantization) -> str | None:
+    """The reason why Paddle's layout can't hold one of the rule's weights; None: it holds all."""
+    obstacles = (packing_obstacle(*shape, quantization.bits, quantization.group_size) for shape in rule.our_shapes())
+    return next((obstacle for obstacle in obstacles if obstacle), None)
+
+
 def _weight_only(rule: Rule, quantization: Quantization) -> Rule:
     """Paddle's packed integers and scales; a weight that the layout can't hold stays a float."""
-    if any(fits(*shape, quantization.bits, quantization.group_size) for shape in rule.our_shapes()):
+    if _obstacle(rule, quantization):
         return rule
     names = tuple(
         name.removesuffix("weight") + kind for name in rule.ours for kind in ("quant_weight", "quant_scale")
