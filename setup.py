@@ -27,7 +27,6 @@ REQUIRED = [
     "rich>=13",
     "shtab>=1.7",
     "tqdm>=4.60",
-    "wrapt>=1.16",
 ]
 # Paddle itself is an extra, since the CPU and GPU builds are two packages of which only one may be installed.
 EXTRAS = {

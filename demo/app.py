@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from paddle_internvl import runtime
+from paddle_internvl import startup
 from paddle_internvl.webdemo.launching import launch, prepare
 from paddle_internvl.webdemo.speaking import Host
 
@@ -19,7 +19,7 @@ _BUNDLED = Path(__file__).parent / "checkpoints/internvl-tiny"
 
 
 def _load():
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     from paddle_internvl.serve.server import load_engine
     from paddle_internvl.serve.settings import Settings
 

@@ -9,13 +9,14 @@ used, and the registration runs once PaddleNLP is there, be it before or after t
 
 from importlib import import_module
 
-import wrapt
-
-from paddle_internvl import runtime
+from paddle_internvl import paddlenlp_import, runtime
 
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> module
+    "AutoModel": "auto",
+    "AutoTokenizer": "auto",
+    "AutoConfig": "auto",
     "InternVLChatModel": "modeling",
     "InternVisionModel": "modeling",
     "InternLM2ForCausalLM": "modeling",
@@ -50,8 +51,4 @@ def __dir__() -> list[str]:
 
 
 runtime.set_cpu_threads()  # only an environment variable, which Paddle reads when it is imported
-
-
-@wrapt.when_imported("paddlenlp")
-def _register(_paddlenlp) -> None:
-    import_module(f"{__name__}.registration").register()
+paddlenlp_import.install_hook()

@@ -1,19 +1,18 @@
-"""Make PaddleNLP's Auto classes know this package: the border to PaddleNLP, and the only place that reaches into it.
+"""PaddleNLP's Auto classes load InternVL: the border file that patches them, and the only one that reaches into them.
 
-`register` runs as soon as PaddleNLP is there, possibly in the middle of an import of this package. So it only hangs
-itself into the Auto classes; what they shall know is imported when they are first used.
+`register` runs as soon as PaddleNLP is imported, possibly in the middle of an import of this package. So it only wraps
+four methods; the classes that they return are imported when the methods are called.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from functools import cache
+from functools import cache, partial, wraps
 from importlib import import_module
 from pathlib import Path
 
 import paddlenlp.transformers
-import wrapt
 from paddlenlp.generation import TextIteratorStreamer
 from paddlenlp.transformers import AutoConfig, AutoTokenizer
 from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
@@ -32,97 +31,100 @@ _MODEL_TYPES = ("internvl_chat", "internvl", "internlm2")  # whose tokenizers ar
 _PUBLISHER = "OpenGVLab"
 
 
-def _with_our_configs(wrapped, _instance, args, kwargs):
-    """AutoConfig has a `register`."""
+@cache
+def register() -> None:
+    """Patch PaddleNLP's Auto classes so that they load InternVL; a second call changes nothing."""
+    if not hasattr(paddlenlp.transformers, "TextIteratorStreamer"):  # where the model cards import it from
+        paddlenlp.transformers.TextIteratorStreamer = TextIteratorStreamer
+    _wrap(AutoConfig, "from_pretrained", _load_config)
+    _wrap(AutoTokenizer, "from_pretrained", _load_tokenizer)
+    _wrap(_BaseAutoModelClass, "_from_pretrained", _load_model)
+    _wrap(_BaseAutoModelClass, "_get_model_class_from_config", _model_class)
+
+
+def _wrap(owner: type, name: str, ours) -> None:
+    """Replace a class method by `ours`, which is given PaddleNLP's own, bound to the class, before the arguments."""
+    theirs = owner.__dict__[name].__func__
+
+    @wraps(theirs)
+    def method(cls, *args, **kwargs):
+        return ours(partial(theirs, cls), *args, **kwargs)
+
+    setattr(owner, name, classmethod(method))
+
+
+def _load_config(theirs, pretrained_model_name_or_path, *args, **kwargs):
+    """`AutoConfig.from_pretrained`: our configs by AutoConfig's own `register`, hub ids by our `hub`."""
     for name in _CONFIGS:
         config = getattr(import_module("paddle_internvl.configuration"), name)
         AutoConfig.register(config.model_type, config, exist_ok=True)
-    folder = _our_folder(args, kwargs)
-    return wrapped(*args, **kwargs) if folder is None else wrapped(*_at(folder, args), **_here(kwargs))
+    folder = _internvl_folder(pretrained_model_name_or_path, kwargs)
+    if folder is None:
+        return theirs(pretrained_model_name_or_path, *args, **kwargs)
+    return theirs(str(folder), *args, **_without_hub_options(kwargs))
 
 
-def _our_tokenizer(wrapped, _instance, args, kwargs):
-    """AutoTokenizer has a `register`, but prefers PaddleNLP's own classes of the same names, whose ids differ from
-    Hugging Face's. So folders of ours are answered here."""
+def _load_tokenizer(theirs, pretrained_model_name_or_path, *args, **kwargs):
+    """`AutoTokenizer.from_pretrained`: our tokenizers for InternVL's folders. AutoTokenizer has a `register`, but
+    prefers PaddleNLP's own classes of the same names, whose ids differ from Hugging Face's."""
     from paddle_internvl.tokenizers import tokenizer_class
 
-    folder = _our_folder(args, kwargs)
+    folder = _internvl_folder(pretrained_model_name_or_path, kwargs)
     if folder is None:
-        return wrapped(*args, **kwargs)
+        return theirs(pretrained_model_name_or_path, *args, **kwargs)
     config = _read_json(folder / "tokenizer_config.json")
     if "tokenizer_class" not in config:
         raise ValueError(f"{folder} has no tokenizer_config.json with a tokenizer_class")
-    return tokenizer_class(config["tokenizer_class"], folder).from_pretrained(*_at(folder, args), **_here(kwargs))
+    tokenizer = tokenizer_class(config["tokenizer_class"], folder)
+    return tokenizer.from_pretrained(str(folder), *args, **_without_hub_options(kwargs))
 
 
-def _our_model(wrapped, _instance, args, kwargs):
-    """AutoModel would look for a hub id in PaddleNLP's own places: it is given the folder."""
-    if _our_folder(args, kwargs) is None:
-        return wrapped(*args, **kwargs)
-    folder = hub.folder_of(_name(args, kwargs), **_hub_arguments(kwargs))
-    return wrapped(*_at(folder, args), **_here(kwargs))
+def _load_model(theirs, pretrained_model_name_or_path, *args, **kwargs):
+    """`AutoModel….from_pretrained`: a hub id becomes its folder, which PaddleNLP would look for in its own hubs."""
+    if _internvl_folder(pretrained_model_name_or_path, kwargs) is None:
+        return theirs(pretrained_model_name_or_path, *args, **kwargs)
+    folder = hub.folder_of(pretrained_model_name_or_path, **_hub_options(kwargs))
+    return theirs(str(folder), *args, **_without_hub_options(kwargs))
 
 
-def _our_folder(args, kwargs) -> Path | None:
-    """The folder of a checkpoint or tokenizer of InternVL's, its small files fetched if a hub id is named; None for
-    others. Its files say what it is: config.json's model_type, or a tokenizer that knows `<IMG_CONTEXT>`.
+def _model_class(theirs, pretrained_model_name_or_path, config_file_path, config=None):
+    """The model class of a config.json: ours for our architectures. AutoModel has no `register`."""
+    fields = config
+    if config is None:
+        fields = json.loads(Path(config_file_path).read_text(encoding="utf-8"))
+    for name in (fields.get("architectures") if hasattr(fields, "get") else None) or ():
+        if name in _MODELS:
+            return getattr(import_module("paddle_internvl.modeling"), _MODELS[name])
+    return theirs(pretrained_model_name_or_path, config_file_path, config)
 
-    An id is looked up through `hub` if the call or the environment names a hub, or if it is OpenGVLab's; PaddleNLP's
-    own models are left to PaddleNLP."""
-    name, where = _name(args, kwargs), _hub_arguments(kwargs)
-    folder = Path(name)
+
+def _internvl_folder(name_or_path: str | os.PathLike, options: dict) -> Path | None:
+    """The folder of an InternVL checkpoint or tokenizer, its small files fetched if a hub id is given; None for other
+    models. Its files decide: config.json's model_type, or a tokenizer with the added token `<IMG_CONTEXT>`.
+
+    An id is fetched by `hub` if the call or the environment names a hub, or if it is OpenGVLab's; PaddleNLP's own
+    models are left to PaddleNLP.
+    """
+    folder, name, hub_options = Path(name_or_path), str(name_or_path), _hub_options(options)
     if not folder.is_dir():
-        named = any(where.get(key) for key in ("hub", "from_hf_hub", "from_aistudio")) or os.environ.get(hub.VARIABLE)
-        if not hub.is_id(str(name)) or not (named or str(name).startswith(f"{_PUBLISHER}/")):
+        names_hub = any(hub_options.get(key) for key in ("hub", "from_hf_hub", "from_aistudio"))
+        ours = names_hub or os.environ.get(hub.VARIABLE) or name.startswith(f"{_PUBLISHER}/")
+        if not (hub.is_id(name) and ours):
             return None
-        folder = hub.folder_of(name, **where, weights=False)
+        folder = hub.folder_of(name_or_path, **hub_options, weights=False)
     if _read_json(folder / "config.json").get("model_type") in _MODEL_TYPES:
         return folder
     added = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
     return folder if any(token.get("content") == IMG_CONTEXT for token in added.values()) else None
 
 
-def _name(args, kwargs):
-    return args[0] if args else kwargs["pretrained_model_name_or_path"]
+def _hub_options(options: dict) -> dict:
+    return {key: value for key, value in options.items() if key in hub.ARGUMENTS}
 
 
-def _at(folder: Path, args) -> tuple:
-    return str(folder), *args[1:]
-
-
-def _here(kwargs) -> dict:
-    """What is left to be said when the folder is there."""
-    return {key: value for key, value in kwargs.items() if key not in (*hub.ARGUMENTS, "pretrained_model_name_or_path")}
-
-
-def _hub_arguments(kwargs) -> dict:
-    return {key: value for key, value in kwargs.items() if key in hub.ARGUMENTS}
+def _without_hub_options(options: dict) -> dict:
+    return {key: value for key, value in options.items() if key not in hub.ARGUMENTS}
 
 
 def _read_json(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _our_model_class(wrapped, _instance, args, kwargs):
-    """AutoModel has no `register`: the method that looks a class up by config.json answers for our architectures."""
-
-    def architectures(_path, config_file, config=None) -> list[str]:
-        if config is None:
-            config = json.loads(Path(config_file).read_text(encoding="utf-8"))
-        return (config.get("architectures") if hasattr(config, "get") else None) or []
-
-    for name in architectures(*args, **kwargs):
-        if name in _MODELS:
-            return getattr(import_module("paddle_internvl.modeling"), _MODELS[name])
-    return wrapped(*args, **kwargs)
-
-
-@cache
-def register() -> None:
-    """Hang this package into PaddleNLP's Auto classes; a second call changes nothing."""
-    if not hasattr(paddlenlp.transformers, "TextIteratorStreamer"):  # where the model cards import it from
-        paddlenlp.transformers.TextIteratorStreamer = TextIteratorStreamer
-    wrapt.wrap_function_wrapper(AutoConfig, "from_pretrained", _with_our_configs)
-    wrapt.wrap_function_wrapper(AutoTokenizer, "from_pretrained", _our_tokenizer)
-    wrapt.wrap_function_wrapper(_BaseAutoModelClass, "_from_pretrained", _our_model)
-    wrapt.wrap_function_wrapper(_BaseAutoModelClass, "_get_model_class_from_config", _our_model_class)

@@ -1,36 +1,32 @@
-"""Device, dtype, threads and memory: one function and one decision each.
+"""Device, dtype, threads and free memory: one function and one decision each.
 
-In: what the user asked for and what the machine has. Out: a device name, a dtype name.
-Knows nothing about models, checkpoints or files. Importing it touches neither Paddle nor the device.
+In: what the user requested and what the machine has. Out: a device name, a dtype name, numbers.
+It deals with no models, checkpoints or files. Importing it touches neither Paddle nor the device.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
-import io
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
+
+from paddle_internvl import cgroup
 
 DTYPES = ("float32", "bfloat16", "float16")
 _THREADS = "OMP_NUM_THREADS"
-_GLIBC_MMAP_THRESHOLD, _GLIBC_TRIM_THRESHOLD = -3, -1
 
 
 def cpu_cores() -> int:
-    """Cores this process may use (its affinity mask where the system has one)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPU cores this process may use, by its affinity mask and its container's quota (rounded down, at least 1)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup.cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def _threads_set_by_user() -> bool:
-    """Whether the process was started with OMP_NUM_THREADS. Paddle writes the variable itself while it is imported,
-    so once that has happened only the environment the process began with tells the two apart."""
+    """Whether the process was started with OMP_NUM_THREADS. Paddle writes the variable itself while it is imported:
+    from then on only the environment that the process began with holds the user's own."""
     if "paddle" not in sys.modules:
         return _THREADS in os.environ
     initial = Path("/proc/self/environ")
@@ -38,7 +34,8 @@ def _threads_set_by_user() -> bool:
 
 
 def set_cpu_threads() -> None:
-    """Let Paddle use every core. Left alone it uses one thread; a user's OMP_NUM_THREADS is respected."""
+    """Set OMP_NUM_THREADS, and Paddle's threads, to the number of cores. Paddle's own default is one thread; a user's
+    OMP_NUM_THREADS is respected."""
     if _threads_set_by_user():
         return
     cores = cpu_cores()
@@ -48,48 +45,9 @@ def set_cpu_threads() -> None:
 
 
 def cpu_threads() -> int:
-    """Threads that CPU operations use: OMP_NUM_THREADS of the user, else one for each core."""
-    wanted = os.environ.get(_THREADS, "") if _threads_set_by_user() else ""
-    return int(wanted) if wanted.isdigit() and int(wanted) else cpu_cores()
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks instead of returning them to the system.
-
-    Activations of some MiB are otherwise mapped and unmapped at every operation, and the page faults cost as much
-    as the arithmetic: GELU and softmax run 2-3 times faster with this (measured with F.gelu on [16, 257, 768])."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(_GLIBC_MMAP_THRESHOLD, 1 << 30)
-            libc.mallopt(_GLIBC_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def let_mkl_use_avx2() -> None:
-    """Tell the MKL that Paddle brings to take its AVX2 code on processors that are not Intel's. Of itself it takes
-    code for very old ones there: products run at a fifth of their speed (measured on an AMD EPYC with two cores,
-    [1025, 1024] x [1024, 3072]: 37 and 189 GFLOP/s). A user's own setting is respected. It is read at the first
-    product, so a process that has had one stays as it is."""
-    about = Path("/proc/cpuinfo")
-    if not about.exists():
-        return
-    processor = about.read_text().partition("\n\n")[0]
-    if "GenuineIntel" not in processor and {"avx2", "fma"} <= set(processor.split()):
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-
-
-def import_paddle_quietly() -> None:
-    """Import Paddle and PaddleNLP without the notices they print on the way, for command lines. PaddleNLP's log takes
-    the level of ours where one is set, else 'ERROR'. An error in the import is raised as it is."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        from paddlenlp.utils.log import logger
-    level = logging.getLogger("paddle_internvl").level
-    logger.set_level(logging.getLevelName(level) if level else "ERROR")
-    if level:
-        logger.handler.setStream(sys.stderr)  # it was made while stderr led nowhere
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        logger.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    """CPU threads of one operation: OMP_NUM_THREADS of the user, else one for each core."""
+    requested = os.environ.get(_THREADS, "") if _threads_set_by_user() else ""
+    return int(requested) if requested.isdigit() and int(requested) else cpu_cores()
 
 
 def cuda_capability() -> tuple[int, int] | None:
@@ -102,17 +60,17 @@ def cuda_capability() -> tuple[int, int] | None:
 
 
 def choose_device(device: str | None = None) -> str:
-    """'gpu' where Paddle can use a card, else 'cpu'; an explicit request is kept or is an error.
+    """The device: 'gpu' where Paddle can use a card, else 'cpu'; an explicit request is kept or is an error.
 
     Raises:
-        ValueError: the device asked for is not one of this machine.
+        ValueError: this machine does not have the requested device.
     """
     available = "gpu" if cuda_capability() else "cpu"
     if device is None:
         return available
     kind = device.split(":")[0].replace("cuda", "gpu")
     if kind not in ("cpu", "gpu"):
-        raise ValueError(f"device={device!r} is not known; use 'cpu', 'gpu' or 'gpu:<index>'")
+        raise ValueError(f"device={device!r} is not supported; use 'cpu', 'gpu' or 'gpu:<index>'")
     if kind == "gpu" and available == "cpu":
         raise ValueError(
             f"device={device!r} asked for, but this Paddle sees no CUDA card; "
@@ -147,13 +105,13 @@ def choose_dtype(requested: str | None, device: str) -> tuple[str, str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an operation failed for want of memory; Paddle says so only in words."""
+    """Whether an exception means out of memory; Paddle has no class for it, only words."""
     text = str(error)
     return isinstance(error, MemoryError) or "ResourceExhausted" in text or "out of memory" in text.lower()
 
 
 def release_memory() -> None:
-    """Give back memory that is held but not used: garbage, and on CUDA what Paddle's allocator keeps."""
+    """Release memory that is held but not used: garbage, and on CUDA the cache of Paddle's allocator."""
     gc.collect()
     if cuda_capability():
         import paddle
@@ -162,10 +120,22 @@ def release_memory() -> None:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on a device."""
+    """Free memory of a device in bytes. On a CPU: what processes can still take without swapping (MemAvailable, page
+    cache counted as free), within the limits of the container."""
     if device.startswith("cpu"):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        available = _available_memory()
+        limited = cgroup.available_memory()
+        return available if limited is None else min(available, limited)
     import paddle
 
     card = paddle.device.cuda.get_device_properties()
     return card.total_memory - paddle.device.cuda.memory_reserved()
+
+
+def _available_memory() -> int:
+    meminfo = cgroup.ROOT / "proc/meminfo"
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # free pages alone: systems without MemAvailable

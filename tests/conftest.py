@@ -10,7 +10,10 @@ import pytest
 
 warnings.filterwarnings("ignore")
 
-import paddle_internvl  # noqa: E402, F401
+from paddle_internvl import startup  # noqa: E402
+
+startup.import_paddle()  # lean: before a test module imports the whole of PaddleNLP
+
 from tests.random_checkpoints import CASES, random_checkpoint, tiny_config  # noqa: E402
 
 
@@ -21,13 +24,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "torch" in item.keywords:
             item.add_marker(skip)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quiet():
-    from paddlenlp.utils.log import logger
-
-    logger.set_level("ERROR")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Importing the package: no effect but the registration, whatever is imported first. Each in a new process."""
+"""Importing the package, in new processes: no effect but registration, whatever is imported first, lean or whole."""
 
 import os
 import subprocess
@@ -6,21 +6,29 @@ import sys
 
 import pytest
 
+from paddle_internvl import paddlenlp_import
 from tests.random_checkpoints import ROOT
 
 
-def run(code: str, **environment) -> subprocess.CompletedProcess:
+def run(code: str, **environment) -> str:
+    """stdout of a Python program that ends well."""
     kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**kept, **environment}, timeout=300
-    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, cwd=ROOT, env={**kept, **environment}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
 
 
-def test_it_prints_nothing_and_imports_no_paddle(tmp_path):
-    code = f"import os; os.chdir({str(tmp_path)!r}); import paddle_internvl, sys; assert 'paddle' not in sys.modules"
-    done = run(code, PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == done.stderr == "" and not list(tmp_path.iterdir())
+THREADS = "import os; print(os.environ['OMP_NUM_THREADS'], *os.listdir(), 'paddle' in sys.modules)"
+
+
+def test_import_prints_nothing_imports_no_paddle_and_sets_threads(tmp_path):
+    code = f"import os; os.chdir({str(tmp_path)!r}); import paddle_internvl, sys; {THREADS}"
+    cores = len(os.sched_getaffinity(0))
+    assert run(code, PYTHONPATH=str(ROOT)) == f"{cores} False"
+    assert run(code, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="7") == "7 False"
 
 
 CHECK = """
@@ -30,44 +38,64 @@ config = AutoConfig.from_pretrained({folder!r})
 assert type(config) is InternVLChatConfig
 assert AutoModel._get_model_class_from_config({folder!r}, {folder!r} + "/config.json") is InternVLChatModel
 assert type(AutoTokenizer.from_pretrained({folder!r})).__module__ == "paddle_internvl.tokenizers.internlm2"
+
+from paddlenlp.transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+config = LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=32,
+                     architectures=["LlamaForCausalLM"])
+assert AutoModelForCausalLM._get_model_class_from_config(None, None, config) is LlamaForCausalLM  # PaddleNLP's own
+import os, sys
+print(os.environ["OMP_NUM_THREADS"], "sklearn" in sys.modules)
 """
 
 
 @pytest.mark.parametrize(
-    "first",
+    ("first", "whole"),
     [
-        "import paddle_internvl",
-        "import paddlenlp; import paddle_internvl",
-        "import paddle; import paddle_internvl",
-        "from paddle_internvl.configuration import InternVLChatConfig",
-        "from paddle_internvl.models.decoder import DecoderForCausalLM",
-        "from paddle_internvl import load_image",
+        ("import paddle_internvl", True),
+        ("import paddle, paddlenlp, paddle_internvl", True),
+        ("from paddle_internvl.models.decoder import DecoderForCausalLM", True),
+        ("import paddle; from paddle_internvl import AutoModel", False),
     ],
 )
-def test_registration_in_any_order(first, hf_folders):
-    done = run(first + CHECK.format(folder=str(hf_folders["dynamic_gqa"])))
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_registration_in_any_order(first, whole, hf_folders):
+    """Also of `import paddle` before this package: Paddle itself sets one thread."""
+    cores = len(os.sched_getaffinity(0))
+    assert run(first + CHECK.format(folder=str(hf_folders["dynamic_gqa"]))) == f"{cores} {whole}"
 
 
-def test_paddlenlps_own_models_are_untouched():
-    done = run("""
-import paddle_internvl
-from paddlenlp.transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-config = LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=32,
-                     architectures=["LlamaForCausalLM"])
-assert AutoModelForCausalLM._get_model_class_from_config(None, None, config) is LlamaForCausalLM
-""")
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_a_user_s_threads_are_kept_when_paddle_came_first():
+    assert run("import paddle, paddle_internvl, os; print(os.environ['OMP_NUM_THREADS'])", OMP_NUM_THREADS="1") == "1"
 
 
-def threads(code: str, **environment) -> str:
-    done = run(code + "; import os; print(os.environ['OMP_NUM_THREADS'])", **environment)
-    return done.stdout.strip()
+LEAN = """
+import sys
+from paddle_internvl import startup
+startup.import_paddle()
+import paddlenlp
+from paddlenlp.transformers import AutoModel
+assert paddlenlp.__version__ and not hasattr(paddlenlp, "__wrapped__")
+lean = {"sklearn", "pandas", "datasets", "fastapi"} & sys.modules.keys()
+from paddlenlp.trainer import Trainer, TrainingArguments  # a subpackage that a lean import leaves out
+import paddlenlp.peft as peft
+assert peft is sys.modules["paddlenlp.peft"] is paddlenlp.peft and peft.__spec__.origin == peft.__file__
+assert Trainer is paddlenlp.trainer.Trainer and AutoModel is paddlenlp.transformers.AutoModel
+print(sorted(lean), paddlenlp.Taskflow.__name__, "sklearn" in sys.modules)
+"""
 
 
-def test_threads_are_the_cores_unless_the_user_said():
-    cores = str(len(os.sched_getaffinity(0)))
-    assert threads("import paddle_internvl") == cores
-    assert threads("import paddle_internvl", OMP_NUM_THREADS="7") == "7"
-    assert threads("import paddle; import paddle_internvl") == cores  # paddle itself had set 1
-    assert threads("import paddle; import paddle_internvl", OMP_NUM_THREADS="1") == "1"
+def test_lean_import_becomes_the_whole_one_on_request():
+    assert run(LEAN) == "[] Taskflow True"
+    assert run("from paddle_internvl import startup; startup.import_paddle()\n"
+               "import paddlenlp; print(paddlenlp.Taskflow.__name__, paddlenlp.peft.LoRAModel.__name__)"
+               ) == "Taskflow LoRAModel"  # fmt: skip
+
+
+def test_another_paddlenlp_is_imported_whole(monkeypatch):
+    imported = []
+    monkeypatch.setattr(paddlenlp_import, "import_module", imported.append)
+    paddlenlp_import.import_lean()
+    assert imported == ["paddlenlp"]  # it is imported already: nothing changes
+    monkeypatch.delitem(sys.modules, "paddlenlp")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.0.0b5")
+    paddlenlp_import.import_lean()
+    assert imported == ["paddlenlp"] * 2 and "paddlenlp" not in sys.modules

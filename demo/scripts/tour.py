@@ -54,14 +54,14 @@ def ask(model, stop: dict) -> bool:
 
 def main() -> int:
     """Run the tour; returns the exit code."""
-    from paddle_internvl import runtime
+    from paddle_internvl import startup
 
     begun = time.monotonic()
     shutil.rmtree(CONVERTED, ignore_errors=True)
     print(f"$ python -m convert hf2pd --src {SOURCE} --dst {CONVERTED}", flush=True)
     if convert(["hf2pd", "--src", str(SOURCE), "--dst", str(CONVERTED)]):
         return 2
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     from paddlenlp.transformers import AutoModel
 
     model = AutoModel.from_pretrained(str(CONVERTED))

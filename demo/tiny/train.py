@@ -19,10 +19,9 @@ import os
 import time
 from pathlib import Path
 
-from paddle_internvl import runtime
+from paddle_internvl import startup
 
-runtime.set_cpu_threads()
-runtime.keep_freed_memory()
+startup.import_paddle()
 
 import numpy as np
 import paddle

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_internvl import runtime
+from paddle_internvl import runtime, startup
 
 _ISAS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "fma")
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "numpy", "pillow")
@@ -51,7 +51,7 @@ def _version(package: str) -> str | None:
 def peak_flops() -> float:
     """Floating point operations a second of the best float32 product on all cores, by numpy's library or Paddle's."""
     runtime.set_cpu_threads()
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     import paddle
 
     array = np.ones((_SIDE, _SIDE), np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_internvl import runtime
+from paddle_internvl import runtime, startup
 from paddle_internvl.bench import inputs
 
 Run = Callable[[], object]
@@ -26,7 +26,7 @@ class Ours:
 
     def __init__(self, device: str | None = None):
         runtime.set_cpu_threads()
-        runtime.import_paddle_quietly()
+        startup.import_paddle()
         import paddle
         import paddlenlp.transformers  # noqa: F401  (slow to import: not a part of loading)
 
@@ -34,8 +34,6 @@ class Ours:
         from paddle_internvl.models import internvl  # noqa: F401
 
         self._paddle, self._device, self.model = paddle, runtime.choose_device(device), None
-        if self._device == "cpu":
-            runtime.keep_freed_memory()  # as loading a model does, without which pictures alone are prepared here
 
     def load(self, folder: Path, part: str, **options) -> None:
         """Load a checkpoint. part: what the stages will need; here all is loaded, as users do."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from convert.folder import BESIDE_WEIGHTS
 from convert.safetensors_io import INDEX_FILE, SINGLE_FILE
-from paddle_internvl import runtime
+from paddle_internvl import startup
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _aistudio(request: Request) -> str:
     from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 
     if "paddlenlp" not in sys.modules:
-        runtime.import_paddle_quietly()
+        startup.import_paddle()
     from paddlenlp.utils.download.aistudio_hub_download import aistudio_hub_download
 
     def fetch(file: str, needed: bool) -> Path | None:

@@ -71,8 +71,6 @@ def load(
     dtype, reason = runtime.choose_dtype(wanted, device)
     if device == "cpu":
         runtime.set_cpu_threads()
-        runtime.keep_freed_memory()
-        runtime.let_mkl_use_avx2()
     config.dtype = dtype
     with paddle.LazyGuard():  # parameters without memory, which the checkpoint's arrays become
         model = cls(config)

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl import runtime
+    from paddle_internvl import startup
 
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     from paddle_internvl.kernels import building, library
 
     reason, path = "", None

@@ -28,9 +28,9 @@ def write(
     Raises:
         ValueError: there is no card, or nothing to examine it with.
     """
-    from paddle_internvl import runtime
+    from paddle_internvl import runtime, startup
 
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     device = runtime.choose_device(device)
     for file in (checkpoint / "config.json", config):
         if not file.exists():

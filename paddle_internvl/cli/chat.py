@@ -119,10 +119,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(folder: Path, arguments: argparse.Namespace):
-    from paddle_internvl import runtime
+    from paddle_internvl import startup
 
     with timing.part("imports"):
-        runtime.import_paddle_quietly()
+        startup.import_paddle()
         from paddlenlp.transformers import AutoModel
 
         from paddle_internvl.modeling import InternVLChatModel  # noqa: F401  (which AutoModel would import)

@@ -89,7 +89,7 @@ def follow(arguments: argparse.Namespace) -> None:
 
 
 def log_to_stderr(level: str | None) -> None:
-    """Write our log from a level on; PaddleNLP's follows it (`runtime.import_paddle_quietly`)."""
+    """Write our log from a level on; PaddleNLP's follows it (`startup.import_paddle`)."""
     logger = logging.getLogger(_OURS)
     logger.setLevel(logging.NOTSET if level is None else level.upper())
     if level is not None:

@@ -47,9 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError:
         raise ImportError("the demo needs Gradio; pip install 'paddle_internvl[demo]'") from None
 
-    from paddle_internvl import runtime
+    from paddle_internvl import startup
 
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     from paddle_internvl.serve.server import load_engine
     from paddle_internvl.webdemo.launching import check_port, launch, prepare
     from paddle_internvl.webdemo.speaking import Host

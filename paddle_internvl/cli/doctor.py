@@ -25,7 +25,7 @@ from pathlib import Path
 from paddle_internvl.cli import conventions
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
-_REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece", "wrapt")
+_REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece")
 _OPTIONAL = {  # distribution -> what it is for
     "opencv-python-headless": "videos",
     "decord": "videos (preferred reader)",
@@ -95,7 +95,7 @@ def _packages() -> list[Finding]:
 
 
 def _paddle() -> Finding:
-    from paddle_internvl import runtime
+    from paddle_internvl import startup
 
     builds = [name for name in ("paddlepaddle", "paddlepaddle-gpu") if _version(name)]
     if not builds:
@@ -104,7 +104,7 @@ def _paddle() -> Finding:
         return Finding("Paddle", PROBLEM, "both builds are installed", "pip uninstall paddlepaddle, keep the GPU build")
     detail = f"{builds[0]} {_version(builds[0])}"
     try:
-        runtime.import_paddle_quietly()
+        startup.import_paddle()
     except Exception as error:  # whatever keeps it from importing is what the user has to see
         return Finding("Paddle", PROBLEM, f"{detail} can't be imported: {error}", "reinstall with the pins of setup.py")
     return Finding("Paddle", OK, detail)

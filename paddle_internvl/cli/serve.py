@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.replicas is not None and chosen.tp > 1:
         raise ValueError(f"--replicas and --tp {chosen.tp} exclude each other: a replica is one process")
 
-    from paddle_internvl import runtime
+    from paddle_internvl import startup
 
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     from paddle_internvl.serve import server
 
     server.log_to_stderr(chosen.log_level)

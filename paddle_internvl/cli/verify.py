@@ -40,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl import progress, runtime
+    from paddle_internvl import progress, startup
     from paddle_internvl.checkpoints.hub import folder_of
     from paddle_internvl.media.images import open_image
 
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     from paddle_internvl.verification import plotting, stages
     from paddle_internvl.verification.reference import climb_reference
 

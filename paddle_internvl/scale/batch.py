@@ -38,9 +38,9 @@ class Answerer:
     """A pipeline that answers batches of rows: what a worker is."""
 
     def __init__(self, job: Job):
-        from paddle_internvl import runtime
+        from paddle_internvl import startup
 
-        runtime.import_paddle_quietly()
+        startup.import_paddle()
         from paddle_internvl.chat.pipeline import EngineConfig, pipeline
 
         self._job = job

@@ -28,9 +28,9 @@ class Replica:
     """
 
     def __init__(self, checkpoint: str, settings: Settings):
-        from paddle_internvl import runtime
+        from paddle_internvl import startup
 
-        runtime.import_paddle_quietly()
+        startup.import_paddle()
         from paddle_internvl.serve import server
         from paddle_internvl.serve.app import create_app
 

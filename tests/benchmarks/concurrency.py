@@ -17,11 +17,10 @@ import statistics
 import time
 from pathlib import Path
 
-from paddle_internvl import runtime
+from paddle_internvl import runtime, startup
 
 runtime.set_cpu_threads()
-runtime.keep_freed_memory()
-runtime.import_paddle_quietly()
+startup.import_paddle()
 
 import numpy as np
 from paddlenlp.transformers import AutoModel

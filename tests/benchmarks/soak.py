@@ -19,7 +19,7 @@ from pathlib import Path
 
 import anyio
 
-from paddle_internvl import runtime
+from paddle_internvl import startup
 from tests.random_checkpoints import ROOT
 
 _MIB = 2**20
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    runtime.import_paddle_quietly()
+    startup.import_paddle()
     from paddlenlp.transformers import AutoModel
     from tqdm import tqdm
 
