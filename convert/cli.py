@@ -13,36 +13,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from convert import CheckpointError
+from convert.command_line import EXIT_OK, Parser, add_common_flags, run
 from convert.dtypes import FLOATS
 from convert.folder import read_config
 from convert.mappings import rules_for
 from convert.quant_config import Quantization
 from convert.quant_layout import BITS, GROUP_SIZES
 from convert.rules import plan
-from convert.safetensors_io import Checkpoint
+from convert.safetensors_io import MAX_SHARD_SIZE, Checkpoint, parse_size
 from convert.streaming import convert, is_paddle_layout
-
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if not match or match[2].upper() not in _UNITS or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 5GB, 500MB or a number of bytes")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    try:
+        return parse_size(text)
+    except CheckpointError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-_EXIT_CODES = "exit codes: 0 done, 2 the input or the call is wrong, 130 interrupted"
-_COMMANDS = {  # name -> what it does, examples
+_COMMANDS = {  # name -> summary, examples
     "hf2pd": (
         "Hugging Face folder -> Paddle folder",
         (
@@ -62,48 +56,23 @@ _COMMANDS = {  # name -> what it does, examples
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors of the call are one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    how = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = _Parser(
-        prog="python -m convert", description="Checkpoints: Hugging Face <-> Paddle.", epilog=_EXIT_CODES, **how
-    )
-    _add_flags(parser)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m convert", description="Checkpoints: Hugging Face <-> Paddle.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, examples) in _COMMANDS.items():
-        epilog = "\n".join(["examples:", *(f"  python -m convert {name} {words}" for words in examples)])
-        command = commands.add_parser(
-            name, help=summary, description=summary, epilog=f"{epilog}\n\n{_EXIT_CODES}", **how
-        )
+        lines = [f"python -m convert {name} {words}" for words in examples]
+        command = commands.add_parser(name, help=summary, description=summary, examples=lines)
         _inspect_arguments(command) if name == "inspect" else _convert_arguments(command, name)
         command.add_argument("--json", action="store_true", help="print one JSON document")
-        _add_flags(command)
+    add_common_flags(parser)
     return parser
-
-
-def _add_flags(parser: argparse.ArgumentParser) -> None:
-    """What may stand before or after the command."""
-    group = parser.add_argument_group("everywhere")
-    group.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars")
-    group.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default=argparse.SUPPRESS,
-        help="debug shows tracebacks",
-    )
 
 
 def _convert_arguments(command: argparse.ArgumentParser, name: str) -> None:
     command.add_argument("--src", type=Path, required=True, help="folder with config.json and *.safetensors")
     command.add_argument("--dst", type=Path, required=True, help="new folder; must not exist or be empty")
     command.add_argument("--dtype", choices=list(FLOATS), help="cast every float tensor (default: keep the bytes)")
-    command.add_argument("--max-shard-size", type=_size, default=_size("5GB"), help="per file (default: 5GB)")
+    command.add_argument("--max-shard-size", type=_size, default=MAX_SHARD_SIZE, help="per file (default: 5GB)")
     command.set_defaults(layout="upstream", quantize=None)
     if name == "hf2pd":
         command.add_argument("--quantize", choices=list(BITS), help="the decoder blocks' linear weights")
@@ -179,18 +148,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        _inspect(arguments) if arguments.command == "inspect" else _convert(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads on, as behind `| head`; Python's own flush at the end is kept quiet
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (CheckpointError, OSError) as error:
-        if getattr(arguments, "log_level", None) == "debug":
-            traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on from the finished shards", file=sys.stderr)
-        return 130
-    return 0
+    command = _inspect if arguments.command == "inspect" else _convert
+    return run(
+        lambda: command(arguments) or EXIT_OK,
+        arguments,
+        errors=(CheckpointError, OSError),
+        interrupted="interrupted; run the same command again to go on from the finished shards",
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from convert.folder import read_json
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")
+MAX_SHARD_SIZE = 5 * 10**9  # bytes of tensors in a file, where the caller names no other size
 _MAX_HEADER = 100 << 20
+_UNITS = {"": 1, "B": 1} | {f"{letter}{kind}": base**power for kind, base in (("B", 1000), ("IB", 1024))
+                            for power, letter in enumerate("KMGT", start=1)}  # fmt: skip
 T = TypeVar("T")
 
 
@@ -183,6 +187,20 @@ def header_bytes(tensors: list[tuple[str, str, tuple[int, ...]]], metadata: dict
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size.
+
+    Args:
+        size: a number of bytes, or text as '5GB', '500MB' or '2GiB'.
+    Raises:
+        CheckpointError: no positive size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(size).strip())
+    if not match or match[2].upper() not in _UNITS or float(match[1]) <= 0:
+        raise CheckpointError(f"{size!r} is no size; write 5GB, 500MB or a number of bytes")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def shard_names(count: int) -> list[str]:
