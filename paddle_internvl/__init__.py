@@ -36,6 +36,7 @@ _HOME = {  # public name -> module
     "parse_boxes": "prompt.grounding",
     "draw_boxes": "preprocess.drawing",
     "split_model": "parallel.placement",
+    "run_rank": "engine.tensor_parallel_runner",
 }
 __all__ = [*_HOME]
 

@@ -29,7 +29,6 @@ from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.models.decoder import DecoderAttention, DecoderForCausalLM
 from paddle_internvl.models.internvl import InternVLNetwork, next_token_loss
 from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
-from paddle_internvl.parallel.mirror import lead_or_follow
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 
@@ -54,9 +53,9 @@ class _FromCheckpoint:
             load_in_8bit, load_in_4bit: hold the decoder blocks' linear weights in 8 or 4 bits. group_size: inputs that
                 share a scale, -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
             use_flash_attn: False keeps plain attention on CUDA.
-            tensor_parallel_degree: processes that share the language model, each started by
-                `paddle.distributed.launch` with the same program. Rank 0 gets the model; the others stay in this call,
-                compute what rank 0 needs of them until it ends, and then exit.
+            tensor_parallel_degree: ranks of a tensor-parallel model: processes that `paddle.distributed.launch` starts
+                with the same program. Every rank makes the same calls (`chat`, `chat_messages`, ...) and gets the
+                same answers; a program whose input only rank 0 has goes into `paddle_internvl.run_rank`.
             low_cpu_mem_usage, trust_remote_code: accepted; always and never so, respectively.
             Others: fields of the config, or `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
         Returns:
@@ -83,8 +82,6 @@ class _FromCheckpoint:
             if isinstance(layer, (InternAttention, DecoderAttention)):
                 layer.flash = bool(use_flash_attn)
         model.read_folder(model.checkpoint_folder)
-        if model.team is not None:
-            lead_or_follow(model, model.team)
         return model
 
     def read_folder(self, folder: Path) -> None:
@@ -96,8 +93,8 @@ class _FromCheckpoint:
         Args:
             save_directory: a folder, made if it is not there. max_shard_size: bytes of tensors per file.
         """
-        if getattr(self, "team", None) is not None:
-            raise ValueError("a model that several processes share can't be saved; load it in one to save it")
+        if self.process_group is not None:
+            raise ValueError("a tensor-parallel model can't be saved; load it in one process to save it")
         saving.save(self, save_directory, max_shard_size)
 
     def cuda(self, *_args):

@@ -1,39 +1,47 @@
-"""Prompts to answers, for callers that wait: an engine is run until they are all there.
+"""Batch generation: answers to a batch of prompts, for callers that wait.
 
-In: prompts (ids with room for pictures, and the pictures' tiles) and settings. Out: pieces of text as they are made,
-and `Response`s. Callers (`chat.cards`, `chat.messages`) build the prompts; this module doesn't parse messages.
+In: prompts (ids with room for pictures, and the pictures' tiles) and settings. Out: pieces of text as they are
+generated, and `Response`s. Callers (`chat.cards`, `chat.messages`) build the prompts; this module parses no messages.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import paddle
 
 from paddle_internvl.engine.engine import Engine
+from paddle_internvl.engine.engine_thread import EngineThread
 from paddle_internvl.engine.limits import EngineLimits
-from paddle_internvl.engine.paged_cache import BLOCK
+from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 from paddle_internvl.engine.request import Piece, Prompt, RequestState
 from paddle_internvl.engine.response import Response
 from paddle_internvl.engine.sequence import Stage
+from paddle_internvl.engine.tensor_parallel_runner import receive_result
 from paddle_internvl.generation.beam import beam_search
 from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.parallel.tensor_parallel import Result
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
 
 class BatchGeneration:
-    """Answers to a batch of prompts, `config.n` to each. Iterate over it once, then ask for `responses`. Closing the
-    iterator ends the generation.
+    """Answers to a batch of prompts, `config.n` to each. Iterate over it once, then call `responses`. Closing the
+    iterator cancels the generation.
 
     Args:
-        model: an `InternVLChatModel`. tokenizer: its. configs: the settings, or some for each prompt.
-        context_length: the most tokens of prompt and answer together; answers end there. None: no such limit.
-        engine: one that nobody else uses meanwhile, of that context_length; None: one of just the size needed.
+        model: an `InternVLChatModel`.
+        tokenizer: the model's tokenizer.
+        prompts: the prompts.
+        configs: the settings of all prompts, or of each.
+        context_length: limit of prompt and answer together, where answers end; None: no limit.
+        engine: runs the requests together with those of other threads; None: an engine of just the size needed.
     Raises:
-        ContextOverflowError: a prompt as long as context_length. ValueError: a bad word that is not one token.
+        ContextOverflowError: a prompt as long as context_length.
+        ValueError: a bad word that is not one token.
     """
 
     def __init__(
@@ -43,12 +51,12 @@ class BatchGeneration:
         prompts: Sequence[Prompt],
         configs: GenerationConfig | Sequence[GenerationConfig],
         context_length: int | None = None,
-        engine: Engine | None = None,
+        engine: EngineThread | None = None,
     ):
-        self.model, self.tokenizer, self.engine = model, tokenizer, engine
+        self.model, self.tokenizer, self._engine = model, tokenizer, engine
         self.configs = [configs] * len(prompts) if isinstance(configs, GenerationConfig) else list(configs)
         self.answers = [
-            engine.answer(prompt, config, k)
+            engine.engine.request(prompt, config, k)
             if engine
             else RequestState(model, tokenizer, prompt, config, context_length, k)
             for prompt, config in zip(prompts, self.configs)
@@ -56,61 +64,95 @@ class BatchGeneration:
         ]
 
     def __iter__(self) -> Iterator[Piece]:
-        """Pieces as they are made; their index counts all answers, those to one prompt standing together."""
-        rows: dict[bool, list[int]] = {True: [], False: []}
-        for i, answer in enumerate(self.answers):
-            rows[answer.config.num_beams > 1].append(i)
-        for i in rows[True]:
+        """Pieces as they are generated; their index counts all answers, those to one prompt being consecutive."""
+        searched = [i for i, answer in enumerate(self.answers) if answer.config.num_beams > 1]
+        decoded = [i for i, answer in enumerate(self.answers) if answer.config.num_beams == 1]
+        for i in searched:
             yield replace(self._search(self.answers[i]), index=i)
-        if rows[False]:
-            yield from self._run(rows[False])
+        if decoded:
+            requests = [self.answers[i] for i in decoded]
+            with closing(self._generate(requests)) as pieces:
+                for number, piece in pieces:
+                    yield replace(piece, index=decoded[number])
 
-    def _run(self, chosen: Sequence[int]) -> Iterator[Piece]:
-        engine = self.engine or self._own_engine(chosen)
+    def _generate(self, requests: list[RequestState]) -> Iterator[tuple[int, Piece]]:
+        """Number and piece of each request."""
+        group = self.model.process_group
+        if self._engine is not None:
+            return self._engine.generate(requests)
+        if group is None:
+            return self._step_engine(requests)
+        return self._lead(requests) if group.leads else self._follow(requests)
+
+    def _step_engine(self, requests: list[RequestState]) -> Iterator[tuple[int, Piece]]:
+        """Run an engine in this thread."""
+        engine = self._new_engine(requests)
         pieces: deque[tuple[int, Piece | Exception]] = deque()
         sequences = []
         try:
-            for i in chosen:
-                sequences.append(engine.add(self.answers[i], lambda piece, i=i: pieces.append((i, piece))))
+            for number, request in enumerate(requests):
+                deliver = lambda piece, number=number: pieces.append((number, piece))  # noqa: E731
+                sequences.append(engine.add(request, deliver))
             while pieces or not engine.idle:
                 if not pieces:
                     engine.step()
                     continue
-                i, piece = pieces.popleft()
+                number, piece = pieces.popleft()
                 if isinstance(piece, Exception):
-                    raise piece.__cause__ or piece
-                yield replace(piece, index=i)
+                    raise piece
+                yield number, piece
         finally:
             for sequence in sequences:
-                if sequence.stage is not Stage.ENDED:
+                if sequence.stage is not Stage.FINISHED:
                     engine.drop(sequence)
 
-    def _own_engine(self, chosen: Sequence[int]) -> Engine:
-        """As large as these answers need, and doing all of a kind at once: nobody else waits."""
-        lengths = [len(self.answers[i].prompt.ids) + self.answers[i].limit for i in chosen]
+    def _new_engine(self, requests: list[RequestState]) -> Engine:
+        """An engine as large as these requests need, without budgets between steps: no other request waits."""
+        lengths = [len(request.prompt.ids) + request.max_tokens for request in requests]
         limits = EngineLimits(
-            max_batch_size=len(chosen), session_len=None, cache_tokens=sum(lengths) + BLOCK * len(chosen),
+            max_batch_size=len(requests), session_len=None, cache_tokens=sum(lengths) + BLOCK_SIZE * len(requests),
             prefill_chunk=sum(lengths), vision_tiles=self.model.vit_batch_size, reuse=False,
         )  # fmt: skip
         return Engine(self.model, self.tokenizer, limits)
 
-    def _search(self, answer: RequestState) -> Piece:
+    def _lead(self, requests: list[RequestState]) -> Iterator[tuple[int, Piece]]:
+        """Rank 0 of a tensor-parallel model: run the engine, and send all tokens to the other ranks at the end."""
+        tokens: list[tuple[int, int, dict | None]] = []
+        error: Exception | None = None
+        try:
+            for number, piece in self._step_engine(requests):
+                tokens.append((number, piece.tokens[0], piece.log_probs[0] if piece.log_probs else None))
+                yield number, piece
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            self.model.process_group.send_command(Result((tokens, error)))
+
+    def _follow(self, requests: list[RequestState]) -> Iterator[tuple[int, Piece]]:
+        """Other ranks: execute rank 0's commands, then return the same pieces."""
+        tokens, error = receive_result(self.model)
+        for number, token, log_probs in tokens:
+            yield number, requests[number].append(token, log_probs)
+        if error is not None:
+            raise error
+
+    def _search(self, request: RequestState) -> Piece:
         self.model.img_context_token_id = self.tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
         with paddle.no_grad():
-            ids = paddle.to_tensor(np.array([answer.prompt.ids], np.int64))
-            embeds = self.model.embed(ids, self.model.visual_tokens(answer.prompt.pictures))
-        config = replace(answer.config, max_new_tokens=answer.limit)
+            ids = paddle.to_tensor(np.array([request.prompt.ids], np.int64))
+            embeds = self.model.embed(ids, self.model.visual_tokens(request.prompt.pictures))
+        config = replace(request.config, max_new_tokens=request.max_tokens)
         ((found, _),) = beam_search(self.model.language_model, embeds, None, config)
-        pieces = [answer.take(token) for token in found]
-        text = "".join(piece.text for piece in pieces)
-        return Piece(answer.index, text, tuple(found), response=answer.response())
+        text = "".join(request.append(token).text for token in found)
+        return Piece(request.index, text, tuple(found), response=request.response())
 
     def responses(self) -> list[Response]:
-        """One response to each prompt, complete once the iteration is over."""
+        """One response to each prompt, complete after the iteration."""
         single = [answer.response() for answer in self.answers]
-        whole, first = [], 0
+        responses, first = [], 0
         for index, config in enumerate(self.configs):
             best, *others = single[first : first + config.n]
-            whole.append(replace(best, index=index, alternatives=tuple(replace(r, index=index) for r in others)))
+            responses.append(replace(best, index=index, alternatives=tuple(replace(r, index=index) for r in others)))
             first += config.n
-        return whole
+        return responses

@@ -1,19 +1,21 @@
-"""LMDeploy's `pipeline` over a model: prompts in the forms its users write, `Response`s out.
+"""LMDeploy's `pipeline` over a model: prompts in the forms of its users in, `Response`s out.
 
-`chat.messages` answers the prompts on one engine for the life of the pipeline: later rounds of a conversation reuse the
-KV cache of earlier ones. Where LMDeploy's versions differ it follows the one on the model cards (0.6): pictures stand
-before the text unless `IMAGE_TOKEN` says where, and `do_sample` is off unless asked for. Unlike
-either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside the template's own stop, and
-what is not supported is an error.
+One engine in a thread of its own answers all calls: several threads may call a pipeline, their prompts are batched, and
+later rounds of a conversation reuse the KV cache of earlier ones. Where LMDeploy's versions differ, the one on the
+model cards (0.6) counts: pictures stand before the text unless `IMAGE_TOKEN` marks their place, and `do_sample` is off
+by default. Unlike either, n > 1 gives n answers (`Response.alternatives`), stop_words end an answer beside the
+template's own stop, and a setting that is not supported is an error.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from paddle_internvl.chat.messages import answer_messages, stream_responses
 from paddle_internvl.checkpoints.hub import folder_of
+from paddle_internvl.engine.engine_thread import EngineThread
 from paddle_internvl.engine.response import History, Response
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
@@ -35,18 +37,25 @@ class Session:
 
 
 class Pipeline:
-    """See `pipeline`. A context manager; `close` gives the model's memory back."""
+    """See `pipeline`. A context manager; `close` ends the engine's thread and frees the model's memory. Any thread may
+    call a pipeline; a `Session` belongs to one at a time."""
 
-    def __init__(self, model_path, backend_config: EngineConfig | None = None, system: str | None = None, **where):
+    def __init__(
+        self, model_path, backend_config: EngineConfig | None = None, system: str | None = None, **hub_options
+    ):
         from paddlenlp.transformers import AutoModel
 
         c = self.config = EngineConfig() if backend_config is None else backend_config
         self.model = AutoModel.from_pretrained(
-            str(folder_of(model_path, **where)), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
+            str(folder_of(model_path, **hub_options)), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
             load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit,
         )  # fmt: skip
-        self._engine = engine_of(self.model, self.model.tokenizer, c)
-        self._how = {"system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles, "mark": IMAGE_TOKEN}
+        self._engine = EngineThread(engine_of(self.model, self.model.tokenizer, c))
+        self._engine.start()
+        self._close_engine = weakref.finalize(self, self._engine.close)
+        self._prompt_options = {
+            "system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles, "mark": IMAGE_TOKEN,
+        }  # fmt: skip
 
     def __call__(self, prompts, gen_config=None, use_tqdm: bool = False) -> Response | list[Response]:
         """Answer a prompt, or a list of them in batches, in their order.
@@ -111,7 +120,8 @@ class Pipeline:
         return Session()
 
     def close(self) -> None:
-        """Let go of the model."""
+        """End the engine's thread, running answers with an `EngineClosedError`, and release the model."""
+        self._close_engine()
         self.model = self._engine = None
 
     def __enter__(self) -> Pipeline:
@@ -121,15 +131,15 @@ class Pipeline:
         self.close()
 
     def _answer(self, conversations, gen_config) -> list[Response]:
-        return answer_messages(*self._asking(conversations, gen_config), **self._how)
+        return answer_messages(*self._request(conversations, gen_config), **self._prompt_options)
 
     def _stream(self, conversations, gen_config) -> Iterator[Response]:
-        return stream_responses(*self._asking(conversations, gen_config), **self._how)
+        return stream_responses(*self._request(conversations, gen_config), **self._prompt_options)
 
-    def _asking(self, conversations, gen_config) -> tuple:
+    def _request(self, conversations, gen_config) -> tuple:
         if self.model is None:
             raise ValueError("the pipeline is closed")
-        length = self._engine.limits.session_len
+        length = self._engine.engine.limits.session_len
         return self.model, self.model.tokenizer, conversations, gen_config, length, self._engine
 
     def _stream_turn(self, session, messages, prompt, gen_config) -> Iterator[Response]:
@@ -140,20 +150,24 @@ class Pipeline:
         _extend(session, messages, prompt, replace(response, text=text))
 
 
-def pipeline(model_path, backend_config: EngineConfig | None = None, system: str | None = None, **where) -> Pipeline:
+def pipeline(
+    model_path, backend_config: EngineConfig | None = None, system: str | None = None, **hub_options
+) -> Pipeline:
     """A pipeline over a checkpoint folder or hub id: call it with prompts.
 
     Args:
-        model_path: folder or hub id. backend_config: an `EngineConfig`.
+        model_path: folder or hub id.
+        backend_config: an `EngineConfig`.
         system: the system message; None: the checkpoint's, "": none.
+        hub_options: `hub`, `revision`, `cache_dir`, ... of `hub.folder_of`.
     Returns:
         A `Pipeline`, its model loaded and its KV cache allocated.
     Raises:
         ValueError: see `from_pretrained` and `engine_of`.
-        where: of a hub id: `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
+        TypeError: an unknown option.
     Source: LMDeploy `pipeline`, as the model cards use it.
     """
-    return Pipeline(model_path, backend_config, system)
+    return Pipeline(model_path, backend_config, system, **hub_options)
 
 
 def _is_single(prompts) -> bool:

@@ -30,9 +30,9 @@ from paddle_internvl.ops import devices, dispatch
 from paddle_internvl.ops.linear import Embedding, Linear
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.parallel.placement import Placement
+from paddle_internvl.parallel.process_group import ProcessGroup
+from paddle_internvl.parallel.sharded_layers import decoder_of, shard_layers
 from paddle_internvl.parallel.shards import ShardPlan, ShardSpec
-from paddle_internvl.parallel.sharing import decoder_of, share_out
-from paddle_internvl.parallel.team import Team
 
 _KEPT = {"F32": "float32", "BF16": "bfloat16"}  # what the kernels take
 
@@ -44,7 +44,7 @@ def fill(
     dtype: str,
     placement: Placement,
     wanted: Quantization | None,
-    team: Team | None = None,
+    group: ProcessGroup | None = None,
     keep: bool = True,
 ) -> str:
     """Fill a network that was built under LazyGuard.
@@ -53,7 +53,7 @@ def fill(
         network: decoder blocks' linear layers in it are replaced where their weights are held in few bits.
         checkpoint, config: the folder's tensors and config.json. dtype, placement: of the parameters.
         wanted: quantisation to be applied to float weights, or None.
-        team: the ranks that share the decoder's layers, which are replaced by this rank's; None: they are whole.
+        group: the ranks that share the decoder's layers, which are replaced by this rank's; None: they are whole.
         keep: on a CPU with kernels, float32 and bfloat16 weights of linear layers and of the embedding stay as the
             files have them, mapped where they lie there as they are needed.
     Returns:
@@ -65,8 +65,8 @@ def fill(
     if wanted and have:
         raise CheckpointError(f"{checkpoint.folder} is quantised already ({have.method}); load it as it is")
     filler = _Filler(network, CheckpointView(checkpoint, config), dtype, placement, wanted or have)
-    if team is not None:
-        filler.share_out(team)
+    if group is not None:
+        filler.shard_layers(group)
     for name, layer in list(network.named_sublayers()):
         if isinstance(layer, nn.Linear) and ".layers." in f".{name}" and "encoder." not in name:  # not the vision tower
             filler.add_linear(name, layer, quantise=wanted is not None)
@@ -107,11 +107,11 @@ class _Filler:
         self.kept: set[str] = set()  # parameters that stay as the files have them
         self.notes: Counter[str] = Counter()
 
-    def share_out(self, team: Team) -> None:
+    def shard_layers(self, group: ProcessGroup) -> None:
         """Let the network hold one rank's part."""
-        self.split = ShardPlan.of(vars(decoder_of(self.network).config), team.rank, team.size)
+        self.split = ShardPlan.of(vars(decoder_of(self.network).config), group.rank, group.size)
         with paddle.LazyGuard():
-            share_out(self.network, self.split, team)
+            shard_layers(self.network, self.split, group)
 
     def cut(self, name: str) -> ShardSpec | None:
         """What the network holds of a parameter; None: all."""
@@ -204,7 +204,7 @@ class _Filler:
             tensor = paddle.from_dlpack(memory.view(np.int16)).view("bfloat16")
         else:
             tensor = paddle.from_dlpack(memory.view({"F32": np.float32, "F16": np.float16}[dtype]))
-        devices.moved(tensor, device)._share_buffer_to(parameter)
+        devices.to_device(tensor, device)._share_buffer_to(parameter)
 
     def _share_floats(self, weight: np.ndarray, name: str, layer: nn.Linear, cut: ShardSpec | None) -> None:
         """Make a cut of a float32 weight a layer's own."""

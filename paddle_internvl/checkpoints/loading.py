@@ -7,8 +7,6 @@ written. It knows neither text nor pictures.
 
 from __future__ import annotations
 
-import os
-
 import paddle
 from paddlenlp.utils.log import logger
 
@@ -21,9 +19,8 @@ from paddle_internvl.checkpoints.filling import fill
 from paddle_internvl.checkpoints.hub import folder_of
 from paddle_internvl.ops import dispatch
 from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
-from paddle_internvl.parallel.shards import ShardPlan
-from paddle_internvl.parallel.sharing import join
-from paddle_internvl.parallel.team import Team, team_of
+from paddle_internvl.parallel.sharded_layers import sum_partial_outputs
+from paddle_internvl.parallel.tensor_parallel import join_process_group
 
 
 def load(
@@ -49,7 +46,7 @@ def load(
         ranks: processes that share the language model; each makes this call, and they wait for each other.
         overrides: fields of the config.
     Returns:
-        The model; its `team` is that of the processes, or None.
+        The model; its `process_group` is that of the ranks, or None.
     Raises:
         CheckpointError: weights that do not fit the model, all problems counted. ValueError: an unknown field, dtype
         or device.
@@ -62,9 +59,9 @@ def load(
         if not hasattr(config, name):
             raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
         setattr(config, name, value)
-    team = None
+    group = None
     if ranks > 1:
-        team, device = _join_team(config, ranks, device, device_map)
+        group, device = join_process_group(config, ranks, device, device_map)
     places = choose_placement(device_map, device, config)
     device = places.home
     wanted = None if dtype is None else str(dtype).removeprefix("paddle.")
@@ -76,36 +73,15 @@ def load(
         model = cls(config)
     blocks = blocks_of(model, places)
     paddle.set_device(places.home)  # where all is computed that is no block's
-    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization, team, wanted != "float32")
+    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization, group, wanted != "float32")
     if places.several:
         install(model, blocks, places)
-    if team is not None:
-        join(model, team)
-        team.meet()
+    if group is not None:
+        sum_partial_outputs(model, group)
+        group.barrier()
     attention = dispatch.choose_attention(device, dtype)
     kernels = f", linear: {dispatch.form_for('linear', False, dtype)}" if device == "cpu" else ""
     note = f"; {note}" if note else ""
     logger.info(f"{folder}: {dtype} on {places} ({reason}), attention: {attention}{kernels}{note}")
-    model.checkpoint_folder, model.team = folder, team
+    model.checkpoint_folder, model.process_group = folder, group
     return model.eval()
-
-
-def _join_team(config, ranks: int, device: str | None, device_map) -> tuple[Team, str]:
-    """The team, and this rank's device.
-
-    Raises:
-        ValueError: that many ranks can't share the model, were not started, or are told to lie elsewhere.
-    """
-    if device_map is not None or (device or "cpu") not in ("cpu", "gpu"):
-        raise ValueError("in tensor parallel every rank has its own card; give no device_map, and no device but 'cpu'")
-    decoder, kind = getattr(config, "llm_config", config), runtime.choose_device(device)
-    if not hasattr(decoder, "vocab_size"):
-        raise ValueError(f"tensor parallel is for language models, and a {config.model_type} has none")
-    ShardPlan.of(vars(decoder), 0, ranks)
-    if kind == "cpu":
-        os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")  # which a CUDA build would not take by itself
-    team = team_of(ranks)
-    if team.busy:
-        raise ValueError("the processes share a model already; `model.team.dismiss()` ends that first")
-    team.busy = True
-    return team, "cpu" if kind == "cpu" else team.device()

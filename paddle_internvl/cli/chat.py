@@ -115,7 +115,12 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.video:
                 session.add_video(arguments.video)
         session.model = _load(folder_of(arguments.checkpoint), arguments)
-        return _ask_all(session, arguments) if arguments.question else _converse(session)
+        from paddle_internvl import run_rank
+
+        def converse(_model) -> int:
+            return _ask_all(session, arguments) if arguments.question else _converse(session)
+
+        return run_rank(session.model, converse) or 0
 
 
 def _load(folder: Path, arguments: argparse.Namespace):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 from paddle_internvl.serve import settings
@@ -41,16 +42,17 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl import startup
 
     startup.import_paddle()
+    from paddle_internvl import run_rank
     from paddle_internvl.serve import server
 
     server.log_to_stderr(chosen.log_level)
     if chosen.served_model_name is None:
         chosen = replace(chosen, served_model_name=server.model_name(arguments.checkpoint))
-    if chosen.tp > 1 and os.environ.get("PADDLE_TRAINER_ID", "0") != "0":
-        server.load_engine(arguments.checkpoint, chosen)  # does not return: it does as rank 0 does, to its end
-    with server.listen(chosen) as port:
+    leads = chosen.tp == 1 or os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
+    with server.listen(chosen) if leads else nullcontext() as port:
         if arguments.replicas is None:
-            server.run(server.load_engine(arguments.checkpoint, chosen), chosen, port)
+            model = server.load_model(arguments.checkpoint, chosen)
+            run_rank(model, lambda model: server.run(server.engine_thread_of(model, chosen), chosen, port))
         else:
             from paddle_internvl.serve import replicas
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         bar.update()
         held_to = climb_reference(source, checked) if arguments.torch else stages.climb(source, *asked)
         bar.update()
+    if arguments.tp > 1 and os.environ.get("PADDLE_TRAINER_ID", "0") != "0":
+        return 0  # every rank computes the stages, rank 0 reports them
     rungs = stages.compare(held_to, checked, what)
     if arguments.plot:
         plotting.save(rungs, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)

@@ -1,1 +1,1 @@
-"""Continuous batching: many requests decoded together, each joining and leaving between two steps."""
+"""Continuous batching: requests, scheduler, vision, prefill and decode, paged KV cache."""

@@ -1,6 +1,6 @@
-"""What an engine is asked and what it gives: prompts, pieces of answers, and the ways a request can fail.
+"""Requests and their answers: `Prompt` in, `Piece`s out, and the errors of a request.
 
-In: a `Prompt` and a `GenerationConfig`. Out: an `RequestState` that takes ids and gives text. Knows no tensor.
+`RequestState` collects the token ids of one answer and turns them into text. No tensors, no scheduling.
 """
 
 from __future__ import annotations
@@ -18,32 +18,37 @@ from paddle_internvl.models.feature_cache import picture_key
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the decoder is asked.
+    """A tokenized prompt with the tiles of its pictures.
 
     Attributes:
-        ids: token ids, `<IMG_CONTEXT>` where visual tokens belong. pictures: float32 tiles [T, 3, S, S] of each, in
-            order. stop: the template's token that ends an answer; None: no template. trimmed: whether white space
-            around the answer is left out, as upstream does. keys: `picture_key` of each picture; made here, in the
-            caller's thread, since hashing many tiles takes longer than a decode step.
+        ids: token ids, `<IMG_CONTEXT>` where visual tokens belong.
+        pictures: float32 tiles [T, 3, S, S] of each picture, in order.
+        stop: token of the template that ends an answer; None: no template.
+        strip: whether white space around the answer is removed, as upstream does.
+        picture_keys: `picture_key` of each picture; made here, in the caller's thread, since hashing many tiles takes
+            longer than a decode step.
     """
 
     ids: list[int]
     pictures: list[np.ndarray]
     stop: str | None
-    trimmed: bool = True
-    keys: tuple[bytes, ...] = field(init=False)
+    strip: bool = True
+    picture_keys: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "keys", tuple(map(picture_key, self.pictures)))
+        object.__setattr__(self, "picture_keys", tuple(map(picture_key, self.pictures)))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step added to one answer.
+    """New text and tokens of one answer, from one step.
 
     Attributes:
-        index: which answer. text: what is new, often ''. tokens: new ids. log_probs: of each new id, if asked for,
-            {id: log-probability}, its own first. response: the whole answer, on its last piece.
+        index: number of the answer.
+        text: new text, often ''.
+        tokens: new token ids.
+        log_probs: {id: log-probability} of each new token, the sampled id first; () if not requested.
+        response: the complete answer, on the last piece.
     """
 
     index: int
@@ -54,16 +59,38 @@ class Piece:
 
 
 class ContextOverflowError(ValueError):
-    """A prompt that leaves no room for an answer."""
+    """A prompt that leaves no room for an answer in the context length or the KV cache."""
+
+
+class QueueFullError(RuntimeError):
+    """The queue of waiting requests is full."""
+
+
+class EngineClosedError(RuntimeError):
+    """The engine takes no more requests."""
+
+
+class RequestFailedError(RuntimeError):
+    """A request that failed inside the engine; its `__cause__` is the original exception.
+
+    Attributes:
+        out_of_memory: whether memory was exhausted.
+    """
+
+    def __init__(self, message: str, out_of_memory: bool = False):
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
 
 
 def require_room(length: int, costs: Sequence[PictureCost], context_length: int | None) -> None:
     """Refuse a prompt that leaves no room for an answer.
 
     Args:
-        length: tokens of the prompt. costs: of its pictures. context_length: of prompt and answer; None: no limit.
+        length: tokens of the prompt.
+        costs: of its pictures.
+        context_length: limit of prompt and answer together; None: no limit.
     Raises:
-        ContextOverflowError: says how long it is, and what to do.
+        ContextOverflowError: the prompt is as long as the limit.
     """
     if context_length is None or length < context_length:
         return
@@ -75,32 +102,24 @@ def require_room(length: int, costs: Sequence[PictureCost], context_length: int 
     )
 
 
-class QueueFullError(RuntimeError):
-    """As many requests wait as may."""
-
-
-class EngineClosedError(RuntimeError):
-    """The engine takes no more requests."""
-
-
-class RequestFailedError(RuntimeError):
-    """A request that went wrong on its way; others did not. `out_of_memory`: whether for want of memory."""
-
-    def __init__(self, message: str, out_of_memory: bool = False):
-        super().__init__(message)
-        self.out_of_memory = out_of_memory
-
-
 class RequestState:
-    """One answer in the making.
+    """One answer to a prompt while it is generated: token ids in, text out.
 
     Args:
-        model: an `InternVLChatModel`. tokenizer: its. config: the settings. context_length: the most tokens of prompt
-            and answer; the answer ends there. None: no such limit. index: which of several.
+        model: an `InternVLChatModel`.
+        tokenizer: the model's tokenizer.
+        prompt: the prompt.
+        config: the settings.
+        context_length: limit of prompt and answer together, where the answer ends; None: no limit.
+        index: number of the answer among the config's n.
     Attributes:
-        config: with the template's end token and the bad words' ids. limit: the most tokens of the answer.
+        config: the settings with the template's end token and the ids of the bad words.
+        max_tokens: limit of the answer.
+        ids: tokens generated so far.
+        costs: tiles and visual tokens of each picture.
     Raises:
-        ContextOverflowError: a prompt as long as context_length. ValueError: a bad word that is not one token.
+        ContextOverflowError: see `require_room`.
+        ValueError: a bad word that is not one token.
     """
 
     def __init__(self, model, tokenizer, prompt: Prompt, config: GenerationConfig, context_length=None, index: int = 0):
@@ -113,50 +132,49 @@ class RequestState:
         self.costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
         require_room(len(prompt.ids), self.costs, context_length)
         room = config.max_new_tokens if context_length is None else context_length - len(prompt.ids)
-        self.limit = min(config.max_new_tokens, room)
-        self.text = TextStream(
+        self.max_tokens = min(config.max_new_tokens, room)
+        self._text = TextStream(
             lambda ids: tokenizer.decode(ids, skip_special_tokens=config.skip_special_tokens),
             (*(() if prompt.stop is None else (prompt.stop,)), *config.stop_strings),
             kept=config.stop_strings if config.include_stop_str_in_output else (),
-            strip=prompt.trimmed,
+            strip=prompt.strip,
             local=config.skip_special_tokens,
         )
         self.ids: list[int] = []
-        self.log_probs: list[dict[int, float]] = []
+        self._log_probs: list[dict[int, float]] = []
 
     @property
     def stopped(self) -> bool:
-        """Whether an end token or stop string was met."""
+        """Whether an end token or stop string was generated."""
         ends = () if self.config.ignore_eos else self.config.eos_token_id
-        return self.text.stopped or bool(self.ids and self.ids[-1] in ends)
+        return self._text.stopped or bool(self.ids and self.ids[-1] in ends)
 
-    def take_pictures(self) -> list[tuple[bytes, np.ndarray]]:
-        """Key and tiles of each picture of the prompt; the tiles, which are large, are let go here."""
-        pictures = list(zip(self.prompt.keys, self.prompt.pictures))
+    def pop_pictures(self) -> list[tuple[bytes, np.ndarray]]:
+        """Remove the pictures, which are large, from the prompt; returns key and tiles [T, 3, S, S] of each."""
+        pictures = list(zip(self.prompt.picture_keys, self.prompt.pictures))
         self.prompt = replace(self.prompt, pictures=[])
         return pictures
 
-    def take(self, token: int, log_probs: dict[int, float] | None = None) -> Piece:
-        """The next token; the last one's piece has the response."""
+    def append(self, token: int, log_probs: dict[int, float] | None = None) -> Piece:
+        """Append a token; the last one's piece has the response."""
         self.ids.append(token)
-        text = self.text.push(token)
-        own = ()
+        text = self._text.push(token)
         if log_probs is not None:
-            self.log_probs.append(log_probs)
-            own = (log_probs,)
-        if not self.stopped and len(self.ids) < self.limit:
-            return Piece(self.index, text, (token,), own)
-        return Piece(self.index, text + self.text.finish(), (token,), own, self.response())
+            self._log_probs.append(log_probs)
+        piece = Piece(self.index, text, (token,), () if log_probs is None else (log_probs,))
+        if self.stopped or len(self.ids) >= self.max_tokens:
+            piece = replace(piece, text=text + self._text.finish(), response=self.response())
+        return piece
 
     def response(self) -> Response:
-        """What the answer has come to."""
+        """The answer so far."""
         return Response(
-            text=self.text.text,
+            text=self._text.text,
             generate_token_len=len(self.ids),
             input_token_len=len(self.prompt.ids),
             finish_reason="stop" if self.stopped else "length",
             token_ids=tuple(self.ids),
-            logprobs=tuple(self.log_probs) if self.config.log_probs else None,
+            logprobs=tuple(self._log_probs) if self.config.log_probs else None,
             pictures=self.costs,
         )
 

@@ -1,7 +1,4 @@
-"""What an answer is reported as: its text and how it came about, with the names of LMDeploy's `Response`.
-
-Knows no model: plain values only.
-"""
+"""`Response`: an answer and its cost, with the names of LMDeploy's `Response`. Plain values, no model."""
 
 from __future__ import annotations
 
@@ -11,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PictureCost:
-    """What one picture (or frame) took: tiles, and visual tokens."""
+    """Cost of one picture or frame.
+
+    Attributes:
+        tiles: tiles.
+        tokens: visual tokens.
+    """
 
     tiles: int
     tokens: int
@@ -22,11 +24,14 @@ class Response:
     """One answer.
 
     Attributes:
-        text: the answer; of a stream, what is new in it. generate_token_len: tokens generated, the end token included.
-        input_token_len: tokens of the prompt, those of pictures included.
-        finish_reason: 'stop' (an end token or stop string) or 'length' (the limit); None while a stream goes on.
-        token_ids: what was generated. logprobs: if asked for, per token {id: log-probability}, the chosen one first.
-        index: which prompt of a batch. pictures: what each picture took, in order.
+        text: the answer; of a stream, its new text.
+        generate_token_len: tokens generated, the end token included.
+        input_token_len: tokens of the prompt, visual tokens included.
+        finish_reason: 'stop' (an end token or stop string) or 'length' (the limit); None before the end of a stream.
+        token_ids: tokens generated.
+        logprobs: {id: log-probability} of each token, the sampled id first; None if not requested.
+        index: number of the prompt in a batch.
+        pictures: cost of each picture, in order.
         alternatives: with n > 1, the other answers.
     """
 

@@ -1,4 +1,4 @@
-"""One answer on its way through an engine: what is asked, how far it has come, what it holds. It decides nothing."""
+"""A sequence: one answer in the engine, with its stage, KV blocks and pictures. Decides nothing; see `scheduler`."""
 
 from __future__ import annotations
 
@@ -7,97 +7,109 @@ from enum import Enum
 
 import paddle
 
-from paddle_internvl.engine.blocks import BlockPool
-from paddle_internvl.engine.paged_cache import BLOCK
-from paddle_internvl.engine.prefix import Span, block_keys
+from paddle_internvl.engine.block_pool import BlockPool
+from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
+from paddle_internvl.engine.prefix_cache import PictureSpan, block_keys
 from paddle_internvl.engine.request import Piece, RequestState
-from paddle_internvl.engine.seeing import Seeing
+from paddle_internvl.engine.vision import PendingPictures
 from paddle_internvl.generation.sampling import Sampler
 
 
 class Stage(Enum):
-    """Where a sequence is."""
+    """Stage of a sequence."""
 
-    WAITING = "waiting for room"
-    VISION = "its pictures are in the vision tower"
-    PREFILL = "its prompt is prefilled"
-    DECODE = "its answer is decoded"
-    ENDED = "ended"
+    WAITING = "waiting for admission"
+    VISION = "pictures in the vision tower"
+    PREFILL = "prefill of the prompt"
+    DECODE = "decode of the answer"
+    FINISHED = "finished, failed or cancelled"
 
 
 class Sequence:
-    """An answer, and what the engine keeps for it.
+    """One answer in the engine.
 
+    Args:
+        request: the answer's state.
+        deliver: called with every `Piece`, or with the exception that ended the request.
+        pictures: the prompt's pictures.
     Attributes:
-        deliver: is given every `Piece`, or the exception that ended the request. seeing: its pictures.
-        embeds: [1, L, D] of the prompt while it is read. last: int64 [1], its latest token, on the device.
-        blocks: KV blocks held, in order. length: positions whose keys and values are there, or launched.
-        promised: blocks reserved and not taken. begun: the step it was admitted at.
+        sampler: of the answer's tokens, where its config needs one.
+        stage: see `Stage`.
+        cancelled: whether the sequence is dropped at the next step.
+        embeds: [1, L, D] of the prompt, during prefill.
+        last_token: int64 [1], the latest token, on the device.
+        blocks: allocated KV blocks, in order.
+        num_computed: positions whose keys and values are stored, launched ones included.
+        reserved_blocks: blocks reserved and not allocated yet.
+        admitted_step: number of the step that admitted the sequence.
     """
 
-    def __init__(self, answer: RequestState, deliver: Callable[[Piece | Exception], None], seeing: Seeing):
-        self.answer, self.deliver, self.seeing = answer, deliver, seeing
-        self.sampler = Sampler(answer.config, 1, first=answer.index)
+    def __init__(self, request: RequestState, deliver: Callable[[Piece | Exception], None], pictures: PendingPictures):
+        self.request, self.deliver, self.pictures = request, deliver, pictures
+        self.sampler = Sampler(request.config, 1, first=request.index)
         self.stage = Stage.WAITING
         self.cancelled = False
         self.embeds: paddle.Tensor | None = None
-        self.last: paddle.Tensor | None = None
+        self.last_token: paddle.Tensor | None = None
         self.blocks: list[int] = []
-        self.length = self.promised = self.begun = 0
-        self._keys: list[bytes] = []
-        self._said = 0  # blocks whose content the pool was told
+        self.num_computed = self.reserved_blocks = self.admitted_step = 0
+        self._keys: list[bytes] = []  # prefix-cache keys of the full blocks
+        self._spans: list[PictureSpan] = []
+        self._published = 0  # blocks registered in the prefix cache
 
     @property
     def prompt_ids(self) -> list[int]:
-        return self.answer.prompt.ids
+        return self.request.prompt.ids
 
     @property
-    def unread(self) -> int:
-        """Prompt tokens whose keys and values are not there yet."""
-        return len(self.prompt_ids) - self.length
+    def prompt_remaining(self) -> int:
+        """Prompt tokens to prefill."""
+        return len(self.prompt_ids) - self.num_computed
 
     @property
-    def full(self) -> bool:
-        """Whether as many tokens are launched as there may be."""
-        return self.length - len(self.prompt_ids) + 1 >= self.answer.limit
+    def fully_launched(self) -> bool:
+        """Whether as many tokens are launched as the answer may have."""
+        return self.num_computed - len(self.prompt_ids) + 1 >= self.request.max_tokens
 
     @property
-    def blocks_needed(self) -> int:
-        """The most blocks it can come to hold."""
-        return -(-(len(self.prompt_ids) + self.answer.limit) // BLOCK)
+    def max_blocks(self) -> int:
+        """The most blocks that prompt and answer need."""
+        return -(-(len(self.prompt_ids) + self.request.max_tokens) // BLOCK_SIZE)
 
-    def find(self, pool: BlockPool, pictures: list[Span]) -> None:
-        """Begin behind what an earlier prompt left. The last token is always read anew, for its logits."""
-        self._keys = block_keys(self.prompt_ids, pictures, BLOCK)
-        self._pictures = pictures
-        self.blocks = pool.share(self._keys[: (len(self.prompt_ids) - 1) // BLOCK])
-        self.promised -= len(self.blocks)
-        self.length = len(self.blocks) * BLOCK
-        self._said = len(self.blocks)
+    def reuse_prefix(self, pool: BlockPool, spans: list[PictureSpan]) -> None:
+        """Reuse cached KV blocks of the longest shared prefix; the last prompt token is always recomputed, because its
+        logits are needed."""
+        self._spans = spans
+        self._keys = block_keys(self.prompt_ids, spans, BLOCK_SIZE)
+        self.blocks = pool.share(self._keys[: (len(self.prompt_ids) - 1) // BLOCK_SIZE])
+        self.reserved_blocks -= len(self.blocks)
+        self.num_computed = len(self.blocks) * BLOCK_SIZE
+        self._published = len(self.blocks)
 
-    def make_room(self, pool: BlockPool, new: int) -> None:
-        """Take the blocks that `new` more positions need."""
-        count = max(0, -(-(self.length + new) // BLOCK) - len(self.blocks))
-        self.blocks += pool.take(count)
-        self.promised -= count
+    def allocate(self, pool: BlockPool, new: int) -> None:
+        """Allocate the blocks of `new` more positions."""
+        count = max(0, -(-(self.num_computed + new) // BLOCK_SIZE) - len(self.blocks))
+        self.blocks += pool.allocate(count)
+        self.reserved_blocks -= count
 
-    def tell(self, pool: BlockPool) -> None:
-        """Let the pool know the full blocks of the prompt, for prompts to come."""
-        full = min(self.length // BLOCK, len(self._keys))
-        for i in range(self._said, full):
-            pool.know(self.blocks[i], self._keys[i])
-        self._said = max(self._said, full)
+    def publish_blocks(self, pool: BlockPool) -> None:
+        """Register the full blocks of the prompt in the prefix cache."""
+        full = min(self.num_computed // BLOCK_SIZE, len(self._keys))
+        for i in range(self._published, full):
+            pool.register(self.blocks[i], self._keys[i])
+        self._published = max(self._published, full)
 
-    def tell_all(self, pool: BlockPool, most: float) -> None:
-        """As `tell`, with the blocks of the answer, up to `most` positions: the next round's prompt holds them."""
-        written = [*self.prompt_ids, *self.answer.ids[:-1]]  # the last token was not fed, or for nothing
-        written = written[: int(min(len(written), most))]
-        self._keys = block_keys(written, self._pictures, BLOCK)
-        self.tell(pool)
+    def publish_answer_blocks(self, pool: BlockPool, max_length: float) -> None:
+        """Register the full blocks of prompt and answer, up to `max_length` positions: the prefix of a next round."""
+        # The last sampled token has no KV entry yet, or one from a speculative step whose result is discarded.
+        ids = [*self.prompt_ids, *self.request.ids[:-1]]
+        self._keys = block_keys(ids[: int(min(len(ids), max_length))], self._spans, BLOCK_SIZE)
+        self.publish_blocks(pool)
 
-    def let_go(self, pool: BlockPool) -> None:
-        """Give back everything."""
+    def release(self, pool: BlockPool) -> None:
+        """Release every block and tensor; the sequence is finished."""
         pool.release(self.blocks)
-        pool.give_back(self.promised)
-        self.blocks, self.promised, self.embeds, self.last = [], 0, None, None
-        self.stage = Stage.ENDED
+        pool.unreserve(self.reserved_blocks)
+        self.pictures.close()
+        self.blocks, self.reserved_blocks, self.embeds, self.last_token = [], 0, None, None
+        self.stage = Stage.FINISHED

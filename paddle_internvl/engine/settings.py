@@ -1,6 +1,6 @@
-"""What a user sets of an engine, and the engine for a model by it.
+"""Settings of an engine, as users give them, and the engine of a model.
 
-In: an `EngineConfig`, LMDeploy's `TurbomindEngineConfig` in its place. Out: an `Engine`, its KV cache allocated.
+In: an `EngineConfig`, with the names of LMDeploy's `TurbomindEngineConfig`. Out: an `Engine`, its KV cache allocated.
 """
 
 from __future__ import annotations
@@ -10,26 +10,34 @@ from dataclasses import dataclass
 from paddle_internvl import runtime
 from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.limits import EngineLimits
-from paddle_internvl.engine.paged_cache import BLOCK
+from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 
-# Tiles between two decode steps: what a card does in a moment takes a CPU so long that answers would be seen to halt.
-_TILES = {"cpu": 1, "gpu": 16}
+# Tiles between two decode steps. A CPU takes so long for a batch of tiles that running answers would seem to halt.
+_VISION_TILES = {"cpu": 1, "gpu": 16}
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How the model is loaded and run.
+    """How a model is loaded and run.
 
     Args:
-        session_len: the most tokens of prompt and answer; None: the model's. max_batch_size: answers decoded together.
-        dtype: 'auto', 'bfloat16', 'float16' or 'float32'. device: 'cpu', 'gpu' or None.
-        load_in_8bit, load_in_4bit: as `from_pretrained`. max_num, max_total_tiles: tiles of a picture, and of all.
-        vision_max_batch_size: tiles that run through the vision tower between two decode steps; None: by the device.
-        cache_max_entry_count: share of the free memory that the KV cache may take; it takes no more than
-            max_batch_size answers of session_len need. cache_tokens: its positions; None: by that share.
-        prefill_chunk: prompt tokens between two decode steps.
-        max_waiting: answers that may wait for room; None: any number. enable_prefix_caching: reuse the KV cache of
-            equal beginnings. cuda_graph: capture decode steps as CUDA graphs and play them again; needs a card.
+        session_len: limit of prompt and answer together; None: the model's context length.
+        max_batch_size: answers decoded together.
+        dtype: 'auto', 'bfloat16', 'float16' or 'float32'.
+        device: 'cpu', 'gpu' or None.
+        load_in_8bit: as `from_pretrained`.
+        load_in_4bit: as `from_pretrained`.
+        max_num: limit of tiles of a picture; None: the model's.
+        max_total_tiles: limit of tiles of all pictures of a prompt; None: no limit.
+        vision_max_batch_size: tiles that run through the vision tower together; None: by the device.
+        cache_max_entry_count: share of the free memory for the KV cache, which takes no more than max_batch_size
+            answers of session_len need.
+        cache_tokens: positions of the KV cache, which also limit prompt and answer together; None: by
+            cache_max_entry_count.
+        prefill_chunk: prompt tokens prefilled between two decode steps.
+        max_waiting: answers that may wait for admission; None: no limit.
+        enable_prefix_caching: reuse the KV blocks of a shared prefix.
+        cuda_graph: capture decode steps as CUDA graphs; needs a card.
     """
 
     session_len: int | None = None
@@ -54,26 +62,26 @@ class EngineConfig:
 
 
 def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
-    """An engine for a loaded model.
+    """The engine of a loaded model.
 
     Raises:
-        ValueError: a KV cache of less than one block fits; decode steps that can't be captured.
+        ValueError: less than one KV block fits into memory, or decode steps that can't be captured.
     """
     decoder = model.language_model
-    length = decoder.config.context_length if config.session_len is None else config.session_len
+    session_len = decoder.config.context_length if config.session_len is None else config.session_len
     device = "gpu" if decoder.get_input_embeddings().weight.place.is_gpu_place() else "cpu"
-    tokens = config.cache_tokens
-    if tokens is None:
-        fit = int(runtime.free_memory(device) * config.cache_max_entry_count) // bytes_per_token(decoder)
-        if fit < BLOCK:
+    cache_tokens = config.cache_tokens
+    if cache_tokens is None:
+        fitting = int(runtime.free_memory(device) * config.cache_max_entry_count) // bytes_per_token(decoder)
+        if fitting < BLOCK_SIZE:
             raise ValueError(f"{config.cache_max_entry_count} of the free memory holds no KV cache; raise the share")
-        tokens = min(fit, config.max_batch_size * length)
+        cache_tokens = min(fitting, config.max_batch_size * session_len)
     limits = EngineLimits(
         max_batch_size=config.max_batch_size,
-        session_len=length,
-        cache_tokens=tokens,
+        session_len=session_len,
+        cache_tokens=cache_tokens,
         prefill_chunk=config.prefill_chunk,
-        vision_tiles=config.vision_max_batch_size or _TILES[device],
+        vision_tiles=config.vision_max_batch_size or _VISION_TILES[device],
         max_waiting=config.max_waiting,
         reuse=config.enable_prefix_caching,
         cuda_graph=config.cuda_graph,
@@ -82,6 +90,6 @@ def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
 
 
 def bytes_per_token(decoder) -> int:
-    """What one position takes in the KV cache of all layers."""
-    c, weight = decoder.config, decoder.model.norm.weight  # of the dtype that is computed in
-    return 2 * c.num_hidden_layers * decoder.own_kv_heads * c.head_dim * weight.element_size()
+    """Bytes of one position in the KV cache of all layers."""
+    config, weight = decoder.config, decoder.model.norm.weight  # a norm has the dtype that is computed in
+    return 2 * config.num_hidden_layers * decoder.own_kv_heads * config.head_dim * weight.element_size()

@@ -1,12 +1,13 @@
-"""What a generation is asked for, in one dataclass, from whatever users hold: a dict, ours, or PaddleNLP's config.
+"""`GenerationConfig`: settings of a generation, checked, from a dict, ours, or PaddleNLP's config.
 
-In: settings under the names of transformers, PaddleNLP or LMDeploy. Out: `GenerationConfig`, checked. A setting that
-is not supported is an error, never ignored.
+In: settings under the names of transformers, PaddleNLP or LMDeploy. A setting that is not supported is an error, never
+ignored.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 
 
 @dataclass(frozen=True)
@@ -14,19 +15,29 @@ class GenerationConfig:
     """Settings of one generation.
 
     Args:
-        max_new_tokens, min_new_tokens: limits of what is generated; the end token is not chosen before the minimum.
-        do_sample: sample; else the likeliest token is taken and the sampling settings have no effect.
-        temperature: above 0; 0 means greedy. top_k: 0 is off. top_p, min_p: in [0, 1].
-        repetition_penalty: above 1 discourages tokens generated before. no_repeat_ngram_size: 0 is off.
-        seed: of the sampling; None draws a fresh one. n: answers to each prompt; above 1 only with do_sample.
-        num_beams: above 1 searches with that many beams, without sampling; length_penalty: a finished beam's sum of
-            log-probabilities is divided by its length to this power; early_stopping: end at num_beams finished beams.
-        eos_token_id: ids that end an answer; the prompt's template adds its own. ignore_eos: none does.
-        bad_token_ids: ids never chosen. bad_words: the same as texts, each of one token.
-        stop_strings: texts that end the answer; cut off, unless include_stop_str_in_output.
+        max_new_tokens: limit of generated tokens.
+        min_new_tokens: the end token is not chosen before so many tokens.
+        do_sample: sample; False: greedy, and the sampling settings have no effect.
+        temperature: 0 means greedy.
+        top_k: 0 is off.
+        top_p: in [0, 1].
+        min_p: in [0, 1].
+        repetition_penalty: above 1 discourages tokens generated before.
+        no_repeat_ngram_size: 0 is off.
+        seed: of the sampling, a non-negative integer; None draws a fresh one.
+        n: answers to each prompt; above 1 only with do_sample.
+        num_beams: above 1 runs beam search, without sampling.
+        length_penalty: a finished beam's sum of log-probabilities is divided by its length to this power.
+        early_stopping: end beam search at num_beams finished beams.
+        eos_token_id: ids that end an answer; the prompt's template adds its own.
+        ignore_eos: no id ends an answer.
+        bad_token_ids: ids never chosen.
+        bad_words: the same as texts, each of one token.
+        stop_strings: texts that end the answer.
+        include_stop_str_in_output: keep the stop string in the answer.
         skip_special_tokens: leave special tokens out of the text.
-        log_probs: also return each token's log-probability, before the sampling settings act; top_logprobs: and those
-            of so many likeliest tokens.
+        log_probs: return each token's log-probability, before the sampling settings apply.
+        top_logprobs: also return the log-probabilities of so many likeliest tokens.
     """
 
     max_new_tokens: int = 1024
@@ -65,6 +76,8 @@ class GenerationConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name}={value} is outside [{low}, {high}]")
+        if self.seed is not None and not (isinstance(self.seed, Integral) and self.seed >= 0):
+            raise ValueError(f"seed={self.seed!r} is no integer of at least 0")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(f"min_new_tokens={self.min_new_tokens} exceeds max_new_tokens={self.max_new_tokens}")
         if self.num_beams > 1 and (self.samples or self.n > 1 or self.log_probs):
@@ -76,12 +89,12 @@ class GenerationConfig:
 
     @property
     def samples(self) -> bool:
-        """Whether tokens are drawn rather than taken."""
+        """Whether tokens are sampled."""
         return self.do_sample and self.temperature > 0
 
     @property
-    def takes_likeliest(self) -> bool:
-        """Whether every token is simply the likeliest, and no more than that is asked for."""
+    def is_greedy(self) -> bool:
+        """Whether every token is the argmax of the unchanged logits, without log-probabilities."""
         changed = self.repetition_penalty != 1.0 or self.no_repeat_ngram_size or self.bad_token_ids
         return not (self.samples or self.log_probs or self.min_new_tokens or changed)
 
@@ -108,7 +121,7 @@ _ALIASES = {
     "stop_token_ids": "eos_token_id",
     "num_return_sequences": "n",
 }
-# Accepted with the values that change nothing here; another value asks for something that is not there.
+# Accepted with these values, which change nothing; other values are not supported.
 _INERT = {
     "num_beam_groups": (1,),
     "use_cache": (True,),
@@ -132,32 +145,36 @@ _INERT = {
     "repetition_ngram_size": (0,),
     "repetition_ngram_threshold": (0,),
 }
-# Names that say where a setting came from, or that only other code paths of PaddleNLP read.
-_SILENT = {
+# Accepted with any value: provenance, or settings of other code paths of PaddleNLP.
+_IGNORED = {
     "pad_token_id", "bos_token_id", "decoder_start_token_id", "decode_strategy", "trunc_input", "min_length",
     "use_fast", "use_fp16_decoding", "fast_ptq_sampling", "paddlenlp_version", "transformers_version",
 }  # fmt: skip
 
 
-def generation_config(given=None, **more) -> GenerationConfig:
-    """A `GenerationConfig` from a dict, ours, or PaddleNLP's, with keyword arguments on top.
+def generation_config(config=None, **settings) -> GenerationConfig:
+    """A `GenerationConfig` from a dict, ours, or PaddleNLP's.
 
+    Args:
+        config: a dict, a `GenerationConfig`, PaddleNLP's or transformers' class; None: the defaults.
+        settings: override those of config.
     Raises:
-        ValueError: a setting that is not supported or out of range; names it. TypeError: none of the accepted types.
+        ValueError: a setting that is not supported or out of range; names it.
+        TypeError: config has none of the accepted types.
     """
-    if given is None:
-        given = GenerationConfig()
-    if isinstance(given, GenerationConfig):
-        return replace(given, **_known(more)) if more else given
-    if isinstance(given, dict):
-        return GenerationConfig(**_known({**given, **more}))
-    if hasattr(given, "to_dict"):  # PaddleNLP's or transformers' own class
-        return GenerationConfig(**_known({**_from_object(given), **more}))
-    raise TypeError(f"generation_config is a dict or a GenerationConfig, not {type(given).__name__}")
+    if config is None:
+        config = GenerationConfig()
+    if isinstance(config, GenerationConfig):
+        return replace(config, **_supported(settings)) if settings else config
+    if isinstance(config, dict):
+        return GenerationConfig(**_supported({**config, **settings}))
+    if hasattr(config, "to_dict"):  # PaddleNLP's or transformers' own class
+        return GenerationConfig(**_supported({**_from_object(config), **settings}))
+    raise TypeError(f"generation_config is a dict or a GenerationConfig, not {type(config).__name__}")
 
 
-def _from_object(given) -> dict:
-    settings = {name: value for name, value in given.to_dict().items() if not name.startswith("_")}
+def _from_object(config) -> dict:
+    settings = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
     length = settings.pop("max_length", 0)
     if length:  # PaddleNLP counts new tokens in either
         settings["max_new_tokens"] = length
@@ -165,23 +182,23 @@ def _from_object(given) -> dict:
     return settings
 
 
-def _known(settings: dict) -> dict:
-    known = {}
+def _supported(settings: dict) -> dict:
+    """Settings under our names."""
     settings = dict(settings)
-    if settings.get("logprobs") is not None:  # LMDeploy's number of likeliest tokens, OpenAI's yes or no
-        wanted = settings.pop("logprobs")
-        settings |= {"log_probs": wanted is not False}
-        settings.setdefault("top_logprobs", 0 if isinstance(wanted, bool) else wanted)
-    settings.pop("logprobs", None)
+    logprobs = settings.pop("logprobs", None)
+    if logprobs is not None:  # LMDeploy's number of likeliest tokens, OpenAI's bool
+        settings |= {"log_probs": logprobs is not False}
+        settings.setdefault("top_logprobs", 0 if isinstance(logprobs, bool) else logprobs)
+    supported = {}
     for name, value in settings.items():
         name = _ALIASES.get(name, name)
         if name in _NAMES:
             if value is not None or name == "seed":
-                known[name] = value
+                supported[name] = value
         elif name in _INERT:
             if value is not None and value not in _INERT[name]:
                 way_out = f"use {name}={_INERT[name][0]!r}" if _INERT[name] else "leave it out"
                 raise ValueError(f"{name}={value!r} is not supported; {way_out}")
-        elif name not in _SILENT:
+        elif name not in _IGNORED:
             raise ValueError(f"generation setting {name!r} is not known; known: {', '.join(sorted(_NAMES))}")
-    return known
+    return supported

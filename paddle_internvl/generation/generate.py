@@ -1,7 +1,7 @@
-"""The decoding loop: prompt embeddings in, token ids out, step by step.
+"""The decoding loop of a batch: prompt embeddings in, token ids out, step by step.
 
-Knows ids and logits only. Text, pictures and streams are its callers' business; a caller that stops asking for
-steps stops the generation. On a card a step's tokens are read while the next step runs.
+Knows ids and logits only. A caller that stops iterating stops the generation. On a card a step's tokens are read while
+the next step runs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ from paddle_internvl.generation.sampling import PendingSample, Sampler
 from paddle_internvl.models.decoder import DecoderForCausalLM, count_positions
 from paddle_internvl.ops import transfers
 
-FINISHED = -1  # stands for the token of a row that has ended
+FINISHED = -1  # in place of a token id, in rows that ended before
 
 
 @dataclass(frozen=True)
 class Step:
-    """Tokens of one step: ids int64 [B], `FINISHED` in rows that ended before; the rest as in `SampledTokens`."""
+    """Tokens of one step.
+
+    Attributes:
+        ids: int64 [B], `FINISHED` in rows that ended before.
+        log_probs: see `SampledTokens`.
+        top: see `SampledTokens`.
+    """
 
     ids: np.ndarray
     log_probs: np.ndarray | None
@@ -38,12 +44,14 @@ def generate_steps(
     config: GenerationConfig,
     stop: Callable[[int, list[int]], bool] = lambda row, ids: False,
 ) -> Iterator[Step]:
-    """Decode until every row has ended or `config.max_new_tokens` are made.
+    """Decode until every row has ended or has `config.max_new_tokens`.
 
     Args:
-        decoder: the language model. inputs_embeds: [B, L, D]. attention_mask: [B, L], padding on the left, or None.
-        config: the settings; the `n` rows of one prompt are given as rows that stand together.
-        stop: asked after every token with a row and its ids so far; True ends the row.
+        decoder: the language model.
+        inputs_embeds: [B, L, D].
+        attention_mask: [B, L], padding on the left, or None.
+        config: the settings; the `n` rows of one prompt are consecutive.
+        stop: called after every token with a row and its ids so far; True ends the row.
     Raises:
         ValueError: padding on the right.
     """
@@ -51,13 +59,13 @@ def generate_steps(
     generated: list[list[int]] = [[] for _ in range(batch)]
     alive = np.ones(batch, bool)
     ends = () if config.ignore_eos else config.eos_token_id
-    launched = _launched(decoder, inputs_embeds, attention_mask, config)
-    unread = deque([next(launched)])
+    launches = _launches(decoder, inputs_embeds, attention_mask, config)
+    in_flight = deque([next(launches)])
     try:
-        while unread:
-            if transfers.overlaps():  # should all rows end here, the step launched now was for nothing
-                unread.extend(islice(launched, 1))
-            tokens = unread.popleft().read()
+        while in_flight:
+            if transfers.overlaps():  # where all rows end with this step, the next one's result is dropped
+                in_flight.extend(islice(launches, 1))
+            tokens = in_flight.popleft().wait()
             for row in np.flatnonzero(alive):
                 generated[row].append(int(tokens.ids[row]))
             yield Step(np.where(alive, tokens.ids, FINISHED), tokens.log_probs, tokens.top)
@@ -65,15 +73,15 @@ def generate_steps(
                 alive[row] = not (tokens.ids[row] in ends or stop(row, generated[row]))
             if not alive.any():
                 return
-            if not unread:
-                unread.extend(islice(launched, 1))
+            if not in_flight:
+                in_flight.extend(islice(launches, 1))
     finally:
-        for chosen in unread:
-            chosen.read()
+        for sample in in_flight:
+            sample.wait()
 
 
-def _launched(decoder, inputs_embeds, attention_mask, config: GenerationConfig) -> Iterator[PendingSample]:
-    """Up to `config.max_new_tokens` steps, each launched when it is asked for; none looks at a token."""
+def _launches(decoder, inputs_embeds, attention_mask, config: GenerationConfig) -> Iterator[PendingSample]:
+    """Up to `config.max_new_tokens` steps; each is launched when it is requested, without reading a token."""
     batch, length, _ = inputs_embeds.shape
     mask = None if attention_mask is None else attention_mask.astype("bool")
     if mask is not None:
@@ -87,9 +95,9 @@ def _launched(decoder, inputs_embeds, attention_mask, config: GenerationConfig) 
     for _ in range(config.max_new_tokens):
         with paddle.no_grad():
             logits = decoder(**inputs, attention_mask=mask, position_ids=positions, cache=cache, last_only=True)
-            chosen = sampler(logits[:, 0])
-        yield chosen
-        inputs = {"input_ids": chosen.ids.unsqueeze(-1)}
+            sample = sampler(logits[:, 0])
+        yield sample
+        inputs = {"input_ids": sample.ids.unsqueeze(-1)}
         positions = positions[:, -1:] + 1
         if mask is not None:
             mask = paddle.concat([mask, paddle.ones([batch, 1], "bool")], axis=1)
@@ -103,12 +111,17 @@ def generate_ids(
     pad_token_id: int,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """All new ids at once; arguments: see `generate_steps`.
+    """All new ids at once.
 
     Args:
-        pad_token_id: fills rows that ended early. on_step: sees every step as it is made.
+        decoder: see `generate_steps`.
+        inputs_embeds: see `generate_steps`.
+        attention_mask: see `generate_steps`.
+        config: see `generate_steps`.
+        pad_token_id: fills rows that ended early.
+        on_step: called with every step.
     Returns:
-        ids: int64 [B, made]; log-probabilities: float32 [B, made], 0 behind a row's end, or None if not asked for.
+        ids, int64 [B, T]; log-probabilities, float32 [B, T], 0 behind a row's end, or None if not requested.
     """
     steps = []
     for step in generate_steps(decoder, inputs_embeds, attention_mask, config):

@@ -1,8 +1,8 @@
-"""From logits to the next token: penalties, filters, choice. Rows are independent of each other.
+"""Sampling: from logits to the next token, by penalties, filters and a draw. Rows are independent of each other.
 
-In: logits [B, V], step after step. Out: one id per row, and its log-probability; on the device, so that the next step
-can begin, and on their way to the host. Order of the steps as in transformers: repetition penalty, no-repeat n-gram and
-bad tokens, minimum length, temperature, top-k, top-p, min-p.
+In: logits [B, V], step after step. Out: one id per row and its log-probability, on the device for the next decode step,
+and copied to the host asynchronously. Order as in transformers: repetition penalty, no-repeat n-gram and bad tokens,
+minimum length, temperature, top-k, top-p, min-p.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class SampledTokens:
-    """One step's tokens: ids int64 [B]; if asked for, their log-probabilities under the unchanged logits, float32 [B],
-    and per row those of the likeliest tokens, likeliest first."""
+    """One step's tokens, on the host.
+
+    Attributes:
+        ids: int64 [B].
+        log_probs: float32 [B], under the unchanged logits; None if not requested.
+        top: {id: log-probability} of the likeliest tokens of each row, likeliest first; None if not requested.
+    """
 
     ids: np.ndarray
     log_probs: np.ndarray | None = None
@@ -31,49 +36,55 @@ class SampledTokens:
 
 
 class PendingSample:
-    """One step's tokens while the device works them out.
+    """One step's tokens on the device, while they are copied to the host.
 
     Args:
-        ids: int64 [B], for the next step. log_probs: float32 [B]. top: values and ids of the likeliest, [B, k] each.
+        ids: int64 [B], input of the next step.
+        log_probs: float32 [B] or None.
+        top: values and ids of the likeliest tokens, [B, k] each, or ().
     """
 
     def __init__(self, ids: paddle.Tensor, log_probs: paddle.Tensor | None = None, top: tuple = ()):
         self.ids = ids
-        self._reading = HostCopy(ids, *(() if log_probs is None else (log_probs,)), *top)
+        self._copy = HostCopy(ids, *(() if log_probs is None else (log_probs,)), *top)
 
-    def read(self) -> SampledTokens:
-        """The tokens, once they are there. It must be asked for: see `HostCopy`."""
-        ids, *more = self._reading.wait()
+    def wait(self) -> SampledTokens:
+        """Wait for the copy to the host, which is asynchronous; it must be called once."""
+        ids, *log_probs = self._copy.wait()
         top = None
-        if more[1:]:
-            values, tokens = (part.tolist() for part in more[1:])
+        if log_probs[1:]:
+            values, tokens = (part.tolist() for part in log_probs[1:])
             top = [dict(zip(*row)) for row in zip(tokens, values)]
-        return SampledTokens(ids, more[0] if more else None, top)
+        return SampledTokens(ids, log_probs[0] if log_probs else None, top)
 
 
 class Sampler:
-    """Chooses tokens for `batch` rows by one config; every row draws from a generator of its own. `first`: number of
-    the first row, where not all rows are here.
+    """Samples tokens for `batch` rows by one config; every row has its own random generator.
 
-    Rows with the same seed draw the same numbers, so a row's tokens do not depend on its neighbours; the `config.n`
-    rows of one prompt, which stand together, draw different ones.
+    Rows with the same seed draw the same numbers, so a row's tokens do not depend on the batch; the `config.n`
+    consecutive rows of one prompt draw different ones.
+
+    Args:
+        config: the settings.
+        batch: number of rows.
+        first: number of the first row, where a prompt's rows are sampled one by one.
     """
 
     def __init__(self, config: GenerationConfig, batch: int, first: int = 0):
         self.config = config
         seed = np.random.SeedSequence().entropy if config.seed is None else config.seed
-        # Without a seed every row is on its own; with one, row k of each prompt draws as the k-th answer does.
+        # Without a seed every row differs; with one, row k of each prompt draws as the k-th answer.
         rows = range(first, first + batch)
         keys = rows if config.seed is None else (row % config.n for row in rows)
         self._draws = [np.random.default_rng([seed, key] if key else seed) for key in keys]
-        self._looks_back = config.repetition_penalty != 1.0 or config.no_repeat_ngram_size or config.min_new_tokens
-        self._generated: paddle.Tensor | None = None  # [B, T], if it looks back
+        self._needs_history = config.repetition_penalty != 1.0 or config.no_repeat_ngram_size or config.min_new_tokens
+        self._generated: paddle.Tensor | None = None  # [B, T], if the config needs it
 
     def __call__(self, logits: paddle.Tensor) -> PendingSample:
         """The next token of each row.
 
         Args:
-            logits: float32 [B, V], those that follow the tokens chosen before.
+            logits: float32 [B, V] after the tokens sampled before.
         """
         c = self.config
         adjusted = self.adjust(logits, self._generated)
@@ -83,7 +94,7 @@ class Sampler:
             ids = _draw(probabilities, upload(uniform, devices.device_of(logits)))
         else:
             ids = adjusted.argmax(axis=-1)
-        if self._looks_back:
+        if self._needs_history:
             new = ids.unsqueeze(-1)
             self._generated = new if self._generated is None else paddle.concat([self._generated, new], axis=1)
         if not c.log_probs:
@@ -93,10 +104,11 @@ class Sampler:
         return PendingSample(ids, log_probs, scores.topk(c.top_logprobs, axis=-1) if c.top_logprobs else ())
 
     def adjust(self, logits: paddle.Tensor, generated: paddle.Tensor | None) -> paddle.Tensor:
-        """Logits [B, V] after penalties, and with what must not be chosen at minus infinity.
+        """Logits [B, V] after penalties, with forbidden tokens at minus infinity.
 
         Args:
-            generated: int64 [B, T], the ids generated so far (the prompt is not among them); None: none yet.
+            logits: float32 [B, V].
+            generated: int64 [B, T], ids generated so far, without the prompt; None: none yet.
         """
         c = self.config
         made = 0 if generated is None else generated.shape[1]
@@ -104,7 +116,7 @@ class Sampler:
             penalty = paddle.full([], c.repetition_penalty, logits.dtype)
             score = logits.take_along_axis(generated, axis=1)
             score = paddle.where(score < 0, score * penalty, score / penalty)
-            logits = logits.put_along_axis(generated, score, axis=1)  # what stands there twice is equal
+            logits = logits.put_along_axis(generated, score, axis=1)  # a repeated id gets the same score twice
         if c.no_repeat_ngram_size and made >= c.no_repeat_ngram_size:
             logits = _without_repeats(logits, generated, c.no_repeat_ngram_size)
         never = {*c.bad_token_ids, *(c.eos_token_id if made < c.min_new_tokens else ())}
@@ -115,17 +127,19 @@ class Sampler:
 
 
 def _without_repeats(logits: paddle.Tensor, generated: paddle.Tensor, size: int) -> paddle.Tensor:
-    """Logits with the tokens at minus infinity that would complete an n-gram of `size` that is there already."""
+    """Logits with tokens at minus infinity that would repeat an n-gram of `size`."""
     count = generated.shape[1] - size + 1  # n-grams
     same = paddle.ones([generated.shape[0], count], "bool")
-    for i in range(size - 1):  # their first tokens against the last ones of all
+    for i in range(size - 1):  # each n-gram's first tokens against the last tokens generated
         same = paddle.logical_and(same, generated[:, i : i + count] == generated[:, count + i : count + i + 1])
     change = paddle.where(same, paddle.full([], _NEVER, logits.dtype), paddle.zeros([], logits.dtype))
-    return logits.put_along_axis(generated[:, size - 1 :], change, axis=1, reduce="add")  # a token may end several
+    return logits.put_along_axis(
+        generated[:, size - 1 :], change, axis=1, reduce="add"
+    )  # a token may end several n-grams
 
 
 def _filter(logits: paddle.Tensor, config: GenerationConfig) -> paddle.Tensor:
-    """Logits [B, V] with everything outside top-k, then top-p, then min-p at minus infinity."""
+    """Logits [B, V] with tokens outside top-k, then top-p, then min-p at minus infinity."""
     never = paddle.full([], _NEVER, logits.dtype)
     if 0 < config.top_k < logits.shape[-1]:
         least = logits.topk(config.top_k, axis=-1)[0][:, -1:]
@@ -134,7 +148,7 @@ def _filter(logits: paddle.Tensor, config: GenerationConfig) -> paddle.Tensor:
         order = logits.argsort(axis=-1, descending=True)
         probabilities = F.softmax(logits.take_along_axis(order, axis=-1), axis=-1)
         before = probabilities.cumsum(-1) - probabilities
-        drop = before >= config.top_p  # a token goes when those likelier than it are enough
+        drop = before >= config.top_p  # dropped when likelier tokens reach top_p
         drop[:, 0] = False  # top_p=0 keeps the likeliest
         drop = drop.astype("int32").take_along_axis(order.argsort(axis=-1), axis=-1)  # back in the vocabulary's order
         logits = paddle.where(drop == 1, never, logits)
@@ -146,8 +160,10 @@ def _filter(logits: paddle.Tensor, config: GenerationConfig) -> paddle.Tensor:
 
 
 def _draw(probabilities: paddle.Tensor, uniform: paddle.Tensor) -> paddle.Tensor:
-    """Ids [B] drawn from probabilities [B, V] by numbers [B] in [0, 1): the inverse of the cumulated distribution.
-    In float64, where no number below 1 rounds to 1 and past the last possible token."""
+    """Ids [B] drawn from probabilities [B, V] by uniform numbers [B] in [0, 1): inverse transform sampling.
+
+    In float64: in float32 a number below 1 may round to 1, past the last possible token.
+    """
     cumulated = probabilities.astype("float64").cumsum(-1)
     threshold = uniform.unsqueeze(-1) * cumulated[:, -1:]
     return (cumulated <= threshold).astype("int64").sum(-1)

@@ -1,12 +1,18 @@
-"""Where an answer ends in its text: at the first of some strings. Knows no tokens and no model."""
+"""Stop strings: where a text ends, and how much of it may still become one. Knows no tokens and no model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def cut(text: str, stops: Sequence[str], kept: Sequence[str] = ()) -> str | None:
-    """`text` up to the first occurrence of any of `stops`, with it if it is one of `kept`; None if there is none."""
+def cut_at_stop(text: str, stops: Sequence[str], kept: Sequence[str] = ()) -> str | None:
+    """`text` up to its first stop string; None: there is none.
+
+    Args:
+        text: the text.
+        stops: the stop strings.
+        kept: stop strings that stay in the text.
+    """
     found = [(start, stop) for stop in stops if (start := text.find(stop)) >= 0]
     if not found:
         return None
@@ -14,8 +20,8 @@ def cut(text: str, stops: Sequence[str], kept: Sequence[str] = ()) -> str | None
     return text[: start + len(stop)] if stop in kept else text[:start]
 
 
-def held_back(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of `text` may still become one of `stops`."""
+def partial_stop_length(text: str, stops: Sequence[str]) -> int:
+    """Length of the longest end of `text` that a stop string begins with."""
     longest = 0
     for stop in stops:
         for length in range(min(len(stop) - 1, len(text)), longest, -1):

@@ -1,36 +1,49 @@
-"""Text of an answer while it grows: token ids in, pieces of text out, whose sum is the whole answer.
+"""Streaming detokenization: token ids in, pieces of text out, whose sum is the whole answer.
 
-In: a decode function and ids. Out: text. A piece never ends inside a character or inside what may become a stop
-string, and leading and trailing white space is left out, as it is of a finished answer. Knows no model.
+A piece never ends inside a character or inside text that may become a stop string. White space around the text is left
+out, as in a complete answer. Knows no model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from paddle_internvl.generation.stopping import cut, held_back
+from paddle_internvl.generation.stopping import cut_at_stop, partial_stop_length
 
-_BROKEN = "\N{REPLACEMENT CHARACTER}"  # what decoding shows in place of a character whose bytes are not all there
-# What tokenizers' clean-up joins to the word before it (transformers `clean_up_tokenization`): not to be sent while it
-# may still become that. The last of the first row is two of its replacements in a row; the second row is what a blank
-# behind an apostrophe turns out to belong to, when it was first joined as " ' ".
-_JOINED = (
-    " .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're", " n ' t",
-    "'.", "'?", "'!", "',",
-)  # fmt: skip
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoded in place of a character whose bytes are incomplete
+# (before, after) of transformers' `clean_up_tokenization`: text that may become a `before` is held back.
+_CLEAN_UP = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+    (" n ' t", "n't"),  # two replacements in a row
+    ("'.", " '."),  # of " ' .": " ' " is replaced as long as it is the end of the text, " ." afterwards
+    ("'?", " '?"),
+    ("'!", " '!"),
+    ("',", " ',"),
+)
+_HELD_BACK = tuple(before for before, _ in _CLEAN_UP)
 _WINDOW = 128  # ids that are decoded again at every new one; then the older half is settled
-_APART = 16  # characters behind a seam from which on nothing reaches back over it
+_MARGIN = 16  # characters behind a seam, farther than any clean-up reaches back
 
 
-class GrowingText:
-    """The text of ids that come one by one, at a cost for each that does not grow with how many there are.
+class IncrementalText:
+    """Text of ids that come one by one, decoded incrementally: the cost of an id does not grow with their number.
 
-    Only the latest ids are decoded again. Older ones are settled once the later ones by themselves decode to what they
-    are at the end of the whole, and so far that no clean-up reaches back.
+    Only the latest ids are decoded again. Older ones are settled once the text of the latest ids alone is the end of
+    the whole text, and long enough that no clean-up reaches back over the seam.
 
     Args:
-        decode: ids -> text. local: whether an id changes no text but the last few characters before it. Kinds that
-            write special tokens with a blank before the whole run of text in front of them are not.
+        decode: ids -> text.
+        local: whether an id changes only the last few characters before it. False for tokenizers that write special
+            tokens with a blank in front of the text before them.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], local: bool = True):
@@ -39,31 +52,34 @@ class GrowingText:
         self._ids: list[int] = []
 
     def push(self, token_id: int) -> None:
-        """Take one id."""
+        """Append an id."""
         self._ids.append(token_id)
         if self._local and len(self._ids) % _WINDOW == 0:
             self._settle(self._ids[-_WINDOW // 2 :])
 
-    def _settle(self, later: list[int]) -> None:
-        text, rest = self._decode(self._ids), self._decode(later)
-        if len(rest) > _APART and text.endswith(rest):
-            self._settled += text[: -len(rest)]
-            self._ids = later
+    def _settle(self, latest: list[int]) -> None:
+        text, end = self._decode(self._ids), self._decode(latest)
+        if len(end) > _MARGIN and text.endswith(end):
+            self._settled += text[: -len(end)]
+            self._ids = latest
 
     @property
     def text(self) -> str:
-        """What all ids decode to."""
+        """Text of all ids."""
         return self._settled + self._decode(self._ids)
 
 
 class TextStream:
-    """One answer in the making.
+    """The text of one answer while it is generated.
 
     Args:
-        decode: ids -> text. stops: strings that end the answer; it is cut before the first of them, or behind it if
-            that is one of `kept`. strip: leave out white space around the text. local: see `GrowingText`.
+        decode: ids -> text.
+        stops: strings that end the answer, which is cut before the first of them.
+        kept: stop strings that stay in the answer.
+        strip: remove white space around the text.
+        local: see `IncrementalText`.
     Attributes:
-        stopped: whether a stop string has been met.
+        stopped: whether a stop string was generated.
     """
 
     def __init__(
@@ -74,35 +90,35 @@ class TextStream:
         strip: bool = True,
         local: bool = True,
     ):
-        self._decoded, self._stops, self._kept = GrowingText(decode, local), tuple(stops), tuple(kept)
-        self._trim = str.strip if strip else str
+        self._decoded, self._stops, self._kept = IncrementalText(decode, local), tuple(stops), tuple(kept)
+        self._strip = str.strip if strip else str
         self._sent = ""
         self.stopped = False
 
     def push(self, token_id: int) -> str:
-        """Take one id; returns the text that is now certain, often ''."""
+        """Append an id; returns the text that is final now, often ''."""
         self._decoded.push(token_id)
         text = self._decoded.text
-        whole = cut(text, self._stops, self._kept)
-        self.stopped = self.stopped or whole is not None
-        if whole is None:
-            whole = text.rstrip(_BROKEN)
-            whole = whole[: len(whole) - held_back(whole, self._stops + _JOINED)]
-        return self._send(self._trim(whole))
+        final = cut_at_stop(text, self._stops, self._kept)
+        self.stopped = self.stopped or final is not None
+        if final is None:
+            final = text.rstrip(_REPLACEMENT)
+            final = final[: len(final) - partial_stop_length(final, self._stops + _HELD_BACK)]
+        return self._send(self._strip(final))
 
     def finish(self) -> str:
-        """The rest, once no more ids come."""
+        """The rest of the text, after the last id."""
         return self._send(self.text)
 
     @property
     def text(self) -> str:
-        """The whole answer so far, as if it ended here."""
+        """The whole answer, as if it ended here."""
         text = self._decoded.text
-        whole = cut(text, self._stops, self._kept)
-        return self._trim(text if whole is None else whole)
+        final = cut_at_stop(text, self._stops, self._kept)
+        return self._strip(text if final is None else final)
 
     def _send(self, text: str) -> str:
-        if len(text) < len(self._sent):  # what was held back before a stop string turned out to be white space
+        if len(text) < len(self._sent):  # white space before a stop string, sent before, is stripped now
             return ""
         piece = text[len(self._sent) :]
         self._sent = text

@@ -11,7 +11,7 @@ from paddle import nn
 from paddlenlp.transformers import PretrainedModel
 
 from paddle_internvl.configuration import DecoderConfig
-from paddle_internvl.models.kv_cache import KVCache
+from paddle_internvl.models.kv_cache import ContiguousKVCache, KVCache
 from paddle_internvl.ops import native_layers, rope
 from paddle_internvl.ops.attention import attends_where_it_lies, attention, attention_over
 from paddle_internvl.ops.linear import Embedding, Linear, widen
@@ -131,6 +131,7 @@ class DecoderForCausalLM(PretrainedModel):
     """The decoder with its output head."""
 
     config_class = DecoderConfig
+    process_group = None  # of a tensor-parallel model
 
     def __init__(self, config: DecoderConfig):
         super().__init__(config)
@@ -148,17 +149,12 @@ class DecoderForCausalLM(PretrainedModel):
     def get_input_embeddings(self) -> Embedding:
         return self.model.embed_tokens
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
+    def new_cache(self, batch: int, capacity: int) -> ContiguousKVCache:
         """An empty KV cache for `batch` sequences of up to `capacity` positions."""
         c, dtype = self.config, self.model.norm.weight.dtype
-        return KVCache(
+        return ContiguousKVCache(
             c.num_hidden_layers, batch, capacity, self.own_kv_heads, c.head_dim, dtype, self.layer_devices
         )  # fmt: skip
-
-    def new_cache_of(self, kind, room: int):
-        """An empty cache of the caller's `kind`, made from (config, room, dtype, kv heads, the layers' devices)."""
-        dtype = self.model.norm.weight.dtype
-        return kind(self.config, room, dtype, self.own_kv_heads, self.layer_devices)
 
     def forward(
         self,

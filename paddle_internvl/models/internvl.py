@@ -38,6 +38,7 @@ class InternVLNetwork(PretrainedModel):
     config_class = InternVLChatConfig
     main_input_name = "pixel_values"
     base_model_prefix = "language_model"
+    process_group = None  # of a tensor-parallel model
 
     def __init__(self, config: InternVLChatConfig):
         super().__init__(config)
@@ -103,7 +104,7 @@ class InternVLNetwork(PretrainedModel):
         """
         if not pictures:
             return None
-        tokens = self.feature_cache.tokens(pictures, self.extract_feature)
+        tokens = self.feature_cache.get_or_compute(pictures, self.extract_feature)
         return tokens[0] if len(tokens) == 1 else paddle.concat(tokens)
 
     def project(self, hidden_state: paddle.Tensor) -> paddle.Tensor:

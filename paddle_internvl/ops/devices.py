@@ -1,7 +1,7 @@
-"""Tensors on one of several devices: where one lies, how it gets elsewhere, where operations run.
+"""Device placement of tensors: the device of a tensor, a copy on another device, the current device.
 
-In: device names, 'cpu' or 'gpu:<index>'. Paddle runs an operation on the device that is current, not where its inputs
-lie; so whoever computes on another card makes that one current, and brings every input there.
+Device names are 'cpu' and 'gpu:<index>'. Paddle runs an operation on the current device, not on the device of its
+inputs; so a layer on another card must make that card current and copy every input to it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ import paddle
 
 
 def on(device: str | None):
-    """A context in which `device` is the current one; None: nothing changes."""
+    """Context in which `device` is the current device; None: the current device stays."""
     return contextlib.nullcontext() if device is None else paddle.device.device_guard(device)
 
 
 def device_of(tensor: paddle.Tensor) -> str:
-    """The name of the device that a tensor lies on."""
+    """Name of a tensor's device."""
     place = tensor.place
     return f"gpu:{place.gpu_device_id()}" if place.is_gpu_place() else "cpu"
 
 
-def moved(value, device: str):
-    """A value on `device`: a tensor is copied if it lies elsewhere, what has a method `at` (a cache) answers by itself,
-    anything else is left as it is."""
+def to_device(value, device: str):
+    """Copy a value to a device.
+
+    Args:
+        value: a tensor (copied only if it is on another device), a `KVCache` (its `on_device` is called), or anything
+            else, which is returned unchanged.
+        device: name of the device.
+    """
     if isinstance(value, paddle.Tensor):
         return value if device_of(value) == device else value._copy_to(place_of(device), True)
-    return value.at(device) if hasattr(value, "at") else value
+    return value.on_device(device) if hasattr(value, "on_device") else value
 
 
 def place_of(device: str):

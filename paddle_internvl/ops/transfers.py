@@ -1,12 +1,11 @@
-"""Numbers on their way between the host and the device, without either waiting for the other.
+"""Asynchronous copies between host and device: neither side waits for the other. On a CPU a copy is done at once.
 
-In: arrays, or tensors. Out: tensors on a device, or arrays once they are there. On a CPU both are at once.
-
-On a card Paddle's `to_tensor` and `numpy()` copy on CUDA's default stream, which waits for everything launched before
-and holds up everything after (Paddle's GpuMemcpySync; its own stream is one that the default stream waits for:
-InitStream in paddle/phi/backends/gpu/gpu_resources.cc). Copies between page-locked memory and a card on Paddle's stream
-do not: `_copy_to(place, False)`, which also keeps what it copies until it is done
-(IncreaseTensorReferenceCountUntilCopyComplete in paddle/fluid/pybind/eager_method.cc). Read there, not run on a card.
+On a card Paddle's `to_tensor` and `numpy()` copy on CUDA's default stream, which waits for every launched kernel and
+delays every later one (Paddle's GpuMemcpySync; Paddle's own stream is one that the default stream waits for: InitStream
+in paddle/phi/backends/gpu/gpu_resources.cc). Copies between page-locked memory and a card on Paddle's stream do not:
+`_copy_to(place, False)`, which also keeps its source alive until the copy is done
+(IncreaseTensorReferenceCountUntilCopyComplete in paddle/fluid/pybind/eager_method.cc). Read in Paddle's source, not run
+on a card.
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ from paddle_internvl.ops import devices
 
 
 def overlaps() -> bool:
-    """Whether the host can go on while the current device computes: so it is worth launching the next step before the
-    tokens of this one are read."""
+    """Whether the host runs ahead of the current device, so that a step is launched before the last one is read."""
     return paddle.get_device().startswith("gpu")
 
 
 def upload(array: np.ndarray, device: str | None = None) -> paddle.Tensor:
-    """An array's copy on a device; None: the current one."""
+    """Copy an array to a device without waiting; None: the current device."""
     device = device or paddle.get_device()
     if device == "cpu" or not paddle.in_dynamic_mode():
         return paddle.to_tensor(array)
@@ -32,10 +30,10 @@ def upload(array: np.ndarray, device: str | None = None) -> paddle.Tensor:
 
 
 class HostCopy:
-    """Tensors being copied to the host. It must be waited for: its memory is written until then.
+    """Asynchronous copy of tensors to the host; `wait` must be called, since the copy writes memory until then.
 
     Args:
-        tensors: of one device.
+        tensors: on one device.
     """
 
     def __init__(self, *tensors: paddle.Tensor):
@@ -46,7 +44,7 @@ class HostCopy:
             self._done.record()
 
     def wait(self) -> list[np.ndarray]:
-        """The values, once they are there."""
+        """Wait for the copy and return the arrays."""
         if self._done is not None:
             self._done.synchronize()
         return [copy.numpy() for copy in self._copies]

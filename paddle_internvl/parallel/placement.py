@@ -193,8 +193,8 @@ def _placed(forward, device: str, home: str | None):
     @wraps(forward)
     def run(*inputs, **named):
         with devices.on(device):
-            inputs = [devices.moved(value, device) for value in inputs]
-            out = forward(*inputs, **{name: devices.moved(value, device) for name, value in named.items()})
-        return out if home is None else devices.moved(out, home)
+            inputs = [devices.to_device(value, device) for value in inputs]
+            out = forward(*inputs, **{name: devices.to_device(value, device) for name, value in named.items()})
+        return out if home is None else devices.to_device(out, home)
 
     return run

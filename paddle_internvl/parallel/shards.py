@@ -1,10 +1,9 @@
 """Tensor-parallel shards: which part of every decoder parameter each rank holds. Numbers only: no paddle, no files.
 
-In: the sizes of a decoder, a rank of so many. Out: a `ShardSpec` for each sharded parameter. Query heads, kv heads,
-the MLP's inner features and the vocabulary are shared out in order. Where there are fewer kv heads than ranks, ranks
-that share one hold it each. The vocabulary's shares are of equal length, the last one filled up with zeros; the bias of
-a projection whose outputs are summed over the ranks is rank 0's alone. All else, the vision tower included, every rank
-holds whole.
+Query heads, kv heads, the MLP's features and the vocabulary are sharded in order. Where there are fewer kv heads than
+ranks, several ranks hold the same one. Vocabulary shards have equal length, the last one padded with zeros; the bias of
+a row-parallel projection, whose outputs are summed over the ranks, is on rank 0 alone. Every rank holds everything
+else, the vision tower included.
 """
 
 from __future__ import annotations
@@ -18,7 +17,14 @@ from convert.sizes import decoder_sizes
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """`[start, stop)` of a parameter's axis; zeros follow up to `length`, if that is more."""
+    """One rank's part of a parameter.
+
+    Attributes:
+        axis: the sharded axis.
+        start: first index held.
+        stop: index after the last one held.
+        length: of the shard; zeros pad it where it is more than stop - start.
+    """
 
     axis: int
     start: int
@@ -27,8 +33,8 @@ class ShardSpec:
 
 
 _LAYERED = re.compile(r"(?:^|\.)layers\.\d+\.(?P<name>.+)\.(?P<kind>\w+)$")
-# layer of a decoder block -> what is shared out, and whether it is the layer's outputs or its inputs
-_BLOCK = {
+# linear layer of a decoder layer -> what is sharded, and whether it is the layer's outputs or its inputs
+_LINEARS = {
     "self_attn.q_proj": ("heads", "outputs"),
     "self_attn.k_proj": ("kv_heads", "outputs"),
     "self_attn.v_proj": ("kv_heads", "outputs"),
@@ -37,17 +43,24 @@ _BLOCK = {
     "mlp.up_proj": ("features", "outputs"),
     "mlp.down_proj": ("features", "inputs"),
 }
-SUMMED = tuple(name for name, (_, side) in _BLOCK.items() if side == "inputs")
+SUMMED = tuple(name for name, (_, side) in _LINEARS.items() if side == "inputs")
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """How rank `rank` of `size` holds a decoder.
+    """How one rank of several holds a decoder.
 
     Args:
-        heads, kv_heads: H, K. head_dim: E. features: width of the MLP. width: D. vocabulary: V.
+        heads: H.
+        kv_heads: K.
+        head_dim: E.
+        features: width of the MLP.
+        width: D.
+        vocabulary: V.
+        rank: the rank.
+        size: number of ranks.
     Raises:
-        ValueError: that many ranks can't share it; lists the numbers that can.
+        ValueError: the decoder can't be sharded over `size` ranks; lists the numbers that are possible.
     """
 
     heads: int
@@ -61,7 +74,13 @@ class ShardPlan:
 
     @classmethod
     def of(cls, llm: Mapping, rank: int, size: int) -> ShardPlan:
-        """Of a language model's part of a config.json."""
+        """The plan of a decoder.
+
+        Args:
+            llm: `llm_config` of a config.json, or the fields of a `DecoderConfig`.
+            rank: the rank.
+            size: number of ranks.
+        """
         sizes = decoder_sizes(llm)
         return cls(
             heads=sizes.heads,
@@ -84,7 +103,7 @@ class ShardPlan:
 
     @property
     def possible_sizes(self) -> list[int]:
-        """The numbers of ranks that can share the decoder."""
+        """Numbers of ranks that the decoder can be sharded over."""
         return [
             n
             for n in range(1, self.heads + 1)
@@ -93,41 +112,40 @@ class ShardPlan:
 
     @property
     def own_kv_heads(self) -> int:
-        """kv heads that the rank holds."""
+        """kv heads on this rank."""
         return max(self.kv_heads // self.size, 1)
 
     @property
     def vocabulary_share(self) -> int:
-        """Tokens of the vocabulary that each rank has room for."""
+        """Length of a vocabulary shard."""
         return -(-self.vocabulary // self.size)
 
     def shard_of(self, parameter: str) -> ShardSpec | None:
-        """The rank's part of a decoder's parameter, by its name; None: all of it.
+        """This rank's shard of a parameter; None: the rank holds it whole.
 
         Args:
-            parameter: with or without what stands before the decoder's own name.
+            parameter: its name, with or without the prefix of the decoder.
         """
         if parameter.endswith("model.embed_tokens.weight"):
             return self._vocabulary(axis=0)
         if parameter.endswith("lm_head.weight"):
             return self._vocabulary(axis=1)
         found = _LAYERED.search(parameter)
-        if found is None or found["name"] not in _BLOCK:
+        if found is None or found["name"] not in _LINEARS:
             return None
-        what, side = _BLOCK[found["name"]]
-        start, stop = self._range(what)
+        sharded, side = _LINEARS[found["name"]]
+        start, stop = self._range(sharded)
         if side == "outputs":
             return ShardSpec(1 if found["kind"] == "weight" else 0, start, stop, stop - start)
         if found["kind"] == "weight":
             return ShardSpec(0, start, stop, stop - start)
         return ShardSpec(0, 0, 0 if self.rank else self.width, self.width)
 
-    def _range(self, what: str) -> tuple[int, int]:
-        if what == "kv_heads":
-            count = self.own_kv_heads
+    def _range(self, sharded: str) -> tuple[int, int]:
+        if sharded == "kv_heads":
             first = self.rank * self.kv_heads // self.size
-            return first * self.head_dim, (first + count) * self.head_dim
-        total = self.features if what == "features" else self.heads * self.head_dim
+            return first * self.head_dim, (first + self.own_kv_heads) * self.head_dim
+        total = self.features if sharded == "features" else self.heads * self.head_dim
         return self.rank * total // self.size, (self.rank + 1) * total // self.size
 
     def _vocabulary(self, axis: int) -> ShardSpec:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from fastapi import FastAPI, Response
 from starlette.types import Receive, Scope, Send
 
-from paddle_internvl.engine.front import EngineStats
+from paddle_internvl.engine.stats import EngineStats
 from paddle_internvl.serve import metrics_pages, server
 from paddle_internvl.serve.accesslog import Record
 from paddle_internvl.serve.errors import ApiError
@@ -72,7 +72,7 @@ class Replicas(ABC):
 
     def stats(self) -> EngineStats:
         """The front has no engine: its share of the sums is nothing."""
-        return EngineStats(**dict.fromkeys(EngineStats.__annotations__, 0))
+        return EngineStats()
 
 
 def build(replicas: Replicas, settings: Settings) -> server.DrainingServer:

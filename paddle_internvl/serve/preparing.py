@@ -76,7 +76,7 @@ class Preparer:
         ids = self.tokenizer.build_inputs_with_special_tokens(self.tokenizer.convert_tokens_to_ids(tokens))
         if not ids:
             raise ApiError("invalid", "prompt: it has no tokens", "prompt")
-        return Prompt(ids, [], get_conv_template(self.model.template).stop, trimmed=False)
+        return Prompt(ids, [], get_conv_template(self.model.template).stop, strip=False)
 
     def _check_length(self, characters: int) -> None:
         if self._most is not None and characters > self._most:

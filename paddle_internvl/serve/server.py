@@ -123,8 +123,8 @@ def run(engine_thread, settings: Settings, port: socket.socket) -> None:
     log.info("closed")
 
 
-def load_engine(checkpoint: str, settings: Settings):
-    """An `EngineThread`, not yet started, of a checkpoint folder or hub id.
+def load_model(checkpoint: str, settings: Settings):
+    """The model of a checkpoint folder or hub id.
 
     Raises:
         ValueError: settings or a checkpoint that can't be.
@@ -132,12 +132,21 @@ def load_engine(checkpoint: str, settings: Settings):
     from paddlenlp.transformers import AutoModel
 
     from paddle_internvl.checkpoints.hub import folder_of
-    from paddle_internvl.engine.front import EngineThread
-    from paddle_internvl.engine.settings import EngineConfig, engine_of
 
-    model = AutoModel.from_pretrained(
+    return AutoModel.from_pretrained(
         str(folder_of(checkpoint)), dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp
     )
+
+
+def engine_thread_of(model, settings: Settings):
+    """An `EngineThread` of a model, not started yet.
+
+    Raises:
+        ValueError: settings that can't be.
+    """
+    from paddle_internvl.engine.engine_thread import EngineThread
+    from paddle_internvl.engine.settings import EngineConfig, engine_of
+
     config = EngineConfig(
         session_len=settings.session_len,
         max_batch_size=settings.max_batch_size,
@@ -146,6 +155,11 @@ def load_engine(checkpoint: str, settings: Settings):
         cuda_graph=settings.cuda_graph,
     )
     return EngineThread(engine_of(model, model.tokenizer, config))
+
+
+def load_engine(checkpoint: str, settings: Settings):
+    """The `engine_thread_of` of `load_model`."""
+    return engine_thread_of(load_model(checkpoint, settings), settings)
 
 
 def log_to_stderr(level: str) -> None:

@@ -9,6 +9,7 @@ Knows no command line and no torch; `reference` climbs the same ladder with othe
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,16 +84,14 @@ def climb(folder: Path, picture: Image.Image, question: str, max_new_tokens: int
         raise ValueError(f"{folder} holds a {type(model).__name__}; verify compares whole InternVL chat models")
     ladder = _model_inputs(model, AutoTokenizer.from_pretrained(str(folder)), picture, question)
     pixels = paddle.to_tensor(ladder["pixel_values"])
-    with paddle.no_grad():
-        shared = None if model.team is None else model.extract_feature(pixels)
-    with paddle.no_grad(), capture(model) as stages:
-        own = type(model).extract_feature(model, pixels)  # all tiles in this process, whose stages are noted
-        embeds = model.embed(paddle.to_tensor(ladder["prompt"]), own if shared is None else shared)
-        model.language_model(inputs_embeds=embeds)
+    group, settings = model.process_group, GenerationConfig(max_new_tokens=max_new_tokens)
+    with paddle.no_grad(), nullcontext() if group is None else group.collectives.allowed():  # on every rank
+        with capture(model) as stages:
+            embeds = model.embed(paddle.to_tensor(ladder["prompt"]), model.extract_feature(pixels))
+            model.language_model(inputs_embeds=embeds)
+        tokens, _ = generate_ids(model.language_model, embeds, None, settings, pad_token_id=0)
     ladder.update({name: stage.astype("float32").numpy() for name, stage in stages.items() if name not in ladder})
-    settings = GenerationConfig(max_new_tokens=max_new_tokens)
-    ladder["tokens"], _ = generate_ids(model.language_model, embeds, None, settings, pad_token_id=0)
-    return ladder
+    return {**ladder, "tokens": tokens}
 
 
 def _model_inputs(model, tokenizer, picture: Image.Image, question: str) -> Ladder:

@@ -27,7 +27,7 @@ from paddlenlp.transformers import AutoModel
 from PIL import Image
 
 from paddle_internvl.chat.messages import build_prompt
-from paddle_internvl.engine.front import EngineThread
+from paddle_internvl.engine.engine_thread import EngineThread
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
 

@@ -1,5 +1,9 @@
 """The pipeline's forms of prompts and settings on random weights: equal to messages, in order, refused by name."""
 
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +17,8 @@ OTHER = PICTURE.rotate(90)
 
 @pytest.fixture(scope="module")
 def pipe(hf_folders):
-    return pipeline(hf_folders["qwen2"], EngineConfig(max_batch_size=2, session_len=400))
+    with pipeline(hf_folders["qwen2"], EngineConfig(max_batch_size=2, session_len=400)) as pipe:
+        yield pipe
 
 
 def content(*pictures, text="What?"):
@@ -56,6 +61,34 @@ def test_a_stream_is_the_answer(pipe):
         assert "".join(piece.text for piece in own) == response.text
         assert [p.finish_reason for p in own[:-1]] == [None] * (len(own) - 1)
         assert (own[-1].finish_reason, own[-1].token_ids) == (response.finish_reason, response.token_ids)
+
+
+def test_calls_from_several_threads(pipe):
+    """Each thread gets its own answers, as one call after another gives them."""
+    prompts = [("What?", PICTURE), "Hi", ("Why?", [OTHER]), *(f"Question {i}?" for i in range(9))]
+    expected = [pipe(prompt, TOKENS).text for prompt in prompts]
+
+    def streamed(prompt):
+        return "".join(piece.text for piece in pipe.stream_infer(prompt, TOKENS))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert [response.text for response in pool.map(lambda prompt: pipe(prompt, TOKENS), prompts)] == expected
+        assert list(pool.map(streamed, prompts)) == expected
+
+
+def test_a_pipeline_that_is_not_closed_ends_its_thread(hf_folders):
+    before = set(threading.enumerate())
+    pipe = pipeline(hf_folders["llama"], EngineConfig(max_batch_size=1, session_len=128))
+    (thread,) = set(threading.enumerate()) - before
+    assert pipe("Hi", {"max_new_tokens": 1}).generate_token_len == 1
+    del pipe
+    gc.collect()
+    assert not thread.is_alive()
+
+
+def test_unknown_options_are_refused(hf_folders):
+    with pytest.raises(TypeError, match="nonsense"):
+        pipeline(hf_folders["llama"], nonsense=1)
 
 
 def test_sessions(pipe):

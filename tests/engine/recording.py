@@ -1,8 +1,7 @@
-"""A CUDA graph's stand-in on a CPU: records the operations between `capture_begin` and `capture_end`, plays them again.
+"""A stand-in for CUDA graphs on a CPU: records the operations between `capture_begin` and `capture_end`, replays them.
 
-What a graph freezes is frozen here: numbers, shapes, and which memory is read; Python does not run again. What can't
-happen within a capture, a copy from or to the host, is an error. What it does not record stays as it was, so that
-whoever plays it sees old numbers.
+As in a graph, numbers, shapes and the memory that is read are frozen, and Python code does not run again. A copy from
+or to the host within a capture is an error. What is not recorded keeps its old values at a replay.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ _OPERATORS = (
     "__neg__", "__pow__", "__rpow__", "__getitem__", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "__ne__",
     "contiguous",
 )  # fmt: skip
-_OF_THE_HOST = ("numpy", "tolist", "item", "__bool__", "__int__", "__float__", "__index__", "_copy_to", "copy_")
+_HOST_OPERATIONS = ("numpy", "tolist", "item", "__bool__", "__int__", "__float__", "__index__", "_copy_to", "copy_")
 
 
 class HostCopyError(AssertionError):
     """A copy from or to the host while operations are captured."""
 
 
-def _each(value, change: Callable):
+def _map_tensors(value, change: Callable):
     """A structure with every tensor in it changed."""
     if isinstance(value, paddle.Tensor):
         return change(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(_each(item, change) for item in value)
+        return type(value)(_map_tensors(item, change) for item in value)
     if isinstance(value, dict):
-        return {key: _each(item, change) for key, item in value.items()}
+        return {key: _map_tensors(item, change) for key, item in value.items()}
     return value
 
 
@@ -40,20 +39,19 @@ class RecordedGraph:
     """See the module; the methods are those of `paddle.device.cuda.graphs.CUDAGraph`."""
 
     def __init__(self):
-        self._trace: list[
-            tuple
-        ] = []  # function, positional and named arguments, result: all kept, so that ids are unique
+        # Function, positional and named arguments, result; kept alive, so that ids are unique.
+        self._trace: list[tuple] = []
         self._patches: list = []
         self._inside = False
 
     def capture_begin(self) -> None:
-        """Record what runs from now on."""
+        """Start recording."""
         operations = paddle._C_ops
         names = [name for name in dir(operations) if not name.startswith("__")]
         patched = [(operations, name) for name in names if callable(getattr(operations, name))]
         for holder, name in [*patched, *((paddle.Tensor, name) for name in _OPERATORS)]:
             self._patch(holder, name, self._recorded(getattr(holder, name)))
-        for holder, name in [(paddle, "to_tensor"), *((paddle.Tensor, name) for name in _OF_THE_HOST)]:
+        for holder, name in [(paddle, "to_tensor"), *((paddle.Tensor, name) for name in _HOST_OPERATIONS)]:
             self._patch(holder, name, self._refused(name, getattr(holder, name)))
 
     def _patch(self, holder, name: str, function) -> None:
@@ -61,39 +59,40 @@ class RecordedGraph:
         self._patches[-1].start()
 
     def capture_end(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         while self._patches:
             self._patches.pop().stop()
 
     def replay(self) -> None:
-        """Run what was recorded on what lies in its inputs now; its results are written where they were."""
+        """Run the recorded operations on the present values of their inputs; the result is written in place."""
         now: dict[int, paddle.Tensor] = {}
-        for function, given, named, result in self._trace:
-            new = function(*_each(given, lambda t: now.get(id(t), t)), **_each(named, lambda t: now.get(id(t), t)))
+        for function, arguments, named, result in self._trace:
+            arguments, named = (_map_tensors(values, lambda t: now.get(id(t), t)) for values in (arguments, named))
+            new = function(*arguments, **named)
             olds, news = [], []
-            _each(result, olds.append), _each(new, news.append)
+            _map_tensors(result, olds.append), _map_tensors(new, news.append)
             now.update((id(old), new) for old, new in zip(olds, news) if old is not new)
         last = self._trace[-1][-1]
         last.copy_(now[id(last)], True)
 
     def _recorded(self, function: Callable) -> Callable:
         @wraps(function)
-        def run(*given, **named):
+        def run(*arguments, **named):
             outermost, self._inside = not self._inside, True
             try:
-                result = function(*given, **named)
+                result = function(*arguments, **named)
             finally:
                 self._inside = not outermost
             if outermost:
-                self._trace.append((function, given, named, result))
+                self._trace.append((function, arguments, named, result))
             return result
 
         return run
 
     def _refused(self, name: str, function: Callable) -> Callable:
-        def run(*given, **named):
-            if self._inside:  # an operation's own business
-                return function(*given, **named)
+        def run(*arguments, **named):
+            if self._inside:  # within a recorded operation
+                return function(*arguments, **named)
             raise HostCopyError(f"{name} within a capture")
 
         return run

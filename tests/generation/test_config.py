@@ -50,6 +50,8 @@ def test_one_or_several_ends():
         ({"bad_words_ids": [[1]]}, "bad_words_ids=.* is not supported; leave it out"),
         ({"top_p": 1.5}, r"top_p=1.5 is outside \[0, 1\]"),
         ({"temperature": -1}, "temperature=-1 is outside"),
+        ({"seed": -1}, "seed=-1 is no integer of at least 0"),
+        ({"seed": 1.5}, "seed=1.5 is no integer"),
         ({"max_new_tokens": 0}, "max_new_tokens=0 is outside"),
         ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens=5 exceeds max_new_tokens=4"),
         ({"stop_strings": ["a", ""]}, "stop_strings holds an empty text"),

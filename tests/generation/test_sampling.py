@@ -114,12 +114,12 @@ def test_penalties_to_the_last_bit(data, rows, length, penalty, size, least, bad
     np.testing.assert_array_equal(ours, penalised(logits, ids, config))
 
 
-def test_a_sampler_remembers_what_it_chose():
+def test_penalties_apply_to_sampled_tokens():
     logits = paddle.to_tensor([[3.0, 2.9, 2.0, 1.0]])
     sampler = Sampler(GenerationConfig(no_repeat_ngram_size=1), 1)
-    assert [int(sampler(logits).read().ids[0]) for _ in range(4)] == [0, 1, 2, 3]
+    assert [int(sampler(logits).wait().ids[0]) for _ in range(4)] == [0, 1, 2, 3]
     sampler = Sampler(GenerationConfig(min_new_tokens=2, eos_token_id=(0,)), 1)
-    assert [int(sampler(logits).read().ids[0]) for _ in range(3)] == [1, 1, 0]
+    assert [int(sampler(logits).wait().ids[0]) for _ in range(3)] == [1, 1, 0]
 
 
 def test_draws_follow_the_distribution():
@@ -139,19 +139,19 @@ def test_same_seed_same_tokens_whatever_the_batch():
     config = GenerationConfig(do_sample=True, seed=7)
     batch, alone = Sampler(config, 3), Sampler(config, 1)
     for _ in range(10):
-        assert batch(logits).read().ids[2] == alone(logits[2:]).read().ids[0]
+        assert batch(logits).wait().ids[2] == alone(logits[2:]).wait().ids[0]
 
 
 def test_fresh_seeds_differ():
     logits, config = paddle.zeros([1, 1000]), GenerationConfig(do_sample=True, top_k=0)
-    draws = {tuple(int(Sampler(config, 1)(logits).read().ids[0]) for _ in range(3)) for _ in range(5)}
+    draws = {tuple(int(Sampler(config, 1)(logits).wait().ids[0]) for _ in range(3)) for _ in range(5)}
     assert len(draws) > 1
 
 
 def test_log_probs_are_of_the_unchanged_logits():
     logits = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)
     config = GenerationConfig(log_probs=True, do_sample=True, temperature=0.3, top_k=2, seed=1)
-    chosen = Sampler(config, 2)(paddle.to_tensor(logits)).read()
+    chosen = Sampler(config, 2)(paddle.to_tensor(logits)).wait()
     ids, log_probs = chosen.ids, chosen.log_probs
     by_hand = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     np.testing.assert_allclose(log_probs, by_hand[[0, 1], ids], rtol=1e-5)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from paddle_internvl.generation.stopping import cut, held_back
-from paddle_internvl.generation.streaming import GrowingText, TextStream
+from paddle_internvl.generation.stopping import cut_at_stop, partial_stop_length
+from paddle_internvl.generation.streaming import IncrementalText, TextStream
 
 
 def stream(ids, decode, stops=()):
@@ -26,7 +26,7 @@ def stream(ids, decode, stops=()):
 def test_pieces_sum_to_the_whole(tokenizer, ids, stops):
     decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)  # noqa: E731
     text = decode(ids)
-    ended = cut(text, stops)
+    ended = cut_at_stop(text, stops)
     whole = (text if ended is None else ended).strip()
     assert "".join(stream(ids, decode, stops)) == whole
 
@@ -48,7 +48,7 @@ def test_a_long_text_is_that_of_all_its_ids(tokenizer, data):
     ids = data.draw(st.lists(st.one_of(few, st.integers(0, 1008)), min_size=140, max_size=300))
     skip = data.draw(st.booleans())
     decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=skip)  # noqa: E731
-    growing = GrowingText(decode, local=skip)
+    growing = IncrementalText(decode, local=skip)
     for i, token in enumerate(ids):
         growing.push(token)
         if i > 110:
@@ -57,7 +57,7 @@ def test_a_long_text_is_that_of_all_its_ids(tokenizer, data):
 
 def test_a_long_text_is_decoded_in_bounded_parts():
     lengths = []
-    growing = GrowingText(lambda ids: lengths.append(len(ids)) or letters(ids))
+    growing = IncrementalText(lambda ids: lengths.append(len(ids)) or letters(ids))
     for i in range(2000):
         growing.push(ord("a") + i % 26)
         assert len(growing.text) == i + 1
@@ -82,12 +82,12 @@ def test_pieces_by_hand(text, stops, pieces):
 
 
 def test_stop_strings_that_overlap():
-    assert cut("a b c", ["c", "b"]) == "a "
-    assert cut("abc", []) is None
-    assert cut("a b c", ["c", "b"], kept=["b"]) == "a b"
-    assert held_back("xab", ["abc", "bcd"]) == 2
-    assert held_back("ab", ["ab"]) == 0  # complete: cut, not held
-    assert held_back("", ["a"]) == 0
+    assert cut_at_stop("a b c", ["c", "b"]) == "a "
+    assert cut_at_stop("abc", []) is None
+    assert cut_at_stop("a b c", ["c", "b"], kept=["b"]) == "a b"
+    assert partial_stop_length("xab", ["abc", "bcd"]) == 2
+    assert partial_stop_length("ab", ["ab"]) == 0  # complete: cut, not held back
+    assert partial_stop_length("", ["a"]) == 0
 
 
 def test_a_raw_continuation_keeps_its_white_space():

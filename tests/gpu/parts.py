@@ -19,7 +19,7 @@ from paddle.static import InputSpec  # noqa: E402
 
 from convert.mappings import paddle_config  # noqa: E402
 from convert.quant_layout import packing_obstacle  # noqa: E402
-from paddle_internvl.engine.paged_cache import PagedCache  # noqa: E402
+from paddle_internvl.engine.paged_kv_cache import PagedKVCache  # noqa: E402
 from paddle_internvl.modeling import InternVLChatModel  # noqa: E402
 from paddle_internvl.ops.quantized_linear import QuantizedLinear  # noqa: E402
 from tests.gpu import graph, pretending  # noqa: E402
@@ -74,13 +74,13 @@ class Part(nn.Layer):
 
     def speak_paged(self, ids, positions):
         decoder = self.model.language_model
-        cache = PagedCache(decoder.config, 4, decoder.get_input_embeddings().weight.dtype)
+        cache = PagedKVCache(decoder, 4)
         rows = cache.rows([[0, 1], [2]], [17, 3], 1)
         return decoder(input_ids=ids, position_ids=positions, cache=rows)
 
     def read_paged(self, embeds, positions):
         decoder = self.model.language_model
-        cache = PagedCache(decoder.config, 4, decoder.get_input_embeddings().weight.dtype)
+        cache = PagedKVCache(decoder, 4)
         rows = cache.rows([[0, 1]], [PAST], L)
         return decoder(inputs_embeds=embeds, position_ids=positions, cache=rows)
 

@@ -1,6 +1,6 @@
-"""What only a card can show of decode steps: read while the next one runs, and played from CUDA graphs.
+"""Decode steps on a card: tokens read while the next step runs, and steps replayed from CUDA graphs.
 
-Skipped where Paddle sees no card. On a CPU tests/engine plays both.
+Skipped where Paddle sees no card. On a CPU tests/engine has stand-ins for both.
 """
 
 import paddle
@@ -11,7 +11,7 @@ from paddle_internvl.chat.messages import build_prompt
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.ops import transfers
-from tests.engine.test_engine import Caller, nothing_held, run
+from tests.engine.test_engine import Client, is_empty, run
 from tests.random_checkpoints import TOKENIZER
 
 pytestmark = [
@@ -27,22 +27,22 @@ SETTINGS = [
 ]
 
 
-def answered(cuda_graph: bool) -> list[list[int]]:
+def answers(cuda_graph: bool) -> list[list[int]]:
     from paddlenlp.transformers import AutoModel
 
     model = AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", device="gpu")  # no rounding to choose between
     engine = engine_of(model, model.tokenizer, EngineConfig(cache_tokens=4096, cuda_graph=cuda_graph))
     questions = [[{"role": "user", "content": "What is it? " * n}] for n in range(1, 6)]
-    asked = [build_prompt(model, model.tokenizer, question) for question in questions]
-    callers = [Caller(engine, prompt, config) for prompt, config in zip(asked, SETTINGS)]
+    prompts = [build_prompt(model, model.tokenizer, question) for question in questions]
+    clients = [Client(engine, prompt, config) for prompt, config in zip(prompts, SETTINGS)]
     run(engine)
-    assert all(caller.error is None for caller in callers) and nothing_held(engine)
-    return [caller.ids for caller in callers]
+    assert all(client.error is None for client in clients) and is_empty(engine)
+    return [client.ids for client in clients]
 
 
-def test_ahead_and_played_steps_give_the_same_tokens(monkeypatch):
+def test_steps_ahead_and_replayed_give_the_same_tokens(monkeypatch):
     paddle.set_device("gpu")
-    ahead, played = answered(False), answered(True)
+    ahead, replayed = answers(False), answers(True)
     monkeypatch.setattr(transfers, "overlaps", lambda: False)
-    in_turn = answered(False)
-    assert ahead == in_turn and played == in_turn
+    in_turn = answers(False)
+    assert ahead == in_turn and replayed == in_turn

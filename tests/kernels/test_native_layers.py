@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_internvl.engine.paged_cache import PagedCache
+from paddle_internvl.engine.paged_kv_cache import PagedKVCache
 from paddle_internvl.kernels import library
 from paddle_internvl.models.decoder import count_positions
 from paddle_internvl.ops import dispatch, native_layers
@@ -87,7 +87,7 @@ def test_blocks_of_a_cache(isa, model):
     decoder = model.language_model
 
     def work():
-        cache, made = decoder.new_cache_of(PagedCache, 12), []
+        cache, made = PagedKVCache(decoder, 12), []
         for memory in (*cache.keys, *cache.values):
             memory[:] = 1e3  # of a row that was here before
         tables, lengths = [[7, 2, 11], [5], [0, 9]], [33, 9, 17]

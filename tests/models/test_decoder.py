@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from paddle_internvl.models.decoder import count_positions
-from paddle_internvl.models.kv_cache import KVCache
+from paddle_internvl.models.kv_cache import ContiguousKVCache
 
 LENGTH = 30  # below dynamic_gqa's max_position_embeddings, where the rotary base is fixed
 
@@ -62,7 +62,7 @@ def test_positions_as_upstream_counts_them():
 
 
 def test_cache_capacity():
-    cache = KVCache(1, 1, 4, 1, 2, "float32")
+    cache = ContiguousKVCache(1, 1, 4, 1, 2, "float32")
     cache.extend(0, paddle.ones([1, 3, 1, 2]), paddle.ones([1, 3, 1, 2]))
     cache.advance(3)
     with pytest.raises(ValueError, match="holds 4 positions, and 5 are needed"):
@@ -70,7 +70,7 @@ def test_cache_capacity():
 
 
 def test_cache_rows():
-    cache = KVCache(1, 3, 2, 1, 1, "float32")
+    cache = ContiguousKVCache(1, 3, 2, 1, 1, "float32")
     rows = paddle.to_tensor([1.0, 2.0, 3.0]).reshape([3, 1, 1, 1])
     cache.extend(0, rows, rows)
     cache.advance(1)

@@ -1,19 +1,20 @@
-"""Two ranks as two processes, as a launcher starts them; run as a script it is what each of them does.
+"""Two ranks as two processes; run as a script it is the program of each rank.
 
-python processes.py parity OUT.npz FOLDER...      what a shared model of each folder computes, written by rank 0
-python processes.py endless FOLDER                answers without end; rank 0 says `going` once it has begun
+processes.py answers OUT FOLDER QUESTION    under the launcher: answers from Python, `chat` and `verify`; see `answers`
+processes.py endless                        commands without end; every rank prints `going` for each
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
-
-import numpy as np
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -28,8 +29,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_ranks(*words: str) -> list[subprocess.Popen]:
-    """Two processes with the environment of `paddle.distributed.launch`, without it."""
+def start_ranks(*arguments: str) -> list[subprocess.Popen]:
+    """Two processes with the environment of `paddle.distributed.launch`, without its own process."""
     ends = [f"127.0.0.1:{port}" for port in free_ports(2)]
     shared = {
         "PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ENDPOINTS": ",".join(ends), "PADDLE_DISTRI_BACKEND": "gloo",
@@ -37,7 +38,7 @@ def start_ranks(*words: str) -> list[subprocess.Popen]:
     }  # fmt: skip
     return [
         subprocess.Popen(
-            [sys.executable, "-u", "-W", "ignore", __file__, *words],
+            [sys.executable, "-u", "-W", "ignore", __file__, *arguments],
             env={**os.environ, **shared, "PADDLE_TRAINER_ID": str(rank), "PADDLE_CURRENT_ENDPOINT": end},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
@@ -45,84 +46,94 @@ def start_ranks(*words: str) -> list[subprocess.Popen]:
     ]  # fmt: skip
 
 
-def results(model) -> dict[str, np.ndarray]:
-    """What a model computes in several ways: logits, greedy and sampled tokens, beams, answers of an engine."""
-    import paddle
-
-    from tests.random_checkpoints import random_pixels
-
-    ids = np.random.default_rng(0).integers(3, 1000, (1, 24))
-    ids[0, 2 : 2 + 3 * model.num_image_token] = 1002
-    pixels, ids = paddle.to_tensor(random_pixels(3, model.config.tile_side)), paddle.to_tensor(ids)
-    with paddle.no_grad():
-        logits = model(pixels, ids).logits.numpy()
-    sampling = {"do_sample": True, "top_k": 20, "temperature": 1.5, "seed": 3}
-    conversations = [[{"role": "user", "content": text}] for text in ("Hello", "What is it? " * 9, "And now?")]
-    settings = {"max_new_tokens": 9, "ignore_eos": True}
-    answers = model.batch_chat_messages(conversations, settings)
-    return {
-        "logits": logits,
-        "greedy": model.generate(pixels, ids, max_new_tokens=12).numpy(),
-        "sampled": model.generate(pixels, ids, max_new_tokens=12, **sampling).numpy(),
-        "beams": model.generate(pixels, ids, max_new_tokens=6, num_beams=3).numpy(),
-        "engine": np.array([answer.token_ids for answer in answers]),
-        "thread": np.array(served(model, settings)),
-    }
+def launch(log_dir: Path, *program: str) -> list[str]:
+    """Command that launches a program on two ranks, whose outputs go to `log_dir`/workerlog.<rank>."""
+    launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(log_dir)]
+    return [*launcher, *program]
 
 
-def served(model, settings: dict) -> list[list[int]]:
-    """Tokens of answers that an engine's own thread makes together, as a server's does."""
-    from paddle_internvl.engine.front import EngineThread
+def launch_environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def engine_answers(model) -> list[list[int]]:
+    """Tokens of answers that an engine's own thread generates together, as a server's does."""
+    from paddle_internvl.engine.engine_thread import EngineThread
     from paddle_internvl.engine.request import Prompt
     from paddle_internvl.engine.settings import EngineConfig, engine_of
     from paddle_internvl.generation.config import GenerationConfig
 
-    front = EngineThread(engine_of(model, model.tokenizer, EngineConfig(session_len=128, cache_tokens=512)))
-    front.start()
+    thread = EngineThread(engine_of(model, model.tokenizer, EngineConfig(session_len=128, cache_tokens=512)))
+    thread.start()
 
     async def answer(length: int) -> list[int]:
-        prompt = Prompt(list(range(10, 10 + length)), [], None)
-        return [token async for piece in front.stream(prompt, GenerationConfig(**settings)) for token in piece.tokens]
+        prompt, config = Prompt(list(range(10, 10 + length)), [], None), GenerationConfig(max_new_tokens=9)
+        return [token async for piece in thread.stream(prompt, config) for token in piece.tokens]
 
-    async def all_of_them() -> list[list[int]]:
+    async def all_answers() -> list[list[int]]:
         return await asyncio.gather(*(answer(length) for length in (3, 40, 17)))
 
     try:
-        return asyncio.run(all_of_them())
+        return asyncio.run(all_answers())
     finally:
-        front.close()
+        thread.close()
 
 
-def load(folder: str):
-    """The model on rank 0; None on the others, once that has dismissed them."""
+def batch_answers(model) -> list[str]:
+    """Texts of a batch of answers, one about a picture."""
+    import numpy as np
+    from PIL import Image
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8))
+    about_picture = [{"type": "image", "image": noise}, {"type": "text", "text": "What is it?"}]
+    conversations = [[{"role": "user", "content": content}] for content in ("Hello", about_picture)]
+    return [response.text for response in model.batch_chat_messages(conversations, {"max_new_tokens": 9})]
+
+
+def answers(target: str, folder: str, question: str) -> None:
+    """Every rank writes to TARGET.<rank>: what it computes and prints, under the names of its keys."""
     from paddlenlp.transformers import AutoModel
 
-    few = {"load_in_8bit": True} if Path(folder).name.startswith("int8") else {}
-    try:
-        return AutoModel.from_pretrained(folder, tensor_parallel_degree=2, device="cpu", **few)
-    except SystemExit:
-        return None
+    from paddle_internvl import run_rank
+    from paddle_internvl.cli.main import main
+
+    def printed(*arguments: str) -> str:
+        with redirect_stdout(StringIO()) as output:
+            assert main([*arguments, "--tp", "2"]) == 0
+        return output.getvalue().strip()
+
+    results = {}
+    for quantized in (False, True):
+        model = AutoModel.from_pretrained(folder, tensor_parallel_degree=2, device="cpu", load_in_8bit=quantized)
+        results[f"batch {quantized}"] = batch_answers(model)
+        results[f"engine {quantized}"] = run_rank(model, engine_answers)
+    results["chat"] = printed("chat", folder, "--question", question)
+    results["verify"] = printed("verify", folder, folder)
+    Path(f"{target}.{model.process_group.rank}").write_text(json.dumps(results))
 
 
-def parity(target: str, *folders: str) -> None:
-    found = {}
-    for folder in folders:
-        model = load(folder)
-        if model is not None:
-            found |= {f"{Path(folder).name}/{name}": value for name, value in results(model).items()}
-            model.team.dismiss()
-    if found:
-        np.savez(target, **found)
+def endless() -> None:
+    """Commands without models: rank 0 sends, both sum a tensor."""
+    import paddle
 
+    from paddle_internvl.parallel.process_group import process_group
+    from paddle_internvl.parallel.tensor_parallel import broadcast_command, follow
 
-def endless(folder: str) -> None:
-    model = load(folder)
-    while True:
-        model.chat_messages([{"role": "user", "content": "Hello"}], {"max_new_tokens": 50, "ignore_eos": True})
+    group = process_group(2)
+
+    def execute(_name: str, tensor) -> None:
+        group.sum(tensor)
         print("going", flush=True)
+
+    if not group.leads:
+        follow(group, execute)
+    while True:
+        tensor = paddle.ones([4])
+        with broadcast_command(group, "sum", tensor):
+            execute("sum", tensor)
 
 
 if __name__ == "__main__":
     import paddle_internvl  # noqa: F401
 
-    {"parity": parity, "endless": endless}[sys.argv[1]](*sys.argv[2:])
+    {"answers": answers, "endless": endless}[sys.argv[1]](*sys.argv[2:])

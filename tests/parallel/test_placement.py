@@ -82,7 +82,7 @@ class FakeCards:
         monkeypatch.setattr(devices, "on", self.on)
         monkeypatch.setattr(devices, "place_of", lambda device: paddle.CPUPlace())
         monkeypatch.setattr(devices, "device_of", lambda tensor: getattr(tensor, "card", None))
-        monkeypatch.setattr(devices, "moved", self.moved)
+        monkeypatch.setattr(devices, "to_device", self.to_device)
         self.moves: list[str] = []
 
     def on(self, device):
@@ -97,7 +97,7 @@ class FakeCards:
 
         return Guard()
 
-    def moved(self, value, device):
+    def to_device(self, value, device):
         if isinstance(value, paddle.Tensor):
             if getattr(value, "card", None) == device:
                 return value
@@ -105,7 +105,7 @@ class FakeCards:
             value = value.clone()
             value.card = device
             return value
-        return value.at(device) if hasattr(value, "at") else value
+        return value.on_device(device) if hasattr(value, "on_device") else value
 
 
 TWO = {"vision_model": 0, "mlp1": 0, "language_model": 0, "language_model.model.layers.1": 1}

@@ -1,4 +1,4 @@
-"""Shares of a decoder: they make up the whole, whatever the sizes; what can't be shared is refused."""
+"""Shards of a decoder: together they are the whole, whatever the sizes; impossible numbers of ranks are refused."""
 
 import json
 from math import prod
@@ -21,14 +21,14 @@ def decoder_shapes(llm: dict) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes.items() if name.startswith("language_model.")}
 
 
-def held(array: np.ndarray, split: ShardPlan, name: str) -> np.ndarray:
-    """What a rank holds of a parameter."""
-    cut = split.shard_of(name)
-    if cut is None:
+def shard_array(array: np.ndarray, plan: ShardPlan, name: str) -> np.ndarray:
+    """A rank's shard of a parameter."""
+    shard = plan.shard_of(name)
+    if shard is None:
         return array
-    part = np.moveaxis(np.moveaxis(array, cut.axis, 0)[cut.start : cut.stop], 0, cut.axis)
-    room = [(0, cut.length - (cut.stop - cut.start) if axis == cut.axis else 0) for axis in range(array.ndim)]
-    return np.pad(part, room)
+    part = np.moveaxis(np.moveaxis(array, shard.axis, 0)[shard.start : shard.stop], 0, shard.axis)
+    padding = shard.length - (shard.stop - shard.start)
+    return np.pad(part, [(0, padding if axis == shard.axis else 0) for axis in range(array.ndim)])
 
 
 sizes = st.tuples(*[st.integers(1, 4)] * 4, st.integers(1, 50), st.integers(1, 4))
@@ -36,7 +36,7 @@ sizes = st.tuples(*[st.integers(1, 4)] * 4, st.integers(1, 50), st.integers(1, 4
 
 @settings(deadline=None)
 @given(sizes)
-def test_shares_make_up_the_whole(drawn):
+def test_shards_together_are_the_whole(drawn):
     kv, groups, head_dim, inner, vocabulary, more = drawn
     head_dim, heads = 2 * head_dim, kv * groups
     llm = {
@@ -48,32 +48,32 @@ def test_shares_make_up_the_whole(drawn):
         ranks = [ShardPlan.of(llm, rank, size) for rank in range(size)]
         for name, shape in decoder_shapes(llm).items():
             whole = np.arange(1, 1 + prod(shape)).reshape(shape)
-            parts, cut = [held(whole, rank, name) for rank in ranks], ranks[0].shard_of(name)
+            parts, shard = [shard_array(whole, rank, name) for rank in ranks], ranks[0].shard_of(name)
             assert len({part.shape for part in parts}) == 1
-            if cut is None:
+            if shard is None:
                 assert "norm" in name
             elif name.endswith("o_proj.bias"):
                 np.testing.assert_array_equal(sum(parts), whole)
             elif "k_proj" in name or "v_proj" in name:  # every rank has the kv heads that its query heads read
                 own = groups * kv // size
-                by_head = np.split(whole, kv, axis=cut.axis)
+                by_head = np.split(whole, kv, axis=shard.axis)
                 for rank, part in enumerate(parts):
-                    wanted = dict.fromkeys(head // groups for head in range(rank * own, (rank + 1) * own))
-                    np.testing.assert_array_equal(part, np.concatenate([by_head[k] for k in wanted], cut.axis))
+                    needed = dict.fromkeys(head // groups for head in range(rank * own, (rank + 1) * own))
+                    np.testing.assert_array_equal(part, np.concatenate([by_head[k] for k in needed], shard.axis))
             else:
-                joined = np.concatenate(parts, axis=cut.axis)
-                np.testing.assert_array_equal(joined.take(range(shape[cut.axis]), cut.axis), whole)
-                assert not joined.take(range(shape[cut.axis], joined.shape[cut.axis]), cut.axis).any()
+                joined = np.concatenate(parts, axis=shard.axis)
+                np.testing.assert_array_equal(joined.take(range(shape[shard.axis]), shard.axis), whole)
+                assert not joined.take(range(shape[shard.axis], joined.shape[shard.axis]), shard.axis).any()
 
 
 @pytest.mark.parametrize("file", MEMBERS, ids=lambda file: file.stem)
-def test_every_member_can_be_shared_by_two(file):
+def test_every_member_can_be_sharded_over_two_ranks(file):
     assert 2 in ShardPlan.of(json.loads(file.read_text())["llm_config"], 0, 1).possible_sizes
 
 
 @pytest.mark.parametrize(
     ("case", "size", "possible"), [("qwen2", 2, "1"), ("dynamic_gqa", 3, "1, 2, 4"), ("biased_v1", 4, "1, 2")]
 )
-def test_what_cannot_be_shared_is_refused_with_what_can(case, size, possible):
+def test_an_impossible_number_of_ranks_is_refused_with_the_possible_ones(case, size, possible):
     with pytest.raises(ValueError, match=f"tensor parallel over {size} is not possible .* possible: {possible}$"):
         ShardPlan.of(tiny_config(case)["llm_config"], 0, size)

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 
 import httpx
 
-from paddle_internvl.engine.front import EngineStats
 from paddle_internvl.engine.request import EngineClosedError, Piece, RequestState
+from paddle_internvl.engine.stats import EngineStats
 from paddle_internvl.serve import server
 from paddle_internvl.serve.settings import Settings
 
@@ -79,14 +79,14 @@ class FakeEngineThread:
             self.finished += 1
         finally:
             self.running -= 1
-            self.cancelled += 1 - all(answer.stopped or len(answer.ids) >= answer.limit for answer in answers)
+            self.cancelled += 1 - all(answer.stopped or len(answer.ids) >= answer.max_tokens for answer in answers)
 
     async def _pieces(self, answers, prompt):
         tokenizer = self.tokenizer
         end = tokenizer.convert_tokens_to_ids(prompt.stop)
         ids = [*tokenizer.convert_tokens_to_ids(tokenizer.tokenize(self.text)), end]
         for step, token in enumerate(cycle(ids)):  # who ignores the end hears it all again
-            if all(answer.stopped or len(answer.ids) >= answer.limit for answer in answers):
+            if all(answer.stopped or len(answer.ids) >= answer.max_tokens for answer in answers):
                 return
             if step == self.fail:
                 raise self.error
@@ -96,10 +96,10 @@ class FakeEngineThread:
                     raise EngineClosedError("the server is shutting down")
             await asyncio.sleep(0)
             for answer in answers:
-                if not answer.stopped and len(answer.ids) < answer.limit:
+                if not answer.stopped and len(answer.ids) < answer.max_tokens:
                     others = {7 + k: -1.0 - k for k in range(answer.config.top_logprobs)}
                     log_probs = {token: -0.5, **others} if answer.config.log_probs else None
-                    piece: Piece = answer.take(token, log_probs)
+                    piece: Piece = answer.append(token, log_probs)
                     yield piece
 
     def drain(self) -> None:

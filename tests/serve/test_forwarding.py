@@ -10,8 +10,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from paddle_internvl.engine.front import EngineStats
 from paddle_internvl.engine.request import EngineClosedError
+from paddle_internvl.engine.stats import EngineStats
 from paddle_internvl.serve import forwarding
 from paddle_internvl.serve.app import create_app
 from paddle_internvl.serve.forwarding import NoReplicaError, ReplicaLostError
@@ -28,9 +28,7 @@ class Engine(FakeEngineThread):
     """The fake one; what it does not count is 0."""
 
     def stats(self):
-        return EngineStats(
-            **dict.fromkeys(EngineStats.__annotations__, 0) | {"blocks_total": 8, "finished": self.finished}
-        )
+        return EngineStats(blocks_total=8, finished=self.finished)
 
 
 class LocalReplica(Replica):

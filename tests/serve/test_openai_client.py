@@ -7,7 +7,8 @@ import httpx
 import openai
 import pytest
 
-from paddle_internvl.engine.front import EngineThread
+from paddle_internvl.engine.engine_thread import EngineThread
+from paddle_internvl.engine.request import RequestState
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from tests.random_checkpoints import ROOT
 from tests.serve.running import WAIT, running, wait_until
@@ -196,15 +197,14 @@ def test_row_13_a_full_queue_is_429(client, server):
 
 def test_row_32_a_bad_request_costs_only_itself(client, server, picture_url, expected, monkeypatch):
     """While one fails in the engine, another is answered, and so is the next."""
-    engine = server.engine.engine
-    choose = engine._choose
+    append = RequestState.append
 
-    def breaking(sequence, *given):
-        if sequence.answer.config.seed == 666:
+    def faulty(request, *arguments):
+        if request.config.seed == 666:
             raise RuntimeError("/secret/path")
-        return choose(sequence, *given)
+        return append(request, *arguments)
 
-    monkeypatch.setattr(engine, "_choose", breaking)
+    monkeypatch.setattr(RequestState, "append", faulty)
     good = []
     thread = threading.Thread(
         target=lambda: good.append(

@@ -32,7 +32,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def host(tiny):
     """The bundled model behind its engine, for all tests together as for all visitors."""
-    from paddle_internvl.engine.front import EngineThread
+    from paddle_internvl.engine.engine_thread import EngineThread
     from paddle_internvl.engine.settings import EngineConfig, engine_of
     from paddle_internvl.webdemo.speaking import Host
 

@@ -1,24 +1,25 @@
-"""Captured decode steps, played from a stand-in for CUDA graphs, against plain ones."""
+"""Decode steps replayed from a stand-in for CUDA graphs, against steps that run as they come."""
 
 import numpy as np
 import paddle
 import pytest
 
 from paddle_internvl.cli.main import main
-from paddle_internvl.engine import decoding
-from paddle_internvl.engine.decoding import CapturedDecoding, Decoding, decoding_of
+from paddle_internvl.engine.decode import CudaGraphDecodeRunner, DecodeRunner, graph_factory
 from paddle_internvl.engine.engine import Engine
+from paddle_internvl.engine.model_runner import ModelRunner
+from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.ops import dispatch
 from tests.engine.recording import HostCopyError, RecordedGraph
-from tests.engine.test_engine import LIMITS, Caller, alone, nothing_held, prompts, run
+from tests.engine.test_engine import LIMITS, Client, is_empty, make_prompts, reference_ids, run
 from tests.random_checkpoints import TOKENIZER
 
 BLOCKS = 40
 
 
-# What a card runs too: the library's kernels are no operations of Paddle that a graph records.
+# As on a card: the C++ library's kernels are no operations of Paddle that a graph can record.
 RECORDED = {"decoder_layer": "modules", "attention": "chunked", "rope": "plain", "swiglu": "fused"}
 
 
@@ -28,56 +29,53 @@ def no_grad():
         yield
 
 
-def test_played_steps_are_the_plain_ones(models, case):
+def test_replayed_steps_equal_eager_ones(models, case):
     """Batches that grow, shrink and lengthen: the same logits as without capture, from few captures."""
     decoder = models[case].language_model
     if decoder.model.rope.short_factor:
         pytest.skip("can't be captured")
-    made = []
-    plain = Decoding(decoder, BLOCKS)
-    captured = CapturedDecoding(decoder, BLOCKS, lambda: made.append(RecordedGraph()) or made[-1])
+    graphs = []
+    eager = DecodeRunner(decoder, BLOCKS)
+    captured = CudaGraphDecodeRunner(decoder, BLOCKS, lambda: graphs.append(RecordedGraph()) or graphs[-1])
     draw = np.random.default_rng(0)
     blocks = draw.permutation(BLOCKS).tolist()
     tables, lengths = [[blocks.pop()] for _ in range(5)], [0, 3, 9, 1, 14]
     for step in range(24):
-        chosen = sorted(draw.choice(5, size=1 + step % 5, replace=False))
-        for row in chosen:
-            if lengths[row] == 16 * len(tables[row]):
+        rows = sorted(draw.choice(5, size=1 + step % 5, replace=False))
+        for row in rows:
+            if lengths[row] == BLOCK_SIZE * len(tables[row]):
                 tables[row].append(blocks.pop())
-        ids = paddle.to_tensor(draw.integers(3, 900, len(chosen)))
-        about = [tables[row] for row in chosen], [lengths[row] for row in chosen]
-        expected, found = plain(ids, *about), captured(ids, *about)
+        ids = paddle.to_tensor(draw.integers(3, 900, len(rows)))
+        arguments = ids, [tables[row] for row in rows], [lengths[row] for row in rows]
+        expected, found = eager(*arguments), captured(*arguments)
         np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
-        for row in chosen:
+        for row in rows:
             lengths[row] += 1
-    assert len(made) == 4  # of 1, 2, 4 and 8 rows
+    assert len(graphs) == 4  # of batch size 1, 2, 4 and 8
 
 
-def test_an_engine_that_plays_its_steps(models, tokenizer, monkeypatch):
+def test_an_engine_with_replayed_steps(models, tokenizer):
     model, config = models["qwen2"], GenerationConfig(max_new_tokens=12)
-    asked = prompts(model, tokenizer, 6)
-    expected = [alone(model, tokenizer, prompt, config) for prompt in asked]
-    monkeypatch.setattr(
-        "paddle_internvl.engine.engine.decoding_of",
-        lambda model, blocks, cuda_graph: CapturedDecoding(model.language_model, blocks, RecordedGraph),
-    )
-    engine = Engine(model, tokenizer, LIMITS)
-    callers = [Caller(engine, prompt, config) for prompt in asked]
+    prompts = make_prompts(model, tokenizer, 6)
+    expected = [reference_ids(model, tokenizer, prompt, config) for prompt in prompts]
+    runner = ModelRunner(model, LIMITS.cache_tokens // BLOCK_SIZE, RecordedGraph)
+    engine = Engine(model, tokenizer, LIMITS, runner)
+    clients = [Client(engine, prompt, config) for prompt in prompts]
     run(engine)
-    assert [caller.ids for caller in callers] == expected and nothing_held(engine)
+    assert [client.ids for client in clients] == expected and is_empty(engine)
 
 
-def test_another_rows_numbers_are_not_seen(models):
+def test_nan_of_another_row_has_no_effect(models):
     """A short row beside a long one whose keys and values are not finite."""
     decoder = models["qwen2"].language_model
-    plain = Decoding(decoder, 4)
-    for memory in (*plain.cache.keys, *plain.cache.values):
+    runner = DecodeRunner(decoder, 4)
+    for memory in (*runner.cache.keys, *runner.cache.values):
         memory[: memory.shape[0] // 2] = float("nan")  # blocks 0 and 1
-    logits = plain(paddle.to_tensor([5, 6]), [[0, 1], [2]], [20, 3])
+    logits = runner(paddle.to_tensor([5, 6]), [[0, 1], [2]], [20, 3])
     assert not np.isfinite(logits[0].numpy()).any() and np.isfinite(logits[1].numpy()).all()
 
 
-def test_a_copy_to_the_host_within_a_capture_is_seen(models):
+def test_a_host_copy_within_a_capture_is_an_error(models):
     graph, memory = RecordedGraph(), paddle.zeros([2])
     graph.capture_begin()
     with pytest.raises(HostCopyError, match="numpy within a capture"):
@@ -85,11 +83,11 @@ def test_a_copy_to_the_host_within_a_capture_is_seen(models):
     graph.capture_end()
     su = models["phi3_su"].language_model  # its factors are copied to the card at every step: why it is refused
     with pytest.raises(HostCopyError, match="to_tensor within a capture"):
-        CapturedDecoding(su, 4, RecordedGraph)(paddle.to_tensor([5]), [[0]], [0])
+        CudaGraphDecodeRunner(su, 4, RecordedGraph)(paddle.to_tensor([5]), [[0]], [0])
     assert (memory + 1).tolist() == [1, 1]
 
 
-def test_what_is_not_recorded_is_not_played():
+def test_the_stand_in_replays_on_new_inputs():
     graph, memory = RecordedGraph(), paddle.zeros([2])
     graph.capture_begin()
     out = (memory + 1) * 2
@@ -100,11 +98,11 @@ def test_what_is_not_recorded_is_not_played():
     assert out.tolist() == [8, 10]
 
 
-def test_a_capture_that_can_not_be_is_refused(models, tokenizer, capsys):
+def test_refused_captures(models, tokenizer, capsys):
     model = models["qwen2"]
     with pytest.raises(ValueError, match="can't be captured: the model is not on a CUDA card; leave cuda_graph out"):
         engine_of(model, tokenizer, EngineConfig(cuda_graph=True, cache_tokens=64))
-    assert type(decoding_of(model, 4, False)) is Decoding
-    assert [decoding._power(n) for n in (1, 2, 3, 8, 9)] == [1, 2, 4, 8, 16]
+    with pytest.raises(ValueError, match="not on a CUDA card"):
+        graph_factory(model)
     assert main(["serve", str(TOKENIZER), "--cuda-graph", "--server-port", "0"]) != 0
     assert "the model is not on a CUDA card" in capsys.readouterr().err

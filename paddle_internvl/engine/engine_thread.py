@@ -1,0 +1,277 @@
+"""An engine in a thread of its own: any thread or event loop submits requests, one thread computes.
+
+In: prompts or requests. Out: their pieces, as an async stream, an iterator, or by a callback. Closing a stream cancels
+its requests within one step. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+from paddle_internvl.engine.engine import Engine, failure
+from paddle_internvl.engine.request import (
+    EngineClosedError,
+    Piece,
+    Prompt,
+    QueueFullError,
+    RequestFailedError,
+    RequestState,
+)
+from paddle_internvl.engine.sequence import Sequence as EngineSequence
+from paddle_internvl.engine.sequence import Stage
+from paddle_internvl.engine.stats import EngineStats
+from paddle_internvl.generation.config import GenerationConfig
+
+_STALLED = 120.0  # seconds without a step while there is work
+_MAX_FAILURES = 8  # in a row
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Submission:
+    """Requests that are submitted together.
+
+    Attributes:
+        requests: the requests.
+        deliver: called in the engine's thread with the number of a request and its piece or exception.
+        sequences: the requests in the engine.
+        added: whether the engine's thread has taken the submission from the inbox.
+        cancelled: whether the requests are cancelled.
+    """
+
+    requests: Sequence[RequestState]
+    deliver: Callable[[int, Piece | Exception], None]
+    sequences: list[EngineSequence] = field(default_factory=list)
+    added: bool = False
+    cancelled: bool = False
+
+
+class EngineThread:
+    """A thread that steps an engine.
+
+    Args:
+        engine: the engine; only the thread calls its `step` and `add` from now on.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self._changed = threading.Condition()  # guards the fields below
+        self._inbox: list[Submission] = []  # new or cancelled ones
+        self._num_submitted = 0  # requests of submissions that are not added yet
+        self._accepting, self._closing, self._busy = True, False, False
+        self._last_step = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        engine.should_yield = lambda: bool(self._inbox)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, requests: Sequence[RequestState], deliver: Callable[[int, Piece | Exception], None]) -> Submission:
+        """Submit requests; any thread may call this.
+
+        Args:
+            requests: from `Engine.request`.
+            deliver: called in the engine's thread with the number of a request and its piece, or the exception that
+                ended it.
+        Raises:
+            QueueFullError: the queue of waiting requests is full.
+            EngineClosedError: the engine is draining or closed.
+        """
+        submission = Submission(requests, deliver)
+        with self._changed:
+            if not self._accepting or not self._thread.is_alive():
+                raise EngineClosedError("the engine takes no more requests")
+            self._require_room(len(requests))
+            self._num_submitted += len(requests)
+            self._inbox.append(submission)
+            self._changed.notify_all()
+        return submission
+
+    def _require_room(self, requests: int) -> None:
+        limits = self.engine.limits
+        if limits.max_waiting is None:
+            return
+        queued = len(self.engine.scheduler.sequences) + self._num_submitted
+        if queued and queued + requests > limits.max_batch_size + limits.max_waiting:
+            raise QueueFullError(f"{queued} answers are asked for already; try again later")
+
+    def cancel(self, submission: Submission) -> None:
+        """Cancel the unfinished requests of a submission."""
+        with self._changed:
+            submission.cancelled = True
+            self._inbox.append(submission)
+            self._changed.notify_all()
+
+    async def stream(self, prompt: Prompt, config: GenerationConfig) -> AsyncIterator[Piece]:
+        """Pieces of the config's n answers to a prompt; the last piece of each answer has its response.
+
+        Raises:
+            QueueFullError: see `submit`.
+            EngineClosedError: see `submit`.
+            ContextOverflowError: see `Engine.request`.
+            ValueError: see `Engine.request`.
+            RequestFailedError: the request failed inside the engine.
+        """
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
+        requests = [self.engine.request(prompt, config, index) for index in range(config.n)]
+        submission = self.submit(
+            requests, lambda _, piece: loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        )  # fmt: skip
+        unfinished = len(requests)
+        try:
+            while unfinished:
+                piece = _raise_exception(await pieces.get())
+                unfinished -= piece.response is not None
+                yield piece
+        finally:
+            self.cancel(submission)
+
+    def generate(self, requests: Sequence[RequestState]) -> Iterator[tuple[int, Piece]]:
+        """Number and piece of requests that are answered together, for a thread without an event loop.
+
+        Raises:
+            As `stream`.
+        """
+        pieces: queue.SimpleQueue = queue.SimpleQueue()
+        submission = self.submit(requests, lambda number, piece: pieces.put((number, piece)))
+        unfinished = len(requests)
+        try:
+            while unfinished:
+                number, piece = pieces.get()
+                unfinished -= _raise_exception(piece).response is not None
+                yield number, piece
+        finally:
+            self.cancel(submission)
+
+    def drain(self) -> None:
+        """Refuse new requests from now on."""
+        with self._changed:
+            self._accepting = False
+
+    def close(self, timeout: float = 0) -> None:
+        """Drain, wait up to `timeout` seconds for the submitted requests, cancel the rest, end the thread."""
+        self.drain()
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._thread.is_alive() and self._has_work()), timeout)
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _has_work(self) -> bool:
+        return bool(self._inbox) or self._busy or not self.engine.idle
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the thread runs, makes steps, and requests don't fail one after another."""
+        if not self._thread.is_alive() or self.engine.counters.failed_in_row >= _MAX_FAILURES:
+            return False
+        return self.engine.idle or time.monotonic() - self._last_step < _STALLED
+
+    def stats(self) -> EngineStats:
+        """Totals and present state."""
+        engine = self.engine
+        stages = [sequence.stage for sequence in list(engine.scheduler.running)]
+        running = stages.count(Stage.DECODE)
+        return EngineStats(
+            **asdict(engine.counters),
+            waiting=len(engine.scheduler.waiting) + self._num_submitted,
+            running=running,
+            prefilling=len(stages) - running,
+            blocks_used=engine.pool.used,
+            blocks_total=engine.pool.total,
+        )
+
+    # ------------------------------------------------------------------------------------------------- the thread
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._process_inbox()
+                self._step()
+        finally:  # also after an unexpected error: no request waits for ever
+            self._end_all(EngineClosedError("the server is shutting down"))
+
+    def _process_inbox(self) -> None:
+        """Wait for work; add new submissions and cancel others."""
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closing or self._has_work())
+            self._busy = True
+            inbox, self._inbox = self._inbox, []
+            for submission in inbox:
+                self._add(submission)
+                if submission.cancelled:
+                    self._cancel_sequences(submission)
+
+    def _add(self, submission: Submission) -> None:
+        if submission.added:
+            return
+        submission.added = True
+        self._num_submitted -= len(submission.requests)
+        if submission.cancelled:
+            return
+        try:
+            for number, request in enumerate(submission.requests):
+                deliver = partial(self._deliver, submission, number)
+                submission.sequences.append(self.engine.add(request, deliver))
+        except Exception as error:
+            self._cancel_sequences(submission)
+            self._deliver(submission, len(submission.sequences), failure(error))
+
+    def _cancel_sequences(self, submission: Submission) -> None:
+        for sequence in submission.sequences:
+            if sequence.stage is not Stage.FINISHED:
+                self.engine.cancel(sequence)
+
+    def _deliver(self, submission: Submission, number: int, piece: Piece | Exception) -> None:
+        try:
+            submission.deliver(number, piece)
+        except Exception as error:  # the receiver is gone: its event loop is closed
+            _log.debug("a piece could not be delivered: %s", error)
+            self.cancel(submission)
+
+    def _step(self) -> None:
+        self._last_step = time.monotonic()
+        if self.engine.idle or self._closing:
+            return
+        try:
+            self.engine.step()
+        except Exception as error:  # not of a single request: all are ended, and the next ones may succeed
+            _log.error("the engine failed", exc_info=error)
+            self._end_sequences(failure(error))
+
+    def _end_all(self, error: Exception) -> None:
+        """Refuse new requests, and end all others with an error."""
+        with self._changed:
+            self._accepting = False
+            inbox, self._inbox = self._inbox, []
+        for submission in inbox:
+            if not submission.added:
+                for number in range(len(submission.requests)):
+                    self._deliver(submission, number, error)
+        self._end_sequences(error)
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+
+    def _end_sequences(self, error: Exception) -> None:
+        for sequence in self.engine.scheduler.sequences:
+            self.engine.drop(sequence)
+            sequence.deliver(error)
+
+
+def _raise_exception(piece: Piece | Exception) -> Piece:
+    if isinstance(piece, RequestFailedError):
+        _log.error("a request failed: %s", piece, exc_info=piece.__cause__)
+    if isinstance(piece, Exception):
+        raise piece
+    return piece
