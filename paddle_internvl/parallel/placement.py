@@ -1,10 +1,8 @@
-"""One process on several devices: which block lies where, and what carries hidden states from one to the next.
+"""Layer placement: one model on several devices of one process, by a `device_map`.
 
 In: a config and a `device_map` as on the model cards, or 'auto'. Out: a `Placement`, and a model whose blocks compute
-where they lie. A block is what is never taken apart: an embedding, a layer, the projector, a norm, the head. Only for
-inference: the copies between cards have no gradient.
-
-Nothing of it has run on cards: routing is tested on a CPU, with moves that are only noted down.
+on their devices. A block (an embedding, a layer, the projector, a norm, the head) is on one device as a whole. For
+inference only: the copies between devices have no gradient. Not run on cards: tests record the devices on a CPU.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ from paddle_internvl.ops import devices
 
 _LLM = "language_model."
 _ALIASES = {"model.tok_embeddings": "model.embed_tokens", "output": "lm_head"}  # InternLM2's names -> ours
-_WITHOUT_WEIGHTS = ("model.rotary_emb",)  # what newer cards' maps name besides
-_BLOCKS = (  # what lies on one device as a whole; in the order of computation
+_WITHOUT_WEIGHTS = ("model.rotary_emb",)  # newer model cards list it
+_BLOCKS = (  # patterns of the blocks' names, in the order of computation
     r"vision_model\.embeddings",
     r"vision_model\.encoder\.layers\.\d+",
     r"mlp1",
@@ -37,20 +35,23 @@ _BLOCKS = (  # what lies on one device as a whole; in the order of computation
     r"language_model\.model\.norm",
     r"language_model\.lm_head",
 )
-_GO_HOME = ("mlp1", f"{_LLM}lm_head")  # blocks whose results are used outside of blocks
+_TO_HOME = ("mlp1", f"{_LLM}lm_head")  # blocks whose outputs are used outside of blocks
 
 
 def split_model(model, world_size: int | None = None) -> dict[str, int]:
-    """The model cards' placement over several cards: the decoder's layers in equal runs, the first card with half as
-    many beside the vision tower; what is at the decoder's two ends, its last layer included, on the first card.
+    """The model cards' `device_map` over several cards.
+
+    The decoder's layers are split into equal runs; the first card has half as many and the vision tower, the embedding,
+    the norm, the head and the last layer.
 
     Args:
-        model: a config, its dict, a checkpoint folder or a config.json. world_size: cards; None: those of this machine.
+        model: a config, its dict, a checkpoint folder or a config.json.
+        world_size: number of cards; None: those of this machine.
     Returns:
         A `device_map` for `from_pretrained`.
     Raises:
         ValueError: fewer than one card.
-    Source: `split_model` on upstream's model cards, which looks the number of layers up by the model's name.
+    Source: `split_model` on upstream's model cards, which has a table of layers by model name.
     """
     if isinstance(model, (str, os.PathLike)):
         model = paddle_config(read_config(Path(model)))
@@ -60,39 +61,39 @@ def split_model(model, world_size: int | None = None) -> dict[str, int]:
         world_size = paddle.device.cuda.device_count()
     if world_size < 1:
         raise ValueError("split_model needs a CUDA card, or a world_size of at least 1")
-    each = math.ceil(layers / (world_size - 0.5))
-    runs = [math.ceil(each * 0.5), *[each] * (world_size - 1)]
-    owners = [card for card, count in enumerate(runs) for _ in range(count)][:layers]
-    owners[-1] = 0  # the first and last layers together, as the cards have it
+    per_card = math.ceil(layers / (world_size - 0.5))
+    runs = [math.ceil(per_card * 0.5), *[per_card] * (world_size - 1)]
+    cards = [card for card, count in enumerate(runs) for _ in range(count)][:layers]
+    cards[-1] = 0  # with the head, as on the model cards
     ends = ("vision_model", "mlp1", f"{_LLM}model.embed_tokens", f"{_LLM}model.norm", f"{_LLM}lm_head")
-    return dict.fromkeys(ends, 0) | {f"{_LLM}model.layers.{i}": card for i, card in enumerate(owners)}
+    return dict.fromkeys(ends, 0) | {f"{_LLM}model.layers.{i}": card for i, card in enumerate(cards)}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Devices by the beginnings of parameters' names.
+    """Devices of parameters and layers, by prefixes of their names.
 
     Attributes:
-        devices: beginning of a name -> device; '' is the beginning of every one.
+        devices: prefix of a name -> device; '' is a prefix of every name.
     """
 
     devices: Mapping[str, str]
 
     def device(self, name: str) -> str:
-        """The device of a parameter or layer.
+        """The device of a parameter or layer: that of the longest matching prefix.
 
         Raises:
-            ValueError: no entry covers it.
+            ValueError: no prefix matches.
         """
         parts = name.split(".")
         for count in range(len(parts), -1, -1):
             found = self.devices.get(".".join(parts[:count]))
             if found is not None:
                 return found
-        raise ValueError(f"device_map says nothing of {name}; add it, or '' for all that is not named")
+        raise ValueError(f"device_map has no entry for {name}; add it, or '' for all other names")
 
     def __str__(self) -> str:
-        """The devices' names."""
+        """Names of the devices."""
         return ", ".join(sorted(set(self.devices.values())))
 
     @property
@@ -102,20 +103,21 @@ class Placement:
 
     @property
     def home(self) -> str:
-        """Where everything is that belongs to no block: inputs, masks, logits, sampling."""
+        """Device of everything outside of blocks: inputs, masks, logits, sampling."""
         embedding = f"{_LLM}model.embed_tokens"
         return self.device(embedding if self.several else next(iter(self.devices)))
 
 
 def choose_placement(device_map, device: str | None, config) -> Placement:
-    """Where a model is to lie.
+    """The placement of a model that is to be loaded.
 
     Args:
-        device_map: None; 'auto': as `split_model` where there are several cards; one device; or a dict of them, as
-            indices of cards, 'cpu' or 'cuda:1'. device: the one device, where device_map is None or 'auto'.
-        config: the model's.
+        device_map: None; 'auto': `split_model` where there are several cards; one device; or a dict of devices, as
+            indices of cards, 'cpu' or 'cuda:1'.
+        device: the single device, where device_map is None or 'auto'.
+        config: of the model.
     Raises:
-        ValueError: a device that is not there, a CPU among cards, an unknown name, a block on two devices, or a
+        ValueError: a device that does not exist, a CPU among cards, an unknown name, a block on two devices, or a
             parameter without a device.
     """
     if device_map == "auto" and device is None and paddle.device.cuda.device_count() > 1:
@@ -133,7 +135,7 @@ def choose_placement(device_map, device: str | None, config) -> Placement:
 
 
 def _name(device) -> str:
-    """A device_map's value in our spelling."""
+    """A value of a device_map as 'cpu' or 'gpu:<index>'."""
     name = f"gpu:{device}" if isinstance(device, int) else str(device).replace("cuda", "gpu")
     return "gpu:0" if name == "gpu" else name
 
@@ -147,40 +149,40 @@ def _checked(placed: dict[str, str], config) -> dict[str, str]:
     for name, device in placed.items():
         if int(device.partition(":")[2]) >= cards:
             raise ValueError(f"device_map puts {name!r} on {device}, but there are {cards} cards")
-    layers, ours = config.llm_config.num_hidden_layers, {}
+    layers, checked = config.llm_config.num_hidden_layers, {}
     for name, device in placed.items():
         inner = name.removeprefix(_LLM) if name.startswith(_LLM) else ""
         layer = re.fullmatch(r"model\.layers\.(\d+)", inner)
         if inner in _WITHOUT_WEIGHTS or (layer and int(layer[1]) >= layers):
-            continue  # the cards' own code counts on beyond the last layer
-        ours[_LLM + _ALIASES[inner] if inner in _ALIASES else name] = device
-    return ours
+            continue  # the model cards' code lists layers beyond the last one
+        checked[_LLM + _ALIASES[inner] if inner in _ALIASES else name] = device
+    return checked
 
 
 def blocks_of(model: nn.Layer, placement: Placement) -> dict[str, nn.Layer]:
-    """The blocks of a model, by name, all of which the placement can keep whole.
+    """The blocks of a model, by name.
 
     Raises:
-        ValueError: an entry that names no part of the model, a part without an entry, or a block on two devices.
+        ValueError: an entry that matches no part of the model, a part without an entry, or a block on two devices.
     """
     layers = dict(model.named_sublayers())
     blocks = {name: layer for name, layer in layers.items() if any(re.fullmatch(b, name) for b in _BLOCKS)}
     names = layers.keys() | {name for name, _ in model.named_parameters()}
     for entry in placement.devices:
         if entry and entry not in names:
-            raise ValueError(f"device_map names {entry!r}, which is no part of the model")
-        inside = next((name for name in blocks if entry.startswith(f"{name}.")), None)
-        if inside and placement.device(entry) != placement.device(inside):
-            raise ValueError(f"device_map takes {inside} apart: {entry} lies elsewhere")
+            raise ValueError(f"device_map has {entry!r}, which is no part of the model")
+        block = next((name for name in blocks if entry.startswith(f"{name}.")), None)
+        if block and placement.device(entry) != placement.device(block):
+            raise ValueError(f"device_map splits {block}: {entry} is on another device")
     for name, _ in model.named_parameters():
         placement.device(name)
     return blocks
 
 
 def install(model: nn.Layer, blocks: Mapping[str, nn.Layer], placement: Placement) -> None:
-    """Let every block of a filled model compute where it lies; KV caches lie with their layers."""
+    """Let every block of a filled model compute on its device; KV caches are on the devices of their layers."""
     for name, layer in blocks.items():
-        home = placement.home if name in _GO_HOME else None
+        home = placement.home if name in _TO_HOME else None
         layer.forward = _placed(layer.forward, placement.device(name), home)
     decoder = model.language_model
     count = decoder.config.num_hidden_layers
@@ -188,7 +190,7 @@ def install(model: nn.Layer, blocks: Mapping[str, nn.Layer], placement: Placemen
 
 
 def _placed(forward, device: str, home: str | None):
-    """A block's forward on its device, whose result goes `home` if that is given."""
+    """A block's forward on its device; its output is copied to `home`, unless that is None."""
 
     @wraps(forward)
     def run(*inputs, **named):

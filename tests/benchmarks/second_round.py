@@ -1,9 +1,9 @@
-"""Time to the first token of a conversation's second round, with and without the cache of visual tokens.
+"""Time to the first token of a conversation's second round, with and without the feature cache.
 
     python -m tests.benchmarks.second_round [CKPT] [--tiles 6]
 
-The last line is JSON: seconds of the first round, and of the second with and without the cache, each the median of
-several measured in turn, and their ratio.
+The last line is JSON: seconds of the first round, and of the second with and without the feature cache, each the median
+of several interleaved rounds, and their ratio.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Beam search against transformers' own, and invariants that need no reference."""
+"""Beam search against transformers', and invariants that need no reference."""
 
 import numpy as np
 import paddle
@@ -8,7 +8,7 @@ from paddle_internvl import GenerationConfig
 from paddle_internvl.generation.beam import beam_search
 from paddle_internvl.generation.generate import generate_ids
 
-ENDS = (5, 17, 40, 77, 91, 120, 300, 512, 513, 700)  # many, so that answers end at different lengths
+ENDS = (5, 17, 40, 77, 91, 120, 300, 512, 513, 700)  # many, so that answers differ in length
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_one_beam_is_greedy(decoder, prompts):
         assert search(decoder, prompt, num_beams=1) == [greedy[0].tolist()]
 
 
-def test_a_prompt_does_not_depend_on_its_neighbours(decoder, prompts):
+def test_an_answer_does_not_depend_on_the_batch(decoder, prompts):
     together = search(decoder, prompts, num_beams=3)
     assert together == [search(decoder, prompts[row : row + 1], num_beams=3)[0] for row in range(3)]
     padded = paddle.concat([paddle.full([3, 4], 2, "int64"), prompts], axis=1)
@@ -64,7 +64,7 @@ def test_more_beams_find_likelier_answers(decoder, prompts):
     {"num_beams": 3, "early_stopping": True}, {"num_beams": 3, "length_penalty": 0.0},
     {"num_beams": 3, "repetition_penalty": 1.3}, {"num_beams": 3, "no_repeat_ngram_size": 2},
 ])  # fmt: skip
-def test_transformers_finds_the_same(hf_folders, decoder, prompts, settings, tmp_path):
+def test_the_answers_are_transformers(hf_folders, decoder, prompts, settings, tmp_path):
     import torch
     from transformers import InternVLForConditionalGeneration
 

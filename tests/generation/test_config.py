@@ -1,4 +1,4 @@
-"""Settings from every accepted source; nothing unknown or unsupported passes."""
+"""Generation settings from every accepted source; unknown and unsupported ones are refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The decoding loop: cached like uncached, batches like singles, limits, ends, and scores that can be had again."""
+"""The decoding loop: with a KV cache as without, batches as single prompts, limits, end tokens, log-probabilities."""
 
 import numpy as np
 import paddle
@@ -31,7 +31,7 @@ def embeds(decoder):
     return decoder.get_input_embeddings()(ids)
 
 
-def made(decoder, embeds, mask=None, **settings):
+def generate(decoder, embeds, mask=None, **settings):
     return generate_ids(decoder, embeds, mask, GenerationConfig(**settings), 2)[0]
 
 
@@ -41,10 +41,10 @@ def test_greedy_is_the_argmax_loop_without_a_cache(decoder, embeds):
         expected.append(int(decoder(inputs_embeds=so_far)[0, -1].argmax()))
         step = decoder.get_input_embeddings()(paddle.to_tensor([[expected[-1]]]))
         so_far = paddle.concat([so_far, step], axis=1)
-    assert made(decoder, embeds, max_new_tokens=10)[0].tolist() == expected
+    assert generate(decoder, embeds, max_new_tokens=10)[0].tolist() == expected
 
 
-def test_generate_then_rescore(decoder, embeds):
+def test_log_probs_are_those_of_a_forward_over_the_answer(decoder, embeds):
     config = GenerationConfig(max_new_tokens=8, do_sample=True, seed=5, log_probs=True)
     ids, log_probs = generate_ids(decoder, embeds, None, config, 2)
     tail = decoder.get_input_embeddings()(paddle.to_tensor(ids[:, :-1]))
@@ -61,28 +61,28 @@ def test_left_padded_batch_equals_singles(decoder, sampling):
     for row, prompt in enumerate(prompts):
         ids[row, 20 - len(prompt) :], mask[row, 20 - len(prompt) :] = prompt, 1
     table = decoder.get_input_embeddings()
-    batch = made(decoder, table(paddle.to_tensor(ids)), paddle.to_tensor(mask), max_new_tokens=12, **sampling)
+    batch = generate(decoder, table(paddle.to_tensor(ids)), paddle.to_tensor(mask), max_new_tokens=12, **sampling)
     for row, prompt in enumerate(prompts):
-        alone = made(decoder, table(paddle.to_tensor(prompt[None])), max_new_tokens=12, **sampling)
+        alone = generate(decoder, table(paddle.to_tensor(prompt[None])), max_new_tokens=12, **sampling)
         assert batch[row].tolist() == alone[0].tolist()
 
 
 def test_ends(decoder, embeds):
-    free = made(decoder, embeds, max_new_tokens=10)[0].tolist()
+    free = generate(decoder, embeds, max_new_tokens=10)[0].tolist()
     end = free[4]
-    stopped = made(decoder, embeds, max_new_tokens=10, eos_token_id=(999, end))[0].tolist()
+    stopped = generate(decoder, embeds, max_new_tokens=10, eos_token_id=(999, end))[0].tolist()
     assert stopped == free[: free.index(end) + 1]
-    longer = made(decoder, embeds, max_new_tokens=10, min_new_tokens=8, eos_token_id=(end,))[0].tolist()
+    longer = generate(decoder, embeds, max_new_tokens=10, min_new_tokens=8, eos_token_id=(end,))[0].tolist()
     assert end not in longer[:7] and len(longer) >= 8
 
 
-def test_rows_end_by_themselves_and_are_padded(decoder):
+def test_rows_end_independently_and_are_padded(decoder):
     ids = paddle.to_tensor(np.random.default_rng(1).integers(3, 1000, (2, 6)))
     embeds = decoder.get_input_embeddings()(ids)
-    free = made(decoder, embeds, max_new_tokens=8)
+    free = generate(decoder, embeds, max_new_tokens=8)
     end = next(int(token) for token in free[0] if token not in free[1])
     at = free[0].tolist().index(end)
-    stopped = made(decoder, embeds, max_new_tokens=8, eos_token_id=(end,))
+    stopped = generate(decoder, embeds, max_new_tokens=8, eos_token_id=(end,))
     assert stopped[0].tolist() == free[0].tolist()[: at + 1] + [2] * (7 - at)
     assert stopped[1].tolist() == free[1].tolist()
     config = GenerationConfig(max_new_tokens=8, eos_token_id=(end,))
@@ -90,19 +90,19 @@ def test_rows_end_by_themselves_and_are_padded(decoder):
     assert [step.ids[0] for step in steps[at + 1 :]] == [FINISHED] * (7 - at)
 
 
-def test_stop_is_asked_after_every_token(decoder, embeds):
-    seen = []
+def test_stop_is_called_after_every_token(decoder, embeds):
+    calls = []
 
     def stop(row, ids):
-        seen.append((row, list(ids)))
+        calls.append((row, list(ids)))
         return len(ids) == 3
 
     steps = list(generate_steps(decoder, embeds, None, GenerationConfig(max_new_tokens=9), stop))
-    assert len(steps) == 3 and [len(ids) for _, ids in seen] == [1, 2, 3]
+    assert len(steps) == 3 and [len(ids) for _, ids in calls] == [1, 2, 3]
 
 
 def test_no_repeat_ngram(decoder, embeds):
-    ids = made(decoder, embeds, max_new_tokens=30, no_repeat_ngram_size=2)[0].tolist()
+    ids = generate(decoder, embeds, max_new_tokens=30, no_repeat_ngram_size=2)[0].tolist()
     pairs = list(zip(ids, ids[1:]))
     assert len(pairs) == len(set(pairs))
 
@@ -110,10 +110,10 @@ def test_no_repeat_ngram(decoder, embeds):
 def test_right_padding_is_refused(decoder, embeds):
     mask = paddle.to_tensor([[1] * (PROMPT - 1) + [0]])
     with pytest.raises(ValueError, match="pad on the left"):
-        made(decoder, embeds, mask, max_new_tokens=2)
+        generate(decoder, embeds, mask, max_new_tokens=2)
 
 
-def test_steps_are_launched_when_they_are_worth_it(decoder, embeds, ahead, monkeypatch):
+def test_steps_are_launched_ahead_where_the_device_runs_in_parallel(decoder, embeds, ahead, monkeypatch):
     launched, forward = [], type(decoder).forward
     monkeypatch.setattr(type(decoder), "forward", lambda *a, **k: launched.append(1) or forward(*a, **k))
     steps = generate_steps(decoder, embeds, None, GenerationConfig(max_new_tokens=3))

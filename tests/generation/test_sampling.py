@@ -1,4 +1,4 @@
-"""Filters and penalties by hand and against transformers; draws against the distribution they come from."""
+"""Filters and penalties by hand and against transformers; draws against their distribution."""
 
 import numpy as np
 import paddle
@@ -11,7 +11,7 @@ from paddle_internvl.generation.sampling import Sampler, _draw, _filter
 
 
 def kept(probabilities, **settings):
-    """Which tokens a filter leaves."""
+    """Mask of the tokens that the filters keep."""
     logits = paddle.to_tensor(np.log(np.array([probabilities], np.float32)))
     return _filter(logits, GenerationConfig(**settings))[0].isfinite().tolist()
 
@@ -75,11 +75,11 @@ def test_penalties_by_hand():
     config = GenerationConfig(repetition_penalty=2.0, min_new_tokens=3, eos_token_id=(2,))
     out = Sampler(config, 1).adjust(logits, paddle.to_tensor([[0, 1]]))[0].tolist()
     assert out == [1.0, -4.0, float("-inf"), 0.5]
-    assert logits.tolist() == [[2.0, -2.0, 1.0, 0.5]]  # the caller's are not touched
+    assert logits.tolist() == [[2.0, -2.0, 1.0, 0.5]]  # the input is unchanged
 
 
 def penalised(logits: np.ndarray, generated: list[list[int]], c: GenerationConfig) -> np.ndarray:
-    """The plain twin of `adjust`, row by row and id by id on the host."""
+    """`adjust` in NumPy, row by row and id by id."""
     change = logits.copy()
     for row, ids in enumerate(generated):
         seen = np.unique(np.array(ids, np.int64))
@@ -101,7 +101,7 @@ def penalised(logits: np.ndarray, generated: list[list[int]], c: GenerationConfi
     data=st.data(), rows=st.integers(1, 3), length=st.integers(0, 14), penalty=st.sampled_from([1.0, 0.7, 1.1, 2.5]),
     size=st.integers(0, 4), least=st.integers(0, 20), bad=st.sets(st.integers(0, 7), max_size=3),
 )  # fmt: skip
-def test_penalties_to_the_last_bit(data, rows, length, penalty, size, least, bad):
+def test_penalties_equal_numpy_ones_bit_for_bit(data, rows, length, penalty, size, least, bad):
     row = st.lists(st.integers(0, 7), min_size=length, max_size=length)
     ids = data.draw(st.lists(row, min_size=rows, max_size=rows))
     logits = np.random.default_rng(rows + length).normal(0, 4, (rows, 8)).astype(np.float32)

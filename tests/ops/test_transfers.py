@@ -1,4 +1,4 @@
-"""Copies between host and device: the same numbers on a CPU; on a card, played here, nothing that waits but `wait`."""
+"""Copies between host and device: equal numbers on a CPU; on a fake card, only `wait` waits."""
 
 import numpy as np
 import paddle
@@ -6,17 +6,17 @@ import paddle
 from paddle_internvl.ops import transfers
 
 
-def test_numbers_come_back():
+def test_a_round_trip():
     array = np.array([[1, -2], [3, 4]])
-    (back,) = transfers.HostCopy(transfers.upload(array)).wait()
-    np.testing.assert_array_equal(back, array)
-    assert back.dtype == np.int64 and not transfers.overlaps()
+    (copied,) = transfers.HostCopy(transfers.upload(array)).wait()
+    np.testing.assert_array_equal(copied, array)
+    assert copied.dtype == np.int64 and not transfers.overlaps()
     ids, flags = transfers.HostCopy(paddle.to_tensor([7, 8]), paddle.to_tensor([True, False])).wait()
     assert ids.tolist() == [7, 8] and flags.tolist() == [True, False]
 
 
-class OnCard:
-    """Stands for a tensor of a card."""
+class CardTensor:
+    """A fake tensor on a card."""
 
     def __init__(self, events: list, value):
         self.events, self.value, self.place = events, value, self
@@ -33,7 +33,7 @@ class OnCard:
         return self.value
 
 
-def test_on_a_card_copies_are_asked_for_at_once_and_waited_for_later(monkeypatch):
+def test_a_copy_from_a_card_is_asynchronous(monkeypatch):
     events = []
 
     class Event:
@@ -45,16 +45,16 @@ def test_on_a_card_copies_are_asked_for_at_once_and_waited_for_later(monkeypatch
 
     monkeypatch.setattr(paddle.device, "Event", Event)
     monkeypatch.setattr(paddle, "CUDAPinnedPlace", lambda: "pinned")
-    reading = transfers.HostCopy(OnCard(events, 1), OnCard(events, 2))
+    copy = transfers.HostCopy(CardTensor(events, 1), CardTensor(events, 2))
     assert events == [("copy", "pinned", False), ("copy", "pinned", False), "record"]
-    assert reading.wait() == [1, 2] and events[3:] == ["synchronize", "numpy", "numpy"]
+    assert copy.wait() == [1, 2] and events[3:] == ["synchronize", "numpy", "numpy"]
 
 
-def test_on_a_card_arrays_go_by_page_locked_memory(monkeypatch):
+def test_an_upload_to_a_card_goes_through_page_locked_memory(monkeypatch):
     events = []
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:1")
     monkeypatch.setattr(paddle, "CUDAPinnedPlace", lambda: "pinned")
     monkeypatch.setattr(paddle, "CUDAPlace", lambda index: f"card {index}")
-    monkeypatch.setattr(paddle, "to_tensor", lambda array, place: events.append(place) or OnCard(events, array))
+    monkeypatch.setattr(paddle, "to_tensor", lambda array, place: events.append(place) or CardTensor(events, array))
     assert transfers.upload(np.array([5])).value == [5] and transfers.overlaps()
     assert events == ["pinned", ("copy", "card 1", False)]

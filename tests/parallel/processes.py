@@ -92,9 +92,11 @@ def batch_answers(model) -> list[str]:
 
 def answers(target: str, folder: str, question: str) -> None:
     """Every rank writes to TARGET.<rank>: what it computes and prints, under the names of its keys."""
+    from paddle_internvl import run_rank, startup
+
+    startup.import_paddle()
     from paddlenlp.transformers import AutoModel
 
-    from paddle_internvl import run_rank
     from paddle_internvl.cli.main import main
 
     def printed(*arguments: str) -> str:
@@ -134,6 +136,4 @@ def endless() -> None:
 
 
 if __name__ == "__main__":
-    import paddle_internvl  # noqa: F401
-
     {"answers": answers, "endless": endless}[sys.argv[1]](*sys.argv[2:])

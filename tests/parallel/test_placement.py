@@ -1,4 +1,4 @@
-"""Layers on several cards that are not there: the cards' own placement, and every move noted down."""
+"""Layer placement on fake cards: the model cards' own `split_model`, and every copy between devices recorded."""
 
 import json
 import math
@@ -13,16 +13,15 @@ import paddle_internvl
 from paddle_internvl import runtime
 from paddle_internvl.ops import devices, dispatch
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
-from paddle_internvl.parallel import placement
-from paddle_internvl.parallel.placement import Placement, split_model
+from paddle_internvl.parallel.placement import Placement, choose_placement, split_model
 from tests.checkpoints.test_quantization import config_of
 from tests.random_checkpoints import ROOT, random_checkpoint, random_pixels, tiny_config
 
 MEMBERS = sorted((ROOT / "configs").glob("internvl*.json"))
 
 
-def cards_split_model(num_layers: int, world_size: int) -> dict:
-    """The cards' `split_model`, its lookups by name and of the machine given as arguments."""
+def upstream_split_model(num_layers: int, world_size: int) -> dict:
+    """`split_model` of the model cards, with its lookups replaced by arguments."""
     device_map = {}
     # Since the first GPU will be used for ViT, treat it as half a GPU.
     num_layers_per_gpu = math.ceil(num_layers / (world_size - 0.5))
@@ -44,7 +43,7 @@ def cards_split_model(num_layers: int, world_size: int) -> dict:
     return device_map
 
 
-CARDS_LAYERS = {  # as the cards' tables have them
+UPSTREAM_LAYERS = {  # the model cards' tables
     "internvl2-1b": 24, "internvl2-2b": 24, "internvl2-4b": 32, "internvl2-8b": 32, "internvl2-26b": 48,
     "internvl2-40b": 60, "internvl2-llama3-76b": 80, "internvl2_5-1b": 24, "internvl2_5-2b": 24, "internvl2_5-4b": 36,
     "internvl2_5-8b": 32, "internvl2_5-26b": 48, "internvl2_5-38b": 64, "internvl2_5-78b": 80,
@@ -52,15 +51,15 @@ CARDS_LAYERS = {  # as the cards' tables have them
 
 
 @pytest.mark.parametrize("file", MEMBERS, ids=lambda file: file.stem)
-def test_the_cards_placement_of_every_member(file):
+def test_split_model_is_the_model_cards(file):
     for cards in range(1, 9):
-        theirs = cards_split_model(CARDS_LAYERS[file.stem], cards)
+        theirs = upstream_split_model(UPSTREAM_LAYERS[file.stem], cards)
         ours = split_model(file, cards)
         assert ours == {name: card for name, card in theirs.items() if name in ours}
         beyond = {name for name in theirs if name not in ours} - {
             "language_model.model.tok_embeddings", "language_model.output"
         }  # fmt: skip
-        assert all(int(re.search(r"\d+$", name)[0]) >= CARDS_LAYERS[file.stem] for name in beyond)
+        assert all(int(re.search(r"\d+$", name)[0]) >= UPSTREAM_LAYERS[file.stem] for name in beyond)
         assert ours == split_model(json.loads(file.read_text()), cards)
 
 
@@ -71,7 +70,7 @@ def test_split_model_is_public_and_needs_cards():
 
 
 class FakeCards:
-    """Cards that only note down what is done on them."""
+    """Cards that record the current device and the copies between devices; everything runs on the CPU."""
 
     def __init__(self, monkeypatch, cards: int):
         self.current = "gpu:0"
@@ -83,7 +82,7 @@ class FakeCards:
         monkeypatch.setattr(devices, "place_of", lambda device: paddle.CPUPlace())
         monkeypatch.setattr(devices, "device_of", lambda tensor: getattr(tensor, "card", None))
         monkeypatch.setattr(devices, "to_device", self.to_device)
-        self.moves: list[str] = []
+        self.copies: list[str] = []
 
     def on(self, device):
         cards = self
@@ -101,7 +100,7 @@ class FakeCards:
         if isinstance(value, paddle.Tensor):
             if getattr(value, "card", None) == device:
                 return value
-            self.moves.append(device)
+            self.copies.append(device)
             value = value.clone()
             value.card = device
             return value
@@ -111,9 +110,9 @@ class FakeCards:
 TWO = {"vision_model": 0, "mlp1": 0, "language_model": 0, "language_model.model.layers.1": 1}
 
 
-def split_over(monkeypatch, folder, device_map, **how):
+def load_on_two_cards(monkeypatch, folder, device_map, **options):
     fake = FakeCards(monkeypatch, 2)
-    return fake, AutoModel.from_pretrained(str(folder), device_map=device_map, **how)
+    return fake, AutoModel.from_pretrained(str(folder), device_map=device_map, **options)
 
 
 def logits(model) -> paddle.Tensor:
@@ -124,30 +123,30 @@ def logits(model) -> paddle.Tensor:
         return model(paddle.to_tensor(random_pixels(2, model.config.tile_side)), paddle.to_tensor(ids)).logits
 
 
-def test_every_layer_computes_where_it_lies(monkeypatch, hf_folders, models, case):
-    """The result is that of one device, to the bit; weights, inputs and caches are where each layer computes."""
+def test_every_layer_computes_on_its_device(monkeypatch, hf_folders, models, case):
+    """Logits are those of one device, to the bit; weights, inputs and KV caches are on the device of each layer."""
     expected = logits(models[case]).numpy()
-    fake, model = split_over(monkeypatch, hf_folders[case], TWO)
+    fake, model = load_on_two_cards(monkeypatch, hf_folders[case], TWO)
     places = Placement({name: f"gpu:{card}" for name, card in TWO.items()})
     computed: dict[str, str] = {}
     for name, layer in model.named_sublayers():
         if not layer.sublayers() and list(layer.parameters()):
             layer.register_forward_pre_hook(lambda _, x, name=name: computed.update({name: fake.current}))
-    fake.moves.clear()
+    fake.copies.clear()
     ours = logits(model)
     np.testing.assert_array_equal(ours.numpy(), expected)
     assert ours.card == "gpu:0" and len(computed) > 20 and set(computed.values()) == {"gpu:0", "gpu:1"}
     assert {name: places.device(name) for name in computed} == computed
-    assert fake.moves.count("gpu:1") == 3  # hidden states, cosines, sines
+    assert fake.copies.count("gpu:1") == 3  # hidden states, cosines, sines
 
 
-def test_caches_lie_with_their_layers(monkeypatch, hf_folders, models, tokenizer):
+def test_kv_caches_are_on_the_devices_of_their_layers(monkeypatch, hf_folders, models, tokenizer):
     made = []
     messages, settings = [{"role": "user", "content": "Hello"}], {"max_new_tokens": 12}
     prompt, beams = paddle.to_tensor([[5, 6, 7]]), {**settings, "num_beams": 3}
     expected = models["llama"].chat_messages(messages, settings).text
     searched = models["llama"].generate(input_ids=prompt, **beams).tolist()
-    fake, model = split_over(monkeypatch, hf_folders["llama"], TWO)
+    fake, model = load_on_two_cards(monkeypatch, hf_folders["llama"], TWO)
     for function in ("empty", "zeros"):
         real = getattr(paddle, function)
         monkeypatch.setattr(paddle, function, lambda *a, real=real, **k: made.append(fake.current) or real(*a, **k))
@@ -157,18 +156,18 @@ def test_caches_lie_with_their_layers(monkeypatch, hf_folders, models, tokenizer
     assert model.generate(input_ids=prompt, **beams).tolist() == searched
 
 
-def test_the_cards_own_map_and_auto(monkeypatch, hf_folders):
-    _, model = split_over(monkeypatch, hf_folders["dynamic_gqa"], cards_split_model(3, 2))
+def test_the_model_cards_map_and_auto(monkeypatch, hf_folders):
+    _, model = load_on_two_cards(monkeypatch, hf_folders["dynamic_gqa"], upstream_split_model(3, 2))
     by_card = model.language_model.layer_devices
-    _, auto = split_over(monkeypatch, hf_folders["dynamic_gqa"], "auto")
+    _, auto = load_on_two_cards(monkeypatch, hf_folders["dynamic_gqa"], "auto")
     assert auto.language_model.layer_devices == by_card == ("gpu:0", "gpu:1", "gpu:0")
 
 
-def test_few_bits_on_several_cards(monkeypatch, tmp_path):
+def test_quantized_weights_on_several_cards(monkeypatch, tmp_path):
     """A fake card is a CPU, so its kernels are too."""
     folder = random_checkpoint(tmp_path / "hf", config_of("llama"))
     expected = logits(AutoModel.from_pretrained(str(folder), load_in_8bit=True)).numpy()
-    _, model = split_over(monkeypatch, folder, TWO, load_in_8bit=True)
+    _, model = load_on_two_cards(monkeypatch, folder, TWO, load_in_8bit=True)
     assert any(isinstance(layer, QuantizedLinear) for layer in model.language_model.model.layers[1].sublayers())
     np.testing.assert_array_equal(logits(model).numpy(), expected)
 
@@ -180,30 +179,38 @@ WHOLE = {"vision_model": 0, "mlp1": 0, "language_model": 1}
     ("device_map", "message"),
     [
         ({}, "device_map is empty"),
-        ({"vision_model": 0, "mlp1": 1}, "says nothing of language_model.model.embed_tokens"),
-        ({**WHOLE, "head": 0}, "names 'head', which is no part of the model"),
-        ({**WHOLE, "language_model.model.layers.0.mlp": 0}, "takes language_model.model.layers.0 apart"),
-        ({**WHOLE, "mlp1.1.bias": 1}, "takes mlp1 apart: mlp1.1.bias lies elsewhere"),
+        ({"vision_model": 0, "mlp1": 1}, "has no entry for language_model.model.embed_tokens"),
+        ({**WHOLE, "head": 0}, "has 'head', which is no part of the model"),
+        (
+            {**WHOLE, "language_model.model.layers.0.mlp": 0},
+            "splits language_model.model.layers.0: language_model.model.layers.0.mlp is on another device",
+        ),
+        ({**WHOLE, "mlp1.1.bias": 1}, "splits mlp1: mlp1.1.bias is on another device"),
         ({**WHOLE, "mlp1": 2}, "puts 'mlp1' on gpu:2, but there are 2 cards"),
         ({**WHOLE, "mlp1": "cpu"}, "parts on the CPU beside cards"),
     ],
 )
-def test_maps_that_cannot_be(monkeypatch, hf_folders, device_map, message):
+def test_refused_maps(monkeypatch, hf_folders, device_map, message):
     FakeCards(monkeypatch, 2)
     with pytest.raises(ValueError, match=message):
         AutoModel.from_pretrained(str(hf_folders["llama"]), device_map=device_map)
 
 
-def test_one_device_is_no_split(hf_folders):
+def test_a_map_with_one_device(hf_folders):
     for device_map in ("cpu", {"": "cpu"}, {"vision_model": "cpu", "language_model": "cpu"}):
         model = AutoModel.from_pretrained(str(hf_folders["llama"]), device_map=device_map)
         assert model.language_model.layer_devices is None
 
 
-def test_the_longest_beginning_counts():
+def test_the_longest_prefix_counts():
     places = Placement({"": "gpu:0", "a.b": "gpu:1", "a.b.c": "gpu:2"})
     assert [places.device(name) for name in ("a", "a.bc", "a.b.d", "a.b.c.weight")] == [
         "gpu:0", "gpu:0", "gpu:1", "gpu:2"
     ]  # fmt: skip
     assert str(places) == "gpu:0, gpu:1, gpu:2" and places.several
-    assert placement._name(3) == "gpu:3" and placement._name("cuda") == "gpu:0"
+
+
+@pytest.mark.parametrize(("given", "device"), [(1, "gpu:1"), ("cuda", "gpu:0"), ("cuda:1", "gpu:1"), ("cpu", "cpu")])
+def test_spellings_of_a_device(monkeypatch, given, device):
+    FakeCards(monkeypatch, 2)
+    assert choose_placement(given, None, tiny_config("llama")).home == device
