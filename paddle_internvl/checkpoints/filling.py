@@ -31,7 +31,7 @@ from paddle_internvl.ops.linear import Embedding, Linear
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.parallel.placement import Placement
 from paddle_internvl.parallel.process_group import ProcessGroup
-from paddle_internvl.parallel.sharded_layers import decoder_of, shard_layers
+from paddle_internvl.parallel.sharded_layers import shard_layers
 from paddle_internvl.parallel.shards import ShardPlan, ShardSpec
 
 _KEPT = {"F32": "float32", "BF16": "bfloat16"}  # what the kernels take
@@ -109,7 +109,7 @@ class _Filler:
 
     def shard_layers(self, group: ProcessGroup) -> None:
         """Let the network hold one rank's part."""
-        self.split = ShardPlan.of(vars(decoder_of(self.network).config), group.rank, group.size)
+        self.split = ShardPlan.of(vars(self.network.config.llm_config), group.rank, group.size)
         with paddle.LazyGuard():
             shard_layers(self.network, self.split, group)
 

@@ -10,7 +10,6 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.ops.linear import Linear, linear
 from paddle_internvl.parallel.process_group import ProcessGroup
 from paddle_internvl.parallel.shards import SUMMED, ShardPlan
@@ -43,14 +42,9 @@ class ShardedHead(nn.Layer):
         return self.group.gather(linear(x, self.weight), axis=-1)[..., : self.vocabulary]
 
 
-def decoder_of(network: nn.Layer) -> DecoderForCausalLM:
-    """The decoder of a network, or the network that is one."""
-    return getattr(network, "language_model", network)
-
-
 def shard_layers(network: nn.Layer, plan: ShardPlan, group: ProcessGroup) -> None:
-    """Replace a decoder's layers by sharded ones, in place. The network has no memory yet: call it under LazyGuard."""
-    decoder = decoder_of(network)
+    """Replace the layers of a network's decoder by sharded ones. They have no memory yet: call it under LazyGuard."""
+    decoder = network.language_model
     for layer in decoder.model.layers:
         for name, whole in list(layer.named_sublayers()):
             shard = plan.shard_of(f"layers.0.{name}.weight") if isinstance(whole, nn.Linear) else None
@@ -67,7 +61,7 @@ def shard_layers(network: nn.Layer, plan: ShardPlan, group: ProcessGroup) -> Non
 
 def sum_partial_outputs(network: nn.Layer, group: ProcessGroup) -> None:
     """Sum the outputs of `o_proj` and `down_proj` over the ranks, by forward hooks."""
-    for name, layer in decoder_of(network).named_sublayers():
+    for name, layer in network.language_model.named_sublayers():
         if name.endswith(SUMMED):
             layer.register_forward_post_hook(lambda _layer, _inputs, output: group.sum(output))
 

@@ -96,7 +96,7 @@ def join_process_group(config, ranks: int, device: str | None, device_map) -> tu
     """The process group of a model that is to be loaded, and this rank's device.
 
     Args:
-        config: of the model.
+        config: an `InternVLChatConfig`.
         ranks: number of processes.
         device: 'cpu', 'gpu' or None.
         device_map: must be None.
@@ -105,10 +105,10 @@ def join_process_group(config, ranks: int, device: str | None, device_map) -> tu
     """
     if device_map is not None or (device or "cpu") not in ("cpu", "gpu"):
         raise ValueError("in tensor parallel every rank has its own card; give no device_map, and no device but 'cpu'")
-    decoder, kind = getattr(config, "llm_config", config), runtime.choose_device(device)
-    if not hasattr(decoder, "vocab_size"):
-        raise ValueError(f"tensor parallel is for language models, and a {config.model_type} has none")
-    ShardPlan.of(vars(decoder), 0, ranks)
+    if not hasattr(config, "llm_config"):
+        raise ValueError(f"tensor parallel is for InternVL chat models, not for a {config.model_type} alone")
+    kind = runtime.choose_device(device)
+    ShardPlan.of(vars(config.llm_config), 0, ranks)
     if kind == "cpu":
         os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")  # a CUDA build would choose NCCL
     group = process_group(ranks)

@@ -12,7 +12,7 @@ from convert.cli import main as convert_cli
 from convert.quant_config import Quantization
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert
-from paddle_internvl import GenerationConfig, InternLM2ForCausalLM
+from paddle_internvl import GenerationConfig
 from paddle_internvl.chat.batch_generation import BatchGeneration
 from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.engine.request import Prompt
@@ -209,18 +209,12 @@ def test_a_tensor_that_does_not_fit_the_whole_model_is_refused(monkeypatch, tmp_
         run_sharded(monkeypatch, tmp_path / "pd", 2, prompt_logits)
 
 
-def test_an_internlm2_alone(monkeypatch, hf_folders, models, tmp_path):
-    config = tiny_config("dynamic_gqa")["llm_config"]
-    folder = part(hf_folders, "dynamic_gqa", "language_model.", config, tmp_path / "language")
-    ids = paddle.to_tensor([[5, 6, 7, 8]])
-    with paddle.no_grad():
-        expected = models["dynamic_gqa"].language_model(ids).numpy()
-    for found in run_sharded(monkeypatch, folder, 2, lambda m: logits(m, ids).numpy(), cls=InternLM2ForCausalLM):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-def test_a_vision_tower_alone_is_refused(hf_folders, tmp_path):
-    config = tiny_config("dynamic_gqa")["vision_config"]
-    folder = part(hf_folders, "dynamic_gqa", "vision_model.", config, tmp_path / "vision")
-    with pytest.raises(ValueError, match="is for language models, and a intern_vit_6b has none"):
+@pytest.mark.parametrize(
+    ("prefix", "part_of_config", "name"),
+    [("language_model.", "llm_config", "internlm2"), ("vision_model.", "vision_config", "intern_vit_6b")],
+)
+def test_a_part_alone_is_refused(hf_folders, tmp_path, prefix, part_of_config, name):
+    config = tiny_config("dynamic_gqa")[part_of_config]
+    folder = part(hf_folders, "dynamic_gqa", prefix, config, tmp_path / "part")
+    with pytest.raises(ValueError, match=f"is for InternVL chat models, not for a {name} alone"):
         AutoModel.from_pretrained(str(folder), tensor_parallel_degree=2)

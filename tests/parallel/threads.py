@@ -94,7 +94,7 @@ def run_ranks(size: int, work: Callable[[ThreadGroup], object]) -> list:
     return results
 
 
-def run_sharded(monkeypatch, folder, size: int, work, cls=InternVLChatModel, **options) -> list:
+def run_sharded(monkeypatch, folder, size: int, work, **options) -> list:
     """Results of `work(model)` on each rank of a tensor-parallel model of a folder."""
     local = threading.local()
     monkeypatch.setattr(loading, "join_process_group", lambda *_: (local.group, "cpu"))
@@ -102,7 +102,7 @@ def run_sharded(monkeypatch, folder, size: int, work, cls=InternVLChatModel, **o
     def run(group):
         local.group = group
         with _LOADING:
-            model = loading.load(cls, str(folder), ranks=size, **options)
+            model = loading.load(InternVLChatModel, str(folder), ranks=size, **options)
         model.img_context_token_id = 1002
         return work(model)
 
