@@ -33,9 +33,6 @@ from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.ops import transfers
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
-_NO_MEMORY = "not enough memory for this request; send fewer or smaller pictures, or a shorter prompt"
-_FAILED = "the request failed inside the engine"
-
 
 class Engine:
     """Continuous batching on one model.
@@ -263,7 +260,7 @@ class Engine:
                 self.pool.clear()
                 self.runner.clear_blocks(sequence.blocks)
             self.scheduler.finish(sequence)
-        sequence.deliver(failure(error))
+        sequence.deliver(RequestFailedError.caused_by(error))
 
     def _free_memory(self, error: Exception) -> bool:
         """Free caches after an out-of-memory error; returns whether it was one."""
@@ -272,14 +269,6 @@ class Engine:
             self.model.feature_cache.clear()
             runtime.release_memory()
         return out_of_memory
-
-
-def failure(error: BaseException) -> RequestFailedError:
-    """What a request is delivered that failed with `error`."""
-    out_of_memory = runtime.is_out_of_memory(error)
-    failed = RequestFailedError(_NO_MEMORY if out_of_memory else _FAILED, out_of_memory)
-    failed.__cause__ = error
-    return failed
 
 
 def _runner(model, num_blocks: int, cuda_graph: bool) -> ModelRunner:

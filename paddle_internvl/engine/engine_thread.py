@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
-from paddle_internvl.engine.engine import Engine, failure
+from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.request import (
     EngineClosedError,
     Piece,
@@ -225,7 +225,7 @@ class EngineThread:
                 submission.sequences.append(self.engine.add(request, deliver))
         except Exception as error:
             self._cancel_sequences(submission)
-            self._deliver(submission, len(submission.sequences), failure(error))
+            self._deliver(submission, len(submission.sequences), RequestFailedError.caused_by(error))
 
     def _cancel_sequences(self, submission: Submission) -> None:
         for sequence in submission.sequences:
@@ -247,7 +247,7 @@ class EngineThread:
             self.engine.step()
         except Exception as error:  # not of a single request: all are ended, and the next ones may succeed
             _log.error("the engine failed", exc_info=error)
-            self._end_sequences(failure(error))
+            self._end_sequences(RequestFailedError.caused_by(error))
 
     def _end_all(self, error: Exception) -> None:
         """Refuse new requests, and end all others with an error."""

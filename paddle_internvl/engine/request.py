@@ -10,10 +10,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from paddle_internvl import runtime
 from paddle_internvl.engine.response import PictureCost, Response
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.streaming import TextStream
 from paddle_internvl.models.feature_cache import picture_key
+
+_NO_MEMORY = "not enough memory for this request; send fewer or smaller pictures, or a shorter prompt"
+_FAILED = "the request failed inside the engine"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,14 @@ class RequestFailedError(RuntimeError):
     def __init__(self, message: str, out_of_memory: bool = False):
         super().__init__(message)
         self.out_of_memory = out_of_memory
+
+    @classmethod
+    def caused_by(cls, error: BaseException) -> RequestFailedError:
+        """The error of a request that failed with `error`."""
+        out_of_memory = runtime.is_out_of_memory(error)
+        failed = cls(_NO_MEMORY if out_of_memory else _FAILED, out_of_memory)
+        failed.__cause__ = error
+        return failed
 
 
 def require_room(length: int, costs: Sequence[PictureCost], context_length: int | None) -> None:
