@@ -64,14 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if plan.tp > gpus:
         raise ValueError(f"--tp {plan.tp} needs as many cards; --gpus is {gpus}")
-    said = estimation.estimate(config, plan)
+    estimated = estimation.estimate(config, plan)
     room = None if arguments.memory is None else int(arguments.memory * _GB)
-    fits = None if room is None else said.total <= room
-    others = [] if fits in (None, True) else estimation.ways_out(config, plan, gpus, room)
+    fits = None if room is None else estimated.total <= room
+    others = [] if fits in (None, True) else estimation.fitting_plans(config, plan, gpus, room)
     if arguments.json:
         document = {
             "plan": asdict(plan),
-            "bytes on each device": {**asdict(said), "total": said.total},
+            "bytes on each device": {**asdict(estimated), "total": estimated.total},
             "memory": room,
             "fits": fits,
             "would fit": [{"plan": asdict(p), "total": e.total} for p, e in others],
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(document))
     else:
-        _show(plan, said, room, others, possible)
+        _show(plan, estimated, room, others, possible)
     return 0 if fits in (None, True) else 1
 
 
@@ -89,18 +89,18 @@ def _most_tiles(config: dict) -> int:
     return most + (1 if config.get("use_thumbnail", False) and most > 1 else 0)
 
 
-def _show(plan, said, room: int | None, others, possible: list[int]) -> None:
+def _show(plan, estimated, room: int | None, others, possible: list[int]) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
-    for name, value in {**asdict(said), "total": said.total}.items():
+    for name, value in {**asdict(estimated), "total": estimated.total}.items():
         assumed = " (assumed)" if name == "runtime" and value else ""
         table.add_row(name.replace("_", " "), f"{value / _GB:.2f} GiB{assumed}")
     print(f"on each device: {_words(plan)}; tp may be {', '.join(map(str, possible))}")
     conventions.console().print(table)
     if room is None:
         return
-    if said.total <= room:
+    if estimated.total <= room:
         print(f"fits into {room / _GB:g} GiB")
         return
     print(f"does not fit into {room / _GB:g} GiB" + ("" if others else ", nor would it with more cards or fewer bits"))
@@ -110,5 +110,5 @@ def _show(plan, said, room: int | None, others, possible: list[int]) -> None:
 
 def _words(plan) -> str:
     bits = f", {plan.bits} bits" if plan.bits else ""
-    dtype = "float32" if plan.device == "cpu" and plan.held == 4 else plan.dtype
+    dtype = "float32" if plan.device == "cpu" and plan.matrix_bytes == 4 else plan.dtype
     return f"tp {plan.tp}, {dtype}{bits}, batch {plan.batch}, context {plan.context}, {plan.tiles} tiles each"

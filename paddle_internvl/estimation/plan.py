@@ -1,4 +1,4 @@
-"""What is to be run, on what: the question of an estimate. It knows no model."""
+"""The plan of a run, which is what an estimate is made of: batch, context, tiles, cards, dtype and device."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run, on what.
+    """Plan of a run: the workload, and the form and devices of the model.
 
     Args:
-        batch: answers at once. context: tokens of prompt and answer of each. tiles: of each prompt's pictures.
-        tp: cards that share the model. bits: of the decoder blocks' linear weights; None: as the config says.
-        dtype: 'bfloat16', 'float16' or 'float32'. device: 'gpu' or 'cpu', which computes in float32.
-        kernels: on a CPU, whether there are C++ operators: then bfloat16 weights stay so.
+        batch: requests that are answered at once.
+        context: tokens of the prompt and the answer of each request.
+        tiles: tiles of the pictures of each request.
+        tp: tensor-parallel degree, in cards.
+        bits: bits of the decoder layers' linear weights, 8 or 4; None: as the config declares.
+        dtype: 'bfloat16', 'float16' or 'float32'.
+        device: 'gpu', or 'cpu', which computes in float32.
+        kernels: on a CPU, whether the C++ operators are there, which take bfloat16 weights as they are stored.
+    Raises:
+        ValueError: a number out of its range, or another dtype.
     """
 
     batch: int = 1
@@ -37,16 +43,16 @@ class Plan:
             raise ValueError(f"dtype={self.dtype!r} is not supported; use one of {', '.join(_BYTES)}")
 
     @property
-    def size(self) -> int:
-        """Bytes of a number that is computed with."""
+    def native(self) -> bool:
+        """Whether the C++ operators compute."""
+        return self.device == "cpu" and self.kernels
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of a number in activations and in the KV cache."""
         return 4 if self.device == "cpu" else _BYTES[self.dtype]
 
     @property
-    def held(self) -> int:
-        """Bytes of a number of a matrix."""
-        return 2 if self.native and self.dtype == "bfloat16" else self.size
-
-    @property
-    def native(self) -> bool:
-        """Whether the C++ operators do the work."""
-        return self.device == "cpu" and self.kernels
+    def matrix_bytes(self) -> int:
+        """Bytes of a number of a matrix as it is stored."""
+        return 2 if self.native and self.dtype == "bfloat16" else self.compute_bytes

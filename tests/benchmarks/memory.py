@@ -1,4 +1,4 @@
-"""The real peak of memory on a CPU beside what `paddle_internvl.estimation` says of it.
+"""The measured peak of memory on a CPU beside the estimate of `paddle_internvl.estimation`.
 
     python -m tests.benchmarks.memory [CKPT|CONFIG] [--tiles 7] [--context 2048] [--batch 1]
 
@@ -22,59 +22,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
+from tests.estimation.measured import allocator_peak
 from tests.random_checkpoints import ROOT, random_checkpoint
-
-
-class Wordless:
-    """A tokenizer's place: random weights of a real vocabulary say what the tests' tokenizer has no words for."""
-
-    def __init__(self, image: int):
-        self.image = image
-
-    def convert_tokens_to_ids(self, token: str) -> int:
-        return self.image
-
-    def decode(self, ids, **how) -> str:
-        return ""
-
-
-def run(model, tiles: int, context: int, batch: int) -> None:
-    """Answers to `batch` prompts of `tiles` tiles that fill a context, as `chat` and `batch_chat` make them."""
-    from paddle_internvl.chat.batch_generation import BatchGeneration
-    from paddle_internvl.engine.request import Prompt
-    from paddle_internvl.generation.config import GenerationConfig
-
-    side, image = model.config.tile_side, model.img_context_token_id
-    slots = [image] * (tiles * model.num_image_token)
-    new = 4
-    prompts = [
-        Prompt(
-            slots + [7] * (context - new - len(slots)),
-            [np.full((tiles, 3, side, side), k, np.float32)] * (tiles > 0),
-            None,
-        )
-        for k in range(batch)
-    ]
-    for _ in BatchGeneration(model, Wordless(image), prompts, GenerationConfig(max_new_tokens=new, ignore_eos=True)):
-        pass
-
-
-def allocator_peak(model, tiles: int, context: int, batch: int) -> int:
-    """Bytes of the parameters, of the pixels, and at most at once of tensors that came and went."""
-    from paddle.base import core
-
-    from paddle_internvl.models.feature_cache import FeatureCache
-
-    model.feature_cache = FeatureCache(0)
-    before = core.host_memory_stat_current_value("Allocated", 0)
-    core.host_memory_stat_reset_peak_value("Allocated", 0)
-    run(model, tiles, context, batch)
-    came = core.host_memory_stat_peak_value("Allocated", 0) - before
-    held = [*model.parameters(), *(buffer for buffer in model.buffers() if buffer is not None)]
-    pixels = batch * tiles * 3 * model.config.tile_side**2 * 4
-    return sum(tensor.size * tensor.element_size() for tensor in held) + pixels + came
 
 
 def anonymous() -> int:
@@ -83,7 +32,7 @@ def anonymous() -> int:
 
 
 class Watch(threading.Thread):
-    """Samples `anonymous` until it is told to end; `peak` is the most it saw."""
+    """Samples `anonymous` until `end`; `peak` is the largest sample."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -130,15 +79,15 @@ def main() -> None:
             allocated += library.functions().internvl_scratch_bytes()
         real = watch.end() - begun
     plan = Plan(batch=a.batch, context=a.context, tiles=a.tiles, device="cpu", kernels=kernels)
-    said = estimate(paddle_config(read_config(a.checkpoint)), plan)
+    estimated = estimate(paddle_config(read_config(a.checkpoint)), plan)
     figures = {
-        "estimate": said.total,
+        "estimate": estimated.total,
         "allocated": allocated,
         "anonymous": real,
         "anonymous after loading": loaded - begun,
     }
-    ratios = {f"{name} / estimate": round(figures[name] / said.total, 3) for name in ("allocated", "anonymous")}
-    print(json.dumps({**figures, **ratios, "parts": asdict(said)}))
+    ratios = {f"{name} / estimate": round(figures[name] / estimated.total, 3) for name in ("allocated", "anonymous")}
+    print(json.dumps({**figures, **ratios, "parts": asdict(estimated)}))
 
 
 if __name__ == "__main__":

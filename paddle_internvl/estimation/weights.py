@@ -1,0 +1,75 @@
+"""Weights of rank 0 counted exactly: every parameter in the storage form that loading gives it.
+
+In: a config.json's dict and a `Plan`. Out: numbers and bytes. Memory-mapped weights count, as once used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import NamedTuple
+
+from convert.mappings import rules_for
+from convert.quant_config import Quantization, declared_quantization
+from convert.quant_layout import packing_obstacle
+from paddle_internvl.estimation.plan import Plan
+from paddle_internvl.parallel.shards import ShardPlan
+
+Shape = tuple[int, ...]
+_LOAD_IN_BITS = {8: Quantization("weight_only_int8", -1), 4: Quantization("weight_only_int4", 64)}  # from_pretrained's
+
+
+class StoredWeight(NamedTuple):
+    """One parameter as it is stored.
+
+    Attributes:
+        numbers: numbers of its shape on rank 0.
+        bytes: bytes it takes, the scales and offsets of a quantized weight included.
+        packed: whether it is stored in 8 or 4 bits.
+    """
+
+    numbers: int
+    bytes: int
+    packed: bool = False
+
+
+def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:
+    """Every parameter of rank 0."""
+    quantization = _LOAD_IN_BITS[plan.bits] if plan.bits else declared_quantization(config)
+    shards = ShardPlan.of(config["llm_config"], 0, plan.tp)
+    for rule in rules_for(_without_quantization({**config, "llm_config": _without_quantization(config["llm_config"])})):
+        for name, shape in zip(rule.ours, rule.our_shapes()):
+            in_decoder = name.startswith("language_model.")
+            spec = shards.shard_of(name) if in_decoder else None
+            shard = shape if spec is None else (*shape[: spec.axis], spec.length, *shape[spec.axis + 1 :])
+            is_matrix = len(shape) == 2 and name.endswith(".weight")
+            if quantization and is_matrix and in_decoder and ".layers." in name:
+                yield _quantized(shape, shard, plan, quantization)
+            else:
+                yield StoredWeight(prod(shard), prod(shard) * (plan.matrix_bytes if is_matrix else plan.compute_bytes))
+
+
+def _without_quantization(config: Mapping) -> dict:
+    return {name: value for name, value in config.items() if name != "quantization_config"}
+
+
+def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantization) -> StoredWeight:
+    """A linear weight of a decoder layer: packed with its scales, or as floats where no kernel takes it."""
+    numbers = prod(shard)
+    if _is_packed(shard, plan, quantization):
+        k, n = shard
+        groups = n * (1 if quantization.group_size == -1 else k // quantization.group_size)
+        tables = 2 if plan.native and not quantization.is_weight_only else 1  # a CPU keeps AWQ's offsets beside scales
+        return StoredWeight(numbers, numbers * quantization.bits // 8 + groups * tables * plan.compute_bytes, True)
+    dequantized = not quantization.is_weight_only or _is_packed(whole, plan, quantization)
+    return StoredWeight(numbers, numbers * (plan.compute_bytes if dequantized else plan.matrix_bytes))
+
+
+def _is_packed(shape: Shape, plan: Plan, quantization: Quantization) -> bool:
+    """Whether a kernel takes a weight in few bits. AWQ's: ours in one CPU process, Paddle's on cards in float16."""
+    if not quantization.is_weight_only:
+        if plan.device == "cpu":
+            return plan.native and plan.tp == 1
+        if plan.dtype != "float16":
+            return False
+    return packing_obstacle(*shape, quantization.bits, quantization.group_size) is None
