@@ -24,12 +24,22 @@ class ShardSpec:
         start: first index held.
         stop: index after the last one held.
         length: of the shard; zeros pad it where it is more than stop - start.
+        whole: length of the axis in the whole parameter.
     """
 
     axis: int
     start: int
     stop: int
     length: int
+    whole: int
+
+    def shape_of(self, whole_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the shard of a parameter of this shape."""
+        return (*whole_shape[: self.axis], self.length, *whole_shape[self.axis + 1 :])
+
+    def whole_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the whole parameter, of a shard of this shape."""
+        return (*shape[: self.axis], self.whole, *shape[self.axis + 1 :])
 
 
 _LAYERED = re.compile(r"(?:^|\.)layers\.\d+\.(?P<name>.+)\.(?P<kind>\w+)$")
@@ -135,11 +145,12 @@ class ShardPlan:
             return None
         sharded, side = _LINEARS[found["name"]]
         start, stop = self._range(sharded)
+        whole = self.features if sharded == "features" else getattr(self, sharded) * self.head_dim
         if side == "outputs":
-            return ShardSpec(1 if found["kind"] == "weight" else 0, start, stop, stop - start)
+            return ShardSpec(1 if found["kind"] == "weight" else 0, start, stop, stop - start, whole)
         if found["kind"] == "weight":
-            return ShardSpec(0, start, stop, stop - start)
-        return ShardSpec(0, 0, 0 if self.rank else self.width, self.width)
+            return ShardSpec(0, start, stop, stop - start, whole)
+        return ShardSpec(0, 0, 0 if self.rank else self.width, self.width, self.width)
 
     def _range(self, sharded: str) -> tuple[int, int]:
         if sharded == "kv_heads":
@@ -151,4 +162,4 @@ class ShardPlan:
     def _vocabulary(self, axis: int) -> ShardSpec:
         share = self.vocabulary_share
         first = min(self.rank * share, self.vocabulary)
-        return ShardSpec(axis, first, min(first + share, self.vocabulary), share)
+        return ShardSpec(axis, first, min(first + share, self.vocabulary), share, self.vocabulary)

@@ -193,7 +193,7 @@ def test_a_rank_reads_its_shard_only(tmp_path, layout):
         filled[shard.axis] = slice(0, shard.stop - shard.start)
         np.testing.assert_array_equal(held[tuple(filled)], whole[tuple(index)])
         assert max(sizes) <= held.size
-    padded = view.array("mlp1.1.weight", cut=ShardSpec(1, 3, 9, 8))
+    padded = view.array("mlp1.1.weight", cut=ShardSpec(1, 3, 9, 8, 9))
     np.testing.assert_array_equal(padded[:, :6], view.array("mlp1.1.weight")[:, 3:9])
     assert padded.shape[1] == 8 and not padded[:, 6:].any()
 

@@ -50,6 +50,8 @@ def test_shards_together_are_the_whole(drawn):
             whole = np.arange(1, 1 + prod(shape)).reshape(shape)
             parts, shard = [shard_array(whole, rank, name) for rank in ranks], ranks[0].shard_of(name)
             assert len({part.shape for part in parts}) == 1
+            if shard is not None:
+                assert (shard.shape_of(shape), shard.whole_shape_of(parts[0].shape)) == (parts[0].shape, tuple(shape))
             if shard is None:
                 assert "norm" in name
             elif name.endswith("o_proj.bias"):
