@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "paddle_internvl/__init__.py").read_text(encoding="utf-8"))[1]
 
 REQUIRED = [
+    # With any aistudio-sdk, though paddlenlp needs `hub.download`, which 0.3 dropped: `paddlenlp_import` supplies it.
+    # Tried in one environment with paddleocr 3.7.0, which needs 0.3: chat and `import paddleocr` in one process.
     "paddlenlp==3.0.0b4",
-    "aistudio-sdk<0.3",  # 0.3 removed hub.download, without which paddlenlp can't be imported
     "datasets<4",  # paddlenlp 3.0.0b4 was written for datasets 3
     "pyarrow<20",  # later ones need numpy 2, paddlenlp pins numpy 1
     "numpy>=1.24,<2",
@@ -22,7 +23,7 @@ REQUIRED = [
     "tokenizers>=0.21,<0.22",
     "paddle2onnx>=2.1; python_version >= '3.12'",  # older ones need an onnxoptimizer that has no wheel there
     "huggingface-hub>=0.30",
-    "modelscope>=1.20",
+    "modelscope>=1.40",
     "requests>=2.28",
     "rich>=13",
     "shtab>=1.7",
@@ -81,6 +82,6 @@ setup(
     package_data={"paddle_internvl.kernels": ["csrc/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["paddle-internvl=paddle_internvl.cli.main:main"]},
+    entry_points={"console_scripts": ["paddle-internvl=paddle_internvl.cli.main:main_and_exit"]},
     classifiers=["Programming Language :: Python :: 3", "License :: OSI Approved :: MIT License"],
 )

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from convert import CheckpointError
 
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+LFS_POINTER = b"version https://git-lfs"  # begins what Git leaves in place of a file that git-lfs has not fetched
 BESIDE_WEIGHTS = (  # files other than config.json that belong to a checkpoint
     "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "tokenizer_config.json",
     "added_tokens.json", "tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt",

@@ -21,10 +21,8 @@ import numpy as np
 
 from convert import CheckpointError
 from convert.dtypes import SIZES, carrier
-from convert.folder import read_json
+from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_json
 
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")
 MAX_SHARD_SIZE = 5 * 10**9  # bytes of tensors in a file, where the caller names no other size
 _MAX_HEADER = 100 << 20
@@ -59,6 +57,8 @@ def read_header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         start = stream.read(8)
         if len(start) < 8:
             raise CheckpointError(f"{file} is truncated: {size} bytes hold no safetensors header; download it again")
+        if start == LFS_POINTER[:8]:
+            raise CheckpointError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder")
         (length,) = struct.unpack("<Q", start)
         if length > min(size - 8, _MAX_HEADER):
             raise CheckpointError(
@@ -132,6 +132,11 @@ class Checkpoint:
         if in_index:
             return f"{self.folder} lacks the shard {name} that {INDEX_FILE} names; download it again"
         pickles = sorted(f.name for f in self.folder.iterdir() if f.suffix in PICKLES)
+        if any(name.endswith(".pdparams") for name in pickles):
+            return (
+                f"{self.folder} holds weights of PaddleMIX or PaddleNLP ({pickles[0]}), a pickle that can run code "
+                "when read; take OpenGVLab's own safetensors of this model: paddle-internvl download OpenGVLab/NAME"
+            )
         if pickles:
             return (
                 f"{self.folder} holds weights as a pickle ({pickles[0]}), which can run code when read; "

@@ -1,6 +1,6 @@
-"""Bars for what takes long: on stderr, only where that is a terminal and nobody asked for quiet, and after a second.
+"""Progress bars on stderr: only on a terminal, not with --quiet, and after a second.
 
-In: how much there is to do. Out: a tqdm bar to be updated. It knows nothing about the work.
+In: the amount of work. Out: a tqdm bar to be updated.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ _quiet = False
 
 
 def be_quiet(quiet: bool = True) -> None:
-    """Draw no bars from here on in this process (or draw them again)."""
+    """Switch progress bars off in this process (or on again)."""
     global _quiet
     _quiet = quiet
 
 
 def shown() -> bool:
-    """Whether bars are drawn."""
+    """Whether progress bars are drawn."""
     return not _quiet and sys.stderr is not None and sys.stderr.isatty()
 
 
-def bar(what: str, total: int | None = None, unit: str = "it", delay: float = 1.0):
+def bar(description: str, total: int | None = None, unit: str = "it", delay: float = 1.0):
     """A tqdm bar, a context manager.
 
     Args:
-        what: stands before it. total: units there are. unit: 'B' is written in kB, MB, GB. delay: seconds before it is
-            drawn.
+        description: text before the bar.
+        total: number of units.
+        unit: 'B' is written in kB, MB, GB.
+        delay: seconds before the bar is drawn.
     """
     from tqdm import tqdm
 
-    return tqdm(desc=what, total=total, unit=unit, unit_scale=unit == "B", delay=delay, disable=not shown())
+    return tqdm(desc=description, total=total, unit=unit, unit_scale=unit == "B", delay=delay, disable=not shown())

@@ -1,7 +1,8 @@
-"""Where the time until an answer goes: parts of the work, measured where they are done.
+"""Profiling of the time to first token: seconds of the parts of the work, measured where it is done.
 
-In: `part` around a piece of work, anywhere beneath a `measured`. Out: seconds of each part; a part within another is
-taken off the outer one, so that they add up. Without a `measured`, and in other threads, a `part` does nothing.
+In: `with part(name)` around a piece of work, called within `with measured()`. Out: seconds of each part; the seconds of
+an inner part are not counted in the outer one, so that all parts add up. Outside of `measured`, and in other threads, a
+`part` does nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +21,23 @@ class Timing:
     """Seconds by part.
 
     Attributes:
-        parts: name -> seconds, in the order in which they began. begun: of `time.monotonic`, when measuring began.
+        parts: name -> seconds, in the order in which they began.
+        start: `time.monotonic` when measuring began.
     """
 
     def __init__(self):
         self.parts: dict[str, float] = {}
         self._open: list[str] = []
-        self.begun = self._since = time.monotonic()
+        self.start = self._since = time.monotonic()
 
     def enter(self, name: str) -> None:
-        """A part begins; the one around it rests."""
+        """Start a part; the part around it pauses."""
         self._settle()
         self.parts.setdefault(name, 0.0)
         self._open.append(name)
 
     def leave(self) -> None:
-        """The part that began last ends."""
+        """End the part that began last."""
         self._settle()
         self._open.pop()
 
@@ -48,7 +50,7 @@ class Timing:
 
 @contextmanager
 def measured() -> Iterator[Timing]:
-    """Measure the parts of what is done within."""
+    """Measure the parts of the work done within."""
     timing = Timing()
     token = _current.set(timing)
     try:
@@ -59,7 +61,7 @@ def measured() -> Iterator[Timing]:
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """A part of the work, of that name; several of one name add up."""
+    """Count the time within for the part `name`; several parts of one name add up."""
     timing = _current.get()
     if timing is None:
         yield
@@ -73,8 +75,8 @@ def part(name: str) -> Iterator[None]:
 
 def process_seconds() -> float | None:
     """Seconds since this process was started, to a hundredth; None where the system has no /proc."""
-    about = Path("/proc/self/stat")
-    if not about.exists():
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
         return None
-    ticks = int(about.read_text().rpartition(")")[2].split()[19])  # field 22: starttime, since the machine was started
+    ticks = int(stat.read_text().rpartition(")")[2].split()[19])  # field 22: starttime, since the machine was started
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

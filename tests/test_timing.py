@@ -1,4 +1,4 @@
-"""Parts of the time: they add up, and those outside of a measurement cost nothing."""
+"""Parts of the time to first token: they add up, and are not counted outside of a measurement."""
 
 import os
 import threading
@@ -11,14 +11,14 @@ from paddle_internvl import timing
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only when they are told to."""
+    """Clock that advances only by calls."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    def passes(seconds):
+    def advance(seconds):
         now[0] += seconds
 
-    return passes
+    return advance
 
 
 def test_a_part_within_another_is_taken_off_it(clock):
@@ -31,7 +31,7 @@ def test_a_part_within_another_is_taken_off_it(clock):
             clock(8)
         with timing.part("load"):
             clock(16)
-    assert measured.parts == {"load": 26, "kernels": 4} and measured.begun == 100
+    assert measured.parts == {"load": 26, "kernels": 4} and measured.start == 100
 
 
 def test_a_part_that_fails_ends(clock):

@@ -1,10 +1,10 @@
-"""The three hubs and their client libraries: a snapshot of a repository into the client's own cache.
+"""Client libraries of the three hubs: a snapshot of a repository is downloaded into the client's own cache.
 
-In: an id, patterns of file names, how to ask. Out: the snapshot's folder, or whatever the client raises. It knows
-nothing about what a checkpoint must hold; `hub` does. Clients are imported when they are called.
+In: a hub id, patterns of file names, options. Out: the snapshot's folder, or whatever the client raises. What a
+checkpoint must hold is the business of `hub`. Clients are imported when they are called.
 
-AI Studio is asked through PaddleNLP's client: aistudio-sdk below 0.3, which PaddleNLP needs, has no snapshots, and at
-the next call takes a file that broke off for a whole one.
+AI Studio is downloaded from by PaddleNLP's client: aistudio-sdk has no snapshots below 0.3, and then takes a file whose
+transfer broke off for a whole one.
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from convert.folder import BESIDE_WEIGHTS
-from convert.safetensors_io import INDEX_FILE, SINGLE_FILE
+from convert.folder import BESIDE_WEIGHTS, INDEX_FILE, SINGLE_FILE
 from paddle_internvl import startup
+
+Failures = list[tuple[str, tuple[type[BaseException], ...], Sequence[int]]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a hub.
+    """What is downloaded from a hub.
 
     Args:
-        name: owner/name. patterns: of the files at the top of the repository. revision: branch, tag or commit; None:
-            the main one. cache_dir: instead of the client's own. token: instead of the client's own. offline: take
-            what the cache has and ask nobody.
+        name: owner/name.
+        patterns: of the files at the top of the repository.
+        revision: branch, tag or commit; None: the main branch.
+        cache_dir: in place of the client's own.
+        token: in place of the client's own.
+        offline: take what the cache has, without network.
     """
 
     name: str
@@ -42,10 +47,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Hub:
-    """A hub: how it is asked, and what a user can set about it.
+    """A hub and its client.
 
     Args:
-        title: its name. site: its address. endpoint, token, cache: environment variables. fetch: asks it.
+        title: its name for people.
+        site: its address.
+        endpoint: environment variable with another address.
+        token: environment variable with the access token.
+        cache: environment variable with the cache folder.
+        loggers: names of the client's top loggers.
+        load: imports the client.
+        fetch: downloads a request, returns its folder.
+        failures: (kind of failure, exception classes, HTTP status codes), the most specific first.
         check: raises what a client's `fetch` keeps to itself.
     """
 
@@ -54,12 +67,15 @@ class Hub:
     endpoint: str
     token: str
     cache: str
+    loggers: tuple[str, ...]
+    load: Callable[[], object]
     fetch: Callable[[Request], str]
+    failures: Callable[[], Failures]
     check: Callable[[Request], object] = lambda request: None
 
     @property
     def address(self) -> str:
-        """Where it is asked: the variable now, not when the client was imported."""
+        """The address by the variable's present value, not by that of the client's import."""
         return os.environ.get(self.endpoint) or self.site
 
 
@@ -70,10 +86,25 @@ def _huggingface(request: Request) -> str:
 
 
 def _check_huggingface(request: Request) -> None:
-    """Its snapshots come from the cache, whole or not, where the hub refuses or can't be reached."""
+    """Query the model: the client's snapshots come from the cache, whole or not, where the hub refuses or can't be
+    reached."""
     from huggingface_hub import HfApi
 
     HfApi(HUBS["huggingface"].address, token=request.token).model_info(request.name, revision=request.revision)
+
+
+def _huggingface_failures() -> Failures:
+    from huggingface_hub import errors
+    from requests import exceptions
+
+    return [
+        ("revision", (errors.RevisionNotFoundError,), ()),
+        ("denied", (errors.GatedRepoError,), (403,)),
+        ("absent", (errors.RepositoryNotFoundError,), (404,)),
+        ("denied", (), (401,)),
+        ("broken", (exceptions.ChunkedEncodingError,), ()),
+        ("unreachable", (exceptions.ConnectionError, exceptions.Timeout, ConnectionError), range(500, 600)),
+    ]
 
 
 def _modelscope(request: Request) -> str:
@@ -83,8 +114,21 @@ def _modelscope(request: Request) -> str:
     return _snapshot(snapshot_download, request, os.environ.get("MODELSCOPE_ENDPOINT"))
 
 
+def _modelscope_failures() -> Failures:
+    from modelscope_hub import errors
+    from requests import exceptions
+
+    return [
+        ("denied", (errors.PermissionDeniedError,), (403,)),
+        ("absent", (errors.NotExistError,), (404,)),
+        ("denied", (errors.AuthenticationError,), (401,)),
+        ("broken", (errors.StorageError, exceptions.ChunkedEncodingError), ()),
+        ("unreachable", (errors.NetworkError, errors.ServerError, exceptions.ConnectionError), range(500, 600)),
+    ]
+
+
 def _snapshot(download: Callable[..., str], request: Request, endpoint: str | None) -> str:
-    """What both clients' `snapshot_download` makes of a request; no folders within the repository."""
+    """Call a client's `snapshot_download`, which takes the same arguments on Hugging Face and ModelScope."""
     return download(
         request.name,
         revision=request.revision,
@@ -92,20 +136,23 @@ def _snapshot(download: Callable[..., str], request: Request, endpoint: str | No
         token=request.token,
         local_files_only=request.offline,
         allow_patterns=list(request.patterns),
-        ignore_patterns=["*/*"],
+        ignore_patterns=["*/*"],  # no folders within the repository
         endpoint=endpoint,
     )
 
 
-def _aistudio(request: Request) -> str:
-    """File by file, by the names that a checkpoint has."""
-    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
-
+def _load_aistudio() -> None:
     if "paddlenlp" not in sys.modules:
         startup.import_paddle()
+    import_module("paddlenlp.utils.download.aistudio_hub_download")
+
+
+def _aistudio(request: Request) -> str:
+    """Download file by file, by the names that a checkpoint has."""
+    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
     from paddlenlp.utils.download.aistudio_hub_download import aistudio_hub_download
 
-    def fetch(file: str, needed: bool) -> Path | None:
+    def fetch(file: str, required: bool) -> Path | None:
         try:
             path = aistudio_hub_download(
                 request.name,
@@ -115,29 +162,29 @@ def _aistudio(request: Request) -> str:
                 token=request.token,
                 local_files_only=request.offline,
                 endpoint=HUBS["aistudio"].address,
-                resume_download=file.endswith(".safetensors"),  # only large files are on a server that knows ranges
+                resume_download=file.endswith(".safetensors"),  # small files are on a server without byte ranges
             )
         except EntryNotFoundError as error:
-            unasked = isinstance(error, LocalEntryNotFoundError) and not request.offline
-            if needed or unasked:
+            unreachable = isinstance(error, LocalEntryNotFoundError) and not request.offline
+            if required or unreachable:
                 raise
             return None
         return Path(path)
 
-    def wanted(files: Sequence[str]) -> list[str]:
+    def matching(files: Sequence[str]) -> list[str]:
         return [file for file in files if any(fnmatch.fnmatch(file, pattern) for pattern in request.patterns)]
 
-    config = fetch("config.json", needed=True)
-    index = fetch(INDEX_FILE, needed=False)
-    for file in wanted(BESIDE_WEIGHTS):
-        fetch(file, needed=False)
-    for file in wanted(weight_files(index)):
-        fetch(file, needed=index is not None)
+    config = fetch("config.json", required=True)
+    index = fetch(INDEX_FILE, required=False)
+    for file in matching(BESIDE_WEIGHTS):
+        fetch(file, required=False)
+    for file in matching(weight_files(index)):
+        fetch(file, required=index is not None)
     return str(config.parent)
 
 
 def weight_files(index: Path | None) -> list[str]:
-    """Names of the files that hold a checkpoint's weights: those that the index names; without one, the single file."""
+    """File names of a checkpoint's weights: the shards that an index names; without an index, the single file."""
     if index is None:
         return [SINGLE_FILE]
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -145,22 +192,37 @@ def weight_files(index: Path | None) -> list[str]:
 
 HUBS = {
     "huggingface": Hub(
-        "Hugging Face", "https://huggingface.co", "HF_ENDPOINT", "HF_TOKEN", "HF_HOME", _huggingface, _check_huggingface
+        title="Hugging Face",
+        site="https://huggingface.co",
+        endpoint="HF_ENDPOINT",
+        token="HF_TOKEN",
+        cache="HF_HOME",
+        loggers=("huggingface_hub",),
+        load=lambda: import_module("huggingface_hub"),
+        fetch=_huggingface,
+        failures=_huggingface_failures,
+        check=_check_huggingface,
     ),
     "modelscope": Hub(
-        "ModelScope",
-        "https://modelscope.cn",
-        "MODELSCOPE_ENDPOINT",
-        "MODELSCOPE_API_TOKEN",
-        "MODELSCOPE_CACHE",
-        _modelscope,
+        title="ModelScope",
+        site="https://modelscope.cn",
+        endpoint="MODELSCOPE_ENDPOINT",
+        token="MODELSCOPE_API_TOKEN",
+        cache="MODELSCOPE_CACHE",
+        loggers=("modelscope", "modelscope_hub"),
+        load=lambda: import_module("modelscope.hub.snapshot_download"),
+        fetch=_modelscope,
+        failures=_modelscope_failures,
     ),
     "aistudio": Hub(
-        "AI Studio",
-        "http://git.aistudio.baidu.com",
-        "AISTUDIO_ENDPOINT",
-        "AISTUDIO_ACCESS_TOKEN",
-        "AISTUDIO_HUB_CACHE",
-        _aistudio,
+        title="AI Studio",
+        site="http://git.aistudio.baidu.com",
+        endpoint="AISTUDIO_ENDPOINT",
+        token="AISTUDIO_ACCESS_TOKEN",
+        cache="AISTUDIO_HUB_CACHE",
+        loggers=("paddlenlp", "PaddleNLP"),
+        load=_load_aistudio,
+        fetch=_aistudio,
+        failures=_huggingface_failures,  # whose exception classes PaddleNLP's client raises
     ),
 }

@@ -1,8 +1,8 @@
 """Answer a file of questions: a line of JSON each in, a line of JSON each out, in the same order.
 
-A row is {"messages": [...]} or {"prompt": text, "images": [...]}, with an "id" and "generation" settings of its own if
-it likes; paths of pictures start from IN's folder. Rows that OUT answers already are not done again. Exit code 1 if
-rows failed; OUT says why. --workers N are processes of Ray, each with a model; 0 works here, without Ray.
+A row is {"messages": [...]} or {"prompt": text, "images": [...]}, optionally with an "id" and "generation" settings of
+its own; paths of pictures start from IN's folder. Rows that OUT answers already are not done again. Exit code 1 if
+rows failed; OUT has the reasons. --workers N are processes of Ray, each with a model; 0: this process, without Ray.
 
 examples:
   paddle-internvl batch questions.jsonl answers.jsonl CKPT
@@ -16,18 +16,29 @@ import argparse
 import json
 from pathlib import Path
 
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
+from paddle_internvl.cli.argument_types import integer
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=Path, help="file of questions")
-    parser.add_argument("target", metavar="OUT", type=Path, help="file of answers; one that is there is gone on with")
+    parser.add_argument("target", metavar="OUT", type=Path, help="file of answers; an existing one is continued")
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes under Ray (default: 1); 0: none")
+    parser.add_argument(
+        "--workers", type=integer(0), default=1, metavar="N", help="processes under Ray (default: 1); 0: none"
+    )
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows answered together (default: 16)")
-    parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="of an answer (default: 512)")
+    parser.add_argument(
+        "--batch-size", type=integer(1), default=16, metavar="N", help="rows answered together (default: 16)"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=integer(1), default=512, metavar="N", help="of an answer (default: 512)"
+    )
     parser.add_argument("--generation", default="{}", metavar="JSON", help="further settings of rows without their own")
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
-    parser.add_argument("--max-num", type=int, metavar="N", help="the most tiles of a picture (default: the model's)")
+    parser.add_argument(
+        "--max-num", type=integer(1), metavar="N", help="the most tiles of a picture (default: the model's)"
+    )
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")
     parser.add_argument("--dtype", default="auto", help="bfloat16, float16 or float32 (default: the best there is)")
@@ -40,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     job = _job(arguments, batch.Job)
     with progress.bar("answered", unit="row", delay=0) as bar:
 
-        def told(count: batch.Count) -> None:
+        def on_progress(count: batch.Count) -> None:
             if bar.total is None:
                 bar.total, bar.initial = count.total, count.done
             bar.n = count.done
@@ -53,34 +64,37 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.workers,
             arguments.batch_size,
             arguments.ray_address,
-            told,
+            on_progress,
         )
     if arguments.json:
         summary = {"rows": count.total, "done": count.done, "failed": count.failed, "out": str(arguments.target)}
         print(json.dumps(summary))
     else:
         print(f"{count.done} of {count.total} rows done, {count.failed} failed: {arguments.target}")
-    return 1 if count.failed else 0
+    return EXIT_DIFFERENT if count.failed else EXIT_OK
 
 
 def _job(arguments: argparse.Namespace, make):
-    """What the call asks for, checked before anything is loaded."""
-    for name, least in (("workers", 0), ("batch_size", 1), ("max_new_tokens", 1)):
-        if getattr(arguments, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)} is below {least}")
+    """The job of parsed arguments, checked before anything is loaded."""
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.generation.config import generation_config
+
     if arguments.ray_address and not arguments.workers:
-        raise ValueError("--workers 0 are none of a cluster's; leave out --ray-address")
+        raise ValueError("--workers 0 uses no cluster; leave out --ray-address")
     try:
         generation = json.loads(arguments.generation)
     except ValueError as error:
         raise ValueError(f"--generation {arguments.generation} is no JSON: {error}") from None
     if not isinstance(generation, dict):
         raise ValueError(f"--generation {arguments.generation} is no JSON object")
+    generation = {"max_new_tokens": arguments.max_new_tokens, **generation}
+    generation_config(generation)
     local = Path(arguments.checkpoint).expanduser()
+    chat_folder(arguments.checkpoint, weights=local.exists())
     return make(
         checkpoint=str(local.resolve()) if local.exists() else arguments.checkpoint,  # workers start elsewhere
         folder=arguments.source.resolve().parent,
-        generation={"max_new_tokens": arguments.max_new_tokens, **generation},
+        generation=generation,
         backend={
             "max_batch_size": arguments.batch_size,
             "dtype": arguments.dtype,

@@ -1,4 +1,4 @@
-"""Measure: a model's stages beside PyTorch, how they grow, load on a server.
+"""Benchmarks: a model's stages beside PyTorch, their growth with the input, load on a server.
 
 examples:
   paddle-internvl bench model configs/internvl2_5-1b.json
@@ -14,6 +14,7 @@ import argparse
 from paddle_internvl.cli import bench_growth, bench_model, bench_serve
 
 _BENCHMARKS = {"model": bench_model, "growth": bench_growth, "serve": bench_serve}
+_DIFFERENT = {"growth": "a curve grows faster than its bound", "serve": "no request was answered"}  # exit code 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, module in _BENCHMARKS.items():
         summary, _, details = module.__doc__.partition("\n\n")
         benchmark = benchmarks.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=details,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=summary, description=summary, epilog=details.strip(), different=_DIFFERENT.get(name)
         )
         module.add_arguments(benchmark)
 

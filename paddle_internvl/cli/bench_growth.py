@@ -1,7 +1,7 @@
 """Time and memory against tiles, prompt length, context, batch and frames, each curve held to a bound.
 
-A config.json gets random weights in a few layers of its published width, so that it ends in minutes. Exit code 1 where
-a curve grows faster than its bound.
+A config.json gets random weights in a few layers of its published width: minutes, not hours. Exit code 1 where a curve
+grows faster than its bound.
 
 examples:
   paddle-internvl bench growth
@@ -14,7 +14,9 @@ import argparse
 import json
 from pathlib import Path
 
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions
+from paddle_internvl.cli.argument_types import integer
 
 _DEFAULT = Path(__file__).parents[2] / "configs/internvl2_5-1b.json"
 
@@ -22,9 +24,9 @@ _DEFAULT = Path(__file__).parents[2] / "configs/internvl2_5-1b.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", nargs="?", type=Path, default=_DEFAULT, help="(default: 2.5-1B's)")
     parser.add_argument("--curves", nargs="+", metavar="CURVE", help="tiles, prompt, context, batch, frames")
-    parser.add_argument("--layers", type=int, default=2, help="of the vision tower and the decoder (default: 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each point; the fastest counts (default: 3)")
-    parser.add_argument("--largest", type=int, metavar="N", help="leave out points above")
+    parser.add_argument("--layers", type=integer(1), default=2, help="of the vision tower and the decoder (default: 2)")
+    parser.add_argument("--rounds", type=integer(1), default=3, help="of each point; the fastest counts (default: 3)")
+    parser.add_argument("--largest", type=integer(1), metavar="N", help="leave out points above")
     parser.add_argument("--kernels", choices=("on", "off"), default="on", help="our C++ operators (default: on)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw plots there")
@@ -37,19 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.bench import growth, plots
     from paddle_internvl.bench.model import KERNELS
 
-    known = {curve.name: curve for curve in growth.CURVES}
-    unknown = sorted(set(arguments.curves or ()) - known.keys())
+    curves = {curve.name: curve for curve in growth.CURVES}
+    unknown = sorted(set(arguments.curves or ()) - curves.keys())
     if unknown:
-        raise ValueError(f"curve {unknown[0]!r} is not known; known: {', '.join(known)}")
-    for name in ("layers", "rounds"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} {getattr(arguments, name)} is not above 0")
+        raise ValueError(f"there is no curve {unknown[0]!r}; curves: {', '.join(curves)}")
     with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not progress.shown()) as bar:
         document = growth.measure(
             arguments.config,
             layers=arguments.layers,
             rounds=arguments.rounds,
-            curves=[known[name] for name in arguments.curves or known],
+            curves=[curves[name] for name in arguments.curves or curves],
             largest=arguments.largest,
             environment={} if arguments.kernels == "on" else {KERNELS: "off"},
             told=bar.set_description_str,
@@ -57,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     console = conventions.console()
     console.print(growth.table(document))
     if any(curve["disturbed"] for curve in document["curves"]):
-        console.print("* others used the processors meanwhile: what bears on such a point is to be measured again")
+        console.print("* other processes used the processors meanwhile: measure such a point again")
     if arguments.plot:
         for file in plots.draw_growth(document, arguments.plot):
             console.print(f"drawn: {file}")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    return 0 if all(curve["holds"] for curve in document["curves"]) else 1
+    return EXIT_OK if all(curve["holds"] for curve in document["curves"]) else EXIT_DIFFERENT

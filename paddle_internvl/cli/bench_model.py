@@ -1,8 +1,8 @@
 """Time every stage of a model beside PyTorch, in turn, on random weights of a published shape.
 
-A config.json gets random weights, written once and read by both sides; a folder is taken as it is. With torch and
-transformers installed (the extra `bench`) two of torch's ways take turns with ours: its default, and the best it does.
-Others' use of the processors disturbs figures: such turns are repeated, then left out, or marked with * if all were.
+A config.json gets random weights, written once and loaded by both sides; a folder is taken as it is. With torch and
+transformers installed (the extra `bench`) two of torch's forms take turns with ours: its default and its fastest.
+Turns that other processes disturb are repeated, then left out, or marked with * if all turns were disturbed.
 
 stages: preprocess, vision, projector, prefill, decode, answer, load, cold, conversion, or a stage's whole name
 
@@ -19,7 +19,9 @@ import json
 import sys
 from pathlib import Path
 
+from convert.command_line import EXIT_OK
 from paddle_internvl.cli import conventions
+from paddle_internvl.cli.argument_types import integer
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _DEFAULT = ("internvl2_5-1b.json", "internvl2_5-2b.json")
@@ -30,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models", metavar="CONFIG|CKPT", nargs="*", type=Path, help=f"(default: {' and '.join(_DEFAULT)})"
     )
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these; see below (default: all)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: 3)")
-    parser.add_argument("--tries", type=int, default=3, help="of a turn that others disturb (default: 3)")
+    parser.add_argument("--rounds", type=integer(1), default=3, help="turns of each (default: 3)")
+    parser.add_argument("--tries", type=integer(1), default=3, help="of a turn that is disturbed (default: 3)")
     parser.add_argument("--kernels", choices=("on", "off"), default="on", help="our C++ operators (default: on)")
     parser.add_argument("--no-torch", action="store_true", help="our figures only")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="(default: a card where there is one)")
@@ -49,11 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.bench.model import bench_model, has_reference, measured_machine
     from paddle_internvl.bench.stages import select
 
-    for name in ("rounds", "tries"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} {getattr(arguments, name)} is not above 0")
     models = arguments.models or [_CONFIGS / name for name in _DEFAULT]
-    select(arguments.stages)  # what is wrong with the call shall not wait for the machine's peaks
+    select(arguments.stages)  # a wrong call is refused before the machine's peaks are measured
     for model in models:
         read_config(model)
     reference = has_reference() and not arguments.no_torch
@@ -81,13 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(figures.table(document))
         if figures.disturbed(document):
             console.print(
-                f"* others had more than {100 * document['foreign limit']:.0f} % of the processors during every turn; "
-                f"the other medians leave such turns out"
+                f"* other processes had more than {100 * document['foreign limit']:.0f} % of the processors in every "
+                f"turn; the other medians leave such turns out"
             )
         if arguments.plot:
             for file in plots.draw_model(document, arguments.plot):
                 console.print(f"drawn: {file}")
-    return 0
+    return EXIT_OK
 
 
 def _write(file: Path | None, documents: list[dict]) -> None:

@@ -1,4 +1,4 @@
-"""Load a server with mixed requests, and print what that did to its times. The last line is one JSON document.
+"""Load test of a server with mixed requests: latency and throughput. The last line is one JSON document.
 
 Requests arrive as a Poisson process, whether or not the server keeps up. Exit code 1 if none was answered.
 
@@ -17,6 +17,8 @@ import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     flags = shlex.split(arguments.serve_flags)
     with own_server.served(arguments.checkpoint, flags) if arguments.checkpoint else nullcontext(arguments.url) as url:
         outcomes = anyio.run(_measure, url, arguments, times, mix)
-    asked = ("rate", "seed", "max_tokens", "ignore_eos", "timeout")
-    figures = {"benchmark": "serve", "mix": mix, **{name: getattr(arguments, name) for name in asked}}
+    options = ("rate", "seed", "max_tokens", "ignore_eos", "timeout")
+    figures = {"benchmark": "serve", "mix": mix, **{name: getattr(arguments, name) for name in options}}
     figures |= report.summary(outcomes)
     Console(soft_wrap=True).print(report.table(figures))
     print(
@@ -68,10 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
         f"errors: {', '.join(f'{count} x {status}' for status, count in figures['errors'].items()) or 'none'}"
     )
     if arguments.json:
-        every = [vars(outcome) for outcome in outcomes]
-        arguments.json.write_text(json.dumps({**figures, "outcomes": every}), encoding="utf-8")
+        document = {**figures, "outcomes": [vars(outcome) for outcome in outcomes]}
+        arguments.json.write_text(json.dumps(document), encoding="utf-8")
     print(json.dumps(figures))
-    return 0 if figures["answered"] else 1
+    return EXIT_OK if figures["answered"] else EXIT_DIFFERENT
 
 
 async def _measure(url: str, arguments: argparse.Namespace, times: list[float], mix: dict[str, float]) -> list:
@@ -80,23 +82,23 @@ async def _measure(url: str, arguments: argparse.Namespace, times: list[float], 
     from paddle_internvl.bench import load, traffic
 
     silent = not sys.stderr.isatty()
-    async with load.client(url, arguments.api_key or os.environ.get("OPENAI_API_KEY")) as asker:
-        fields = {"model": arguments.model or await load.model_of(asker), "max_tokens": arguments.max_tokens}
+    async with load.client(url, arguments.api_key or os.environ.get("OPENAI_API_KEY")) as client:
+        fields = {"model": arguments.model or await load.model_of(client), "max_tokens": arguments.max_tokens}
         if arguments.ignore_eos:
             fields["ignore_eos"] = True
         planned = traffic.plan(times, mix, arguments.seed, **fields)
         requests = list(tqdm(planned, "draw", len(times), leave=False, disable=silent))
-        for number in range(arguments.warm_up):  # not of the run: their seed is another
+        for number in range(arguments.warm_up):  # with another seed than the run's
             for kind in mix:
                 body = traffic.body(kind, number, arguments.seed + 1, **fields)
-                await load.run(asker, [traffic.Request(0.0, kind, body)], arguments.timeout)
+                await load.run(client, [traffic.Request(0.0, kind, body)], arguments.timeout)
         errors = 0
         with tqdm(total=len(requests), desc="answered", disable=silent) as bar:
 
-            def told(outcome: load.Outcome) -> None:
+            def on_outcome(outcome: load.Outcome) -> None:
                 nonlocal errors
                 errors += outcome.status != load.OK
                 bar.set_postfix(errors=errors, refresh=False)
                 bar.update()
 
-            return await load.run(asker, requests, arguments.timeout, told)
+            return await load.run(client, requests, arguments.timeout, on_outcome)

@@ -1,7 +1,7 @@
 """Build the C++ operators for this machine's CPU, which are otherwise built on first use.
 
-They are kept in ~/.cache/paddle_internvl (or PADDLE_INTERNVL_CACHE) for each version of sources, compiler and Paddle.
-Needs a C++ compiler (g++ 9 or later, or what CXX names). Without them everything works, more slowly.
+The library is kept in ~/.cache/paddle_internvl (or PADDLE_INTERNVL_CACHE) for each version of sources, compiler and
+Paddle. Needs a C++ compiler (g++ 9 or later, or $CXX). Without these operators everything works, more slowly.
 
 examples:
   paddle-internvl build-kernels
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,4 +38,4 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"library": str(path) if path else None, "isa": isa, "reason": reason}))
     else:
         print(f"no kernels: {reason}" if reason else f"{path}: {isa}")
-    return int(bool(reason))
+    return EXIT_DIFFERENT if reason else EXIT_OK

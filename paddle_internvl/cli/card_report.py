@@ -1,4 +1,4 @@
-"""`doctor --gpu`: what a card was measured to do, written to a file and shown as tables."""
+"""`doctor --gpu`: report of a card's operators, speed and answers, written to a file and printed as tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions
 
 
@@ -18,23 +19,27 @@ def write(
     device: str = "gpu",
     as_json: bool = False,
 ) -> int:
-    """Examine the device, write what was found, and show it.
+    """Examine the device, write the report, and print it.
 
     Args:
-        checkpoint, config: see `verification.card.examine`. out: the file. findings: what `doctor` finds without it.
-        device: another than a card is for tests. as_json: print the document instead of showing it.
+        checkpoint: see `verification.card.examine`.
+        config: see `verification.card.examine`.
+        out: the file.
+        findings: those of `doctor` without --gpu.
+        device: another than a card is for tests.
+        as_json: print the document instead of tables.
     Returns:
-        The exit code: 1 if something is not as it should be.
+        The exit code: EXIT_DIFFERENT if a check failed.
     Raises:
-        ValueError: there is no card, or nothing to examine it with.
+        ValueError: there is no card, or no checkpoint or config to examine it with.
     """
     from paddle_internvl import runtime, startup
 
-    startup.import_paddle()
-    device = runtime.choose_device(device)
     for file in (checkpoint / "config.json", config):
         if not file.exists():
-            raise ValueError(f"{file} is not there; name what to examine the card with: --checkpoint, --config")
+            raise ValueError(f"{file} does not exist; the card is examined with --checkpoint and --config")
+    startup.import_paddle()
+    device = runtime.choose_device(device)
     from paddle_internvl.verification.card import examine
 
     document, sound = examine(checkpoint, config, device, lambda line: print(f"{line} ...", file=sys.stderr))
@@ -42,10 +47,10 @@ def write(
     out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(document, ensure_ascii=False))
-        return int(not sound)
-    _show(document)
-    print(f"{'all as it should be' if sound else 'something is off'}; the whole of it is in {out}")
-    return int(not sound)
+    else:
+        _show(document)
+        print(f"{'all checks passed' if sound else 'a check failed'}; the whole report is in {out}")
+    return EXIT_OK if sound else EXIT_DIFFERENT
 
 
 def _show(document: dict) -> None:
@@ -55,7 +60,7 @@ def _show(document: dict) -> None:
     for row in document["parity"]:
         figures = ("" if row[name] is None else f"{row[name]:.1e}" for name in ("error", "twin_error"))
         parity.add_row(f"{row['operation']} {row['form']}", row["name"], row["state"], *figures)
-    speed = Table("what", "ms", "TFLOP/s", "GB/s", title=f"speed, {document['roofline']['config']}")
+    speed = Table("operation", "ms", "TFLOP/s", "GB/s", title=f"speed, {document['roofline']['config']}")
     for row in document["roofline"]["rows"]:
         figures = f"{row['seconds'] * 1e3:.2f}", f"{row['flops'] / 1e12:.3f}", f"{row['bytes'] / 1e9:.1f}"
         speed.add_row(row["what"], *figures)

@@ -18,81 +18,104 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
+from convert.command_line import EXIT_OK
 from paddle_internvl import timing
+from paddle_internvl.cli.argument_types import integer, number, picture_file
 from paddle_internvl.cli.first_token import FirstToken
 
 _HELP = "/image F adds a picture to the next question, /video F a clip, /reset starts anew, /quit ends"
+_MAX_NEW_TOKENS = 512
+_STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # endings of pictures that are no clips
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
     parser.add_argument("--image", action="append", default=[], metavar="F", help="a picture; may be repeated")
     parser.add_argument("--video", metavar="F", help="a clip: video file, GIF, WebP or folder of pictures")
-    parser.add_argument("--frames", type=int, default=8, help="frames taken from the clip (default: 8)")
+    parser.add_argument("--frames", type=integer(1), default=8, help="frames taken from the clip (default: 8)")
     parser.add_argument("--question", action="append", default=[], help="ask this and end; may be repeated")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of streaming")
-    parser.add_argument("--timing", action="store_true", help="say what the time to the first token was spent on")
-    parser.add_argument("--draw", metavar="OUT", help="write the picture with the boxes of the answer drawn in")
-    parser.add_argument("--max-num", type=int, help="the most tiles of a picture (default: the checkpoint's)")
-    parser.add_argument("--max-new-tokens", type=int, default=512)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest token")
+    parser.add_argument("--timing", action="store_true", help="print the parts of the time to the first token")
+    parser.add_argument(
+        "--draw", metavar="OUT", type=picture_file, help="write the picture with the boxes of the answer drawn in"
+    )
+    parser.add_argument("--max-num", type=integer(1), help="the most tiles of a picture (default: the checkpoint's)")
+    parser.add_argument("--max-new-tokens", type=integer(1), help=f"(default: {_MAX_NEW_TOKENS})")
+    parser.add_argument("--temperature", type=number(0), default=0.0, help="0 (default) takes the likeliest token")
     parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--top-k", type=int, default=50)
+    parser.add_argument("--top-k", type=integer(0), default=50)
     parser.add_argument("--repetition-penalty", type=float, default=1.0)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seed", type=integer(0))
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
-    parser.add_argument("--tp", type=int, default=1, metavar="N", help="cards that share the model, a process each")
+    parser.add_argument(
+        "--tp", type=integer(1), default=1, metavar="N", help="cards that share the model, a process each"
+    )
 
 
 class Session:
-    """A conversation in messages, and the media that wait for the next question."""
+    """A conversation in messages, and the media of the next question.
 
-    model = None  # given before the first question
-    first_token: FirstToken | None = None  # of whom the time is wanted
+    Args:
+        generation_config: settings of every answer.
+        frames: frames taken from a clip.
+        prompt_options: tile limit and system message, see `chat.messages.parse`.
+    Attributes:
+        model: set before the first question.
+        first_token: notified of every piece of an answer; None: nobody is.
+        messages: of the conversation so far.
+        media: of the next question.
+    """
 
-    def __init__(self, settings: dict, frames: int, **how):
-        self.settings, self.frames, self.how = settings, frames, how
+    def __init__(self, generation_config: dict, frames: int, **prompt_options):
+        self.generation_config, self.frames, self.prompt_options = generation_config, frames, prompt_options
+        self.model = None
+        self.first_token: FirstToken | None = None
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Begin a new conversation."""
         self.messages: list[dict] = []
-        self.waiting: list[dict] = []
+        self.media: list[dict] = []
 
     def add_image(self, file: str) -> None:
-        """A picture for the next question."""
+        """Add a picture to the next question."""
         from paddle_internvl.media.images import open_image
 
-        self.waiting.append({"type": "image", "image": open_image(file)})
+        if Path(file).is_dir():
+            raise ValueError(f"{file} is a folder, not a picture; name a file in it, or take the folder as a clip")
+        self.media.append({"type": "image", "image": open_image(file)})
 
     def add_video(self, file: str) -> None:
-        """A clip for the next question."""
+        """Add a clip to the next question."""
         from paddle_internvl.media.opening import open_media
 
+        if Path(file).suffix.lower() in _STILL:
+            raise ValueError(f"{file} is a picture, not a clip; add it as an image")
         frames, _ = open_media("video", file, {"num_segments": self.frames})
-        self.waiting.append({"type": "video", "video": frames})
+        self.media.append({"type": "video", "video": frames})
 
     def ask(self, question: str, show=lambda piece: None) -> str:
-        """The answer; `show` is given its pieces as they are made."""
-        asked = {"role": "user", "content": [*self.waiting, {"type": "text", "text": question}]}
+        """The answer; `show` is called with its pieces as they are made."""
+        message = {"role": "user", "content": [*self.media, {"type": "text", "text": question}]}
         answer = ""
-        for piece in self.model.chat_stream([*self.messages, asked], self.settings, **self.how):
+        for piece in self.model.chat_stream([*self.messages, message], self.generation_config, **self.prompt_options):
             if self.first_token:
-                self.first_token.seen()
+                self.first_token.record()
             show(piece)
             answer += piece
-        self.messages += [asked, {"role": "assistant", "content": answer}]
-        self.waiting = []
+        self.messages += [message, {"role": "assistant", "content": answer}]
+        self.media = []
         return answer
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl.checkpoints.hub import folder_of
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.generation.config import generation_config
 
     settings = {
-        "max_new_tokens": arguments.max_new_tokens,
+        "max_new_tokens": arguments.max_new_tokens or _MAX_NEW_TOKENS,
         "do_sample": arguments.temperature > 0,
         "temperature": arguments.temperature,
         "top_p": arguments.top_p,
@@ -100,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         "repetition_penalty": arguments.repetition_penalty,
         "seed": arguments.seed,
     }
+    generation_config(settings)  # refuses wrong values before anything is loaded, as do the checks below
     for name in ("json", "draw", "timing"):
         if getattr(arguments, name) and not arguments.question:
             raise ValueError(f"--{name} needs --question")
@@ -109,18 +133,18 @@ def run(arguments: argparse.Namespace) -> int:
     with timing.measured() if arguments.timing else nullcontext() as measured:
         if measured:
             session.first_token = FirstToken(measured)
-        with timing.part("pictures"):  # what is wrong with them is said before the model is loaded
+        with timing.part("pictures"):
             for file in arguments.image:
                 session.add_image(file)
             if arguments.video:
                 session.add_video(arguments.video)
-        session.model = _load(folder_of(arguments.checkpoint), arguments)
+        session.model = _load(chat_folder(arguments.checkpoint), arguments)
         from paddle_internvl import run_rank
 
         def converse(_model) -> int:
             return _ask_all(session, arguments) if arguments.question else _converse(session)
 
-        return run_rank(session.model, converse) or 0
+        return run_rank(session.model, converse) or EXIT_OK
 
 
 def _load(folder: Path, arguments: argparse.Namespace):
@@ -133,13 +157,17 @@ def _load(folder: Path, arguments: argparse.Namespace):
         from paddle_internvl.modeling import InternVLChatModel  # noqa: F401  (which AutoModel would import)
 
     with timing.part("load"):
-        return AutoModel.from_pretrained(
+        model = AutoModel.from_pretrained(
             str(folder), dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp
         )
+    context_length = model.language_model.config.context_length
+    if arguments.max_new_tokens and arguments.max_new_tokens > context_length:
+        raise ValueError(f"--max-new-tokens {arguments.max_new_tokens} is above the context of {context_length} tokens")
+    return model
 
 
 def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
-    begun = time.monotonic()
+    start = time.monotonic()
     for question in arguments.question:
         answer = session.ask(question, lambda piece: None if arguments.json else print(piece, end="", flush=True))
         if not arguments.json:
@@ -147,22 +175,24 @@ def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.draw:
         _draw(arguments.image[0], answer, arguments.draw)
     if arguments.json:
-        *asked, _ = session.messages
+        *messages, _ = session.messages
         document = {
             "answer": answer,
-            "prompt": session.model.render_prompt(asked, **session.how),
-            "pictures": [asdict(cost) for cost in session.model.count_tokens(asked, **session.how).pictures],
-            "seconds": round(time.monotonic() - begun, 3),
+            "prompt": session.model.render_prompt(messages, **session.prompt_options),
+            "pictures": [
+                asdict(cost) for cost in session.model.count_tokens(messages, **session.prompt_options).pictures
+            ],
+            "seconds": round(time.monotonic() - start, 3),
         }
         if session.first_token:
             document["timing"] = session.first_token.document()
         print(json.dumps(document, ensure_ascii=False))
     elif session.first_token:
         print(session.first_token.line(), file=sys.stderr)
-    return 0
+    return EXIT_OK
 
 
-def _draw(image: str, answer: str, target: str) -> None:
+def _draw(image: str, answer: str, target: Path) -> None:
     from paddle_internvl.media.images import open_image
     from paddle_internvl.preprocess.drawing import draw_boxes
     from paddle_internvl.prompt.grounding import parse_boxes
@@ -183,7 +213,7 @@ def _converse(session: Session) -> int:
             print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line or line.strip() == "/quit":
-            return 0
+            return EXIT_OK
         command, _, rest = line.strip().partition(" ")
         if not command:
             continue

@@ -1,4 +1,4 @@
-"""Print what makes a shell complete this command's words with the tab key.
+"""Print the shell completion script of this command, for the tab key.
 
 examples:
   paddle-internvl completion bash > ~/.local/share/bash-completion/completions/paddle-internvl
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 
+from convert.command_line import EXIT_OK
 from paddle_internvl.cli import conventions
 
-_FOLDERS = ("CKPT", "SRC", "DST")  # metavars of arguments that name folders, and those that name files
+_FOLDERS = ("CKPT", "SRC", "DST")  # metavars of folders
 _FILES = ("F", "IN", "OUT", "FILE", "YAML", "CKPT|CONFIG", "CONFIG|CKPT", "CONFIG", "CONFIG_OR_CKPT")
 
 
@@ -30,4 +31,4 @@ def run(arguments: argparse.Namespace) -> int:
             if action.metavar in (*_FOLDERS, *_FILES):
                 action.complete = shtab.DIRECTORY if action.metavar in _FOLDERS else shtab.FILE
     print(shtab.complete(parser, arguments.shell))
-    return 0
+    return EXIT_OK

@@ -9,7 +9,10 @@ examples:
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
+
+from convert.command_line import EXIT_OK
 
 _BUNDLED = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"
 
@@ -24,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server-name", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--server-port", type=int, default=7860, metavar="N", help="port to listen on (default: 7860)")
     parser.add_argument(
-        "--session-len", type=int, metavar="N", help="the most tokens of prompt and answer (default: the model's)"
+        "--session-len",
+        type=int,
+        metavar="N",
+        help="the most tokens of prompt and answer (default: the model's)",
     )
     parser.add_argument(
         "--max-batch-size", type=int, default=16, metavar="N", help="visitors answered together (default: 16)"
@@ -34,19 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.serve.settings import Settings
 
-    given = {name: getattr(arguments, name) for name in ("session_len", "max_batch_size", "device", "dtype")}
-    settings = Settings(server_name=arguments.server_name, server_port=arguments.server_port, **given)
+    names = ("server_name", "server_port", "session_len", "max_batch_size", "device", "dtype")
+    settings = Settings(**{name: getattr(arguments, name) for name in names})
     if arguments.checkpoint is None and not _BUNDLED.is_dir():
         raise FileNotFoundError(
-            "the bundled checkpoint is not there (a checkout of the repository has it); name a CKPT"
+            "the bundled checkpoint does not exist (a checkout of the repository has it); name a CKPT"
         )
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise ImportError("the demo needs Gradio; pip install 'paddle_internvl[demo]'") from None
-
+    if find_spec("gradio") is None:
+        raise ImportError("the demo needs Gradio; pip install 'paddle_internvl[demo]'")
+    checkpoint = str(chat_folder(arguments.checkpoint or _BUNDLED))
     from paddle_internvl import startup
 
     startup.import_paddle()
@@ -55,8 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.webdemo.speaking import Host
 
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
-    checkpoint = str(arguments.checkpoint or _BUNDLED)
     host = Host(lambda: load_engine(checkpoint, settings))
-    host.engine  # noqa: B018  loaded now, so that what is wrong with it is said here
+    host.engine  # noqa: B018  loaded now, so that its errors are this command's
     launch(prepare(host, settings.max_batch_size), host, settings.server_name, settings.server_port)
-    return 0
+    return EXIT_OK

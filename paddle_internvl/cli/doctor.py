@@ -1,7 +1,7 @@
-"""Check this machine and installation, and say what to do about each problem.
+"""Check this machine and installation, with advice for each problem.
 
-With --gpu it puts the card to work: every fused operation beside its plain twin, the bundled checkpoint's answers
-beside a CPU's, speed beside the card's own; what it finds goes to a file to send in. Exit code 1 if something is off.
+With --gpu it runs the card: every fused operation beside its plain twin, the bundled checkpoint's answers beside a
+CPU's, speed beside the card's peak; the report goes to a file to send in. Exit code 1 if something is wrong.
 
 examples:
   paddle-internvl doctor
@@ -22,11 +22,12 @@ from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece")
-_OPTIONAL = {  # distribution -> what it is for
+_OPTIONAL = {  # distribution -> purpose
     "opencv-python-headless": "videos",
     "decord": "videos (preferred reader)",
     "fastapi": "the server",
@@ -39,7 +40,14 @@ _CHECKPOINT, _CONFIG = _ROOT / "demo/checkpoints/internvl-tiny", _ROOT / "config
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: what is there, how good that is, and what to do."""
+    """One check of the installation.
+
+    Attributes:
+        what: the package or part that is checked.
+        state: OK, NOTE or PROBLEM.
+        detail: version, or the problem.
+        advice: the way out; '' if none is needed.
+    """
 
     what: str
     state: str
@@ -58,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def findings() -> list[Finding]:
-    """Everything, in the order in which a problem would show."""
+    """All checks, in the order in which a problem would show."""
     found = [_python(), *_packages()]
     paddle = _paddle()
     found.append(paddle)
@@ -87,10 +95,6 @@ def _packages() -> list[Finding]:
         version = _version(name)
         advice = "" if version else f"pip install {name}"
         found.append(Finding(name, OK if version else PROBLEM, version or "not installed", advice))
-    aistudio = _version("aistudio-sdk")
-    if aistudio and not aistudio.startswith("0.2"):
-        advice = "pip install 'aistudio-sdk<0.3': paddlenlp can't be imported with a later one"
-        found.append(Finding("aistudio-sdk", PROBLEM, aistudio, advice))
     return found
 
 
@@ -105,7 +109,7 @@ def _paddle() -> Finding:
     detail = f"{builds[0]} {_version(builds[0])}"
     try:
         startup.import_paddle()
-    except Exception as error:  # whatever keeps it from importing is what the user has to see
+    except Exception as error:  # any reason that keeps it from importing is the finding
         return Finding("Paddle", PROBLEM, f"{detail} can't be imported: {error}", "reinstall with the pins of setup.py")
     return Finding("Paddle", OK, detail)
 
@@ -215,4 +219,4 @@ def run(arguments: argparse.Namespace) -> int:
         for finding in found:
             table.add_row(f"[{colors[finding.state]}]{finding.state}[/]", finding.what, finding.detail, finding.advice)
         conventions.console().print(table)
-    return int(any(finding.state == PROBLEM for finding in found))
+    return EXIT_DIFFERENT if any(finding.state == PROBLEM for finding in found) else EXIT_OK

@@ -1,7 +1,7 @@
-"""Fetch a checkpoint from a hub into the hub's usual cache, and print its folder.
+"""Download a checkpoint from a hub into the hub's usual cache, and print its folder.
 
-Only safetensors and text files are fetched, never code or pickles. A download that broke off goes on. With
-HF_HUB_OFFLINE=1 no hub is asked, and the folder is printed if the cache has it whole.
+Only safetensors and text files are downloaded, never code or pickles. A download that broke off goes on. With
+HF_HUB_OFFLINE=1 there is no download, and the folder is printed if the cache has it whole.
 
 examples:
   paddle-internvl download OpenGVLab/InternVL2_5-2B
@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 
+from convert.command_line import EXIT_OK
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="ID", help="owner/name; of a folder that is here the path is printed")
+    parser.add_argument("checkpoint", metavar="ID", help="owner/name; an existing folder's path is printed")
     parser.add_argument("--revision", help="branch, tag or commit (default: the main one)")
     parser.add_argument("--cache-dir", metavar="FOLDER", help="instead of the hub client's own")
-    parser.add_argument("--no-weights", action="store_true", help="fetch configs and tokenizer files only")
+    parser.add_argument("--no-weights", action="store_true", help="download configs and tokenizer files only")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -38,4 +40,4 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"folder": str(folder), "bytes": files}))
     else:
         print(folder)
-    return 0
+    return EXIT_OK

@@ -1,8 +1,8 @@
-"""Say how much memory a model will take on each card, whether that fits, and what would make it fit.
+"""Estimate a model's memory on each card, whether it fits, and which settings would make it fit.
 
-It reads config.json alone. Weights and KV cache are counted; what activations take is held to measurements on a CPU,
-and only calculated for cards. With --gpus N the model is shared out over as many of them as can share it. Exit code 1
-where it does not fit.
+Only config.json is needed. Weights and KV cache are counted; activations are held to measurements on a CPU, and only
+calculated for cards. With --gpus N the model is sharded over as many of them as can share it. Exit code 1 where it does
+not fit.
 
 examples:
   paddle-internvl estimate configs/internvl2_5-78b.json --gpus 4 --memory 80
@@ -16,6 +16,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions
 
 _GB = 1 << 30
@@ -40,12 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     from convert.folder import read_config
     from convert.mappings import paddle_config
     from paddle_internvl import estimation
-    from paddle_internvl.checkpoints.hub import folder_of
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.parallel.shards import ShardPlan
 
-    config = paddle_config(read_config(folder_of(arguments.checkpoint, weights=False)))
-    if config.get("model_type") != "internvl_chat":
-        raise ValueError(f"{arguments.checkpoint} is no InternVL chat model: model_type {config.get('model_type')!r}")
+    config = paddle_config(read_config(chat_folder(arguments.checkpoint, weights=False)))
     if arguments.gpus < 1 or (arguments.memory is not None and arguments.memory <= 0):
         raise ValueError("--gpus and --memory must be above 0")
     possible = ShardPlan.of(config["llm_config"], 0, 1).possible_sizes
@@ -80,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(document))
     else:
         _show(plan, estimated, room, others, possible)
-    return 0 if fits in (None, True) else 1
+    return EXIT_OK if fits in (None, True) else EXIT_DIFFERENT
 
 
 def _most_tiles(config: dict) -> int:

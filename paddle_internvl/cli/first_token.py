@@ -1,6 +1,6 @@
-"""What `chat --timing` reports: the time from the start of the process to an answer's first piece, by its parts.
+"""Time to first token of `chat --timing`, from the start of the process, by its parts.
 
-In: a `Timing` that was begun with the command. Out: a line for people, or a dict for `--json`.
+In: a `Timing` that began with the command. Out: a line for people, or a dict for `--json`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from paddle_internvl.timing import Timing, process_seconds
 
 
 class FirstToken:
-    """Made when the command begins; `seen` is called with every piece of the answers.
+    """Stopwatch of the time to first token, made when the command begins; `record` is called with every piece.
 
     Args:
-        timing: that measures from now on.
+        timing: measures from now on.
     """
 
     def __init__(self, timing: Timing):
@@ -22,14 +22,14 @@ class FirstToken:
         self._seconds: float | None = None
         self._parts: dict[str, float] = {}
 
-    def seen(self) -> None:
-        """A piece has come; only the first counts."""
+    def record(self) -> None:
+        """Stop at the first piece of an answer; later calls change nothing."""
         if self._seconds is None:
-            self._seconds = time.monotonic() - self._timing.begun
+            self._seconds = time.monotonic() - self._timing.start
             self._parts = dict(self._timing.parts)
 
     def document(self) -> dict:
-        """{'first_token': seconds since the process was started, 'parts': those of what it was spent on}."""
+        """{'first_token': seconds since the process was started, 'parts': {name: seconds}}, which add up."""
         if self._seconds is None:
             return {"first_token": None, "parts": {}}
         parts = {"start": self._before, **self._parts}
@@ -40,7 +40,7 @@ class FirstToken:
         }
 
     def line(self) -> str:
-        """The same in words."""
+        """`document` as one line."""
         document = self.document()
         if document["first_token"] is None:
             return "timing: the answer is empty"

@@ -1,4 +1,4 @@
-"""Show what a checkpoint or config is, what memory it takes, and what a picture costs. Loads no weights.
+"""Show a checkpoint's or config's architecture, memory, and the tokens of a picture. Loads no weights.
 
 examples:
   paddle-internvl info CKPT
@@ -16,8 +16,10 @@ from collections import Counter
 from math import prod
 from pathlib import Path
 
+from convert.command_line import EXIT_OK
 from convert.sizes import decoder_sizes, tile_sizes
 from paddle_internvl.cli import conventions
+from paddle_internvl.cli.argument_types import integer, picture_file
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -27,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     picture = parser.add_mutually_exclusive_group()
     picture.add_argument("--image", metavar="F", help="also: tile grid and tokens of this picture")
     picture.add_argument("--size", metavar="WxH", help="also: tile grid and tokens of a picture of this size")
-    parser.add_argument("--max-num", type=int, help="the most tiles (default: the config's)")
-    parser.add_argument("--plot", metavar="OUT", type=Path, help="draw --image under its tiles, with tokens, into OUT")
+    parser.add_argument("--max-num", type=integer(1), help="the most tiles (default: the config's)")
+    parser.add_argument(
+        "--plot", metavar="OUT", type=picture_file, help="draw --image under its tiles, with tokens, into OUT"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -131,9 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from convert.folder import read_config
     from convert.mappings import paddle_config
-    from paddle_internvl.checkpoints.hub import folder_of
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
 
-    config = paddle_config(read_config(folder_of(arguments.checkpoint, weights=False)))
+    config = paddle_config(read_config(chat_folder(arguments.checkpoint, weights=False)))
     document = describe(config)
     size = _size(arguments)
     if size:
@@ -144,9 +148,9 @@ def run(arguments: argparse.Namespace) -> int:
         plot(config, arguments.image, arguments.max_num, arguments.plot)
     if arguments.json:
         print(json.dumps(document, ensure_ascii=False))
-        return 0
+        return EXIT_OK
     table = Table(show_header=False, box=None)
     for name, value in document.items():
         table.add_row(name, _gigabytes(value) if name == "weights bytes" else _human(value))
     conventions.console().print(table)
-    return 0
+    return EXIT_OK

@@ -15,13 +15,15 @@ import os
 from contextlib import nullcontext
 from dataclasses import replace
 
+from convert.command_line import EXIT_OK
+from paddle_internvl.cli.argument_types import integer
 from paddle_internvl.serve import settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
     parser.add_argument(
-        "--replicas", type=int, metavar="N", help="serve with N processes, each with a model (needs Ray)"
+        "--replicas", type=integer(1), metavar="N", help="serve with N processes, each with a model (needs Ray)"
     )
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="of the replicas' cluster (default: this machine alone)"
@@ -31,16 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     chosen = settings.from_arguments(arguments)
-    chosen.media_limits()  # what is wrong there is said before the model is loaded
-    if arguments.replicas is not None and arguments.replicas < 1:
-        raise ValueError(f"--replicas {arguments.replicas} is below 1")
+    chosen.media_limits()  # refuses wrong ones before the model is loaded
     if arguments.ray_address and arguments.replicas is None:
-        raise ValueError("--ray-address says where replicas run; say how many by --replicas")
+        raise ValueError("--ray-address is the cluster of replicas; give their number by --replicas")
     if arguments.replicas is not None and chosen.tp > 1:
         raise ValueError(f"--replicas and --tp {chosen.tp} exclude each other: a replica is one process")
 
     from paddle_internvl import startup
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
 
+    chat_folder(arguments.checkpoint)
     startup.import_paddle()
     from paddle_internvl import run_rank
     from paddle_internvl.serve import server
@@ -57,4 +59,4 @@ def run(arguments: argparse.Namespace) -> int:
             from paddle_internvl.serve import replicas
 
             replicas.run(arguments.checkpoint, chosen, port, arguments.replicas, arguments.ray_address)
-    return 0
+    return EXIT_OK

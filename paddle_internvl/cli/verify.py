@@ -1,8 +1,8 @@
-"""Compare two checkpoint folders stage by stage, or one with the PyTorch reference. Exit code 1 where they part.
+"""Compare two checkpoint folders stage by stage, or one with the PyTorch reference. Exit code 1 where they differ.
 
 SRC and DST may be raw or converted, float or quantised. Both answer the same question about the same picture; every
-stage on the way is compared, and the first one out of its bound is named: what comes behind it only inherits its error.
-With --torch it is transformers' own InternVL that answers for SRC, given DST's pixel tiles and prompt.
+stage of the forward pass is compared, and the first one out of its bound is named: later stages only inherit its error.
+With --torch transformers' own InternVL runs SRC, with DST's pixel tiles and prompt.
 
 examples:
   paddle-internvl verify HF_DIR PADDLE_DIR
@@ -21,19 +21,23 @@ from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions
+from paddle_internvl.cli.argument_types import integer
 
 _IDS = ("tiles", "prompt", "tokens")  # integers: equal or not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="checkpoint folder or hub id to be held to")
+    parser.add_argument("source", metavar="SRC", help="checkpoint folder or hub id: the reference")
     parser.add_argument("destination", metavar="DST", help="checkpoint folder or hub id to be checked")
-    parser.add_argument("--torch", action="store_true", help="SRC is run by transformers on torch, not by Paddle")
+    parser.add_argument("--torch", action="store_true", help="run SRC by transformers on torch, not by Paddle")
     parser.add_argument("--image", help="picture (default: a drawn one)")
     parser.add_argument("--question", default="Describe the image.", help="about the picture")
-    parser.add_argument("--max-new-tokens", type=int, default=16, help="length of the answer (default: 16)")
-    parser.add_argument("--tp", type=int, default=1, metavar="N", help="processes that share DST; SRC is run by one")
+    parser.add_argument("--max-new-tokens", type=integer(1), default=16, help="length of the answer (default: 16)")
+    parser.add_argument(
+        "--tp", type=integer(1), default=1, metavar="N", help="processes that share DST; SRC is run by one"
+    )
     parser.add_argument(
         "--plot", metavar="OUT", type=Path, help="draw the error by stage into OUT (.png, .svg, .pdf …)"
     )
@@ -42,34 +46,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl import progress, startup
-    from paddle_internvl.checkpoints.hub import folder_of
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.media.images import open_image
 
+    picture = open_image(arguments.image) if arguments.image else None
+    source, destination = chat_folder(arguments.source), chat_folder(arguments.destination)
     startup.import_paddle()
     from paddle_internvl.verification import plotting, stages
     from paddle_internvl.verification.reference import climb_reference
 
     if arguments.plot:
         plotting.check_target(arguments.plot)
-    picture = open_image(arguments.image) if arguments.image else stages.sample_picture()
-    source, destination = folder_of(arguments.source), folder_of(arguments.destination)
-    what = stages.difference(source, destination)
-    asked = (picture, arguments.question, arguments.max_new_tokens)
-    # One model at a time: what stays in memory of each is its stages.
+    picture = picture or stages.sample_picture()
+    difference = stages.difference(source, destination)
+    question = (picture, arguments.question, arguments.max_new_tokens)
+    # One model at a time: only its stages stay in memory.
     with progress.bar("stages", 2, "folder") as bar:
-        checked = stages.climb(destination, *asked, tensor_parallel_degree=arguments.tp)
+        checked = stages.climb(destination, *question, tensor_parallel_degree=arguments.tp)
         bar.update()
-        held_to = climb_reference(source, checked) if arguments.torch else stages.climb(source, *asked)
+        held_to = climb_reference(source, checked) if arguments.torch else stages.climb(source, *question)
         bar.update()
     if arguments.tp > 1 and os.environ.get("PADDLE_TRAINER_ID", "0") != "0":
-        return 0  # every rank computes the stages, rank 0 reports them
-    rungs = stages.compare(held_to, checked, what)
+        return EXIT_OK  # every rank computes the stages, rank 0 reports them
+    rungs = stages.compare(held_to, checked, difference)
     if arguments.plot:
         plotting.save(rungs, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
     first = next((rung for rung in rungs if not rung.holds), None)
     if arguments.json:
         document = {
-            "difference": what,
+            "difference": difference,
             # JSON has no infinity: null where two stages can't be compared
             "stages": [
                 {**asdict(rung), "error": rung.error if isfinite(rung.error) else None, "holds": rung.holds}
@@ -83,8 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         if first:
             print(f"{first.stage} is the first stage out of its bound: {first.error:.2g} > {first.bound:.2g}")
         else:
-            print(f"all {len(rungs)} stages are within their bounds; what sets the folders' weights apart: {what}")
-    return 1 if first else 0
+            print(f"all {len(rungs)} stages are within their bounds; the folders' weights differ in: {difference}")
+    return EXIT_DIFFERENT if first else EXIT_OK
 
 
 def _show(rungs) -> None:

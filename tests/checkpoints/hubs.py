@@ -1,6 +1,6 @@
-"""A server on 127.0.0.1 that speaks what the clients of Hugging Face, ModelScope and AI Studio ask their hubs.
+"""Hub server on 127.0.0.1 for tests, with the HTTP routes of Hugging Face, ModelScope and AI Studio.
 
-In: repositories, id -> folder. Every request is written down; `cut` ends a transfer in its middle, `status` refuses.
+In: repositories, id -> folder. Requests are recorded; `cut` ends a transfer in its middle, `status` refuses.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hubs:
-    """What the server has, does, and was asked.
+    """State of the server.
 
     Attributes:
-        repositories: id -> folder. revisions: those there are. cut: file -> bytes after which its next transfer ends.
-        status: answered to everything, if set. asked: (path, Range header) of every request for a file's content.
+        repositories: id -> folder.
+        revisions: branches, tags and commits of all repositories.
+        cut: file -> bytes after which its next transfer ends.
+        status: HTTP status of every response, if set.
+        transfers: (file, Range header) of every request for a file's content.
+        requests: number of requests.
         headers: of the last request.
+        port: of the server.
     """
 
     repositories: dict[str, Path]
     revisions: tuple[str, ...] = ("main", "master", COMMIT)
     cut: dict[str, int] = field(default_factory=dict)
     status: int | None = None
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    transfers: list[tuple[str, str | None]] = field(default_factory=list)
     requests: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     port: int = 0
@@ -42,8 +47,8 @@ class Hubs:
         return f"http://127.0.0.1:{self.port}"
 
     def names(self) -> list[str]:
-        """Files whose content was asked for."""
-        return [name for name, _ in self.asked]
+        """Files whose content was requested."""
+        return [name for name, _ in self.transfers]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"  # a connection a request: none outlives the server
 
     def log_message(self, *_words):
-        """The tests' output stays their own."""
+        """No log."""
 
     def do_HEAD(self):
         self.do_GET()
@@ -127,15 +132,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
         content = path.read_bytes()
-        asked_range = self.headers.get("Range")
-        begin = int(asked_range.removeprefix("bytes=").split("-")[0]) if asked_range else 0
+        byte_range = self.headers.get("Range")
+        begin = int(byte_range.removeprefix("bytes=").split("-")[0]) if byte_range else 0
         if self.command == "GET":
-            self.hubs.asked.append((file, asked_range))
-        self.send_response(206 if asked_range else 200)
+            self.hubs.transfers.append((file, byte_range))
+        self.send_response(206 if byte_range else 200)
         self.send_header("ETag", f'"{_sha(path)}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(content) - begin))
-        if asked_range:
+        if byte_range:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         if self.command == "HEAD":
@@ -169,9 +174,9 @@ def _sha(file: Path) -> str:
 
 
 @contextmanager
-def serving(repositories: dict[str, Path], **how) -> Iterator[Hubs]:
-    """The server, for the length of a test."""
-    hubs = Hubs(repositories, **how)
+def serving(repositories: dict[str, Path], **options) -> Iterator[Hubs]:
+    """The server, for the length of a test. options: attributes of `Hubs`."""
+    hubs = Hubs(repositories, **options)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hubs": hubs}))
     server.daemon_threads = True
     hubs.port = server.server_address[1]

@@ -1,16 +1,19 @@
-"""Hub ids: the way from an id to an answer, what is fetched, what is resumed, what is said where it fails.
+"""Hub ids: download, cache, resumed transfers, and the error of every failure.
 
-The clients are the real ones; the hubs are `tests.checkpoints.hubs`' server."""
+The clients are the real ones; the hubs are `tests.checkpoints.hubs`' server. Every test has caches of its own:
+an earlier run's downloads are not there."""
 
+import dataclasses
 import errno
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
-from paddle_internvl import progress
 from paddle_internvl.checkpoints import hub, hub_clients
 from paddle_internvl.checkpoints.hub import HubError, folder_of
 from tests.checkpoints.hubs import COMMIT, serving
@@ -24,7 +27,7 @@ NEVER = ("modeling.py", "pytorch_model.bin", "training_args.pt", "examples/a.jso
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """The bundled checkpoint beside what must never be fetched."""
+    """The bundled checkpoint beside files that must never be downloaded."""
     folder = tmp_path_factory.mktemp("repository") / "tiny"
     shutil.copytree(BUNDLED, folder)
     (folder / "examples").mkdir()
@@ -35,7 +38,13 @@ def repository(tmp_path_factory):
 
 @pytest.fixture
 def hubs(repository, tmp_path, monkeypatch):
-    """The server, and an environment in which every client knows no other and writes below tmp_path."""
+    """The server, and an environment in which every client downloads from it into folders below tmp_path."""
+    import huggingface_hub.constants
+
+    aistudio = import_module("paddlenlp.utils.download.aistudio_hub_download")
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "huggingface"))
+    monkeypatch.setattr(aistudio, "AISTUDIO_HUB_CACHE", str(tmp_path / "aistudio"))
     with serving({NAME: repository, "me/tiny": repository}) as server:
         for each in hub_clients.HUBS.values():
             monkeypatch.setenv(each.endpoint, server.url)
@@ -47,8 +56,8 @@ def hubs(repository, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    """Clients that do not try again, and write what they get in small pieces."""
+def no_retries(monkeypatch):
+    """Clients that do not try again, and write in small pieces."""
     import huggingface_hub.constants
     import modelscope_hub._download
     import paddlenlp.utils.download.common
@@ -70,13 +79,13 @@ def test_from_an_id_to_an_answer(kind, hubs, tmp_path):
 
     from paddle_internvl.configuration import InternVLChatConfig
 
-    where = {"hub": kind, "cache_dir": str(tmp_path)}
-    config = AutoConfig.from_pretrained(NAME, **where)
+    options = {"hub": kind, "cache_dir": str(tmp_path)}
+    config = AutoConfig.from_pretrained(NAME, **options)
     assert type(config) is InternVLChatConfig and "model.safetensors" not in hubs.names()
-    tokenizer = AutoTokenizer.from_pretrained(NAME, **where)
+    tokenizer = AutoTokenizer.from_pretrained(NAME, **options)
     assert type(tokenizer).__module__ == "paddle_internvl.tokenizers.internlm2"
     assert "model.safetensors" not in hubs.names()
-    model = AutoModel.from_pretrained(NAME, dtype="float32", **where)
+    model = AutoModel.from_pretrained(NAME, dtype="float32", **options)
     assert hubs.names().count("model.safetensors") == 1
     local = AutoModel.from_pretrained(str(BUNDLED))
     settings = {"max_new_tokens": 12}
@@ -96,28 +105,28 @@ def test_pipeline_and_the_class_itself(hubs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", HUBS)
-def test_only_safetensors_and_text_is_asked_for(kind, hubs, tmp_path):
+def test_only_safetensors_and_text_are_downloaded(kind, hubs, tmp_path):
     folder = folder_of(NAME, hub=kind, cache_dir=tmp_path)
     assert same_files(folder) and not set(NEVER) & set(hubs.names())
     assert not [name for name in NEVER if (folder / name).exists()]
 
 
 @pytest.mark.parametrize("kind", HUBS)
-def test_a_download_that_breaks_off_goes_on(kind, hubs, tmp_path, impatient):
+def test_a_broken_download_is_resumed(kind, hubs, tmp_path, no_retries):
     hubs.cut["model.safetensors"] = 3 << 20
     with pytest.raises(HubError, match="broke off .*; call again: it goes on from there"):
         folder_of(NAME, hub=kind, cache_dir=tmp_path)
     fetched = hubs.names()
-    hubs.asked.clear()
+    hubs.transfers.clear()
     assert same_files(folder_of(NAME, hub=kind, cache_dir=tmp_path))
-    (asked_range,) = [asked for name, asked in hubs.asked if name == "model.safetensors"]
-    assert asked_range and (2 << 20) <= int(asked_range.removeprefix("bytes=").strip("-")) <= 3 << 20
+    (byte_range,) = [byte_range for name, byte_range in hubs.transfers if name == "model.safetensors"]
+    assert byte_range and (2 << 20) <= int(byte_range.removeprefix("bytes=").strip("-")) <= 3 << 20
     again = [name for name in hubs.names() if name != "model.safetensors" and name in fetched]
-    assert again == [], "what was whole is not fetched again"
+    assert again == [], "whole files are not downloaded again"
 
 
 @pytest.mark.parametrize("kind", HUBS)
-def test_what_is_cached_needs_no_hub(kind, hubs, tmp_path, monkeypatch, impatient):
+def test_a_cached_snapshot_needs_no_network(kind, hubs, tmp_path, monkeypatch, no_retries):
     folder = folder_of(NAME, hub=kind, cache_dir=tmp_path)
     hubs.requests = 0
     assert folder_of(NAME, hub=kind, cache_dir=tmp_path, local_files_only=True) == folder
@@ -153,7 +162,7 @@ def test_tokens_are_passed_on(kind, hubs, tmp_path):
 
 
 @pytest.mark.parametrize("kind", HUBS)
-def test_ids_that_are_not_there(kind, hubs, tmp_path):
+def test_an_absent_model(kind, hubs, tmp_path):
     with pytest.raises(HubError) as caught:
         folder_of("me/nothing", hub=kind, cache_dir=tmp_path)
     others = [f"{hub.VARIABLE}={other}" for other in HUBS if other != kind]
@@ -163,14 +172,14 @@ def test_ids_that_are_not_there(kind, hubs, tmp_path):
 
 @pytest.mark.parametrize("kind", HUBS)
 @pytest.mark.parametrize("status", [401, 403])
-def test_models_that_are_not_for_everyone(kind, status, hubs, tmp_path):
+def test_a_gated_model(kind, status, hubs, tmp_path):
     hubs.status = status
     with pytest.raises(HubError, match=f"ask for access .* set {hub_clients.HUBS[kind].token}"):
         folder_of(NAME, hub=kind, cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["huggingface", "aistudio"])  # ModelScope's client waits for seconds
-def test_a_hub_that_is_not_reached(kind, hubs, tmp_path, monkeypatch):
+def test_an_unreachable_hub(kind, hubs, tmp_path, monkeypatch):
     monkeypatch.setenv(hub_clients.HUBS[kind].endpoint, "http://127.0.0.1:1")
     with pytest.raises(HubError, match="can't be reached at http://127.0.0.1:1 .*efused.* check the network") as caught:
         folder_of(NAME, hub=kind, cache_dir=tmp_path)
@@ -183,7 +192,7 @@ def test_a_full_disk(kind, hubs, tmp_path, monkeypatch):
     def full(_request):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setitem(hub.HUBS, kind, hub.replace(hub.HUBS[kind], fetch=full))
+    monkeypatch.setitem(hub.HUBS, kind, dataclasses.replace(hub.HUBS[kind], fetch=full))
     with pytest.raises(HubError, match=f"no space is left .*{hub.HUBS[kind].cache}=FOLDER"):
         folder_of(NAME, hub=kind, cache_dir=tmp_path)
 
@@ -199,7 +208,7 @@ def test_repositories_without_safetensors(hubs, repository, tmp_path):
             folder_of("me/bare", hub=kind, cache_dir=tmp_path / kind)
 
 
-def test_shards_are_those_of_the_index(hubs, tmp_path):
+def test_the_shards_of_an_index(hubs, tmp_path):
     from convert.streaming import convert
 
     convert(BUNDLED, tmp_path / "sharded", to_paddle=True, max_shard_size=2_000_000)
@@ -211,7 +220,7 @@ def test_shards_are_those_of_the_index(hubs, tmp_path):
             assert shard.read_bytes() == (tmp_path / "sharded" / shard.name).read_bytes()
 
 
-def test_paths_come_first(tmp_path, monkeypatch, hubs):
+def test_an_existing_path_is_no_id(tmp_path, monkeypatch, hubs):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "me/tiny").mkdir(parents=True)
     assert folder_of("me/tiny") == hub.Path("me/tiny") and folder_of(tmp_path / "me") == tmp_path / "me"
@@ -219,13 +228,13 @@ def test_paths_come_first(tmp_path, monkeypatch, hubs):
 
 
 @pytest.mark.parametrize("name", ["/nowhere", "./me", "a/b/c", "tiny", "../x/y", "~/x", "me/", ".git/x"])
-def test_what_is_no_id_asks_nobody(name, hubs):
+def test_a_missing_path_is_not_looked_up(name, hubs):
     with pytest.raises(HubError, match="does not exist.*; give a folder, or a hub id: owner/name"):
         folder_of(name)
     assert hubs.requests == 0
 
 
-def test_what_was_perhaps_meant(tmp_path, monkeypatch, hubs):
+def test_a_misspelt_path_has_a_suggestion(tmp_path, monkeypatch, hubs):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/InternVL2_5-2B").mkdir(parents=True)
     with pytest.raises(HubError, match=r"did you mean models/InternVL2_5-2B\?"):
@@ -234,22 +243,22 @@ def test_what_was_perhaps_meant(tmp_path, monkeypatch, hubs):
         folder_of("./models/InternVL2_5-2", cache_dir=tmp_path)
 
 
-def test_which_hub(monkeypatch):
+def test_the_hub_of_argument_and_environment(monkeypatch):
     monkeypatch.delenv(hub.VARIABLE, raising=False)
     assert hub.choose() == "huggingface"
     monkeypatch.setenv(hub.VARIABLE, "modelscope")
     assert hub.choose() == "modelscope" and hub.choose(from_aistudio=True) == "aistudio"
     assert hub.choose("huggingface", from_aistudio=True) == "huggingface"
-    with pytest.raises(ValueError, match="hub='github' is not known; known: huggingface, modelscope, aistudio"):
+    with pytest.raises(ValueError, match="hub='github' is not supported; supported: huggingface, modelscope, aistudio"):
         hub.choose("github")
     monkeypatch.setenv(hub.VARIABLE, "gitee")
-    with pytest.raises(ValueError, match="PADDLE_INTERNVL_HUB='gitee' is not known"):
+    with pytest.raises(ValueError, match="PADDLE_INTERNVL_HUB='gitee' is not supported"):
         hub.choose()
     with pytest.raises(ValueError, match="subfolder='x'"):
         folder_of("me/tiny", subfolder="x")
 
 
-def test_models_of_others_are_left_to_paddlenlp(hubs, monkeypatch):
+def test_paddlenlps_own_models_are_left_to_it(hubs, monkeypatch):
     from paddlenlp.transformers import AutoTokenizer
 
     monkeypatch.setattr("paddlenlp.transformers.auto.tokenizer.get_tokenizer_config", lambda *_, **__: {}["theirs"])
@@ -258,7 +267,21 @@ def test_models_of_others_are_left_to_paddlenlp(hubs, monkeypatch):
     assert hubs.requests == 0
 
 
-def test_nothing_is_drawn_or_logged_into_files(hubs, tmp_path, capfd, impatient):
+def test_only_the_clients_loggers_are_silenced(hubs, tmp_path, monkeypatch, caplog):
+    fetch = hub.HUBS["huggingface"].fetch
+
+    def fetch_and_log(request):
+        logging.getLogger("application").error("still here")
+        logging.getLogger("huggingface_hub.file_download").error("silenced")
+        return fetch(request)
+
+    monkeypatch.setitem(hub.HUBS, "huggingface", dataclasses.replace(hub.HUBS["huggingface"], fetch=fetch_and_log))
+    folder_of(NAME, cache_dir=tmp_path, weights=False)
+    assert [record.getMessage() for record in caplog.records] == ["still here"]
+    assert logging.getLogger("huggingface_hub").level <= logging.WARNING
+
+
+def test_no_bars_or_logs_in_files(hubs, tmp_path, capfd, no_retries):
     for kind in HUBS:
         hubs.status, hubs.cut["model.safetensors"] = None, 1 << 20
         with pytest.raises(HubError, match="broke off"):
@@ -270,7 +293,7 @@ def test_nothing_is_drawn_or_logged_into_files(hubs, tmp_path, capfd, impatient)
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_usual_cache(hubs, tmp_path):
+def test_the_clients_default_cache(hubs, tmp_path):
     code = f"from paddle_internvl.checkpoints.hub import folder_of; print(folder_of({NAME!r}))"
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "MODELSCOPE_CACHE": str(tmp_path / "ms")}
     for kind, below in (("huggingface", "hf/hub"), ("modelscope", "ms/models")):
@@ -280,48 +303,33 @@ def test_the_usual_cache(hubs, tmp_path):
         assert done.stdout.startswith(str(tmp_path / below)) and done.stderr == ""
 
 
-def test_bars_only_on_a_terminal(monkeypatch):
-    assert not progress.shown()
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert progress.shown()
-    progress.be_quiet()
-    assert not progress.shown()
-    progress.be_quiet(False)
-
-
 def test_subcommands_take_ids(hubs, tmp_path, monkeypatch, capsys):
-    import huggingface_hub.constants
-
     from paddle_internvl.cli.main import main
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv(hub.VARIABLE, "modelscope")  # the flag is stronger
 
-    def said(*words) -> str:
+    def stdout(*words) -> str:
         assert main([*words, "--hub", "huggingface"]) == 0, capsys.readouterr().err
         return capsys.readouterr().out
 
-    assert "InternVLChatModel" in said("info", "me/tiny") and "total" in said("estimate", "me/tiny")
+    assert "InternVLChatModel" in stdout("info", "me/tiny") and "total" in stdout("estimate", "me/tiny")
     assert "model.safetensors" not in hubs.names()
-    folder = hub.Path(said("download", "me/tiny").strip())
+    folder = hub.Path(stdout("download", "me/tiny").strip())
     assert same_files(folder) and tmp_path in folder.parents
     ask = ("--question", "hello", "--max-new-tokens", "4")
-    assert said("chat", "me/tiny", *ask) == said("chat", str(BUNDLED), *ask)
-    assert "nothing" in said("verify", "me/tiny", str(BUNDLED), "--max-new-tokens", "2")
+    assert stdout("chat", "me/tiny", *ask) == stdout("chat", str(BUNDLED), *ask)
+    assert "nothing" in stdout("verify", "me/tiny", str(BUNDLED), "--max-new-tokens", "2")
     (tmp_path / "in").write_text('{"prompt": "hello", "generation": {"max_new_tokens": 2}}')
-    assert "0 failed" in said("batch", str(tmp_path / "in"), str(tmp_path / "out"), "me/tiny", "--workers", "0")
+    assert "0 failed" in stdout("batch", str(tmp_path / "in"), str(tmp_path / "out"), "me/tiny", "--workers", "0")
     assert hubs.names().count("model.safetensors") == 1
     assert main(["download", "me/nothing"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: me/nothing is neither a path here") and error.count("\n") == 1
 
 
-def test_servers_take_ids(hubs, tmp_path, monkeypatch):
-    import huggingface_hub.constants
-
+def test_servers_take_ids(hubs, tmp_path):
     from paddle_internvl.serve import server
     from paddle_internvl.serve.settings import Settings
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     engine = server.load_engine("me/tiny", Settings()).engine
     assert tmp_path in engine.model.checkpoint_folder.parents and server.model_name("me/tiny") == "tiny"

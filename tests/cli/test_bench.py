@@ -51,5 +51,5 @@ def test_a_server_that_does_not_start(tmp_path, capsys):
         (["x", "--requests", "5", "--duration", "1"], "either a number of requests or a duration"),
     ],
 )
-def test_calls_that_cannot_be(words, message, capsys):
+def test_wrong_calls(words, message, capsys):
     assert main(["bench", "serve", *words]) == 2 and message in capsys.readouterr().err

@@ -1,5 +1,5 @@
-"""What every subcommand owes its user, in tables over all of them: examples that parse, errors of one line, JSON alone
-on stdout, no colours but on a terminal, the exit codes that its help names."""
+"""Conventions of all subcommands, in tables over them: examples that parse, errors of one line, JSON alone on stdout,
+colours only on a terminal, the exit codes of the help."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 
 from convert.cli import _parser as convert_parser
 from convert.cli import main as convert_main
+from convert.command_line import EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, EXIT_USAGE
 from convert.streaming import convert
 from paddle_internvl import progress
 from paddle_internvl.cli import conventions
@@ -29,12 +30,12 @@ LEAVES = {leaf.prog: leaf for parser in (build_parser(), convert_parser()) for l
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
-    """A process, as a shell starts it."""
+    """Run a subcommand in a process of its own."""
     return subprocess.run([*OURS, *words], capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
 def on_a_terminal(code: str, **environment) -> str:
-    """What a terminal is shown by a Python program."""
+    """Output of a Python program on a terminal."""
     ours, theirs = pty.openpty()
     kept = {**os.environ, "TERM": "xterm-256color", **environment}
     process = subprocess.Popen(
@@ -61,24 +62,21 @@ def examples(parser) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_help_has_examples_that_parse(name):
-    own, found = name.split(), examples(LEAVES[name])
-    mine = [words for words in found if words[: len(own)] == own]
-    assert mine, f"{name} --help has no example"
-    for words in found:
+    lines = examples(LEAVES[name])
+    assert any(words[: len(name.split())] == name.split() for words in lines), f"{name} --help has no example"
+    for words in lines:
         ours = words[0] == "paddle-internvl"
         (build_parser() if ours else convert_parser()).parse_args(words[1 if ours else 3 :])
 
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_flags_that_all_have(name):
-    flags = LEAVES[name]._option_string_actions
-    assert "--quiet" in flags and "--log-level" in flags
-    assert all(action.help for action in LEAVES[name]._actions if action.help is not None)
+    assert {"--quiet", "--log-level"} <= set(LEAVES[name].options)
 
 
 @pytest.mark.parametrize("name", ["chat", "serve", "batch", "download", "info", "estimate", "verify", "doctor", "demo"])
 def test_help_names_the_exit_codes(name):
-    shown = conventions.subparsers(build_parser())[name].format_help()
+    shown = build_parser().subcommands[name].format_help()
     assert "exit codes: 0 done, " in shown and "2 the input or the call is wrong, 130 interrupted" in shown
     assert ("1 " in shown.split("exit codes")[1]) == (name in ("batch", "estimate", "verify", "doctor"))
 
@@ -92,16 +90,28 @@ def test_flags_stand_before_or_after_the_command():
     assert not hasattr(parse(["serve", "X"]), "log_level")  # then the settings file may say it
 
 
-WRONG = {  # words -> what the one line says
+WRONG = {  # words -> the one line of the error
     ("chat", "/nowhere", "--question", "a"): "/nowhere does not exist",
     ("chat", CHECKPOINT, "--image", "none.png", "--question", "a"): "no such picture: none.png",
     ("chat", CHECKPOINT, "--image", "BAD.png", "--question", "a"): "BAD.png",
     ("chat", CHECKPOINT, "--draw", "out.png"): "--draw needs --question",
+    ("chat", CHECKPOINT, "--draw", "/nowhere/x.png"): "argument --draw: /nowhere/x.png can't be written: there is no",
+    ("chat", CHECKPOINT, "--draw", "x.xyz"): "argument --draw: x.xyz has the ending of no picture",
+    ("chat", CHECKPOINT, "--seed", "-1"): "argument --seed: -1 is below 0",
+    ("chat", CHECKPOINT, "--temperature", "nan"): "argument --temperature: nan is below 0",
+    ("chat", CHECKPOINT, "--frames", "many"): "argument --frames: invalid integer value: 'many'",
+    ("chat", CHECKPOINT, "--top-p", "3"): "top_p=3.0 is outside [0, 1]",
+    ("chat", CHECKPOINT, "--image", str(TINY), "--question", "a"): "is a folder, not a picture; name a file in it",
+    ("chat", CHECKPOINT, "--video", PICTURE, "--question", "a"): "is a picture, not a clip",
+    ("chat", CHECKPOINT, "--imgae", "a.png"): "did you mean --image?; see paddle-internvl chat --help",
+    ("chta",): "did you mean chat?",
     ("chat",): "the following arguments are required: CKPT; see paddle-internvl chat --help",
     ("info", "/nowhere"): "/nowhere does not exist",
     ("info", "BAD.json"): "BAD.json is not valid JSON",
     ("info", CONFIG, "--image", "BAD.png"): "BAD.png",
     ("info", CONFIG, "--size", "x"): "--size x is no size",
+    ("info", CONFIG, "--image", PICTURE, "--plot", "/nowhere/x.png"): "argument --plot: /nowhere/x.png can't be",
+    ("info", CONFIG, "--image", PICTURE, "--plot", "x.xyz"): "argument --plot: x.xyz has the ending of no picture",
     ("estimate", "/nowhere"): "/nowhere does not exist",
     ("estimate", "BAD.json"): "BAD.json is not valid JSON",
     ("estimate", CONFIG, "--gpus", "0"): "--gpus and --memory must be above 0",
@@ -117,6 +127,9 @@ WRONG = {  # words -> what the one line says
     ("download", "me/tiny", "--hub", "github"): "invalid choice: 'github'",
     ("completion", "fish"): "invalid choice: 'fish'",
     ("dance",): "invalid choice: 'dance'",
+    ("serve", CHECKPOINT, "--prot", "1"): "see paddle-internvl serve --help",
+    ("batch", "IN", "OUT", CHECKPOINT, "--generation", '{"heat": 1}'): "generation setting 'heat' is not known",
+    ("batch", "IN", "OUT", CHECKPOINT, "--workers", "-1"): "argument --workers: -1 is below 0",
     ("bench", "serve"): "give either CKPT or --url",
 }
 WRONG_CONVERT = {
@@ -144,15 +157,15 @@ def test_errors_are_one_line_and_exit_2(bad, capfd, monkeypatch):
             except SystemExit as end:  # argparse's way
                 code = end.code
             out, error = capfd.readouterr()
-            assert code == 2 and out == "", words
+            assert code == EXIT_USAGE and out == "", words
             assert error.startswith("error: ") and error.count("\n") == 1 and message in error, (words, error)
             assert not ANSI.search(error)
 
 
 def test_every_subcommand_has_a_row():
     rows = {words[0] for words in WRONG}
-    assert set(conventions.subparsers(build_parser())) - {"build-kernels", "doctor"} <= rows
-    assert set(conventions.subparsers(convert_parser())) == {words[0] for words in WRONG_CONVERT}
+    assert set(build_parser().subcommands) - {"build-kernels", "doctor"} <= rows
+    assert set(convert_parser().subcommands) == {words[0] for words in WRONG_CONVERT}
 
 
 def test_debug_shows_the_traceback(capsys):
@@ -219,6 +232,15 @@ def test_piped_tables_keep_their_lines_whole(capfd):
     assert max(map(len, lines)) > 80 and all(line[:3].strip() for line in lines)  # the rest of a row begins with blanks
 
 
+def test_bars_only_on_a_terminal(monkeypatch):
+    assert not progress.shown()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert progress.shown()
+    progress.be_quiet()
+    assert not progress.shown()
+    progress.be_quiet(False)
+
+
 def test_quiet_draws_no_bars(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     shown = []
@@ -228,17 +250,17 @@ def test_quiet_draws_no_bars(monkeypatch, capsys):
     progress.be_quiet(False)
 
 
-def test_hub_is_told_to_children_too(monkeypatch, capsys):
+def test_the_hub_flag_is_in_the_environment_of_children(monkeypatch, capsys):
     monkeypatch.setenv("PADDLE_INTERNVL_HUB", "huggingface")
     assert main(["download", CHECKPOINT, "--hub", "modelscope"]) == 0
     assert os.environ["PADDLE_INTERNVL_HUB"] == "modelscope" and capsys.readouterr().out == f"{CHECKPOINT}\n"
 
 
 @pytest.mark.parametrize("program", [(*OURS, "completion", "bash"), (*CONVERT, "inspect", CHECKPOINT)])
-def test_a_reader_that_leaves_is_no_error(program):
+def test_a_closed_pipe_is_no_error(program):
     command = f"{shlex.join(program)} | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
-    assert done.stderr == "" and done.stdout.count("\n") == 1 and done.returncode in (0, conventions.LEFT)
+    assert done.stderr == "" and done.stdout.count("\n") == 1 and done.returncode in (EXIT_OK, EXIT_PIPE)
 
 
 def test_interrupted_is_130(monkeypatch, capsys):
@@ -246,7 +268,7 @@ def test_interrupted_is_130(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("paddle_internvl.cli.info.describe", interrupted)
-    assert main(["info", CONFIG]) == 130 and capsys.readouterr().err == "interrupted\n"
+    assert main(["info", CONFIG]) == EXIT_INTERRUPTED == 130 and capsys.readouterr().err == "interrupted\n"
     monkeypatch.setattr("convert.cli.Checkpoint", interrupted)
     assert convert_main(["inspect", CHECKPOINT]) == 130 and "interrupted" in capsys.readouterr().err
 

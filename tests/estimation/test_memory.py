@@ -72,7 +72,7 @@ def test_errors_are_one_line(arguments, message, capsys):
 def test_only_whole_models(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "internlm2"}))
     assert main(["estimate", str(tmp_path)]) == 2
-    assert "no InternVL chat model: model_type 'internlm2'" in capsys.readouterr().err
+    assert "no InternVL chat model: its config.json has model_type 'internlm2'" in capsys.readouterr().err
 
 
 def test_nothing_heavy_is_imported():

@@ -102,7 +102,7 @@ def test_the_whole_document(tmp_path, monkeypatch, capsys):
         {"what": "Python"}
     ]
     assert len(document["roofline"]["rows"]) == 5
-    assert "all as it should be" in capsys.readouterr().out
+    assert "all checks passed" in capsys.readouterr().out
 
 
 def test_doctor_gpu_needs_a_card(capsys):
@@ -111,5 +111,5 @@ def test_doctor_gpu_needs_a_card(capsys):
 
 
 def test_doctor_gpu_needs_something_to_run(tmp_path):
-    with pytest.raises(ValueError, match="name what to examine the card with"):
+    with pytest.raises(ValueError, match="the card is examined with --checkpoint"):
         card_report.write(tmp_path, ROOT / "configs/internvl2_5-1b.json", tmp_path / "o", list, device="cpu")

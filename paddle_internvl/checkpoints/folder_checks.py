@@ -1,0 +1,71 @@
+"""Checks of a checkpoint folder by its small files and headers, before Paddle is imported: a wrong folder costs a
+fraction of a second, and the error names what the folder is.
+
+In: a path or hub id. Out: the folder of an InternVL chat model, or an error of one line. It reads no weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convert import CheckpointError
+from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_config
+from paddle_internvl.checkpoints.hub import folder_of
+
+CHAT_MODEL_TYPES = ("internvl_chat", "internvl")  # of config.json: OpenGVLab's layout and transformers' own
+_ADAPTERS = ("adapter_config.json", "lora_config.json")  # of PEFT and of PaddleNLP
+
+
+def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
+    """The folder of an InternVL chat model, checked: config.json, model type, and the headers of its weights.
+
+    Args:
+        name_or_path: a folder, or a hub id (see `hub.folder_of`).
+        weights: False checks config.json alone, which may then be given by its own path, and downloads no weights.
+    Returns:
+        The folder, or config.json's path.
+    Raises:
+        CheckpointError: the path is something else; the message names it and the way out.
+    """
+    folder = folder_of(name_or_path, weights=weights)
+    config = _chat_config(folder, weights)
+    if weights:
+        from convert.mappings import rules_for
+        from convert.safetensors_io import Checkpoint
+
+        _refuse_adapter(folder)
+        rules_for(config, Checkpoint(folder).tensors)
+    return folder
+
+
+def _chat_config(folder: Path, weights: bool) -> dict:
+    is_file = folder.is_file()
+    if is_file and (weights or folder.suffix != ".json"):
+        raise CheckpointError(f"{folder} is a file; give the checkpoint's folder, which holds config.json")
+    file = folder if is_file else folder / "config.json"
+    if not file.is_file():
+        _refuse_adapter(folder)
+        nested = sorted(folder.glob("*/config.json"))
+        hint = f"; did you mean {nested[0].parent}?" if nested else ""
+        state = "has no config.json" if any(folder.iterdir()) else "is empty"
+        raise CheckpointError(f"{folder} {state}; give the folder of an InternVL checkpoint, or a hub id{hint}")
+    with open(file, "rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise CheckpointError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder")
+    config = read_config(folder)
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type not in CHAT_MODEL_TYPES:
+        raise CheckpointError(
+            f"{folder} is no InternVL chat model: its config.json has model_type {model_type!r}; "
+            f"supported: {', '.join(CHAT_MODEL_TYPES)}"
+        )
+    return config
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Raise for a LoRA folder without weights of a whole model."""
+    adapter = next((name for name in _ADAPTERS if (folder / name).is_file()), None)
+    if adapter and not any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
+        raise CheckpointError(
+            f"{folder} is a LoRA adapter ({adapter}), not a whole model; merge it into its base model first"
+        )
