@@ -11,41 +11,29 @@ user's own `from paddlenlp.transformers import AutoModel` runs PaddleNLP's `__in
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 
+from paddle_internvl import import_hook
+
 _LEAN_VERSION = "3.0.0b4"  # the PaddleNLP whose lean import is tested; any other one is imported whole
 
 
-class _ImportHook:
-    """Meta path finder: registers with PaddleNLP's Auto classes after its import, and ends a lean import where a
-    subpackage is imported that the lean one left out."""
+class _SkippedInit:
+    """Meta path finder in a process with the lean import: a subpackage that it left out needs PaddleNLP's `__init__`,
+    because the subpackages import each other in circles, and only its order works."""
 
-    skipped_init = None  # after a lean import: runs PaddleNLP's `__init__`
+    def __init__(self, run_init: Callable[[], None]):
+        self._run_init = run_init
 
     def find_spec(self, name: str, path=None, target=None):
-        """The spec of `paddlenlp`, or of a subpackage that `skipped_init` has imported; None for all other modules."""
-        if name == "paddlenlp":
-            return self._registering_spec(name, path, target)
-        if self.skipped_init and name.startswith("paddlenlp.") and name.count(".") == 1:
-            self.skipped_init()  # PaddleNLP's subpackages import each other in circles: only its own order works
+        """The spec of a subpackage that `__init__` has imported; None for all other modules."""
+        if name.startswith("paddlenlp.") and name.count(".") == 1:
+            self._run_init()
             return ModuleSpec(name, _ImportedLoader()) if name in sys.modules else None
         return None
-
-    def _registering_spec(self, name: str, path, target):
-        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, others), None)
-        if spec is not None and spec.loader is not None:
-            run_init = spec.loader.exec_module
-
-            def exec_module(module) -> None:
-                _provide_hub_download()
-                run_init(module)
-                _register()
-
-            spec.loader.exec_module = exec_module
-        return spec
 
 
 class _ImportedLoader:
@@ -62,15 +50,9 @@ class _ImportedLoader:
         module.__spec__ = self._spec
 
 
-_hook = _ImportHook()
-
-
 def install_hook() -> None:
     """Register with PaddleNLP's Auto classes: now if it is imported already, otherwise as soon as it is."""
-    if "paddlenlp" in sys.modules:
-        _register()
-    else:
-        sys.meta_path.insert(0, _hook)
+    import_hook.install("paddlenlp", before=_provide_hub_download, after=_register)
 
 
 def import_lean() -> None:
@@ -92,14 +74,14 @@ def import_lean() -> None:
     try:
         _provide_hub_download()
         import_module("paddlenlp.data")  # before transformers, which otherwise imports itself in a circle
-        _register()
+        _register(package)
         import_module("paddle").disable_signal_handler()  # the last line of PaddleNLP's __init__
     except BaseException:
         del sys.modules["paddlenlp"]
         raise
 
     def run_init() -> None:
-        _hook.skipped_init = None
+        sys.meta_path.remove(finder)
         del package.__getattr__
         spec.loader.exec_module(package)
 
@@ -109,10 +91,11 @@ def import_lean() -> None:
         run_init()
         return getattr(package, name)
 
-    _hook.skipped_init, package.__getattr__ = run_init, missing
+    finder, package.__getattr__ = _SkippedInit(run_init), missing
+    sys.meta_path.insert(0, finder)
 
 
-def _register() -> None:
+def _register(_paddlenlp) -> None:
     import_module("paddle_internvl.registration").register()
 
 
