@@ -42,6 +42,7 @@ goldens: $(READY)
 	.venv-reference/bin/pip install --quiet -r requirements.lock
 	.venv-reference/bin/pip install --quiet torch==2.13.0 transformers==4.55.4 einops==0.8.1
 	.venv-reference/bin/python -m tests.goldens.make_goldens --upstream $(UPSTREAM)
+	.venv-reference/bin/python -m tests.goldens.make_log_probs
 
 # The C++ kernels on odd shapes under AddressSanitizer and UBSan, for every instruction set of this machine.
 KERNELS := paddle_internvl/kernels/csrc

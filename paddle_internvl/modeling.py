@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from convert.folder import end_token_ids, token_id
 from convert.quant_config import Quantization
 from paddle_internvl.chat import cards
 from paddle_internvl.chat.messages import TokenCount, answer_messages, count_tokens, render_prompt, stream_text
+from paddle_internvl.chat.scoring import answer_log_probs
 from paddle_internvl.checkpoints import hub, loading, saving
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
 from paddle_internvl.engine.response import Response
@@ -27,7 +27,8 @@ from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_generation_config
 from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.models.decoder import DecoderAttention, DecoderForCausalLM
-from paddle_internvl.models.internvl import InternVLNetwork, next_token_loss
+from paddle_internvl.models.internvl import InternVLNetwork
+from paddle_internvl.models.loss import CausalLMOutput
 from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
@@ -42,7 +43,7 @@ class _FromCheckpoint:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
                         device_map=None, load_in_8bit=False, load_in_4bit=False, group_size=None, use_flash_attn=True,
-                        tensor_parallel_degree=1, **kwargs):  # fmt: skip
+                        tensor_parallel_degree=1, trainable=False, **kwargs):  # fmt: skip
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
@@ -76,6 +77,7 @@ class _FromCheckpoint:
             quantization=_quantization(load_in_8bit, load_in_4bit, group_size),
             hub=where,
             ranks=tensor_parallel_degree,
+            trainable=trainable,
             **kwargs,
         )
         for layer in model.sublayers():
@@ -119,20 +121,21 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
         """Logits, and the loss where labels are given.
 
         Args:
-            input_ids, position_ids: int64 [B, L]. inputs_embeds: [B, L, D] in place of ids. attention_mask: [B, L], 0
-                at padding. cache: of what came before. last_only: logits of the last position. return_dict: below.
+            input_ids: int64 [B, L].
+            attention_mask: [B, L], 0 at padding.
+            position_ids: int64 [B, L].
             labels: int64 [B, L], -100 where nothing is learnt.
+            inputs_embeds: [B, L, D] in place of input_ids.
+            cache: KV cache of the positions before; then only the logits are returned, as the decoding loop wants.
+            last_only: logits of the last position only.
+            return_dict: False returns the tuple (loss, logits) or (logits,).
         Returns:
-            `.logits` float32 [B, L, V] and `.loss`; with a `cache`, as the decoding loop calls it, the logits alone;
-            with return_dict=False the tuple (loss, logits) or (logits,).
+            `.logits` float32 [B, L, V] and `.loss`.
         """
-        logits = super().forward(input_ids, inputs_embeds, attention_mask, position_ids, cache, last_only)
+        hidden = self.hidden_states(input_ids, inputs_embeds, attention_mask, position_ids, cache, last_only)
         if cache is not None:
-            return logits
-        loss = None if labels is None else next_token_loss(logits, labels)
-        if not return_dict:
-            return (logits,) if loss is None else (loss, logits)
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
+            return self.compute_logits(hidden)
+        return CausalLMOutput.of(hidden, self, labels, return_dict=return_dict)
 
     @paddle.no_grad()
     def generate(self, input_ids, attention_mask=None, generation_config=None, streamer=None, **settings):
@@ -242,6 +245,18 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
     def chat_stream(self, messages, generation_config=None, **how) -> Iterator[str]:
         """The text of an answer piece by piece, as it is made. See `chat_messages`."""
         return stream_text(self, self.tokenizer, messages, generation_config, **how)
+
+    def log_probs(self, messages, answers, **how) -> list[list[float]]:
+        """Log-probabilities of the tokens of given answers.
+
+        Args:
+            messages: as `chat_messages`.
+            answers: texts (the token that ends an answer is added) or sequences of token ids (scored as they are).
+            how: see `chat.messages.parse`.
+        Returns:
+            For each answer one float for each token, as generating exactly these tokens would report them.
+        """
+        return answer_log_probs(self, self.tokenizer, messages, answers, **how)
 
     def render_prompt(self, messages, **how) -> str:
         """The prompt of messages as text, every picture shown as `<image>`. See `chat_messages`."""

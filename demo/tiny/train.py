@@ -33,7 +33,7 @@ from demo.tiny.lessons import HEAD, Words, patch_loss, pointing_loss, word_loss
 from demo.tiny.samples import SEED, Phase, Sample, batches
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.internvl import InternVLNetwork
-from paddle_internvl.ops.attention import use_backend
+from paddle_internvl.ops.dispatch import force
 from paddle_internvl.tokenizers.internlm2 import InternLM2Tokenizer
 
 PHASES = (
@@ -192,7 +192,7 @@ def main() -> None:
             schedule.set_state_dict(state["optimizer"]["LR_Scheduler"])
     print(f"{sum(p.size for p in student.model.parameters()):,} parameters, from step {first} to {steps}", flush=True)
     sums, begun = [], time.time()
-    with use_backend("plain"):
+    with force(attention="reference"):
         for step in range(first, steps):
             phase = phase_of(step)
             student.rest(phase.learns)

@@ -92,6 +92,6 @@ class OneLineEach(griffe.Extension):
         names = {parameter.name for parameter in obj.parameters} if obj.is_function else set()
         if obj.is_class:
             names = {name for name, member in obj.members.items() if member.is_attribute}
-            if "__init__" in obj.members:
+            if "__init__" in obj.members and obj.members["__init__"].is_function:
                 names |= {parameter.name for parameter in obj.members["__init__"].parameters}
         obj.docstring.value = as_google(obj.docstring.value, names)

@@ -1,8 +1,8 @@
-"""A checkpoint folder -> a filled model.
+"""Loading: a checkpoint folder -> a filled model.
 
 In: a folder (ours, or a raw Hugging Face one) or a hub id, and a model class. Out: the model, strictly filled, on the
 device and in the dtype that `runtime` chooses. Raw folders go through `convert`'s own tables on the fly; nothing is
-written. It knows neither text nor pictures.
+written.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from convert.mappings import paddle_config
 from convert.quant_config import Quantization
 from convert.safetensors_io import Checkpoint
 from paddle_internvl import runtime
-from paddle_internvl.checkpoints.filling import fill
+from paddle_internvl.checkpoints.fill import fill
 from paddle_internvl.checkpoints.hub import folder_of
+from paddle_internvl.checkpoints.plan import LoadOptions, plan_loading
+from paddle_internvl.checkpoints.preparation import prepare_for_inference
+from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.ops import dispatch
+from paddle_internvl.ops.dispatch import Case
 from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
-from paddle_internvl.parallel.sharded_layers import sum_partial_outputs
+from paddle_internvl.parallel.sharded_layers import shard_layers, sum_partial_outputs
+from paddle_internvl.parallel.shards import ShardPlan
 from paddle_internvl.parallel.tensor_parallel import join_process_group
 
 
@@ -33,55 +38,90 @@ def load(
     quantization: Quantization | None = None,
     hub: dict | None = None,
     ranks: int = 1,
+    trainable: bool = False,
     **overrides,
 ):
     """A model of class `cls` with a checkpoint's weights, in evaluation mode.
 
     Args:
-        cls: a network class of `models`. name_or_path: see `hub.folder_of`; hub: its keyword arguments.
-        dtype: 'bfloat16', 'float16', 'float32' or None; a CPU always computes in float32, but keeps bfloat16 weights as
-            they are where it has kernels, unless this is 'float32'. device: 'cpu', 'gpu' or None.
+        cls: a network class of `models`.
+        name_or_path: see `hub.folder_of`.
+        dtype: 'bfloat16', 'float16', 'float32' or None. A CPU always computes in float32; for inference it keeps
+            bfloat16 weights where it has kernels, unless this is 'float32'.
+        device: 'cpu', 'gpu' or None.
         device_map: several devices, see `parallel.placement.choose_placement`.
-        config: instead of the folder's. quantization: of float weights while they are loaded.
-        ranks: processes that share the language model; each makes this call, and they wait for each other.
+        config: instead of the folder's.
+        quantization: of float weights while they are loaded.
+        hub: keyword arguments of `hub.folder_of`.
+        ranks: processes of a tensor-parallel model; each makes this call, and they wait for each other.
+        trainable: plain parameters; False: the model is prepared for inference.
         overrides: fields of the config.
     Returns:
         The model; its `process_group` is that of the ranks, or None.
     Raises:
-        CheckpointError: weights that do not fit the model, all problems counted. ValueError: an unknown field, dtype
-        or device.
+        CheckpointError: weights that do not fit the model, all problems counted.
+        ValueError: an unknown field, dtype or device, or options that exclude each other.
     """
+    if trainable and (ranks > 1 or device_map is not None):
+        raise ValueError("trainable=True loads a whole model on one device; leave device_map and tensor parallel out")
     folder = folder_of(name_or_path, **(hub or {}))
     checkpoint = Checkpoint(folder)
-    if config is None:
-        config = cls.config_class.from_dict(paddle_config(read_config(folder)))
-    for name, value in overrides.items():
-        if not hasattr(config, name):
-            raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
-        setattr(config, name, value)
-    group = None
+    config = _config(cls, folder, config, overrides)
+    group, shards = None, None
     if ranks > 1:
         group, device = join_process_group(config, ranks, device, device_map)
-    places = choose_placement(device_map, device, config)
-    device = places.home
+        shards = ShardPlan.of(vars(config.llm_config), group.rank, group.size)
+    placement = choose_placement(device_map, device, config)
+    device = placement.home
     wanted = None if dtype is None else str(dtype).removeprefix("paddle.")
     dtype, reason = runtime.choose_dtype(wanted, device)
     if device == "cpu":
         runtime.set_cpu_threads()
     config.dtype = dtype
-    with paddle.LazyGuard():  # parameters without memory, which the checkpoint's arrays become
+    options = LoadOptions(
+        dtype=dtype,
+        device_of=placement.device,
+        trainable=trainable,
+        cpu_kernels=device == "cpu" and dispatch.choose_for("linear", Case("cpu", "float32")) == "native",
+        keep_dtype=wanted != "float32",
+        quantization=quantization,
+        shards=shards,
+    )
+    view = CheckpointView(checkpoint, read_config(folder))
+    with paddle.LazyGuard():  # parameters without memory
         model = cls(config)
-    blocks = blocks_of(model, places)
-    paddle.set_device(places.home)  # where all is computed that is no block's
-    note = fill(model, checkpoint, read_config(folder), dtype, places, quantization, group, wanted != "float32")
-    if places.several:
-        install(model, blocks, places)
+        blocks = blocks_of(model, placement)
+        if group is not None:
+            shard_layers(model, shards, group)
+    paddle.set_device(placement.home)  # where everything runs that is no block's
+    plan = plan_loading(view, read_config(folder), options)
+    fill(model, view, plan, dtype)
+    if placement.several:
+        install(model, blocks, placement)
     if group is not None:
         sum_partial_outputs(model, group)
         group.barrier()
-    attention = dispatch.choose_attention(device, dtype)
-    kernels = f", linear: {dispatch.form_for('linear', False, dtype)}" if device == "cpu" else ""
-    note = f"; {note}" if note else ""
-    logger.info(f"{folder}: {dtype} on {places} ({reason}), attention: {attention}{kernels}{note}")
     model.checkpoint_folder, model.process_group = folder, group
-    return model.eval()
+    _log(model, placement, dtype, reason, plan.summary())
+    return model.eval() if trainable else prepare_for_inference(model)
+
+
+def _config(cls, folder, config, overrides: dict):
+    """The config, validated with its overrides."""
+    fields = paddle_config(read_config(folder)) if config is None else config.to_dict()
+    if config is not None and not overrides:
+        return config
+    known = cls.config_class.from_dict(fields)
+    for name in overrides:
+        if not hasattr(known, name):
+            raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
+    return cls.config_class.from_dict({**fields, **overrides}) if overrides else known
+
+
+def _log(model, placement, dtype: str, reason: str, weights: str) -> None:
+    device = placement.home.partition(":")[0]
+    attention = dispatch.choose_for("attention", Case(device, dtype))
+    linear = f", linear: {dispatch.choose_for('linear', Case('cpu', dtype))}" if device == "cpu" else ""
+    weights = f"; {weights}" if weights else ""
+    where = f"{dtype} on {placement} ({reason})"
+    logger.info(f"{model.checkpoint_folder}: {where}, attention: {attention}{linear}{weights}")

@@ -30,13 +30,19 @@ class CheckpointView:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: dict):
+        self._rules: dict[str, str] = {}
         if is_paddle_layout(checkpoint):
             outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
         else:
-            table = rules_for(config, checkpoint.tensors)
-            outputs = [output for _, output in plan(table, checkpoint.tensors, to_paddle=True)]
+            planned = plan(rules_for(config, checkpoint.tensors), checkpoint.tensors, to_paddle=True)
+            outputs = [output for _, output in planned]
+            self._rules = {output.name: rule.kind for rule, output in planned}
         self.outputs = {output.name: output for output in [*outputs, *_tied_head(outputs)]}
         self.checkpoint = checkpoint
+
+    def rule(self, name: str) -> str:
+        """Name of the conversion rule that makes a tensor; '-' where the files have it as it is."""
+        return self._rules.get(name, "-")
 
     def dtype(self, name: str) -> str:
         """The dtype in the files."""

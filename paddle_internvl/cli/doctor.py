@@ -144,7 +144,8 @@ def _cuda() -> list[Finding]:
         name, sm = paddle.device.cuda.get_device_name(), "".join(map(str, capability))
         card = Finding("CUDA", OK, f"{paddle.version.cuda()}, driver {driver}, {name}, sm{sm}")
     dtype = runtime.choose_dtype(None, runtime.choose_device())[0]
-    attention = dispatch.choose_attention(runtime.choose_device())
+    device = runtime.choose_device().partition(":")[0]
+    attention = dispatch.choose_for("attention", dispatch.Case(device, dtype))
     half, flash = dtype == "bfloat16", attention == "flash"
     reason = "needs a card of sm80 or newer"
     return [

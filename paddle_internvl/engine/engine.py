@@ -233,8 +233,8 @@ class Engine:
         sequence.embeds = self.runner.embed(ids, pictures.visual_tokens())
 
     def _reuses(self, sequence: Sequence) -> bool:
-        """Whether a sequence takes part in the prefix cache."""
-        return self.limits.reuse and len(sequence.prompt_ids) <= self._max_reusable
+        """Whether a sequence takes part in the prefix cache: not on a model whose weights may change."""
+        return self.limits.reuse and self.model.is_prepared and len(sequence.prompt_ids) <= self._max_reusable
 
     # ------------------------------------------------------------------------------------------------- vision
     def _run_vision(self) -> None:

@@ -12,7 +12,7 @@ from copy import copy
 import numpy as np
 import paddle
 
-from paddle_internvl.kernels.layers import KVView
+from paddle_internvl.kernels.structs import KVView
 from paddle_internvl.ops import devices
 from paddle_internvl.ops.transfers import upload
 

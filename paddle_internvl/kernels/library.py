@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 from paddle_internvl import runtime, timing
 from paddle_internvl.kernels import building
@@ -61,17 +59,6 @@ def run(operator: str, *inputs):
 
     outputs = paddle._C_ops._run_custom_op(operator, *inputs)
     return outputs[0] if len(outputs) == 1 else outputs
-
-
-def mapped(file: Path, offset: int, shape: Sequence[int], dtype: str):
-    """A tensor that is a piece of a file: no byte is read before it is needed, what is written stays with the process.
-
-    Args:
-        offset: of its first byte, a multiple of its numbers' size. dtype: Paddle's name of theirs.
-    """
-    import paddle
-
-    return run("internvl_mapped", paddle.zeros([1], dtype), str(file), offset, list(shape))
 
 
 @cache

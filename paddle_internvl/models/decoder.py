@@ -1,25 +1,30 @@
-"""The one decoder of every language backbone: embeddings in, logits out. Knows nothing of images or text.
+"""The decoder of every language backbone: embeddings to hidden states, hidden states to logits. Knows no images or
+text.
 
-Families differ in fields of `DecoderConfig`, not in code. Parameters carry the Llama spelling; the checkpoints' fused
-layouts are taken apart by the mapping tables in `convert`.
+Families differ in fields of `DecoderConfig`, not in code. Parameters carry the Llama spelling; the mapping tables in
+`convert` take the checkpoints' fused layouts apart.
 """
 
 from __future__ import annotations
 
 import paddle
 from paddle import nn
-from paddlenlp.transformers import PretrainedModel
+from paddle.distributed.fleet.utils import recompute
 
 from paddle_internvl.configuration import DecoderConfig
 from paddle_internvl.models.kv_cache import ContiguousKVCache, KVCache
-from paddle_internvl.ops import native_layers, rope
-from paddle_internvl.ops.attention import attends_where_it_lies, attention, attention_over
-from paddle_internvl.ops.linear import Embedding, Linear, widen
-from paddle_internvl.ops.norms import RMSNorm, swiglu, wide_sum
+from paddle_internvl.models.pretrained import InternVLPretrainedModel
+from paddle_internvl.ops import rope
+from paddle_internvl.ops.activations import swiglu
+from paddle_internvl.ops.attention import attention, cached_attention
+from paddle_internvl.ops.native_layers import NativeDecoder, NativeLayer
+from paddle_internvl.ops.norms import RMSNorm, residual_stream
 
 
-def _linear(inputs: int, outputs: int, bias: bool) -> Linear:
-    return Linear(inputs, outputs, bias_attr=None if bias else False)
+def _linear(config: DecoderConfig, inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
+    """Initialised as upstream's `_init_weights`: normal weights, zero biases."""
+    weight = paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, config.initializer_range))
+    return nn.Linear(inputs, outputs, weight_attr=weight, bias_attr=None if bias else False)
 
 
 class DecoderAttention(nn.Layer):
@@ -28,71 +33,89 @@ class DecoderAttention(nn.Layer):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         d, e = config.hidden_size, config.head_dim
+        q_width, kv_width = config.num_attention_heads * e, config.num_key_value_heads * e
         self.flash = True
         self.window = config.window
         self.head_dim = e
-        self.q_proj = _linear(d, config.num_attention_heads * e, config.qkv_bias)
-        self.k_proj = _linear(d, config.num_key_value_heads * e, config.qkv_bias)
-        self.v_proj = _linear(d, config.num_key_value_heads * e, config.qkv_bias)
-        self.o_proj = _linear(config.num_attention_heads * e, d, config.output_bias)
+        self.q_proj = _linear(config, d, q_width, config.qkv_bias)
+        self.k_proj = _linear(config, d, kv_width, config.qkv_bias)
+        self.v_proj = _linear(config, d, kv_width, config.qkv_bias)
+        self.o_proj = _linear(config, q_width, d, config.output_bias)
 
-    def forward(self, x, cos, sin, key_mask, cache: KVCache | None, layer: int) -> paddle.Tensor:  # x [B, L, D]
+    def forward(self, x, cos, sin, key_mask, segment_ids, cache, layer: int) -> paddle.Tensor:  # x [B, L, D]
         b, length, _ = x.shape
         q = self.q_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, H, E]
         k = self.k_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, K, E]
         v = self.v_proj(x).reshape([b, length, -1, self.head_dim])
         q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
-        if cache is not None and attends_where_it_lies(q):
-            cache.store(layer, k, v)
-            y = attention_over(q, cache.view(length), layer, key_mask=key_mask, window=self.window)
-            return self.o_proj(y.reshape([b, length, -1]))
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)  # [B, M, K, E]
-        lengths = None if cache is None else cache.lengths
-        y = attention(
-            q, k, v, causal=True, key_mask=key_mask, window=self.window, flash=self.flash, lengths=lengths
-        )  # fmt: skip
+        options = {"key_mask": key_mask, "window": self.window, "flash": self.flash}
+        if cache is None:
+            y = attention(q, k, v, causal=True, segment_ids=segment_ids, **options)
+        else:
+            y = cached_attention(q, k, v, cache, layer, **options)
         return self.o_proj(y.reshape([b, length, -1]))
 
 
 class DecoderMLP(nn.Layer):
-    """down(silu(gate(x)) * up(x))."""
+    """Gated MLP: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
-        self.gate_proj = _linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = _linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = _linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = _linear(config, config.hidden_size, config.intermediate_size)
+        self.up_proj = _linear(config, config.hidden_size, config.intermediate_size)
+        self.down_proj = _linear(config, config.intermediate_size, config.hidden_size)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class DecoderLayer(nn.Layer):
-    """Pre-norm attention and MLP."""
+    """Pre-norm attention and MLP.
+
+    Attributes:
+        native: the layer as one native call, of a model prepared for inference.
+    """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
+        self.native: NativeLayer | None = None
         self.self_attn = DecoderAttention(config)
         self.mlp = DecoderMLP(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x, cos, sin, key_mask, cache, layer: int) -> paddle.Tensor:  # [B, L, D]
-        whole = native_layers.decoder_layers([self], x, cos, sin, key_mask, cache, layer)
-        if whole is not None:
-            return whole
-        attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, cache, layer)
-        x, normalised = self.post_attention_layernorm.after(x, attended)
+    def forward(self, x, cos, sin, key_mask=None, segment_ids=None, cache=None, index: int = 0) -> paddle.Tensor:
+        """The layer's output; without a cache a function of tensors, so that it can be recomputed.
+
+        Args:
+            x: [B, L, D].
+            cos: [B or 1, L, 1, E].
+            sin: as cos.
+            key_mask: bool [B, M] or None.
+            segment_ids: int [B, L] of a pack, or None.
+            cache: KV cache or None.
+            index: number of the layer, in the cache.
+        """
+        if self.native is not None and segment_ids is None and not self.native.hooked:
+            return self.native.decode(x, cos, sin, key_mask, cache, index)
+        attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, segment_ids, cache, index)
+        x, normalised = self.post_attention_layernorm.add(x, attended)
         return x + self.mlp(normalised).astype(x.dtype)
 
 
 class DecoderModel(nn.Layer):
-    """Token embedding, layers and final norm."""
+    """Token embedding, layers and final norm.
+
+    Attributes:
+        native: all layers as one native call, of a model prepared for inference.
+        enable_recompute: whether layers are recomputed in the backward pass instead of keeping their activations.
+    """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         scaling = config.rope_scaling or {}
+        self.native: NativeDecoder | None = None
+        self.enable_recompute = False
         self.rope = rope.Rope(
             head_dim=config.head_dim,
             theta=config.rope_theta,
@@ -103,32 +126,52 @@ class DecoderModel(nn.Layer):
             long_factor=tuple(map(float, scaling.get("long_factor", ()))),
             original_length=config.original_max_position_embeddings,
         )
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        normal = paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, config.initializer_range))
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=normal)
         self.layers = nn.LayerList([DecoderLayer(config) for _ in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x, position_ids, key_mask, cache, length: int = 0, last_only: bool = False) -> paddle.Tensor:
-        """Normalised hidden states, [B, L, D], or with last_only those of the last position, [B, 1, D].
+    def forward(
+        self, x, position_ids, key_mask=None, cache=None, length: int = 0, last_only: bool = False, segment_ids=None
+    ) -> paddle.Tensor:
+        """Hidden states after the final norm.
 
         Args:
-            x: embeddings [B, L, D]. position_ids: int64 [B, L]. key_mask: bool [B, M] or None. cache: see
-                `DecoderForCausalLM`. length: of the whole text, where it goes on behind these positions.
+            x: embeddings [B, L, D].
+            position_ids: int64 [B, L].
+            key_mask: bool [B, M] or None.
+            cache: KV cache or None; it is extended by L.
+            length: of the whole text, where it goes on behind these positions.
+            last_only: return only the last position, [B, 1, D].
+            segment_ids: int [B, L] of a pack, or None.
+        Returns:
+            [B, L, D].
         """
         added = x.shape[1]
+        if segment_ids is not None and self.rope.stable_length < float("inf"):
+            length = _segment_lengths(segment_ids)
         cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids, length))
-        x = wide_sum(x)
-        whole = native_layers.decoder_layers(list(self.layers), x, cos, sin, key_mask, cache, last_only=last_only)
-        if whole is None:
-            for i, layer in enumerate(self.layers):
-                x = layer(x, cos, sin, key_mask, cache, i)
+        x = residual_stream(x)
+        if self.native is not None and segment_ids is None and not self.native.hooked:
+            x = self.native(x, cos, sin, key_mask, cache, last_only)
+        elif self.enable_recompute and self.training and cache is None and paddle.is_grad_enabled():
+            for layer in self.layers:
+                x = recompute(layer, x, cos, sin, key_mask, segment_ids)
+        else:
+            for index, layer in enumerate(self.layers):
+                x = layer(x, cos, sin, key_mask, segment_ids, cache, index)
         if cache is not None:
             cache.advance(added)
-        x = x if whole is None else whole
         return self.norm(x[:, -1:] if last_only else x)
 
 
-class DecoderForCausalLM(PretrainedModel):
-    """The decoder with its output head."""
+class DecoderForCausalLM(InternVLPretrainedModel):
+    """The decoder with its output head.
+
+    Attributes:
+        own_kv_heads: K of the layers here; fewer than the config's where the model is sharded.
+        layer_devices: device of each layer, where they are on several; set by `parallel.placement`.
+    """
 
     config_class = DecoderConfig
     process_group = None  # of a tensor-parallel model
@@ -136,17 +179,11 @@ class DecoderForCausalLM(PretrainedModel):
     def __init__(self, config: DecoderConfig):
         super().__init__(config)
         self.model = DecoderModel(config)
-        self.lm_head = _linear(config.hidden_size, config.vocab_size, bias=False)
-        # What `parallel` changes: of how many kv heads the layers here make keys and values, and where they lie.
+        self.lm_head = _linear(config, config.hidden_size, config.vocab_size)
         self.own_kv_heads = config.num_key_value_heads
         self.layer_devices: tuple[str, ...] | None = None
 
-    def train(self):
-        """As every layer's; weights kept in bfloat16 on a CPU become float32."""
-        widen(self)
-        return super().train()
-
-    def get_input_embeddings(self) -> Embedding:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.model.embed_tokens
 
     def new_cache(self, batch: int, capacity: int) -> ContiguousKVCache:
@@ -156,7 +193,7 @@ class DecoderForCausalLM(PretrainedModel):
             c.num_hidden_layers, batch, capacity, self.own_kv_heads, c.head_dim, dtype, self.layer_devices
         )  # fmt: skip
 
-    def forward(
+    def hidden_states(
         self,
         input_ids: paddle.Tensor | None = None,
         inputs_embeds: paddle.Tensor | None = None,
@@ -164,26 +201,63 @@ class DecoderForCausalLM(PretrainedModel):
         position_ids: paddle.Tensor | None = None,
         cache: KVCache | None = None,
         last_only: bool = False,
+        segment_ids: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
-        """Logits of the next token at every position.
+        """Hidden states after the final norm, which `compute_logits` turns into logits.
 
         Args:
-            input_ids: int64 [B, L], or inputs_embeds: [B, L, D].
+            input_ids: int64 [B, L].
+            inputs_embeds: [B, L, D] in place of input_ids.
             attention_mask: [B, M], 1 for tokens and 0 for padding, over the cached positions too; None: no padding.
             position_ids: int64 [B, L]; None: counted over the mask, as upstream (`prepare_inputs_for_generation`).
-            cache: positions already seen; it is extended by L.
-            last_only: only the last position's logits.
+            cache: KV cache; it is extended by L.
+            last_only: return only the last position.
+            segment_ids: int [B, L], not decreasing, of packed samples, which don't attend to each other; needs
+                position_ids, and excludes attention_mask and cache.
         Returns:
-            float32 [B, L, V], or [B, 1, V].
+            [B, L, D], or [B, 1, D].
+        Raises:
+            WeightsChangedError: see `require_unchanged_weights`.
         """
         x = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         length = x.shape[1]
         past = 0 if cache is None else cache.length
+        if length > 1 or cache is None:  # a prompt: a decode step is too short for the check
+            self.require_unchanged_weights()
+        if segment_ids is not None and (position_ids is None or attention_mask is not None or cache is not None):
+            raise ValueError("segment_ids need position_ids, and exclude attention_mask and cache")
         key_mask = None if attention_mask is None else attention_mask.astype("bool")
         if position_ids is None:
             position_ids = count_positions(key_mask, x.shape[0], past + length)[:, past:]
-        x = self.model(x, position_ids, key_mask, cache, last_only=last_only)
-        return self.lm_head(x).astype("float32")
+        return self.model(x, position_ids, key_mask, cache, last_only=last_only, segment_ids=segment_ids)
+
+    def compute_logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
+        """Logits of the next token, float32 [.., V], from hidden states [.., D]."""
+        return self.lm_head(hidden).astype("float32")
+
+    def forward(
+        self,
+        input_ids=None,
+        inputs_embeds=None,
+        attention_mask=None,
+        position_ids=None,
+        cache=None,
+        last_only=False,
+        segment_ids=None,
+    ) -> paddle.Tensor:
+        """Logits of the next token at every position, float32 [B, L, V]: `compute_logits` of `hidden_states`. See there
+        for the arguments."""
+        return self.compute_logits(
+            self.hidden_states(
+                input_ids, inputs_embeds, attention_mask, position_ids, cache, last_only, segment_ids
+            )
+        )  # fmt: skip
+
+
+def _segment_lengths(segment_ids: paddle.Tensor) -> paddle.Tensor:
+    """Length of each position's segment, int64 [B, L]."""
+    ends = paddle.searchsorted(segment_ids, segment_ids, right=True)
+    return ends - paddle.searchsorted(segment_ids, segment_ids)
 
 
 def count_positions(key_mask: paddle.Tensor | None, batch: int, total: int) -> paddle.Tensor:

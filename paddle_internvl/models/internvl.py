@@ -1,4 +1,4 @@
-"""The InternVL network: tiles and token ids in, logits and loss out. Knows nothing of images, text or files.
+"""The InternVL network: tiles and token ids to hidden states, logits and loss. Knows nothing of images, text or files.
 
 Follows upstream `modeling_internvl_chat.py`, `InternVLChatModel`; the attribute names are upstream's.
 """
@@ -9,30 +9,29 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
-from paddlenlp.transformers import PretrainedModel
-from paddlenlp.transformers.model_outputs import CausalLMOutputWithPast
 
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.feature_cache import FeatureCache
+from paddle_internvl.models.loss import CausalLMOutput
+from paddle_internvl.models.pretrained import InternVLPretrainedModel
 from paddle_internvl.models.projector import build_projector, pixel_shuffle
 from paddle_internvl.models.vision import InternVisionNetwork
-from paddle_internvl.ops.linear import widen
-
-IGNORED = -100  # label of a token that is not learnt
 
 
-class InternVLNetwork(PretrainedModel):
+class InternVLNetwork(InternVLPretrainedModel):
     """Vision tower, projector and decoder.
 
     Attributes:
-        vision_model, mlp1, language_model: the three parts. num_image_token: N.
+        vision_model: the vision tower.
+        mlp1: the projector.
+        language_model: the decoder.
+        num_image_token: N.
         img_context_token_id: id of the `<IMG_CONTEXT>` token, whose embeddings the visual tokens replace; loading a
             folder with a tokenizer sets it, and so does `chat`.
-        end_token_ids: what ends a generation by the folder's generation_config.json.
-        vit_batch_size: the most tiles that run through the vision tower at once.
-        feature_cache: visual tokens of pictures seen before; `FeatureCache(0)` in its place remembers nothing.
+        end_token_ids: end tokens of the folder's generation_config.json.
+        vit_batch_size: maximum number of tiles that run through the vision tower at once.
+        feature_cache: cache of visual tokens by picture; it keeps nothing until the model is prepared for inference.
     """
 
     config_class = InternVLChatConfig
@@ -49,25 +48,13 @@ class InternVLNetwork(PretrainedModel):
         self.img_context_token_id: int | None = None
         self.end_token_ids: tuple[int, ...] = ()
         self.vit_batch_size = 16
-        self.feature_cache = FeatureCache()
+        self.feature_cache = FeatureCache(0)
         self.vision_model = InternVisionNetwork(config.vision_config)
         self.mlp1 = build_projector(config)
         self.language_model = DecoderForCausalLM(config.llm_config)
 
     def get_input_embeddings(self):
         return self.language_model.get_input_embeddings()
-
-    def train(self):
-        """As every layer's; weights kept in bfloat16 on a CPU become float32. What was remembered of pictures is
-        forgotten, for the weights may change."""
-        self.feature_cache.clear()
-        widen(self)
-        return super().train()
-
-    def set_state_dict(self, state_dict, *args, **kwargs):
-        """As every layer's; what was remembered of pictures is forgotten."""
-        self.feature_cache.clear()
-        return super().set_state_dict(state_dict, *args, **kwargs)
 
     def extract_feature(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
         """Visual tokens of tiles, `vit_batch_size` tiles at a time.
@@ -119,7 +106,9 @@ class InternVLNetwork(PretrainedModel):
 
         Raises:
             ValueError: `img_context_token_id` is not set, or the counts differ.
+            WeightsChangedError: see `require_unchanged_weights`.
         """
+        self.require_unchanged_weights()
         embeds = self.get_input_embeddings()(input_ids)
         if visual_tokens is None:
             return embeds
@@ -140,26 +129,26 @@ class InternVLNetwork(PretrainedModel):
         flat = paddle.scatter(embeds.reshape([-1, width]), slots, visual_tokens)
         return flat.reshape([batch, length, width])
 
-    def forward(
+    def hidden_states(
         self,
         pixel_values: paddle.Tensor | None = None,
         input_ids: paddle.Tensor | None = None,
         attention_mask: paddle.Tensor | None = None,
         position_ids: paddle.Tensor | None = None,
         image_flags: paddle.Tensor | None = None,
-        labels: paddle.Tensor | None = None,
-        return_dict: bool = True,
-    ):
-        """Logits of every position, and the loss where labels are given.
+        segment_ids: paddle.Tensor | None = None,
+    ) -> paddle.Tensor:
+        """Hidden states of the decoder after its final norm; `language_model.compute_logits` turns them into logits.
 
         Args:
-            pixel_values: [T, 3, S, S] or None. input_ids: int64 [B, L]. attention_mask: [B, L], 1 for tokens.
-            position_ids: int64 [B, L] or None. image_flags: [T] or [T, 1], 0 for tiles that belong to no
-                `<IMG_CONTEXT>` (training's dummy tiles); None: all count.
-            labels: int64 [B, L], -100 where nothing is learnt; position i is predicted from i - 1.
+            pixel_values: [T, 3, S, S] or None.
+            input_ids: int64 [B, L].
+            attention_mask: [B, L], 1 for tokens, 0 for padding; None: no padding.
+            position_ids: int64 [B, L] or None.
+            image_flags: [T] or [T, 1], 0 for tiles without `<IMG_CONTEXT>` tokens (training's dummy tiles); None: all
+            1. segment_ids: int [B, L] of packed samples; see `DecoderForCausalLM.hidden_states`.
         Returns:
-            `.logits` float32 [B, L, V] and `.loss`, the mean over learnt tokens, or None. With return_dict=False the
-            tuple (loss, logits) or (logits,).
+            [B, L, D].
         Raises:
             ValueError: see `embed`.
         """
@@ -170,25 +159,42 @@ class InternVLNetwork(PretrainedModel):
                 real = (image_flags.flatten() == 1).nonzero().flatten()
                 visual_tokens = visual_tokens.index_select(real, axis=0)
         embeds = self.embed(input_ids, visual_tokens)
-        logits = self.language_model(inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids)
-        loss = None if labels is None else next_token_loss(logits, labels)
-        if not return_dict:
-            return (logits,) if loss is None else (loss, logits)
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
+        return self.language_model.hidden_states(
+            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, segment_ids=segment_ids
+        )
 
+    def forward(
+        self,
+        pixel_values: paddle.Tensor | None = None,
+        input_ids: paddle.Tensor | None = None,
+        attention_mask: paddle.Tensor | None = None,
+        position_ids: paddle.Tensor | None = None,
+        image_flags: paddle.Tensor | None = None,
+        labels: paddle.Tensor | None = None,
+        return_dict: bool = True,
+        segment_ids: paddle.Tensor | None = None,
+        loss_weight: paddle.Tensor | None = None,
+        return_logits: bool = True,
+    ):
+        """Logits of every position, and the loss where labels are given.
 
-def next_token_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """Cross entropy of the next token, averaged over the labels that are not -100.
-
-    Args:
-        logits: float32 [B, L, V]. labels: int64 [B, L]; label i is predicted by the logits at i - 1.
-    Raises:
-        ValueError: there is nothing to learn.
-    """
-    target = labels[:, 1:].flatten()
-    learnt = (target != IGNORED).nonzero().flatten()
-    if learnt.shape[0] == 0:
-        raise ValueError(f"every label is {IGNORED}: there is nothing to learn in this batch")
-    predicted = logits[:, :-1].flatten(0, 1).index_select(learnt, axis=0)
-    # Not F.cross_entropy's own ignore_index: a negative one is still counted in its mean.
-    return F.cross_entropy(predicted, target.index_select(learnt, axis=0))
+        Args:
+            pixel_values: see `hidden_states`.
+            input_ids: see `hidden_states`.
+            attention_mask: see `hidden_states`.
+            position_ids: see `hidden_states`.
+            image_flags: see `hidden_states`.
+            labels: int64 [B, L], -100 where nothing is learnt; position i is predicted from i - 1.
+            return_dict: False returns the tuple (loss, logits) without what is None.
+            segment_ids: see `hidden_states`.
+            loss_weight: float32 [B, L]; see `next_token_loss`.
+            return_logits: False leaves the logits out, which take the most memory of all.
+        Returns:
+            `.logits` float32 [B, L, V]; `.loss`, the mean over learnt tokens, or None; `.learnt_tokens`, their number.
+        Raises:
+            ValueError: see `embed`.
+        """
+        hidden = self.hidden_states(pixel_values, input_ids, attention_mask, position_ids, image_flags, segment_ids)
+        return CausalLMOutput.of(
+            hidden, self.language_model, labels, loss_weight, return_logits=return_logits, return_dict=return_dict
+        )

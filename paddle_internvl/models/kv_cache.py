@@ -11,7 +11,7 @@ from typing import Protocol
 
 import paddle
 
-from paddle_internvl.kernels.layers import KVView
+from paddle_internvl.kernels.structs import KVView
 from paddle_internvl.ops import devices
 
 

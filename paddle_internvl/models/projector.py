@@ -1,7 +1,4 @@
-"""From patch features to visual tokens: pixel shuffle and the projector `mlp1`.
-
-In: patch features of the vision tower. Out: visual tokens of the decoder's width. Knows neither tower.
-"""
+"""Pixel shuffle and the projector `mlp1`: patch features of the vision tower to visual tokens for the decoder."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ import paddle
 from paddle import nn
 
 from paddle_internvl.configuration import InternVLChatConfig
-from paddle_internvl.ops.linear import Linear
-from paddle_internvl.ops.norms import GELU, LayerNorm
+from paddle_internvl.ops.activations import GELU
+from paddle_internvl.ops.norms import LayerNorm
 
 
 def pixel_shuffle(x: paddle.Tensor, scale_factor: float = 0.5, version: str = "v2") -> paddle.Tensor:
@@ -32,8 +29,17 @@ def pixel_shuffle(x: paddle.Tensor, scale_factor: float = 0.5, version: str = "v
     return x if version == "v1" else x.transpose([0, 2, 1, 3])
 
 
+def torch_linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """Linear layer with PyTorch's initial values, which upstream leaves to the vision tower and the projector."""
+    bound = inputs**-0.5
+    weight, zero_mean = (paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound)) for _ in range(2))
+    return nn.Linear(inputs, outputs, weight_attr=weight, bias_attr=zero_mean if bias else False)
+
+
 def build_projector(config: InternVLChatConfig) -> nn.Sequential:
     """`mlp1`: LayerNorm, Linear, GELU, Linear; [.., C/s^2] -> [.., D]. The indices are the checkpoints' key names."""
     shuffled = config.vision_config.hidden_size * config.tile_sizes.merge**2
     width = config.llm_config.hidden_size
-    return nn.Sequential(LayerNorm(shuffled, epsilon=1e-5), Linear(shuffled, width), GELU(), Linear(width, width))
+    return nn.Sequential(
+        LayerNorm(shuffled, epsilon=1e-5), torch_linear(shuffled, width), GELU(), torch_linear(width, width)
+    )

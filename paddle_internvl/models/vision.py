@@ -3,8 +3,8 @@
 Follows upstream `modeling_intern_vit.py`. Two kinds, by config: 300M (LayerNorm, biased qkv) and 6B (RMSNorm,
 q/k normalisation over the whole width, no qkv bias). There is no norm after the last layer.
 
-Under float16, for cards without bfloat16, the sum of the residual branches is kept in float32, where its large
-activations do not overflow; what is multiplied is float16.
+Under float16, for cards without bfloat16, the residual stream is kept in float32, where its large activations do not
+overflow; products are float16.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from collections.abc import Iterator
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-from paddlenlp.transformers import PretrainedModel
+from paddle.distributed.fleet.utils import recompute
 from paddlenlp.transformers.model_outputs import BaseModelOutputWithPooling
 
 from paddle_internvl.configuration import InternVisionConfig
-from paddle_internvl.ops import native_layers
+from paddle_internvl.models.pretrained import InternVLPretrainedModel
+from paddle_internvl.models.projector import torch_linear
+from paddle_internvl.ops.activations import gelu
 from paddle_internvl.ops.attention import attention
-from paddle_internvl.ops.linear import Linear, widen
-from paddle_internvl.ops.norms import DropPath, LayerNorm, RMSNorm, gelu, rms_norm, wide_sum
+from paddle_internvl.ops.native_layers import NativeLayer
+from paddle_internvl.ops.norms import LayerNorm, RMSNorm, residual_stream, rms_norm
 
 
 def _norm(config: InternVisionConfig) -> nn.Layer:
@@ -30,16 +32,38 @@ def _norm(config: InternVisionConfig) -> nn.Layer:
     return LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
 
 
+class DropPath(nn.Layer):
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): while training, drop a sample's residual branch.
+
+    Args:
+        rate: probability in [0, 1) that a sample's branch is dropped; kept ones are scaled by 1 / (1 - rate).
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [T, 1+P, C]
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        kept = paddle.bernoulli(paddle.full([x.shape[0]] + [1] * (x.ndim - 1), keep, dtype="float32"))
+        return x * (kept / keep).astype(x.dtype)
+
+
 class InternVisionEmbeddings(nn.Layer):
-    """Patches by a strided convolution, a class token in front, learned positions."""
+    """Patch embedding by a strided convolution, a class token in front, learned positions."""
 
     def __init__(self, config: InternVisionConfig):
         super().__init__()
         width, patch = config.hidden_size, config.patch_size
         self.grid = config.image_size // patch
-        normal = nn.initializer.Normal(0.0, config.initializer_range)
+        normal, bound = nn.initializer.Normal(0.0, 1.0), (config.num_channels * patch**2) ** -0.5
+        uniform = paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound))  # PyTorch's own, as upstream
         self.class_embedding = self.create_parameter([1, 1, width], default_initializer=normal)
-        self.patch_embedding = nn.Conv2D(config.num_channels, width, kernel_size=patch, stride=patch)
+        self.patch_embedding = nn.Conv2D(
+            config.num_channels, width, kernel_size=patch, stride=patch, weight_attr=uniform, bias_attr=uniform
+        )
         self.position_embedding = self.create_parameter([1, 1 + self.grid**2, width], default_initializer=normal)
 
     def positions(self, height: int, width: int) -> paddle.Tensor:
@@ -57,7 +81,7 @@ class InternVisionEmbeddings(nn.Layer):
         tiles, width, grid_h, grid_w = patches.shape
         patches = patches.flatten(2).transpose([0, 2, 1])  # [T, P, C]
         x = paddle.concat([self.class_embedding.expand([tiles, 1, width]), patches], axis=1)
-        return wide_sum(x + self.positions(grid_h, grid_w))  # [T, 1+P, C]
+        return residual_stream(x + self.positions(grid_h, grid_w))  # [T, 1+P, C]
 
 
 class InternAttention(nn.Layer):
@@ -68,9 +92,10 @@ class InternAttention(nn.Layer):
         width = config.hidden_size
         self.flash = True
         self.num_heads = config.num_attention_heads
+        self.head_dim = width // self.num_heads
         self.eps = config.layer_norm_eps
-        self.qkv = Linear(width, 3 * width, bias_attr=None if config.qkv_bias else False)
-        self.proj = Linear(width, width)
+        self.qkv = torch_linear(width, 3 * width, config.qkv_bias)
+        self.proj = torch_linear(width, width)
         if config.qk_normalization:
             self.q_norm = RMSNorm(width, config.layer_norm_eps)
             self.k_norm = RMSNorm(width, config.layer_norm_eps)
@@ -82,7 +107,7 @@ class InternAttention(nn.Layer):
         if self.qk_normalization:  # over all heads together, before they are separated
             q = rms_norm(q, self.q_norm.weight, self.eps)
             k = rms_norm(k, self.k_norm.weight, self.eps)
-        q, k, v = (y.reshape([tiles, length, self.num_heads, -1]) for y in (q, k, v))  # [T, 1+P, H, E]
+        q, k, v = (y.reshape([tiles, length, self.num_heads, self.head_dim]) for y in (q, k, v))  # [T, 1+P, H, E]
         return self.proj(attention(q, k, v, causal=False, flash=self.flash).reshape([tiles, length, width]))
 
 
@@ -91,18 +116,23 @@ class InternMLP(nn.Layer):
 
     def __init__(self, config: InternVisionConfig):
         super().__init__()
-        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = torch_linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = torch_linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc2(gelu(self.fc1(x)))
 
 
 class InternVisionEncoderLayer(nn.Layer):
-    """Pre-norm attention and MLP, each scaled by a learned vector and dropped stochastically in training."""
+    """Pre-norm attention and MLP, each scaled by a learned vector (layer scale), with stochastic depth in training.
+
+    Attributes:
+        native: the layer as one native call, of a model prepared for inference.
+    """
 
     def __init__(self, config: InternVisionConfig, drop_path_rate: float):
         super().__init__()
+        self.native: NativeLayer | None = None
         width = config.hidden_size
         scale = nn.initializer.Constant(config.initializer_factor)
         self.attn = InternAttention(config)
@@ -114,24 +144,28 @@ class InternVisionEncoderLayer(nn.Layer):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [T, 1+P, C]
-        whole = native_layers.vision_layer(self, x)
-        if whole is not None:
-            return whole
+        if self.native is not None and not self.native.hooked:
+            return self.native.encode(x)
         x = x + self.drop_path(self.attn(self.norm1(x)).astype(x.dtype) * self.ls1.astype(x.dtype))
         return x + self.drop_path(self.mlp(self.norm2(x)).astype(x.dtype) * self.ls2.astype(x.dtype))
 
 
 class InternVisionEncoder(nn.Layer):
-    """The stack of layers."""
+    """The layers of the vision tower.
+
+    Attributes:
+        enable_recompute: whether layers are recomputed in the backward pass instead of keeping their activations.
+    """
 
     def __init__(self, config: InternVisionConfig):
         super().__init__()
+        self.enable_recompute = False
         depth = config.num_hidden_layers
         rates = [config.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         self.layers = nn.LayerList([InternVisionEncoderLayer(config, rate) for rate in rates])
 
 
-class InternVisionNetwork(PretrainedModel):
+class InternVisionNetwork(InternVLPretrainedModel):
     """The vision tower.
 
     Source: upstream `modeling_intern_vit.py`, `InternVisionModel`.
@@ -145,19 +179,24 @@ class InternVisionNetwork(PretrainedModel):
         self.embeddings = InternVisionEmbeddings(config)
         self.encoder = InternVisionEncoder(config)
 
-    def train(self):
-        """As every layer's; weights kept in bfloat16 on a CPU become float32."""
-        widen(self)
-        return super().train()
-
     def hidden_states(self, pixel_values: paddle.Tensor, index: int) -> Iterator[paddle.Tensor]:
-        """Hidden states of [embeddings, layer 1, ..., layer L] up to number `index`, negative from the end, each
-        [T, 1+P, C], as they are computed. Later layers are not run."""
-        layers = self.encoder.layers
+        """Hidden states of [embeddings, layer 1, ..., layer L] up to `index`, as they are computed.
+
+        Args:
+            pixel_values: [T, 3, S, S], normalised.
+            index: of the last hidden state, negative from the end. Later layers are not run.
+        Returns:
+            An iterator of [T, 1+P, C].
+        Raises:
+            WeightsChangedError: see `require_unchanged_weights`.
+        """
+        self.require_unchanged_weights()
+        layers, encoder = self.encoder.layers, self.encoder
         x = self.embeddings(pixel_values)
         yield x
+        recomputes = encoder.enable_recompute and encoder.training and paddle.is_grad_enabled()
         for layer in layers[: index % (len(layers) + 1)]:
-            x = layer(x)
+            x = recompute(layer, x) if recomputes else layer(x)
             yield x
 
     def hidden_state(self, pixel_values: paddle.Tensor, index: int) -> paddle.Tensor:

@@ -1,16 +1,15 @@
-"""The one door to attention: softmax(q k^T) v with grouped kv heads, a causal rule and a key mask.
+"""Attention: softmax(q k^T) v with grouped kv heads, causal, with a key mask, a sliding window, or segments of a pack.
 
-In: q [B, L, H, E] and k, v [B, M, K, E]. Out: [B, L, H, E]. The L queries are the last L of the M positions.
-It knows nothing of layers, caches or rotary embeddings. Forms (`forms.FORMS`), which tests hold equal:
+In: q [B, L, H, E] and k, v [B, M, K, E]. Out: [B, L, H, E]. The L queries are the last L of the M positions. Knows
+nothing of layers or rotary embeddings. Implementations (`dispatch.CANDIDATES`), which tests hold equal:
 
-    plain    the definition, with all scores in memory: the reference, and the form for cards without flash attention
-    native   the library's blocked attention on a CPU: no scores in memory, keys and values where they lie
-    heads    `attention_by_heads`, for a CPU without kernels
-    chunked  blocks of query rows that see only the keys they may: for a CPU with gradients, or little to do
-    flash    Paddle's FlashAttention kernels on CUDA: without a mask; with bounds of what each key shows itself to
-             (padding and windows of a prompt: no mask in memory); or with a mask (a row of queries behind a cache).
-             Not Paddle's masked_ and block_multihead_attention: as documented they want q, k and v of equally many
-             heads in one tensor, and keep caches of their own
+    reference  the definition, all scores in memory; also for cards without flash attention
+    blockwise  blocks of query rows over the keys they attend to: for a CPU, with gradients
+    native     the C++ library's blocked attention: no scores in memory, keys and values read from the cache in place
+    flash      Paddle's FlashAttention kernels on CUDA: without a mask; with FlashMask row bounds (padding, windows and
+               segments of a prompt: no mask in memory); or with a mask (a query row behind a cache). Not Paddle's
+               masked_ and block_multihead_attention: as documented they want q, k and v of equally many heads in one
+               tensor, and keep caches of their own
 """
 
 from __future__ import annotations
@@ -18,19 +17,12 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
-from paddle_internvl.kernels import library
-from paddle_internvl.kernels.layers import KVView
+from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
-from paddle_internvl.ops.attention_by_heads import by_heads, one_query, worth
 
-_ROWS = 256  # query rows per block of the chunked form
+_ROWS = 256  # query rows per block of the blockwise implementation
 _MASKED = -1e30  # finite: a row without any allowed key (left padding) must stay finite too
-_MASKED_HALF = {paddle.float16: -6e4, paddle.bfloat16: -1e30}  # what a mask of these dtypes can hold
-
-
-def use_backend(name: str):
-    """Context within which `attention` takes the form `name`; an unknown name is a ValueError."""
-    return dispatch.use_forms(attention=name)
+_MASKED_HALF = {paddle.float16: -6e4, paddle.bfloat16: -1e30}  # the same within the range of these dtypes
 
 
 def attention(
@@ -41,65 +33,94 @@ def attention(
     causal: bool,
     key_mask: paddle.Tensor | None = None,
     window: int | None = None,
-    flash: bool = True,
+    segment_ids: paddle.Tensor | None = None,
     lengths: paddle.Tensor | None = None,
+    flash: bool = True,
 ) -> paddle.Tensor:
     """Scaled dot-product attention.
 
     Args:
-        q: [B, L, H, E]. k, v: [B, M, K, E] with H a multiple of K; query head h reads kv head h // (H // K).
-        causal: query i sees key j only where j <= M - L + i.
-        key_mask: bool [B, M], False for padding; None where nothing is padded.
-        window: with causal, query i sees only the last `window` of those keys; None: all.
-        flash: False takes the plain form where the flash form would be taken.
+        q: [B, L, H, E].
+        k: [B, M, K, E] with H a multiple of K; query head h uses kv head h // (H // K).
+        v: as k.
+        causal: query i attends to key j only where j <= M - L + i.
+        key_mask: bool [B, M], False for padding; None: no padding.
+        window: with causal, query i attends to the last `window` of those keys; None: to all.
+        segment_ids: int [B, L], not decreasing, of packed samples: a query attends to keys of its own segment only.
+            Needs causal and L = M; excludes key_mask.
         lengths: int64 [B], for causal single queries (L = 1) of rows that differ in length: a row's keys are its first
-            so many, and its query is the last of those. Excludes key_mask.
+            `lengths`, and its query is the last of them. Excludes key_mask.
+        flash: False runs the reference where flash would run.
     Returns:
         [B, L, H, E] in q's dtype.
     """
-    form = dispatch.choose_form("attention", q, q.shape[-1])
-    if form == "flash" and not flash:
-        form = "plain"
+    implementation = dispatch.choose("attention", q, q.shape[-1])
+    if implementation == "flash" and not flash:
+        implementation = "reference"
     if window is not None and window >= k.shape[1]:
         window = None
-    if form == "native":
-        return _native(q, k, v, causal, key_mask, window, lengths)
+    if implementation == "native":
+        if segment_ids is not None:
+            return _native_segments(q, k, v, window, segment_ids)
+        return operators.attention(q, k, v, causal=causal, key_mask=key_mask, window=window, lengths=lengths)
     if lengths is not None:
-        behind = lengths.unsqueeze(-1) - paddle.arange(k.shape[1])  # [B, M]: 1 for the query's own position
-        key_mask = behind >= 1 if window is None else paddle.logical_and(behind >= 1, behind <= window)
+        distance = lengths.unsqueeze(-1) - paddle.arange(k.shape[1])  # [B, M]: 1 for the query's own position
+        key_mask = distance >= 1 if window is None else paddle.logical_and(distance >= 1, distance <= window)
         causal, window = False, None
-    return _FORMS[form](q, k, v, causal, key_mask, window)
+    return _IMPLEMENTATIONS[implementation](q, k, v, causal, key_mask, window, segment_ids)
 
 
-def attends_where_it_lies(q: paddle.Tensor) -> bool:
-    """Whether `attention_over` is the form to take for queries [B, L, H, E]."""
-    return dispatch.choose_form("attention", q, q.shape[-1]) == "native"
-
-
-def attention_over(
-    q: paddle.Tensor, memory: KVView, layer: int, *, key_mask: paddle.Tensor | None, window: int | None
+def cached_attention(
+    q: paddle.Tensor,
+    k: paddle.Tensor,
+    v: paddle.Tensor,
+    cache,
+    layer: int,
+    *,
+    key_mask: paddle.Tensor | None = None,
+    window: int | None = None,
+    flash: bool = True,
 ) -> paddle.Tensor:
-    """Causal attention over a layer's keys and values where a cache holds them, by the form 'native'.
+    """Causal attention of L new positions over a layer's KV cache, which is extended by their keys and values.
 
     Args:
-        q: [B, L, H, E], the last L positions. memory: what the cache holds. key_mask, window: as of `attention`.
+        q: [B, L, H, E].
+        k: [B, L, K, E], the new keys.
+        v: as k.
+        cache: a KV cache; see `models.kv_cache`.
+        layer: index of the decoder layer.
+        key_mask: bool [B, M] over cached and new positions, or None.
+        window: see `attention`.
+        flash: see `attention`.
     Returns:
         [B, L, H, E].
     """
-    return library.run(
-        "internvl_attention", q, memory.keys[layer], memory.values[layer], memory.table, memory.totals, key_mask,
-        memory.kv_heads, memory.block, 0, window or 0, 1,
-    )  # fmt: skip
+    if dispatch.choose("attention", q, q.shape[-1]) == "native":  # reads the cache in place
+        cache.store(layer, k, v)
+        view = cache.view(q.shape[1])
+        return operators.attention_over_cache(
+            q, view.keys[layer], view.values[layer], table=view.table, totals=view.totals, kv_heads=view.kv_heads,
+            block=view.block, key_mask=key_mask, window=window,
+        )  # fmt: skip
+    k, v = cache.extend(layer, k, v)  # [B, M, K, E]
+    return attention(q, k, v, causal=True, key_mask=key_mask, window=window, lengths=cache.lengths, flash=flash)
 
 
-def _native(q, k, v, causal, key_mask, window, lengths=None):
-    return library.run(
-        "internvl_attention", q, k, v, None, lengths, key_mask, k.shape[2], 0, k.shape[1], window or 0, int(causal)
-    )
+def _native_segments(q, k, v, window, segment_ids):
+    """Segments one after the other: each is a causal square of its own."""
+    rows = []
+    for b, segments in enumerate(segment_ids.numpy()):
+        starts = [0, *(i for i in range(1, len(segments)) if segments[i] != segments[i - 1]), len(segments)]
+        parts = [
+            operators.attention(*(x[b : b + 1, start:stop].contiguous() for x in (q, k, v)), causal=True, window=window)
+            for start, stop in zip(starts, starts[1:])
+        ]
+        rows.append(paddle.concat(parts, axis=1))
+    return paddle.concat(rows)
 
 
-def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_mask, window) -> paddle.Tensor | None:
-    """bool, broadcastable to [B, 1, 1, len(rows), keys]: which keys the query rows may see; None for all."""
+def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_mask, window, segment_ids):
+    """bool, broadcastable to [B, 1, 1, len(rows), keys]: keys that the query rows attend to; None for all."""
     allowed = None
     if causal and (window is not None or rows.start + total - length + 1 < keys):
         position = paddle.arange(rows.start, rows.stop).unsqueeze(-1) + (total - length)
@@ -107,9 +128,12 @@ def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_
         if window is not None:
             allowed = paddle.logical_and(allowed, paddle.arange(keys) > position - window)
         allowed = allowed[None, None, None]
-    if key_mask is not None:
-        real = key_mask[:, None, None, None, :keys]
-        allowed = real if allowed is None else paddle.logical_and(allowed, real)
+    masks = [] if key_mask is None else [key_mask[:, None, None, None, :keys]]
+    if segment_ids is not None:
+        same = segment_ids[:, rows.start : rows.stop, None] == segment_ids[:, None, :keys]
+        masks.append(same[:, None, None])
+    for mask in masks:
+        allowed = mask if allowed is None else paddle.logical_and(allowed, mask)
     return allowed
 
 
@@ -124,7 +148,7 @@ def _block(q, k, v, allowed, scale) -> paddle.Tensor:
     return paddle.matmul(weights, v).reshape([b, kv, g, r, e])
 
 
-def _chunked(q, k, v, causal, key_mask, window):
+def _blockwise(q, k, v, causal, key_mask, window, segment_ids):
     b, length, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
     q = q.reshape([b, length, kv, heads // kv, e]).transpose([0, 2, 3, 1, 4])  # [B, K, G, L, E]
@@ -132,59 +156,48 @@ def _chunked(q, k, v, causal, key_mask, window):
     blocks = []
     for start in range(0, length, _ROWS):
         rows = range(start, min(start + _ROWS, length))
-        keys = total - length + rows.stop if causal else total  # later keys are hidden from every row of the block
-        allowed = _allowed(rows, keys, total, length, causal, key_mask, window)
+        keys = total - length + rows.stop if causal else total  # later keys are masked for every row of the block
+        allowed = _allowed(rows, keys, total, length, causal, key_mask, window, segment_ids)
         blocks.append(_block(q[:, :, :, rows.start : rows.stop], k[:, :, :keys], v[:, :, :keys], allowed, e**-0.5))
     out = blocks[0] if len(blocks) == 1 else paddle.concat(blocks, axis=3)
     return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
 
 
-def _heads(q, k, v, causal, key_mask, window):
-    b, length, heads, e = q.shape
-    total, kv = k.shape[1], k.shape[2]
-    if length == 1:
-        allowed = _allowed(range(1), total, total, 1, causal, key_mask, window)
-        seen = None if allowed is None else allowed[:, 0, 0]
-        return one_query(q[:, 0] * e**-0.5, k, v, seen).unsqueeze(1)
-    if not worth(q, total):
-        return _chunked(q, k, v, causal, key_mask, window)
-    q = (q * e**-0.5).reshape([b, length, kv, heads // kv, e]).transpose([0, 2, 3, 1, 4]).contiguous()
-    k, v = (x.transpose([0, 2, 1, 3]).contiguous() for x in (k, v))  # [B, K, M, E]
-    out = by_heads(q, k, v, causal, lambda rows, keys: _allowed(rows, keys, total, length, causal, key_mask, window))
-    return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
-
-
-def _plain(q, k, v, causal, key_mask, window):
+def _reference(q, k, v, causal, key_mask, window, segment_ids):
     b, length, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
     q = (q * e**-0.5).reshape([b, length, kv, heads // kv, e])  # scaled before the product: float16 would overflow
     q, k, v = q.transpose([0, 2, 3, 1, 4]), k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
     scores = paddle.matmul(q, k.unsqueeze(2), transpose_y=True).astype("float32")  # [B, K, G, L, M]
+    masks = []
     if causal:
         distance = paddle.arange(length).unsqueeze(-1) + (total - length) - paddle.arange(total)
-        seen = paddle.logical_and(distance >= 0, distance < (window or total))
-        scores = paddle.where(seen, scores, paddle.full([], _MASKED, "float32"))
+        masks.append(paddle.logical_and(distance >= 0, distance < (window or total)))
     if key_mask is not None:
-        scores = paddle.where(key_mask[:, None, None, None], scores, paddle.full([], _MASKED, "float32"))
+        masks.append(key_mask[:, None, None, None])
+    if segment_ids is not None:
+        masks.append((segment_ids[:, :, None] == segment_ids[:, None, :])[:, None, None])
+    for mask in masks:
+        scores = paddle.where(mask, scores, paddle.full([], _MASKED, "float32"))
     out = paddle.matmul(F.softmax(scores).astype(q.dtype), v.unsqueeze(2))  # [B, K, G, L, E]
     return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
 
 
-def _flash(q, k, v, causal, key_mask, window):
+def _flash(q, k, v, causal, key_mask, window, segment_ids):
     b, length, total = q.shape[0], q.shape[1], k.shape[1]
     if length == 1:
-        return _flash_one(q, k, v, key_mask, window if causal else None)
-    if key_mask is None and window is None and (not causal or length == total):
+        return _flash_one_query(q, k, v, key_mask, window if causal else None)
+    if key_mask is None and window is None and segment_ids is None and (not causal or length == total):
         return F.flash_attention.flash_attention(q, k, v, causal=causal)[0]
     if causal and length == total:
-        return F.flashmask_attention(q, k, v, _hidden_from(key_mask, window, b, total), causal=True)
-    allowed = _allowed(range(length), total, total, length, causal, key_mask, window)[:, :, 0]
+        return F.flashmask_attention(q, k, v, _row_bounds(key_mask, window, segment_ids, b, total), causal=True)
+    allowed = _allowed(range(length), total, total, length, causal, key_mask, window, segment_ids)[:, :, 0]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=_additive(allowed, [b, 1, length, total], q.dtype))
 
 
-def _flash_one(q, k, v, key_mask, window):
-    """One query behind M keys. The queries that share a kv head stand in the place of a row of queries, so that each
-    key and value is read once."""
+def _flash_one_query(q, k, v, key_mask, window):
+    """One query behind M keys. The queries that share a kv head take the place of a row of queries, so that each key
+    and value is read once."""
     b, _, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
     q = q.reshape([b, kv, heads // kv, e]).transpose([0, 2, 1, 3])  # [B, G, K, E]
@@ -200,18 +213,24 @@ def _flash_one(q, k, v, key_mask, window):
 
 
 def _additive(allowed, shape, dtype) -> paddle.Tensor:
-    """A mask to add to scores. Finite, unlike the one that Paddle makes of a bool mask: rows of padding stay finite."""
+    """Additive mask of scores. Finite, unlike the one that Paddle makes of a bool mask: rows of padding stay finite."""
     hidden = paddle.full([], _MASKED_HALF[dtype], dtype)
     return paddle.where(allowed, paddle.zeros([], dtype), hidden).expand(shape)
 
 
-def _hidden_from(key_mask, window, batch: int, length: int) -> paddle.Tensor:
-    """int32 [B, 1, L, 1]: the row from which on a key of a causal square is hidden. Padding shows itself to its own
-    row alone, so that no row is without any key."""
-    at = paddle.arange(length, dtype="int32")
-    last = paddle.full([length], length, "int32") if window is None else (at + window).clip(max=length)
-    hidden = last.expand([batch, length]) if key_mask is None else paddle.where(key_mask, last, at + 1)
-    return hidden.reshape([batch, 1, length, 1])
+def _row_bounds(key_mask, window, segment_ids, batch: int, length: int) -> paddle.Tensor:
+    """FlashMask row bounds, int32 [B, 1, L, 1]: per key of a causal square the query row from which on it is masked. A
+    padding key is masked but for its own row, so that no row is without any key."""
+    position = paddle.arange(length, dtype="int32")
+    end = paddle.full([1, length], length, "int32")
+    if segment_ids is not None:
+        end = paddle.searchsorted(segment_ids, segment_ids, right=True).astype("int32")  # end of each key's segment
+    if window is not None:
+        end = paddle.minimum(end, position + window)
+    bounds = end.expand([batch, length])
+    if key_mask is not None:
+        bounds = paddle.where(key_mask, bounds, position + 1)
+    return bounds.reshape([batch, 1, length, 1])
 
 
-_FORMS = {"plain": _plain, "chunked": _chunked, "heads": _heads, "native": _native, "flash": _flash}
+_IMPLEMENTATIONS = {"reference": _reference, "blockwise": _blockwise, "flash": _flash}

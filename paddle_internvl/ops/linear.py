@@ -1,9 +1,8 @@
-"""Linear layers and the embedding, whose weights may stay in bfloat16 where what they compute is float32.
+"""Linear layers and the embedding of a model prepared for inference on a CPU.
 
-In: activations, or token ids. Out: the same in the layer's width. On a CPU with kernels (`forms`, "linear") weights
-stay as the checkpoint has them, float32 or bfloat16, and often are the mapped file itself; every product widens them
-exactly on its way. The plain form widens the whole weight at every call, and has gradients. Before training `widen`
-makes all weights float32, since Paddle's optimizers have nothing else on a CPU.
+In: activations, or token ids. Out: the same in the layer's width, float32. A plain network has Paddle's own layers;
+`checkpoints.preparation` puts these in their place. Their weights keep the checkpoint's dtype, float32 or bfloat16, and
+often are the memory-mapped file itself: a product widens bfloat16 weights exactly.
 """
 
 from __future__ import annotations
@@ -12,54 +11,84 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_internvl.kernels import library
+from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
 
 
-def linear(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-    """x W + b in x's dtype.
+def require_no_grad(x: paddle.Tensor) -> None:
+    """Refuse an input that wants a gradient: kernels for inference have none.
+
+    Raises:
+        ValueError: gradients are recorded for x.
+    """
+    if paddle.is_grad_enabled() and not x.stop_gradient:
+        raise ValueError("a model prepared for inference has no gradients; load it with trainable=True")
+
+
+def linear(x: paddle.Tensor, weight: paddle.Tensor) -> paddle.Tensor:
+    """x W for weights [K, N] in x's dtype, or in bfloat16 under a float32 x where the C++ library runs."""
+    if dispatch.choose("linear", x) == "native":
+        return operators.linear(x, weight)
+    return F.linear(x, weight)
+
+
+class NativeLinear(nn.Linear):
+    """Linear layer of the C++ library: float32 activations, weights in float32 or bfloat16.
 
     Args:
-        x: [.., K]. weight: [K, N], in x's dtype, or bfloat16 under a float32 x. bias: [N] or None.
-    """
-    if dispatch.choose_form("linear", x) == "native":
-        return library.run("internvl_linear", x, weight, None, None, bias, None, None, None, None, None, -1, 0)
-    weight = weight if weight.dtype == x.dtype else weight.astype(x.dtype)
-    if paddle.in_dynamic_mode() and x.size == weight.shape[0] and not (paddle.is_grad_enabled() or dispatch.on_card(x)):
-        y = paddle.matmul(x.flatten(), weight)  # a vector's product takes half the time of a matrix of one row
-        return (y if bias is None else y + bias).reshape([*x.shape[:-1], -1])
-    return F.linear(x, weight, bias)
-
-
-class Linear(nn.Linear):
-    """Paddle's, computed by `linear`."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return linear(x, self.weight, self.bias)
-
-
-class Embedding(nn.Embedding):
-    """Paddle's.
-
-    Attributes:
-        widened: whether float32 comes out of weights that are kept in bfloat16.
+        plain: the layer whose weight and bias it takes over.
     """
 
-    def __init__(self, *sizes: int):
-        super().__init__(*sizes)
-        self.widened = False
+    def __init__(self, plain: nn.Linear):
+        nn.Layer.__init__(self)
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [.., K] -> [.., N]
+        require_no_grad(x)
+        return operators.linear(x, self.weight, bias=self.bias)
+
+    def extra_repr(self) -> str:
+        """Shape and dtype of the weight."""
+        return f"in_features={self.weight.shape[0]}, out_features={self.weight.shape[1]}, dtype={self.weight.dtype}"
+
+
+class VectorLinear(nn.Linear):
+    """Linear layer for a CPU without kernels: one row of activations is a matrix-vector product, which takes half the
+    time of a matrix of one row.
+
+    Args:
+        plain: the layer whose weight and bias it takes over.
+    """
+
+    def __init__(self, plain: nn.Linear):
+        nn.Layer.__init__(self)
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def extra_repr(self) -> str:
+        """Shape and dtype of the weight."""
+        return NativeLinear.extra_repr(self)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [.., K] -> [.., N]
+        if x.size != self.weight.shape[0]:
+            return F.linear(x, self.weight, self.bias)
+        y = paddle.matmul(x.flatten(), self.weight)
+        return (y if self.bias is None else y + self.bias).reshape([*x.shape[:-1], -1])
+
+
+class WideningEmbedding(nn.Embedding):
+    """Embedding whose rows leave in float32 from a weight in bfloat16.
+
+    Args:
+        plain: the layer whose weight it takes over.
+    """
+
+    def __init__(self, plain: nn.Embedding):
+        nn.Layer.__init__(self)
+        self.weight = plain.weight
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:  # [B, L] -> [B, L, D]
-        x = super().forward(ids)
-        return x.astype("float32") if self.widened else x
+        return F.embedding(ids, self.weight).astype("float32")
 
-
-def widen(network: nn.Layer) -> None:
-    """Make float32 of the weights that were kept in bfloat16 on a CPU, in memory of their own."""
-    if all(parameter.dtype == paddle.bfloat16 for parameter in network.parameters()):
-        return  # it computes in bfloat16
-    for layer in network.sublayers(include_self=True):
-        held = isinstance(layer, (Linear, Embedding)) and layer.weight.place.is_cpu_place()
-        if held and layer.weight.dtype == paddle.bfloat16:
-            layer.weight.astype("float32")._share_buffer_to(layer.weight)
-            layer.widened = False
+    def extra_repr(self) -> str:
+        """Shape and dtype of the weight."""
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}, dtype={self.weight.dtype}"

@@ -1,132 +1,137 @@
-"""The form 'native' of whole layers: one call of the library in the place of a layer's forward.
+"""Native layers: a whole decoder or vision layer in one call of the C++ library, and all decoder layers in one.
 
-In: a layer of `decoder` or of `vision`, and what its forward is given. Out: what that returns. The definition is the
-layer's own forward, module by module, which also does what a kernel can't: gradients, hooks, layers shared out between
-processes. It knows no checkpoint; what the kernels are told of a layer is kept until its weights lie elsewhere.
+In: layers of `models` whose weights are fixed, and a call's activations. Out: what the layers' own forward returns,
+which is the definition and also does what a kernel can't: hooks, packed segments, sharded layers. The C struct of a
+layer is built once, by `checkpoints.preparation`; it points at the layer's tensors, which are kept alive here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import is_
 
 import paddle
 from paddle import nn
 
-from paddle_internvl.kernels import layers as kernels
-from paddle_internvl.kernels.layers import KVView, address
-from paddle_internvl.ops import dispatch
-from paddle_internvl.ops.linear import Linear
+from paddle_internvl.configuration.upstream import UpstreamConfig
+from paddle_internvl.kernels import structs
+from paddle_internvl.kernels.structs import KVView, address
+from paddle_internvl.ops.linear import NativeLinear, require_no_grad
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 
-_DECODER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj",
-            "mlp.gate_proj", "mlp.up_proj")  # fmt: skip
-_VISION = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+_DECODER_LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj",
+                    "mlp.gate_proj", "mlp.up_proj")  # fmt: skip
+_VISION_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+# Fields of a config that the kernels implement, or that change nothing within a layer. A config with another field set
+# is refused, so that a new family runs on its modules until the kernels know the field.
+_DECODER_FIELDS = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "max_position_embeddings", "rope_theta",
+    "rope_scaling", "original_max_position_embeddings", "sliding_window", "use_sliding_window", "initializer_range",
+    "architectures",
+}  # fmt: skip
+_VISION_FIELDS = {
+    "num_channels", "patch_size", "image_size", "qkv_bias", "hidden_size", "num_attention_heads", "intermediate_size",
+    "qk_normalization", "num_hidden_layers", "norm_type", "hidden_act", "layer_norm_eps", "drop_path_rate",
+    "initializer_range", "initializer_factor",
+}  # fmt: skip
 
 
-class _UnfitError(Exception):
-    """Why a layer can't be told to the kernels."""
+class UnsupportedLayerError(ValueError):
+    """A layer that the kernels don't implement; the message gives the reason."""
 
 
 @dataclass(eq=False)
-class _Told:
-    """What the kernels know of a layer. The layer holds it; a copy of the layer gets None in its place.
-
-    Whether it still holds is asked of every layer at every token: so it is asked of whole lists, not one by one.
+class NativeLayer:
+    """C struct of one layer.
 
     Attributes:
-        struct: for the library; None where it can't be: then `reason` says why. holders: the dicts in which the layer
-            and those within hold layers, parameters and buffers, and parts: what was in them. tensors: all that the
-            struct points at, and pointers: where they lay. hooks: the dicts of the hooks of those within, and own: of
-            their attributes. row: those of the layers that it was last run with, and their structs side by side.
+        struct: a `structs.DecoderLayer` or `structs.VisionLayer`.
+        tensors: every tensor that the struct points at.
+        within: the layers within; a native call would skip their forward hooks, and a forward of their own.
     """
 
     struct: object
-    reason: str
-    holders: list[dict]
-    parts: list
     tensors: list[paddle.Tensor]
-    pointers: list[int]
-    hooks: list[dict]
-    own: list[dict]
-    row: tuple[list[_Told], object] | None = None
+    within: list[nn.Layer]
 
-    def __reduce__(self):
-        return type(None), ()
+    def __post_init__(self):
+        self._hooks, self._attributes = _hooks_of(self.within), [layer.__dict__ for layer in self.within]
 
     @property
-    def current(self) -> bool:
-        """Whether the layer is still made of the same parts, and its weights lie where they lay."""
-        now = _all_in(self.holders)
-        same = len(now) == len(self.parts) and all(map(is_, now, self.parts))
-        return same and _addresses(self.tensors) == self.pointers
+    def hooked(self) -> bool:
+        """Whether a layer within has forward hooks, or a forward of its own, which replaces its class's."""
+        return any(self._hooks) or any("forward" in attributes for attributes in self._attributes)
 
-    @property
-    def called_otherwise(self) -> bool:
-        """Whether calling a layer within is more than its class's forward."""
-        return any(self.hooks) or any("forward" in own for own in self.own)
+    def decode(self, x, cos, sin, key_mask, cache, index: int) -> paddle.Tensor:
+        """The forward of a decoder layer; see `NativeDecoder`."""
+        array = (structs.DecoderLayer * 1)(self.struct)
+        return _run_decoder(array, x, cos, sin, key_mask, cache, index, last_only=False)
+
+    def encode(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The forward of a vision layer, [T, 1+P, C]."""
+        require_no_grad(x)
+        x = x.contiguous()
+        out = _empty(x.shape, x)
+        structs.run_vision_layer(self.struct, structs.VisionCall(x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1]))
+        return out
+
+    def __deepcopy__(self, _memo):
+        raise TypeError("a model prepared for inference can't be copied; load another one, or one with trainable=True")
+
+    __reduce__ = __deepcopy__
 
 
-def decoder_layers(
-    layers: Sequence, x, cos, sin, key_mask, cache, first: int = 0, last_only: bool = False
-) -> paddle.Tensor | None:
-    """The forwards of some `DecoderLayer`s, one after the other, by the form 'native'; None where that is not the form
-    to take: then nothing has been done.
+class NativeDecoder:
+    """All layers of a decoder in one native call.
 
     Args:
-        layers: more than one are called past their hooks, and so refused where there are any. x: [B, L, D].
-        cos, sin: [B or 1, L, 1, E]. key_mask: bool [B, M] or None. cache: or None. first: number of the first layer.
-        last_only: only what the last position becomes, [B, 1, D].
-    Raises:
-        ValueError: `use_forms` names the form, and a layer can't be told to the kernels; says why.
+        layers: the decoder's layers, each with its `NativeLayer` in `.native`.
     """
-    e = layers[0].self_attn.head_dim
-    if dispatch.choose_form("decoder_layer", x, e) != "native":
-        return None
-    if len(layers) > 1 and any(map(_called_otherwise, layers)):
-        return None
-    told = [_told_of("decoder_layer", layer, _tell_decoder) for layer in layers]
-    if None in told:
-        return None
-    (b, length, d), count = x.shape, len(layers)
+
+    def __init__(self, layers: Sequence[nn.Layer]):
+        self._array = (structs.DecoderLayer * len(layers))(*(layer.native.struct for layer in layers))
+        self._skipped = NativeLayer(None, [], [*layers, *(each for layer in layers for each in layer.native.within)])
+
+    @property
+    def hooked(self) -> bool:
+        """Whether a layer, or a layer within one, has forward hooks or a forward of its own."""
+        return self._skipped.hooked
+
+    def __call__(self, x, cos, sin, key_mask, cache, last_only: bool) -> paddle.Tensor:
+        """The forwards of all layers, one after the other.
+
+        Args:
+            x: [B, L, D].
+            cos: [B or 1, L, 1, E].
+            sin: as cos.
+            key_mask: bool [B, M] or None.
+            cache: a KV cache or None.
+            last_only: return only the last position, [B, 1, D].
+        """
+        return _run_decoder(self._array, x, cos, sin, key_mask, cache, 0, last_only)
+
+
+def _run_decoder(array, x, cos, sin, key_mask, cache, first: int, last_only: bool) -> paddle.Tensor:
+    require_no_grad(x)
+    (b, length, d), count, e = x.shape, len(array), array[0].head_dim
     if cache is None:
-        kv_heads = told[0].struct.kv_heads
-        room, totals = [b, length, kv_heads, e], paddle.full([b], length, "int64")
-        memory = KVView([_empty(room, x)] * count, [_empty(room, x)] * count, totals, kv_heads)
+        shape = [b, length, array[0].kv_heads, e]
+        keys, values = ([_empty(shape, x)] * count for _ in range(2))
+        view = KVView(keys, values, paddle.full([b], length, "int64"), array[0].kv_heads)
+        layers = slice(count)
     else:
-        memory = cache.view(length)
-    x, places = x.contiguous(), memory.places()
+        view, layers = cache.view(length), slice(first, first + count)
+    x, layout = x.contiguous(), view.layout()
     cos, sin = (table.expand([b, -1, -1, -1]).contiguous() if table.shape[0] != b else table for table in (cos, sin))
     mask, width = (None, 0) if key_mask is None else (key_mask.contiguous(), key_mask.shape[1])
     out = _empty([b, 1 if last_only else length, d], x)
-    call = kernels.DecoderCall(
-        x.data_ptr(), out.data_ptr(), cos.data_ptr(), sin.data_ptr(), places, places, memory.totals.data_ptr(),
+    call = structs.DecoderCall(
+        x.data_ptr(), out.data_ptr(), cos.data_ptr(), sin.data_ptr(), layout, layout, view.totals.data_ptr(),
         address(mask), width, b, length, last_only,
     )  # fmt: skip
-    own = slice(first, first + count) if cache is not None else slice(count)
-    kernels.run_decoder_layers(_array(told), call, memory.keys[own], memory.values[own])
-    return out
-
-
-def vision_layer(layer, x: paddle.Tensor) -> paddle.Tensor | None:
-    """An `InternVisionEncoderLayer`'s forward by the form 'native'; None where that is not the form to take.
-
-    Args:
-        x: [T, 1+P, C].
-    Raises:
-        ValueError: as `decoder_layer`.
-    """
-    if dispatch.choose_form("vision_layer", x, x.shape[-1] // layer.attn.num_heads) != "native":
-        return None
-    told = _told_of("vision_layer", layer, _tell_vision)
-    if told is None:
-        return None
-    x = x.contiguous()
-    out = _empty(x.shape, x)
-    call = kernels.VisionCall(x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1])
-    kernels.run_vision_layer(told.struct, call)
+    structs.run_decoder_layers(array, call, view.keys[layers], view.values[layers])
     return out
 
 
@@ -134,124 +139,102 @@ def _empty(shape, like: paddle.Tensor) -> paddle.Tensor:
     return paddle._C_ops.empty(shape, like.dtype, like.place)  # paddle.empty takes six times as long
 
 
-def _told_of(operation: str, layer: nn.Layer, tell: Callable) -> _Told | None:
-    """What the kernels know of a layer, brought up to date; None where they can't take it."""
-    told = layer.__dict__.get("_told")
-    if told is None or not told.current:
-        told = layer.__dict__["_told"] = _tell(layer, tell)
-    reason = told.reason or _of_the_moment(layer, told)
-    if reason:
-        dispatch.refuse(operation, "native", reason)
-        return None
-    return told
+def native_decoder_layer(layer, config: UpstreamConfig) -> NativeLayer:
+    """The C struct of a `DecoderLayer`.
 
-
-def _called_otherwise(layer: nn.Layer) -> bool:
-    """Whether calling a layer is more than its class's forward."""
-    return bool(layer._forward_pre_hooks or layer._forward_post_hooks or "forward" in layer.__dict__)
-
-
-def _array(told: list[_Told]):
-    """Their structs side by side; those of the same layers as before are not copied again."""
-    row, array = told[0].row or ([], None)
-    if len(row) != len(told) or any(a is not b for a, b in zip(row, told)):
-        array = (kernels.DecoderLayer * len(told))(*(each.struct for each in told))
-        told[0].row = told, array
-    return array
-
-
-def _of_the_moment(layer: nn.Layer, told: _Told) -> str:
-    """What may come and go without the layer being another."""
-    if layer.training:
-        return "it is being trained"
-    if told.called_otherwise:
-        return "a layer within it has hooks"
-    return ""
-
-
-def _tell(layer: nn.Layer, tell: Callable) -> _Told:
-    teller = _Teller()
-    struct, reason = None, ""
-    try:
-        struct = tell(layer, teller)
-    except _UnfitError as unfit:
-        reason = str(unfit)
-    within = layer.sublayers()
-    holders = [
-        held for each in (layer, *within) for held in (each._sub_layers, each._parameters, each._buffers) if held
-    ]
-    hooks = [held for each in within for held in (each._forward_pre_hooks, each._forward_post_hooks)]
-    return _Told(
-        struct, reason, holders, _all_in(holders), teller.tensors, _addresses(teller.tensors), hooks,
-        [each.__dict__ for each in within],
+    Raises:
+        UnsupportedLayerError: the kernels don't implement the layer.
+    """
+    _require_known_fields(config, _DECODER_FIELDS)
+    builder = _StructBuilder(layer)
+    q, k, v, o, down, gate, up = map(builder.linear, _DECODER_LINEARS)
+    first, second, e = layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.head_dim
+    struct = structs.DecoderLayer(
+        q, k, v, o, down, gate, up, builder.floats(first.weight), builder.floats(second.weight), q.inputs,
+        q.outputs // e, k.outputs // e, e, gate.outputs, layer.self_attn.window or 0, first.eps, second.eps,
     )  # fmt: skip
+    return builder.build(struct)
 
 
-def _all_in(holders: list[dict]) -> list:
-    return list(chain.from_iterable(map(dict.values, holders)))
+def native_vision_layer(layer, config: UpstreamConfig) -> NativeLayer:
+    """The C struct of an `InternVisionEncoderLayer`.
+
+    Raises:
+        UnsupportedLayerError: the kernels don't implement the layer.
+    """
+    _require_known_fields(config, _VISION_FIELDS)
+    builder = _StructBuilder(layer)
+    qkv, proj, fc1, fc2 = map(builder.linear, _VISION_LINEARS)
+    attention, norms = layer.attn, (layer.norm1, layer.norm2)
+    floats = [builder.floats(tensor) for norm in norms for tensor in (norm.weight, getattr(norm, "bias", None))]
+    qk_norms = (attention.q_norm.weight, attention.k_norm.weight) if attention.qk_normalization else (None, None)
+    floats += [builder.floats(tensor) for tensor in (*qk_norms, layer.ls1, layer.ls2)]
+    centred = isinstance(layer.norm1, nn.LayerNorm)
+    struct = structs.VisionLayer(
+        qkv, proj, fc1, fc2, *floats, qkv.inputs, attention.num_heads, fc1.outputs, centred, attention.eps
+    )
+    return builder.build(struct)
 
 
-def _addresses(tensors: list[paddle.Tensor]) -> list[int]:
-    return list(map(paddle.Tensor.data_ptr, tensors))
+def _require_known_fields(config: UpstreamConfig, known: set[str]) -> None:
+    """Refuse a config with a field that is not known and not at its default."""
+    for base in type(config).__mro__:
+        if base is UpstreamConfig:
+            return
+        for name, parameter in inspect.signature(base.__init__).parameters.items():
+            if parameter.default is parameter.empty or name in known:
+                continue
+            if getattr(config, name, parameter.default) != parameter.default:
+                raise UnsupportedLayerError(f"the kernels don't implement {name}={getattr(config, name)!r}")
 
 
-class _Teller:
-    """Takes addresses, and notes whose they are."""
+class _StructBuilder:
+    """Takes the addresses of a layer's tensors, and checks that none is left out."""
 
-    def __init__(self):
-        self.tensors: list[paddle.Tensor] = []
+    def __init__(self, layer: nn.Layer):
+        self._layer = layer
+        self._tensors: list[paddle.Tensor] = []
 
     def floats(self, tensor: paddle.Tensor | None) -> int | None:
-        """Of float32 numbers."""
-        if tensor is not None and (tensor.dtype != paddle.float32 or not tensor.is_contiguous()):
-            raise _UnfitError(f"its numbers are {tensor.dtype}, not float32")
-        return self._noted(tensor)
-
-    def linear(self, layer: nn.Layer):
-        """Of a linear layer's weight, in any of the ways it may be held."""
-        if type(layer) in (nn.Linear, Linear):
-            weight, (inputs, outputs), how = layer.weight, layer.weight.shape, {}
-            if weight.dtype not in (paddle.float32, paddle.bfloat16):
-                raise _UnfitError(f"its weights are {weight.dtype}")
-        elif type(layer) is QuantizedLinear and layer.form != "kernel":
-            weight, inputs, outputs = layer.quant_weight, layer.inputs, layer.outputs
-            how = {"bits": layer.bits, "scales": layer.quant_scale, "group": layer.group_size}
-            how["offsets"] = layer.quant_offset
-        else:
-            raise _UnfitError(f"it holds a {type(layer).__name__}")
-        for tensor in (weight, how.get("scales"), how.get("offsets"), layer.bias):
-            self._noted(tensor)
-        self.floats(layer.bias)
-        return kernels.dense(weight, inputs, outputs, bias=layer.bias, **how)
-
-    def _noted(self, tensor: paddle.Tensor | None) -> int | None:
-        if tensor is not None:
-            self.tensors.append(tensor)
+        """Address of a float32 tensor; None for None."""
+        if tensor is None:
+            return None
+        if tensor.dtype != paddle.float32 or not tensor.is_contiguous():
+            raise UnsupportedLayerError(f"the kernels take float32 norms and biases, not {tensor.dtype}")
+        self._tensors.append(tensor)
         return address(tensor)
 
+    def linear(self, path: str):
+        """Struct of the linear layer at a path within the layer."""
+        linear = self._layer
+        for name in path.split("."):
+            linear = getattr(linear, name)
+        bias = self.floats(linear.bias) and linear.bias
+        if type(linear) is NativeLinear:
+            self._tensors.append(linear.weight)
+            return structs.dense(linear.weight, *linear.weight.shape, bias=bias)
+        if type(linear) is QuantizedLinear and linear.implementation == "native":
+            held = (linear.quant_weight, linear.quant_scale, linear.quant_offset)
+            self._tensors += [tensor for tensor in held if tensor is not None]
+            return structs.dense(
+                linear.quant_weight, linear.inputs, linear.outputs, bits=linear.bits, scales=linear.quant_scale,
+                offsets=linear.quant_offset, group=linear.group_size, bias=bias,
+            )  # fmt: skip
+        raise UnsupportedLayerError(f"the kernels don't implement {type(linear).__name__} ({path})")
 
-def _part(layer: nn.Layer, path: str) -> nn.Layer:
-    for name in path.split("."):
-        layer = getattr(layer, name)
-    return layer
+    def build(self, struct) -> NativeLayer:
+        """The struct with its tensors, if these are all tensors of the layer.
+
+        Raises:
+            UnsupportedLayerError: the layer holds a tensor that the struct has no field for.
+        """
+        taken = {id(tensor) for tensor in self._tensors}
+        named = [*self._layer.named_parameters(), *self._layer.named_buffers()]
+        left = [name for name, tensor in named if tensor is not None and id(tensor) not in taken]
+        if left:
+            raise UnsupportedLayerError(f"the kernels don't implement {', '.join(left)}")
+        return NativeLayer(struct, self._tensors, self._layer.sublayers())
 
 
-def _tell_decoder(layer, teller: _Teller):
-    q, k, v, o, down, gate, up = (teller.linear(_part(layer, path)) for path in _DECODER)
-    first, second, e = layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.head_dim
-    return kernels.DecoderLayer(
-        q, k, v, o, down, gate, up, teller.floats(first.weight), teller.floats(second.weight), q.inputs, q.outputs // e,
-        k.outputs // e, e, gate.outputs, layer.self_attn.window or 0, first.eps, second.eps,
-    )  # fmt: skip
-
-
-def _tell_vision(layer, teller: _Teller):
-    qkv, proj, fc1, fc2 = (teller.linear(_part(layer, path)) for path in _VISION)
-    attention, norms = layer.attn, (layer.norm1, layer.norm2)
-    numbers = [teller.floats(tensor) for norm in norms for tensor in (norm.weight, getattr(norm, "bias", None))]
-    both = (attention.q_norm.weight, attention.k_norm.weight) if attention.qk_normalization else (None, None)
-    numbers += [teller.floats(tensor) for tensor in (*both, layer.ls1, layer.ls2)]
-    centred = isinstance(layer.norm1, nn.LayerNorm)
-    return kernels.VisionLayer(
-        qkv, proj, fc1, fc2, *numbers, qkv.inputs, attention.num_heads, fc1.outputs, centred, attention.eps
-    )
+def _hooks_of(layers: list[nn.Layer]) -> list[dict]:
+    return [hooks for layer in layers for hooks in (layer._forward_pre_hooks, layer._forward_post_hooks)]

@@ -1,9 +1,9 @@
-"""A linear layer whose weight is held in 8 or 4 bits.
+"""Linear layer with a quantized weight, 8 or 4 bits.
 
 In: activations [.., K]. Out: [.., N]. On CUDA cards that Paddle's `weight_only_linear` kernel was written for, the
-weight lies in its packed layout. Elsewhere the integers lie in plain order, so that the memory of the weights really is
-a quarter (an eighth) of float32's. On a CPU with kernels they become floats on their way through a product; in the
-plain form they become floats all at once at every call, at the price of time.
+weight lies in its packed layout. Elsewhere the integers lie in row order, so that the weight takes a quarter (an
+eighth) of float32's memory: the C++ library's product dequantizes them block by block; the reference dequantizes the
+whole weight at every call, at the price of time.
 """
 
 from __future__ import annotations
@@ -15,24 +15,33 @@ from paddle import nn
 from paddle.nn.quant import weight_only_linear
 
 from convert.quant_layout import pack, pack_nibbles
-from paddle_internvl.kernels import library
+from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
+from paddle_internvl.ops.dispatch import Case
+from paddle_internvl.ops.linear import require_no_grad
 
 
 class QuantizedLinear(nn.Layer):
     """y = x W + b with W [K, N] as integers times scales, plus offsets where there are any (AWQ's, on a CPU).
 
     Args:
-        inputs, outputs: K, N. bits: 8 or 4. group_size: inputs that share a scale; -1: all. bias: whether there is one.
+        inputs: K.
+        outputs: N.
+        bits: 8 or 4.
+        group_size: inputs that share a scale; -1: all.
+        bias: whether there is one.
     Attributes:
-        form: 'kernel', or what has plain order: 'native' or 'plain'; see `forms.FORMS`.
+        implementation: 'kernel' (packed layout), 'native' or 'reference' (row order); see `dispatch.CANDIDATES`.
+        quant_weight: the integers.
+        quant_scale: the scales.
+        quant_offset: the offsets, or None.
     """
 
     def __init__(self, inputs: int, outputs: int, bits: int, group_size: int, bias: bool):
         super().__init__()
         self.inputs, self.outputs, self.bits, self.group_size = inputs, outputs, bits, group_size
         self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
-        self.form = "plain"
+        self.implementation = "reference"
         self.register_buffer("quant_weight", None)
         self.register_buffer("quant_scale", None)
         self.register_buffer("quant_offset", None)
@@ -45,14 +54,18 @@ class QuantizedLinear(nn.Layer):
     def set_weight(
         self, integers: np.ndarray, scales: np.ndarray, place, dtype: str, offsets: np.ndarray | None = None
     ) -> None:
-        """Take a weight.
+        """Store a quantized weight.
 
         Args:
-            integers: int8 [K, N]. scales: float32 [N] or [K/g, N]. place: where it shall lie. dtype: of activations.
-            offsets: as scales; not for the form 'kernel'.
+            integers: int8 [K, N].
+            scales: float32 [N] or [K/g, N].
+            place: Paddle's place of the weight.
+            dtype: of the activations.
+            offsets: as scales; not for the implementation 'kernel'.
         """
-        self.form = dispatch.form_for("weight_only", place.is_gpu_place(), dtype)
-        if self.form == "kernel":
+        case = Case("gpu" if place.is_gpu_place() else "cpu", dtype)
+        self.implementation = dispatch.choose_for("weight_only_linear", case)
+        if self.implementation == "kernel":
             self.quant_weight = paddle.to_tensor(pack(integers, self.bits), place=place)
             self.quant_scale = paddle.to_tensor(scales, place=place).astype(dtype)
             return
@@ -63,7 +76,7 @@ class QuantizedLinear(nn.Layer):
             self.quant_offset = paddle.to_tensor(offsets, place=place)
 
     def dequantized(self) -> paddle.Tensor:
-        """The weight as float32 [K, N], from the plain form."""
+        """The weight as float32 [K, N], from row order."""
         raw = self.quant_weight.astype("float32")
         if self.bits == 4:
             high = (raw / 16).floor()
@@ -76,23 +89,25 @@ class QuantizedLinear(nn.Layer):
         return grouped.reshape([self.inputs, self.outputs])
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Integers in Paddle's layout and float32 scales, as folders hold them."""
+        """Integers in Paddle's packed layout and float32 scales, as folders hold them."""
         scales = self.quant_scale.astype("float32").numpy()
-        if self.form == "kernel":
-            return self.quant_weight.numpy(), scales
         stored = self.quant_weight.numpy()
+        if self.implementation == "kernel":
+            return stored, scales
         if self.bits == 8:
             return pack(stored, 8), scales
         integers = np.stack([stored & 15, stored >> 4], axis=1).reshape(self.inputs, self.outputs)
         return pack(((integers ^ 8).astype(np.int8) - 8), 4), scales
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        if self.form == "kernel":
+        require_no_grad(x)
+        if self.implementation == "kernel":
             return weight_only_linear(
                 x, self.quant_weight, self.bias, self.quant_scale, f"int{self.bits}", group_size=self.group_size
             )
-        if dispatch.choose_form("weight_only", x) == "native":
-            weight = (self.quant_weight, self.quant_scale, self.quant_offset)
-            rest = (self.bias, None, None, None, None, None)
-            return library.run("internvl_linear", x, *weight, *rest, self.group_size, 0)
+        if self.implementation == "native":
+            return operators.linear(
+                x, self.quant_weight, scales=self.quant_scale, offsets=self.quant_offset, bias=self.bias,
+                group=self.group_size,
+            )  # fmt: skip
         return F.linear(x, self.dequantized().astype(x.dtype), self.bias)

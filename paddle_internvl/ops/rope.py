@@ -1,9 +1,9 @@
-"""Rotary position embedding: positions in, cosines and sines out, and their application to q and k.
+"""Rotary position embedding (RoPE): tables of cosines and sines by position, and their application to q and k.
 
 Kinds: 'default'; 'linear' (positions divided by a factor); 'dynamic' (NTK: beyond the trained length the base grows
 with the length; upstream modeling_internlm2.py, InternLM2DynamicNTKScalingRotaryEmbedding); 'su' or 'longrope', and
-'yarn' (Phi-3: frequencies divided by short or long factors, tables times a constant; upstream modeling_phi3.py).
-It knows nothing of attention. What depends on a length is not kept: one long request changes no later one.
+'yarn' (Phi-3: frequencies divided by short or long factors, tables times a constant; upstream modeling_phi3.py). Knows
+nothing of attention. Tables that depend on a length are not kept, so that a long request changes no later one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ from dataclasses import dataclass, field
 import paddle
 import paddle.incubate.nn.functional as fused
 
-from paddle_internvl.kernels import library
+from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
 
 
 @dataclass(frozen=True)
 class Rope:
-    """How positions turn into angles.
+    """Settings of a rotary embedding.
 
-    Args:
-        head_dim: E, even. theta: the base. kind: see above.
-        factor: of 'linear' and 'dynamic'. trained_length: `max_position_embeddings`, where 'dynamic' begins.
-        short_factor, long_factor: E/2 numbers each; the long ones act beyond `original_length`.
+    Attributes:
+        head_dim: E, even.
+        theta: base of the frequencies.
+        kind: see the module.
+        factor: of 'linear' and 'dynamic'.
+        trained_length: `max_position_embeddings`, where 'dynamic' begins.
+        short_factor: E/2 divisors up to `original_length`, of Phi-3's kinds.
+        long_factor: E/2 divisors beyond it.
+        original_length: length at which the long factors begin.
     """
 
     head_dim: int
@@ -40,7 +45,7 @@ class Rope:
 
     @property
     def magnitude(self) -> float:
-        """What Phi-3's kinds multiply cosines and sines by, for short inputs too."""
+        """Factor of cosines and sines in Phi-3's kinds, at every length."""
         stretch = self.trained_length / self.original_length if self.short_factor else 1.0
         if stretch <= 1.0:
             return 1.0
@@ -50,17 +55,20 @@ class Rope:
 
     @property
     def stable_length(self) -> float:
-        """Up to this many positions the tables do not depend on how many there are."""
+        """Number of positions up to which the tables do not depend on the length of the text."""
         if self.kind == "dynamic":
             return self.trained_length
         return self.original_length if self.short_factor else math.inf
 
-    def tables(self, position_ids: paddle.Tensor, length: int = 0) -> tuple[paddle.Tensor, paddle.Tensor]:
+    def tables(
+        self, position_ids: paddle.Tensor, length: int | paddle.Tensor = 0
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Cosines and sines for `apply`.
 
         Args:
-            position_ids: int64 [B, L]. length: of the whole text that they are a part of, where that goes on behind
-                them.
+            position_ids: int64 [B, L].
+            length: of the whole text that the positions are a part of, where it goes on behind them; or int64 [B, L],
+                the length of each position's segment in a pack.
         Returns:
             cos, sin: float32 [B, L, 1, E]; the second half of E repeats the first.
         """
@@ -72,45 +80,46 @@ class Rope:
         cos, sin, magnitude = angles.cos(), angles.sin(), self.magnitude
         return (cos, sin) if magnitude == 1.0 else (cos * magnitude, sin * magnitude)
 
-    def _inverse_frequencies(self, position_ids: paddle.Tensor, length: int) -> paddle.Tensor:
-        """float32 [B or 1, 1, E/2]; kept on a CPU where they depend on nothing: operations that small cost as much as a
+    def _inverse_frequencies(self, position_ids: paddle.Tensor, length) -> paddle.Tensor:
+        """float32 [B or 1, L or 1, E/2]; kept on a CPU where they are constant: operations that small cost as much as a
         layer's products."""
-        keeps = self.kind in ("default", "linear") and paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
+        keeps = self.stable_length == math.inf and paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
         if not keeps:
             return self._computed(position_ids, length)
         if not self._kept:
-            self._kept.append(self._computed(position_ids, length))
+            self._kept.append(self._computed(position_ids, 0))
         return self._kept[0]
 
-    def _computed(self, position_ids: paddle.Tensor, length: int) -> paddle.Tensor:
-        base = paddle.full([1, 1], self.theta, "float64")
-        # The length of each row by itself, so that a row does not depend on its neighbours in the batch.
-        length = (position_ids.max(axis=-1, keepdim=True) + 1).clip(min=length).astype("float64")  # [B, 1]
+    def _computed(self, position_ids: paddle.Tensor, length) -> paddle.Tensor:
+        base = paddle.full([1, 1, 1], self.theta, "float64")
+        if isinstance(length, int):  # of each row by itself: a row does not depend on its neighbours in the batch
+            length = (position_ids.max(axis=-1, keepdim=True) + 1).clip(min=length)  # [B, 1]
+        length = length.astype("float64").unsqueeze(-1)  # [B, 1 or L, 1]
         if self.kind == "dynamic":
             growth = self.factor * length / self.trained_length - (self.factor - 1)
             growth = growth.clip(min=1.0) ** (self.head_dim / (self.head_dim - 2))
             base = base * growth
         exponent = paddle.arange(0, self.head_dim, 2).astype("float32") / self.head_dim
-        frequency_divisor = base.astype("float32") ** exponent  # [B or 1, E/2]
+        frequency_divisor = base.astype("float32") ** exponent  # [B or 1, L or 1, E/2]
         if self.short_factor:
             long, short = paddle.to_tensor(self.long_factor), paddle.to_tensor(self.short_factor)
             frequency_divisor = frequency_divisor * paddle.where(length > self.original_length, long, short)
-        return (1.0 / frequency_divisor).unsqueeze(1)
+        return 1.0 / frequency_divisor
 
 
 def apply(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:
     """Rotate x [B, L, H, E] by tables [B, L, 1, E] of x's dtype; halves of E are paired, as in Llama."""
-    return _FORMS[dispatch.choose_form("rope", x)](x, cos, sin)
+    return _IMPLEMENTATIONS[dispatch.choose("rope", x)](x, cos, sin)
 
 
-def _plain(x, cos, sin):
+def _reference(x, cos, sin):
     half = x.shape[-1] // 2
     rotated = paddle.concat([-x[..., half:], x[..., :half]], axis=-1)
     return x * cos + rotated * sin
 
 
 def _fused(x, cos, sin):
-    """Paddle's kernel takes one table for all rows of a batch: so the rows are told as one row, B * L long."""
+    """Paddle's kernel takes one table for all rows of a batch: the rows are passed as one row, B * L long."""
     shape = x.shape
     row, table = [1, -1, *shape[2:]], [1, -1, 1, shape[-1]]
     rotated = fused.fused_rotary_position_embedding(
@@ -120,8 +129,7 @@ def _fused(x, cos, sin):
 
 
 def _native(x, cos, sin):
-    b = x.shape[0]
-    return library.run("internvl_rope", x, *(table.expand([b, -1, -1, -1]).contiguous() for table in (cos, sin)))
+    return operators.rope(x, *(table.expand([x.shape[0], -1, -1, -1]).contiguous() for table in (cos, sin)))
 
 
-_FORMS = {"fused": _fused, "native": _native, "plain": _plain}
+_IMPLEMENTATIONS = {"fused": _fused, "native": _native, "reference": _reference}

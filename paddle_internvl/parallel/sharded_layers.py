@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_internvl.ops.linear import Linear, linear
+from paddle_internvl.ops.linear import linear
 from paddle_internvl.parallel.process_group import ProcessGroup
 from paddle_internvl.parallel.shards import SUMMED, ShardPlan
 
@@ -52,7 +52,7 @@ def shard_layers(network: nn.Layer, plan: ShardPlan, group: ProcessGroup) -> Non
                 shape = list(whole.weight.shape)
                 shape[shard.axis] = shard.length
                 parent, _, child = name.rpartition(".")
-                sharded = Linear(*shape, bias_attr=None if whole.bias is not None else False)
+                sharded = nn.Linear(*shape, bias_attr=None if whole.bias is not None else False)
                 setattr(getattr(layer, parent), child, sharded)
     decoder.model.embed_tokens = ShardedEmbedding(plan, group)
     decoder.lm_head = ShardedHead(plan, group)

@@ -49,12 +49,12 @@ def machine(dtype: str) -> dict:
             "memory": card.total_memory,
             "cards": paddle.device.cuda.device_count(),
         }
-    about = device, dtype, False, None
+    case, machine = dispatch.Case(device, dtype), dispatch.this_machine()
     found["forms"] = {
-        operation: {form.name: form.lacks(*about) or "available" for form in known}
-        for operation, known in dispatch.FORMS.items()
+        operation: {candidate.name: candidate.obstacle(case, machine) or "available" for candidate in candidates}
+        for operation, candidates in dispatch.CANDIDATES.items()
     }
-    found["taken"] = {operation: dispatch.form_for(operation, device == "gpu", dtype) for operation in dispatch.FORMS}
+    found["taken"] = {operation: dispatch.choose_for(operation, case) for operation in dispatch.CANDIDATES}
     return found
 
 

@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 import paddle
 
-from paddle_internvl.ops import dispatch, norms, rope
+from paddle_internvl.ops import activations, dispatch, norms, rope
 from paddle_internvl.ops.attention import attention
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 
-PLAIN = {operation: known[-1].name for operation, known in dispatch.FORMS.items()}
+PLAIN = {operation: candidates[-1].name for operation, candidates in dispatch.CANDIDATES.items()}
 SLACK = 1.5  # a form's error beside its twin's; its sums run in another order
 _FLOOR = {"float32": 1e-5, "bfloat16": 2**-8, "float16": 2**-11}  # below this no difference counts
 
@@ -27,7 +27,7 @@ class Probe:
     """A use of an operation.
 
     Args:
-        operation, form: of `forms.FORMS`. run: from the inputs to the output. shapes: of the inputs.
+        operation, form: of `dispatch.CANDIDATES`. run: from the inputs to the output. shapes: of the inputs.
         gradient: whether the inputs' gradients are compared too.
     """
 
@@ -133,19 +133,17 @@ PROBES = (
     Probe("896", "rms_norm", "fused", _rms, ((3, 77, 896), (896,))),
     Probe("3200", "rms_norm", "fused", _rms, ((2, 1025, 3200), (3200,))),
     Probe("with the sum", "rms_norm", "fused", _added_rms, ((3, 77, 4096), (3, 77, 4096), (4096,))),
-    Probe("gradient", "rms_norm", "differentiable", _rms, ((3, 77, 896), (896,)), True),
+    Probe("gradient", "rms_norm", "paddle", _rms, ((3, 77, 896), (896,)), True),
     Probe("prefill", "rope", "fused", _rotate, ((2, 77, 14, 64),)),
     Probe("decode", "rope", "fused", _rotate, ((5, 1, 8, 128),)),
     Probe("gradient", "rope", "fused", _rotate, ((2, 33, 8, 96),), True),
-    Probe("prefill", "swiglu", "fused", norms.swiglu, ((2, 77, 4864), (2, 77, 4864))),
-    Probe("gradient", "swiglu", "fused", norms.swiglu, ((1, 33, 896), (1, 33, 896)), True),
+    Probe("prefill", "swiglu", "fused", activations.swiglu, ((2, 77, 4864), (2, 77, 4864))),
+    Probe("gradient", "swiglu", "fused", activations.swiglu, ((1, 33, 896), (1, 33, 896)), True),
     *(
-        Probe(
-            f"{bits} bits, groups of {group}, {rows} rows", "weight_only", "kernel", _few(bits, group), ((rows, 896),)
-        )
+        Probe(f"{bits} bits, groups of {group}, {rows} rows", "weight_only_linear", "kernel", _few(bits, group), shapes)
         for bits in (8, 4)
         for group in (-1, 64, 128)
-        for rows in (1, 65)
+        for rows, shapes in ((1, ((1, 896),)), (65, ((65, 896),)))
     ),
 )
 
@@ -159,12 +157,12 @@ def _values(probe: Probe, dtype: str) -> list[paddle.Tensor]:
 def _outcome(probe: Probe, values: list[paddle.Tensor], chosen: dict[str, str]) -> list[np.ndarray]:
     """The output, and the gradients of its weighted sum where they are compared."""
     if not probe.gradient:
-        with paddle.no_grad(), dispatch.use_forms(**chosen):
+        with paddle.no_grad(), dispatch.force(**chosen):
             return [probe.run(*values).astype("float32").numpy()]
     values = [value.detach() for value in values]
     for value in values:
         value.stop_gradient = False
-    with dispatch.use_forms(**chosen):
+    with dispatch.force(**chosen):
         out = probe.run(*values)
     weights = paddle.to_tensor(np.random.default_rng(1).normal(size=out.shape).astype(np.float32))
     (out * weights.astype(out.dtype)).sum().backward()
@@ -182,9 +180,10 @@ def measure(probe: Probe, dtype: str) -> Parity:
     """Run one probe on the current device."""
     about = probe.name, probe.operation, probe.form, dtype
     values = _values(probe, dtype)
-    (form,) = (form for form in dispatch.FORMS[probe.operation] if form.name == probe.form)
+    (candidate,) = (c for c in dispatch.CANDIDATES[probe.operation] if c.name == probe.form)
     device = "gpu" if dispatch.on_card(values[0]) else "cpu"
-    lacking = form.lacks(device, dtype, probe.gradient, probe.shapes[0][-1])
+    case = dispatch.Case(device, dtype, probe.gradient, probe.shapes[0][-1])
+    lacking = candidate.obstacle(case, dispatch.this_machine())
     if lacking:
         return Parity(*about, "not here", note=lacking)
     try:

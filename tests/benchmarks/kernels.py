@@ -19,7 +19,7 @@ import paddle
 
 import paddle_internvl  # noqa: F401
 from paddle_internvl import runtime
-from paddle_internvl.kernels import library
+from paddle_internvl.kernels import library, operators
 
 MANY = [  # what, rows, inputs, outputs, activation
     ("vision qkv", 1025, 1024, 3072, 0),
@@ -44,7 +44,7 @@ def weight(kind: str, inputs: int, outputs: int, file: Path, copy: int):
     group = 64 if kind == "int4" else -1
     rows = inputs // 2 if kind == "int4" else inputs
     dtype = {"int4": "uint8"}.get(kind, kind)
-    held = library.mapped(file, copy * int(KINDS[kind] * inputs * outputs), [rows, outputs], dtype)
+    held = operators.mapped_file(file, copy * int(KINDS[kind] * inputs * outputs), [rows, outputs], dtype)
     if kind in ("float32", "bfloat16"):
         return held, None, group
     return held, paddle.full([inputs // group if group > 0 else 1, outputs], 0.01), group

@@ -234,9 +234,6 @@ def test_earlier_rounds_do_not_run_the_vision_tower_again(models, case):
         assert sum(runs) == 3  # remembered
         model.feature_cache.clear()
         assert model.chat_messages([*first, said(answer), user("Why?")], TOKENS).text == again and sum(runs) == 6
-        model.train()
-        model.eval()
-        assert model.feature_cache.nbytes == 0
     finally:
         hook.remove()
 

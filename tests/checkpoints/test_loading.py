@@ -155,7 +155,7 @@ def test_saving_over_shards_leaves_no_old_ones(models, tmp_path):
 
 
 def test_bfloat16_is_saved_as_bfloat16(folder, tmp_path):
-    model = AutoModel.from_pretrained(str(folder))
+    model = AutoModel.from_pretrained(str(folder), trainable=True)
     model.to(dtype="bfloat16")
     model.save_pretrained(str(tmp_path / "saved"))
     tensors, metadata = read_header(tmp_path / "saved/model.safetensors")
@@ -214,13 +214,17 @@ def test_another_device_than_asked_for_is_an_error(monkeypatch):
     from paddle_internvl.ops import dispatch
 
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (7, 0))
-    monkeypatch.setattr(dispatch, "_built_with", lambda flag: True)
+    monkeypatch.setattr(dispatch, "this_machine", lambda: dispatch.Machine(runtime.cuda_capability(), "", dispatch.FLAGS))
+
+    def attention_on_card(dtype):
+        return dispatch.choose_for("attention", dispatch.Case("gpu", dtype))
+
     assert runtime.choose_device() == "gpu" and runtime.choose_device("cuda:1") == "gpu:1"
-    assert runtime.choose_dtype(None, "gpu")[0] == "float16" and dispatch.choose_attention("gpu") == "plain"
+    assert runtime.choose_dtype(None, "gpu")[0] == "float16" and attention_on_card("float16") == "reference"
     with pytest.raises(ValueError, match="compute capability 8.0"):
         runtime.choose_dtype("bfloat16", "gpu")
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (9, 0))
-    assert runtime.choose_dtype(None, "gpu")[0] == "bfloat16" and dispatch.choose_attention("gpu") == "flash"
+    assert runtime.choose_dtype(None, "gpu")[0] == "bfloat16" and attention_on_card("bfloat16") == "flash"
     assert runtime.choose_dtype("float16", "gpu")[0] == "float16"
     assert runtime.choose_dtype("bfloat16", "cpu")[0] == "float32"
 

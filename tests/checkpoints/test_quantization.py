@@ -54,7 +54,7 @@ def block_linears(model):
 
 def float_twin(folder, bits, group_size, low="bfloat16"):
     """The float model with every block weight rounded by hand and turned back into floats."""
-    model = AutoModel.from_pretrained(str(folder), dtype="float32")
+    model = AutoModel.from_pretrained(str(folder), trainable=True)
     for layer in block_linears(model).values():
         weight = layer.weight.numpy().astype(LOW[low]).astype(np.float32)
         if packing_obstacle(*weight.shape, bits, group_size):

@@ -77,7 +77,7 @@ def test_internlm2_alone(language_folder, models, tmp_path):
 
 
 def test_internlm2_learns(language_folder):
-    model = AutoModel.from_pretrained(str(language_folder))
+    model = AutoModel.from_pretrained(str(language_folder), trainable=True)
     ids = paddle.to_tensor([[1, 7, 8, 9]])
     output = model(ids, labels=ids)
     output.loss.backward()

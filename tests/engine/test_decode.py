@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import pytest
+from paddlenlp.transformers import AutoModel
 
 from paddle_internvl.cli.main import main
 from paddle_internvl.engine.decode import CudaGraphDecodeRunner, DecodeRunner, graph_factory
@@ -19,13 +20,19 @@ from tests.random_checkpoints import TOKENIZER
 BLOCKS = 40
 
 
-# As on a card: the C++ library's kernels are no operations of Paddle that a graph can record.
-RECORDED = {"decoder_layer": "modules", "attention": "chunked", "rope": "plain", "swiglu": "fused"}
+# A card runs these too: the kernels of our library are no operations of Paddle that a graph records.
+RECORDED = {"attention": "blockwise", "rms_norm": "reference", "rope": "reference", "swiglu": "fused"}
+
+
+@pytest.fixture(scope="module")
+def models(hf_folders):
+    """case -> a model that is not prepared, since preparation makes its layers native."""
+    return {case: AutoModel.from_pretrained(str(folder), trainable=True) for case, folder in hf_folders.items()}
 
 
 @pytest.fixture(autouse=True)
 def no_grad():
-    with paddle.no_grad(), dispatch.use_forms(**RECORDED):
+    with paddle.no_grad(), dispatch.force(**RECORDED):
         yield
 
 

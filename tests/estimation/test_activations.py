@@ -15,14 +15,15 @@ from tests.random_checkpoints import TOKENIZER
 
 # A CPU without kernels, where weights become float32 and scores are kept.
 WITHOUT_KERNELS = {
-    "attention": "chunked", "decoder_layer": "modules", "vision_layer": "modules", "rope": "plain", "swiglu": "fused",
-    "rms_norm": "fused", "layer_norm": "plain", "gelu": "plain", "linear": "plain", "weight_only": "plain",
+    "attention": "blockwise", "layers": "modules", "rope": "reference", "swiglu": "fused", "rms_norm": "fused",
+    "layer_norm": "reference", "gelu": "reference", "linear": "reference", "weight_only_linear": "reference",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def bundled():
-    return AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", device="cpu")
+    with dispatch.force(**WITHOUT_KERNELS):  # preparation chooses layers too
+        return AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -30,15 +31,15 @@ def bundled():
 )
 def test_without_kernels(bundled, tiles, context, batch):
     estimated = estimate(read_config(TOKENIZER), Plan(batch, context, tiles, device="cpu", kernels=False)).total
-    with dispatch.use_forms(**WITHOUT_KERNELS):
+    with dispatch.force(**WITHOUT_KERNELS):
         assert 0.85 < allocator_peak(bundled, tiles, context, batch) / estimated < 1.15
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_few_bits_without_kernels(bits):
-    model = AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", device="cpu", **{f"load_in_{bits}bit": True})
     estimated = estimate(read_config(TOKENIZER), Plan(1, 256, 0, bits=bits, device="cpu", kernels=False)).total
-    with dispatch.use_forms(**WITHOUT_KERNELS):
+    with dispatch.force(**WITHOUT_KERNELS):
+        model = AutoModel.from_pretrained(str(TOKENIZER), dtype="float32", device="cpu", **{f"load_in_{bits}bit": True})
         assert 0.85 < allocator_peak(model, 0, 256, 1) / estimated < 1.15
 
 

@@ -26,8 +26,8 @@ from tests.random_checkpoints import CASES, ROOT, TOKENIZER, random_checkpoint, 
 
 RECORD = ROOT / "tests/goldens/half_precision.json"
 HALVES = ("bfloat16", "float16")
-SEEN = {"attention": "plain", "decoder_layer": "modules", "vision_layer": "modules", "rope": "plain",
-        "swiglu": "fused", "gelu": "plain", "linear": "plain"}  # fmt: skip
+SEEN = {"attention": "reference", "layers": "modules", "rope": "reference",
+        "swiglu": "fused", "gelu": "reference", "linear": "reference"}  # fmt: skip
 TILES, BEFORE, BEHIND = 2, 5, 11  # tiles, and tokens of text before and behind them
 
 
@@ -37,7 +37,7 @@ def run(model: InternVLChatModel, pixel_values: np.ndarray) -> dict[str, np.ndar
     text = np.random.default_rng(0).integers(8, 900, BEFORE + BEHIND)
     picture = np.full(len(pixel_values) * model.num_image_token, model.img_context_token_id)
     ids = np.concatenate([text[:BEFORE], picture, text[BEFORE:]])
-    with paddle.no_grad(), dispatch.use_forms(**SEEN), capture(model) as stages:
+    with paddle.no_grad(), dispatch.force(**SEEN), capture(model) as stages:
         model(paddle.to_tensor(pixel_values), paddle.to_tensor(ids[None]))
     return {name: stage.astype("float32").numpy() for name, stage in stages.items()}
 
@@ -57,7 +57,7 @@ def _relative(value: np.ndarray, exact: np.ndarray) -> float:
 
 def of_checkpoint(folder: Path, dtype: str) -> dict:
     """Errors, largest magnitude and count of overflows of a checkpoint on random pixels."""
-    model = InternVLChatModel.from_pretrained(str(folder), dtype="float32")
+    model = InternVLChatModel.from_pretrained(str(folder), trainable=True)
     found, seen = errors(model, random_pixels(TILES, model.config.force_image_size), dtype)
     return {"errors": found, "largest": seen.largest, "overflows": sum(seen.overflows.values())}
 

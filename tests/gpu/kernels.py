@@ -41,7 +41,7 @@ _MOVERS = (
     "add_grad", "arange", "assign_value", "bernoulli", "bicubic_interp", "bicubic_interp_grad", "cast", "clip",
     "concat", "concat_grad", "cos", "cumsum", "empty", "expand", "expand_grad", "flatten", "flatten_grad", "full",
     "full_like", "greater_than", "mean", "mean_grad", "multiply_grad", "reshape", "reshape_grad", "scale", "sin",
-    "slice", "slice_grad", "split_with_num", "squeeze", "transpose", "transpose_grad", "unsqueeze",
+    "slice", "slice_grad", "split_with_num", "squeeze", "squeeze_grad", "transpose", "transpose_grad", "unsqueeze",
 )  # fmt: skip
 
 KERNELS: dict[str, Kernel] = {

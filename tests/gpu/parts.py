@@ -124,7 +124,7 @@ def quantise(model, bits: int, dtype: str) -> None:
                 k, n = linear.weight.shape
                 assert not packing_obstacle(k, n, bits, -1), packing_obstacle(k, n, bits, -1)
                 few = QuantizedLinear(k, n, bits, -1, bias=linear.bias is not None)
-                few.bias, few.form = linear.bias, "kernel"
+                few.bias, few.implementation = linear.bias, "kernel"
                 few.quant_weight = paddle.zeros([n * bits // 8, k], "int8")
                 few.quant_scale = paddle.zeros([n], dtype)
                 setattr(holder, name, few)

@@ -54,6 +54,7 @@ def card(capability: tuple[int, int] = (8, 0)) -> Iterator[None]:
     """Within this context programs are built as for a card of this compute capability."""
     for operation, kernel in KERNELS.items():
         register(operation, *kernel.dtypes)
+    machine = dispatch.Machine(capability, "pretending", dispatch.FLAGS)
     holders = [paddle, paddle.device, paddle.base.core, paddle.base.framework]
     real = {name: {id(getattr(h, name)) for h in holders if hasattr(h, name)} for name in _ANSWERS}
     modules = [m for name, m in list(sys.modules.items()) if name.split(".")[0] == "paddle" and hasattr(m, "__dict__")]
@@ -69,9 +70,8 @@ def card(capability: tuple[int, int] = (8, 0)) -> Iterator[None]:
         mock.patch.object(sdpa, "select_sdp_for_sdpa", _select),
         mock.patch.dict(backends._backend_enabled, dict.fromkeys(backends._backend_enabled, True)),
         mock.patch.object(runtime, "cuda_capability", lambda: capability),
-        mock.patch.object(dispatch, "_built_with", lambda flag: True),
+        mock.patch.object(dispatch, "this_machine", lambda: machine),
     ]
-    dispatch._form.cache_clear()
     for patch in patches:
         patch.start()
     try:
@@ -79,4 +79,3 @@ def card(capability: tuple[int, int] = (8, 0)) -> Iterator[None]:
     finally:
         for patch in reversed(patches):
             patch.stop()
-        dispatch._form.cache_clear()

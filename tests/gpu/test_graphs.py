@@ -24,18 +24,19 @@ ALLOWED_CASTS = {
     ("float32", LOW, "paddle_internvl/models/vision.py positions"): "and are the weights' again",
     ("float32", LOW, "paddle_internvl/models/decoder.py <genexpr>"): "rotary tables are made in float32",
     ("float64", "float32", "paddle_internvl/ops/rope.py _computed"): "a base that grows is computed in float64",
-    (LOW, "float32", "paddle_internvl/models/decoder.py forward"): "logits are float32",
-    ("float32", LOW, "paddle_internvl/ops/norms.py forward"): "what is dropped is drawn in float32 (training)",
+    (LOW, "float32", "paddle_internvl/models/decoder.py compute_logits"): "logits are float32",
+    (LOW, "float32", "paddle_internvl/models/loss.py part"): "logits of the loss are float32",
+    ("float32", LOW, "paddle_internvl/models/vision.py forward"): "what is dropped is drawn in float32 (training)",
     (LOW, "float32", "?"): "gradient of a cast",
     ("float32", LOW, "?"): "gradient of a cast",
 }
 PLAIN_CASTS = {  # a softmax without a fused kernel runs in float32
-    (LOW, "float32", "paddle_internvl/ops/attention.py _plain"): "scores",
-    ("float32", LOW, "paddle_internvl/ops/attention.py _plain"): "weights",
+    (LOW, "float32", "paddle_internvl/ops/attention.py _reference"): "scores",
+    ("float32", LOW, "paddle_internvl/ops/attention.py _reference"): "weights",
 }
 
-WIDE_CASTS = {  # residual sums are float32 under float16 (`layers.wide_sum`), and norms bring them back
-    (LOW, "float32", "paddle_internvl/ops/norms.py wide_sum"): "the sum begins",
+WIDE_CASTS = {  # residual sums are float32 under float16 (`norms.residual_stream`), and norms bring them back
+    (LOW, "float32", "paddle_internvl/ops/norms.py residual_stream"): "the sum begins",
     (LOW, "float32", "paddle_internvl/ops/norms.py add_rms_norm"): "a branch is added",
     (LOW, "float32", "paddle_internvl/models/decoder.py forward"): "a branch is added",
     (LOW, "float32", "paddle_internvl/models/vision.py forward"): "a branch and its scale",
@@ -96,15 +97,19 @@ def expected(case: str) -> dict[str, Counter]:
     read = Counter(linear_v2=with_bias * depth, matmul=(7 - with_bias) * depth + 1, swiglu=depth)
     read += Counter(fused_rms_norm_quant=2 * depth + 1, fused_rotary_position_embedding=2 * depth)
     few = Counter({**read, "linear_v2": 0, "matmul": 1, "weight_only_linear": 7 * depth, "flash_attn": depth})
-    whole = see + read + Counter(flashmask_attention=depth)
-    learn = Counter({name.replace("fused_rms_norm_quant", "rms_norm"): count for name, count in whole.items()})
+    differentiated = see + read + Counter(flashmask_attention=depth)
+    whole = differentiated + Counter(matmul=1)  # the head twice: for the loss, and for the logits that are returned
+
+    def renamed(counts: Counter) -> Counter:
+        return Counter({name.replace("fused_rms_norm_quant", "rms_norm"): count for name, count in counts.items()})
+
     return {
         "vision": see,
         **{name: read + Counter(flash_attn=depth) for name in DECODING},
         "padded prefill": read + Counter(flashmask_attention=depth),
         **dict.fromkeys(FEW, +few),
         "whole": whole,
-        "training": learn + Counter({f"{name}_grad": count for name, count in learn.items()}),
+        "training": renamed(whole) + Counter({f"{name}_grad": count for name, count in renamed(differentiated).items()}),
     }
 
 

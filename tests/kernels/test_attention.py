@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from paddle_internvl.kernels import library
 from paddle_internvl.ops import attention
+from paddle_internvl.ops.dispatch import force
 from tests.ops.test_attention import by_hand
 
 WILD = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def native(q, k, v, causal=True, mask=None, window=None, lengths=None):
-    with attention.use_backend("native"):
+    with force(attention="native"):
         return attention.attention(
             *map(paddle.to_tensor, (q, k, v)),
             causal=causal,
@@ -135,7 +136,7 @@ def test_views_are_read_where_they_lie(isa):
     """q, k and v beside each other, as a product of all three leaves them."""
     qkv = paddle.to_tensor(numbers(0, 2, 30, 5, 16))
     q, k, v = qkv[:, 10:, :3], qkv[:, :, 3:4], qkv[:, :, 4:]
-    with attention.use_backend("native"):
+    with force(attention="native"):
         out = attention.attention(q, k, v, causal=True)
     expected = by_hand(*(x.numpy() for x in (q, k, v)), True, None, None)
     np.testing.assert_allclose(out.numpy(), expected, rtol=2e-5, atol=1e-5)

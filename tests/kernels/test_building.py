@@ -12,6 +12,7 @@ import paddle
 import pytest
 
 from paddle_internvl.kernels import building, library
+from paddle_internvl.kernels.operators import mapped_file
 
 FAKE = """#!/bin/sh
 [ "$1" = --version ] && { echo fake 1.0; exit 0; }
@@ -118,7 +119,7 @@ def test_a_piece_of_a_file_is_a_tensor(isa, tmp_path):
     numbers = np.arange(5000, dtype=np.float32)
     file = tmp_path / "numbers"
     numbers.tofile(file)
-    mapped = library.mapped(file, 4004, [20, 3], "float32")
+    mapped = mapped_file(file, 4004, [20, 3], "float32")
     np.testing.assert_array_equal(mapped.numpy(), numbers[1001:1061].reshape(20, 3))
     mapped[0, 0] = -1.0  # stays here
     assert mapped[0, 0] == -1 and np.fromfile(file, np.float32)[1001] == 1001
@@ -128,10 +129,10 @@ def test_a_piece_of_a_file_is_a_tensor(isa, tmp_path):
     del mapped
     assert parameter[19, 2] == 1060
     with pytest.raises(ValueError, match="can't be opened"):
-        library.mapped(file, 0, [1], "float32")
+        mapped_file(file, 0, [1], "float32")
     numbers.tofile(file)
     with pytest.raises(ValueError, match="ends before the piece"):
-        library.mapped(file, 19_000, [1000], "float32")
+        mapped_file(file, 19_000, [1000], "float32")
 
 
 def test_the_command_builds_and_says_where(isa, capsys):

@@ -6,9 +6,8 @@ from paddlenlp.transformers import AutoModel, AutoTokenizer
 
 from demo.tiny.evaluate import collect
 from paddle_internvl.media.images import image_tiles
-from paddle_internvl.ops import dispatch
-from paddle_internvl.ops.linear import widen
-from tests.kernels.test_native_layers import PLAIN
+from paddle_internvl.ops.dispatch import force
+from tests.kernels.test_native_layers import REFERENCE
 from tests.random_checkpoints import TOKENIZER
 
 QUESTIONS = 2  # of each kind: 22
@@ -25,22 +24,24 @@ def asked():
     return for_each
 
 
+def answers(asked, **options) -> list[str]:
+    model, tokenizer = (
+        AutoModel.from_pretrained(str(TOKENIZER), **options),
+        AutoTokenizer.from_pretrained(str(TOKENIZER)),
+    )
+    return [
+        model.chat(tokenizer, pixels, question, {"max_new_tokens": 48}, num_patches_list=counts)
+        for pixels, counts, question in asked
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(asked):
+    with paddle.no_grad(), force(**REFERENCE):
+        return answers(asked, trainable=True)
+
+
 @pytest.mark.parametrize("stored", ["bfloat16", "float32"])
-def test_answers_are_equal(isa, asked, stored):
-    model, tokenizer = AutoModel.from_pretrained(str(TOKENIZER)), AutoTokenizer.from_pretrained(str(TOKENIZER))
-    if stored == "float32":
-        widen(model)
-    weight = model.language_model.model.layers[0].mlp.up_proj.weight
-    assert weight.dtype == getattr(paddle, stored)
-    answers = []
-    for names in (PLAIN, {"decoder_layer": "native", "vision_layer": "native"}):
-        model.feature_cache.clear()
-        with dispatch.use_forms(**names):
-            answers.append(
-                [
-                    model.chat(tokenizer, pixels, question, {"max_new_tokens": 48}, num_patches_list=counts)
-                    for pixels, counts, question in asked
-                ]
-            )
-    assert len(answers[0]) >= 20 and all(answers[0])
-    assert answers[0] == answers[1]
+def test_answers_are_equal(isa, asked, expected, stored):
+    assert len(expected) >= 20 and all(expected)
+    assert answers(asked, dtype=stored) == expected

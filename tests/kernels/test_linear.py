@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from convert.quant_layout import pack_nibbles
 from paddle_internvl.kernels import library
-from paddle_internvl.ops import dispatch
-from paddle_internvl.ops.linear import Embedding, Linear, linear, widen
+from paddle_internvl.ops.linear import NativeLinear, VectorLinear, WideningEmbedding
 
 WILD = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 KINDS = ("float32", "bfloat16", "int8", "int4")
@@ -128,45 +127,36 @@ def test_the_largest_and_the_smallest_numbers(isa, rows):
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
-def test_the_form_is_the_plain_one(isa, stored):
+def test_native_linear_layer(isa, stored):
     rng = np.random.default_rng(0)
-    layer = Linear(96, 40)
-    layer.weight.astype(stored)._share_buffer_to(layer.weight)
+    plain = paddle.nn.Linear(96, 40)
+    plain.weight.astype(stored)._share_buffer_to(plain.weight)
     x = paddle.to_tensor(rng.normal(size=(2, 7, 192)).astype(np.float32))[:, :, ::2]  # not contiguous
-    assert dispatch.choose_form("linear", x) == "native"
-    ours = layer(x).numpy()
-    with dispatch.use_forms(linear="plain"):
-        np.testing.assert_allclose(ours, layer(x).numpy(), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ours, x.numpy() @ layer.weight.astype("float32").numpy() + layer.bias.numpy(), rtol=1e-4,
-                               atol=1e-5)  # fmt: skip
+    expected = x.numpy() @ plain.weight.astype("float32").numpy() + plain.bias.numpy()
+    np.testing.assert_allclose(NativeLinear(plain)(x).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_take_the_plain_form():
-    weight = paddle.ones([3, 2]).astype("bfloat16")
+@pytest.mark.parametrize("rows", [1, 3])
+def test_vector_linear_layer(rows):
+    plain = paddle.nn.Linear(96, 40)
+    x = paddle.randn([rows, 1, 96])
+    np.testing.assert_allclose(VectorLinear(plain)(x).numpy(), plain(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_for_inference_refuse_gradients():
+    plain = paddle.nn.Linear(3, 2)
     x = paddle.ones([4, 3])
-    weight.stop_gradient = x.stop_gradient = False
-    assert dispatch.choose_form("linear", x) == "plain"
-    linear(x, weight).sum().backward()
-    np.testing.assert_array_equal(weight.grad.astype("float32").numpy(), np.full((3, 2), 4))
-    np.testing.assert_array_equal(x.grad.numpy(), np.full((4, 3), 2))
+    x.stop_gradient = False
+    with paddle.enable_grad(), pytest.raises(ValueError, match="load it with trainable=True"):
+        NativeLinear(plain)(x)
 
 
-def test_widened_weights_are_float32():
-    class Network(paddle.nn.Layer):
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.linear = Embedding(5, 4), Linear(4, 3)
-
-    network = Network()
-    for layer in network.sublayers():
-        layer.weight.astype("bfloat16")._share_buffer_to(layer.weight)
-    network.embedding.widened = True
-    before = network.embedding.weight.astype("float32").numpy()
-    assert network.embedding(paddle.to_tensor([[1, 2]])).dtype == paddle.float32
-    widen(network)
-    assert not network.embedding.widened
-    assert {str(parameter.dtype) for parameter in network.parameters()} == {"paddle.float32"}
-    np.testing.assert_array_equal(network.embedding.weight.numpy(), before)
+def test_widening_embedding():
+    plain = paddle.nn.Embedding(5, 4)
+    plain.weight.astype("bfloat16")._share_buffer_to(plain.weight)
+    rows = WideningEmbedding(plain)(paddle.to_tensor([[1, 2]]))
+    assert rows.dtype == paddle.float32
+    np.testing.assert_array_equal(rows[0].numpy(), plain.weight.astype("float32").numpy()[[1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -183,9 +173,9 @@ def test_widened_weights_are_float32():
     ],
 )
 def test_what_does_not_fit_is_refused(isa, change, message):
-    told = {"x": paddle.ones([2, 4]), "weight": paddle.ones([4, 5]), "bias": None, "residual": None, "activation": 0}
+    given = {"x": paddle.ones([2, 4]), "weight": paddle.ones([4, 5]), "bias": None, "residual": None, "activation": 0}
     for name, changed in change.items():
-        told[name] = changed(told[name])
-    inputs = (told["x"], told["weight"], None, None, told["bias"], told["residual"], None, None, None, None)
+        given[name] = changed(given[name])
+    inputs = (given["x"], given["weight"], None, None, given["bias"], given["residual"], None, None, None, None)
     with pytest.raises(ValueError, match=message):
-        library.run("internvl_linear", *inputs, -1, told["activation"])
+        library.run("internvl_linear", *inputs, -1, given["activation"])

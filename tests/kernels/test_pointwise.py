@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddle_internvl.kernels import library
-from paddle_internvl.ops import dispatch, norms, rope
+from paddle_internvl.ops import activations, dispatch, norms, rope
 
 WILD = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 EXTREME = np.array([0, -0.0, 1e-45, -1e-40, 1e-30, 1, -1, 5, -5, 20, -20, 87, -87, 89, 104, -104, 1e4, -1e30, 1e30,
@@ -96,7 +96,7 @@ def test_norm_of_a_sum(isa):
     total, normalised = library.run("internvl_add_norm", x, y, weight, None, 1e-6, 0)
     np.testing.assert_array_equal(total.numpy(), (x + y).numpy())
     np.testing.assert_allclose(
-        normalised.numpy(), norms._plain_rms_norm(x + y, weight, 1e-6).numpy(), rtol=1e-5, atol=1e-6
+        normalised.numpy(), norms._reference_rms_norm(x + y, weight, 1e-6).numpy(), rtol=1e-5, atol=1e-6
     )
 
 
@@ -106,17 +106,17 @@ def test_rope(isa, b, length, heads, half):
     tables = rope.Rope(head_dim=2 * half, theta=1e4, kind="dynamic", factor=2.0, trained_length=3)
     cos, sin = tables.tables(paddle.to_tensor(np.random.default_rng(half).integers(0, 50, (b, length))))
     x = paddle.randn([b, length, heads, 2 * half])
-    with dispatch.use_forms(rope="native"):
+    with dispatch.force(rope="native"):
         turned = rope.apply(x, cos, sin)
-    np.testing.assert_allclose(turned.numpy(), rope._plain(x, cos, sin).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(turned.numpy(), rope._reference(x, cos, sin).numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_forms_are_their_plain_twins(isa):
+def test_operators_are_their_references(isa):
     x, y = paddle.randn([3, 40]), paddle.randn([3, 40])
-    np.testing.assert_allclose(norms.gelu(x).numpy(), F.gelu(x).numpy(), rtol=1e-5, atol=1e-6)
-    with dispatch.use_forms(swiglu="plain"):
-        expected = norms.swiglu(x, y)
-    np.testing.assert_allclose(norms.swiglu(x, y).numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(activations.gelu(x).numpy(), F.gelu(x).numpy(), rtol=1e-5, atol=1e-6)
+    with dispatch.force(swiglu="reference"):
+        expected = activations.swiglu(x, y)
+    np.testing.assert_allclose(activations.swiglu(x, y).numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [[0, 8], [2, 0, 8]])

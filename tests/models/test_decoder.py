@@ -45,6 +45,24 @@ def test_right_padding_and_batch_change_nothing(decoder, ids):
     np.testing.assert_allclose(both[1:, :12], decoder(ids[1:, :12]).numpy(), rtol=1e-4, atol=2e-5)
 
 
+def test_packed_samples_are_separate(models, case, decoder):
+    """Samples of a pack, beyond the length that dynamic rope was trained for too, as if each were alone."""
+    draw = np.random.default_rng(1)
+    samples = [draw.integers(3, 1000, n) for n in (5, 61, 1, 17)]
+    ids = paddle.to_tensor(np.concatenate(samples)[None])
+    positions = paddle.to_tensor(np.concatenate([np.arange(len(sample)) for sample in samples])[None])
+    segments = paddle.to_tensor(np.repeat(np.arange(4), [len(sample) for sample in samples])[None])
+    packed = decoder(ids, position_ids=positions, segment_ids=segments)[0].numpy()
+    alone = [decoder(paddle.to_tensor(sample[None]))[0].numpy() for sample in samples]
+    expected = np.concatenate(alone)
+    assert np.abs(packed - expected).max() < 1e-6 * np.abs(expected).max() + 2e-5
+
+
+def test_segments_need_positions_and_no_mask(decoder, ids):
+    with pytest.raises(ValueError, match="segment_ids need position_ids"):
+        decoder(ids, segment_ids=paddle.zeros_like(ids))
+
+
 def test_last_only(decoder, ids):
     np.testing.assert_allclose(decoder(ids, last_only=True).numpy(), decoder(ids)[:, -1:].numpy(), rtol=1e-5, atol=1e-5)
 

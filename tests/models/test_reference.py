@@ -8,7 +8,7 @@ import pytest
 
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
-from paddle_internvl.ops import attention
+from paddle_internvl.ops import dispatch
 from tests.random_checkpoints import ROOT, random_pixels
 
 TOLERANCE = 2e-5
@@ -24,9 +24,9 @@ def relative_error(ours, reference):
     return np.abs(ours - reference).max() / np.abs(reference).max()
 
 
-@pytest.fixture(params=["plain", "chunked"])
-def backend(request):
-    with attention.use_backend(request.param), paddle.no_grad():
+@pytest.fixture(params=["reference", "blockwise"])
+def attention(request):
+    with dispatch.force(attention=request.param), paddle.no_grad():
         yield request.param
 
 
@@ -37,7 +37,7 @@ def inputs(models, case):
     return model, golden(case), paddle.to_tensor(random_pixels(3, model.config.tile_side))
 
 
-def test_vision_tower(inputs, backend):
+def test_vision_tower(inputs, attention):
     model, reference, pixels = inputs
     output = model.vision_model(pixels, output_hidden_states=True)
     assert relative_error(output.hidden_states[0], reference["vision.embeddings"]) < TOLERANCE
@@ -45,12 +45,12 @@ def test_vision_tower(inputs, backend):
     assert len(output.hidden_states) == model.config.vision_config.num_hidden_layers + 1
 
 
-def test_projector(inputs, backend):
+def test_projector(inputs, attention):
     model, reference, pixels = inputs
     assert relative_error(model.extract_feature(pixels), reference["extract_feature"]) < TOLERANCE
 
 
-def test_logits_and_loss(inputs, backend):
+def test_logits_and_loss(inputs, attention):
     model, reference, pixels = inputs
     ids, labels = paddle.to_tensor(reference["input_ids"]), paddle.to_tensor(reference["labels"])
     output = model(pixels, ids, image_flags=paddle.ones([3, 1], "int64"), labels=labels)
@@ -58,7 +58,7 @@ def test_logits_and_loss(inputs, backend):
     assert float(output.loss) == pytest.approx(float(reference["loss"]), rel=TOLERANCE)
 
 
-def test_greedy_ids(inputs, backend):
+def test_greedy_ids(inputs, attention):
     model, reference, pixels = inputs
     ids = paddle.to_tensor(reference["input_ids"])
     config = GenerationConfig(max_new_tokens=len(reference["greedy"]))

@@ -5,7 +5,8 @@ import paddle
 import pytest
 
 from paddle_internvl.models.projector import pixel_shuffle
-from paddle_internvl.ops.norms import DropPath, RMSNorm, rms_norm
+from paddle_internvl.models.vision import DropPath
+from paddle_internvl.ops.norms import RMSNorm, rms_norm
 from tests.random_checkpoints import random_pixels
 
 

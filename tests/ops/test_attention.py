@@ -1,4 +1,4 @@
-"""Attention's backends against the definition written in numpy, on random shapes and masks."""
+"""Implementations of attention against the definition written in numpy, on random shapes, masks and segments."""
 
 import numpy as np
 import paddle
@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_internvl.kernels import library
-from paddle_internvl.ops import attention, attention_by_heads
+from paddle_internvl.ops import attention
+from paddle_internvl.ops.dispatch import force
 
 
 def by_hand(q, k, v, causal, key_mask, window):
@@ -52,26 +53,24 @@ NATIVE = pytest.param(
 )
 
 
-@pytest.mark.parametrize("backend", ["plain", "chunked", "heads", NATIVE])
+@pytest.mark.parametrize("implementation", ["reference", "blockwise", NATIVE])
 @settings(max_examples=60, deadline=None)
 @given(problem=problems(), rows=st.integers(1, 4))
-def test_against_the_definition(backend, problem, rows):
+def test_against_the_definition(implementation, problem, rows):
     q, k, v, causal, mask, window = problem
     tensors = [paddle.to_tensor(x) for x in (q, k, v)]
     key_mask = None if mask is None else paddle.to_tensor(mask)
-    with pytest.MonkeyPatch.context() as patch, attention.use_backend(backend), paddle.no_grad():
+    with pytest.MonkeyPatch.context() as patch, force(attention=implementation), paddle.no_grad():
         patch.setattr(attention, "_ROWS", rows)  # small blocks, so that short sequences have several
-        patch.setattr(attention, "worth", lambda q, total: True)
-        patch.setattr(attention_by_heads, "_SCORES", rows)
         out = attention.attention(*tensors, causal=causal, key_mask=key_mask, window=window)
     np.testing.assert_allclose(out.numpy(), by_hand(q, k, v, causal, mask, window), rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("backend", ["plain", "chunked", "heads", NATIVE])
-def test_fully_padded_queries_stay_finite(backend):
+@pytest.mark.parametrize("implementation", ["reference", "blockwise", NATIVE])
+def test_fully_padded_queries_stay_finite(implementation):
     q = paddle.randn([1, 4, 2, 8])
     mask = paddle.to_tensor([[False, False, True, True]])
-    with attention.use_backend(backend), paddle.no_grad():
+    with force(attention=implementation), paddle.no_grad():
         assert bool(attention.attention(q, q, q, causal=True, key_mask=mask).isfinite().all())
 
 
@@ -80,18 +79,29 @@ def test_gradients_agree(causal):
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(2, 300, h, 8)).astype(np.float32) for h in (4, 2, 2))
     gradients = {}
-    for backend in ("plain", "chunked"):
+    for implementation in ("reference", "blockwise"):
         tensors = [paddle.to_tensor(x, stop_gradient=False) for x in (q, k, v)]
-        with attention.use_backend(backend):
+        with force(attention=implementation):
             attention.attention(*tensors, causal=causal).square().sum().backward()
-        gradients[backend] = [t.grad.numpy() for t in tensors]
-    for plain, chunked in zip(*gradients.values()):
-        np.testing.assert_allclose(plain, chunked, rtol=1e-4, atol=1e-4)
+        gradients[implementation] = [t.grad.numpy() for t in tensors]
+    for reference, blockwise in zip(*gradients.values()):
+        np.testing.assert_allclose(reference, blockwise, rtol=1e-4, atol=1e-4)
 
 
-def test_unknown_backend():
-    with (
-        pytest.raises(ValueError, match="'sparse' is not known.*flash, native, heads, chunked, plain"),
-        attention.use_backend("sparse"),
-    ):
-        pass
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("implementation", ["reference", "blockwise", NATIVE])
+def test_packed_segments_are_separate(implementation, window):
+    """Samples of a pack attend to themselves: as if each were alone."""
+    rng = np.random.default_rng(1)
+    q = rng.normal(size=(2, 12, 4, 8)).astype(np.float32)
+    k, v = rng.normal(size=(2, 2, 12, 2, 8)).astype(np.float32)
+    segments = np.array([[0] * 5 + [1] * 1 + [2] * 6, [0] * 12])
+    with pytest.MonkeyPatch.context() as patch, force(attention=implementation), paddle.no_grad():
+        patch.setattr(attention, "_ROWS", 4)
+        tensors = map(paddle.to_tensor, (q, k, v))
+        out = attention.attention(*tensors, causal=True, window=window, segment_ids=paddle.to_tensor(segments)).numpy()
+    for row, own in enumerate(segments):
+        for segment in set(own):
+            part = np.flatnonzero(own == segment)
+            alone = by_hand(*(x[row : row + 1, part] for x in (q, k, v)), True, None, window)
+            np.testing.assert_allclose(out[row : row + 1, part], alone, rtol=2e-5, atol=2e-5)

@@ -1,4 +1,4 @@
-"""Every form of a hot operation against its plain twin, and the choice between them.
+"""Implementations of operations against their references, and the choice between them.
 
 Kernels that a CPU has are run. Those of CUDA alone are played by what Paddle documents of them, so that what is held
 is our half of the bargain: layouts, masks, tables. `tests/gpu/test_card.py` runs the kernels themselves.
@@ -15,10 +15,10 @@ from hypothesis import given, settings
 
 from convert.mappings import paddle_config
 from convert.quant_layout import packing_obstacle
-from paddle_internvl import runtime
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.kernels import library
-from paddle_internvl.ops import attention, dispatch, norms, rope
+from paddle_internvl.ops import activations, attention, dispatch, norms, rope
+from paddle_internvl.ops.dispatch import Case, Machine
 from tests.ops.test_attention import by_hand, problems
 from tests.random_checkpoints import ROOT
 
@@ -89,10 +89,10 @@ def rotary(q, k=None, v=None, sin=None, cos=None, position_ids=None, use_neox_ro
 
 
 def flash(q, k, v, **how):
-    """The flash form, past the question whether this machine has it."""
+    """The flash implementation, past the question whether this machine has it."""
     tensors = [paddle.to_tensor(x) for x in (q, k, v)]
     with pytest.MonkeyPatch.context() as patch, paddle.no_grad():
-        patch.setattr(dispatch, "choose_form", lambda *_: "flash")
+        patch.setattr(dispatch, "choose", lambda *_: "flash")
         return attention.attention(*tensors, **how).numpy()
 
 
@@ -133,17 +133,17 @@ def test_fused_rope(shape):
     positions = paddle.to_tensor(np.random.default_rng(0).integers(0, 50, shape))
     x = paddle.randn([*shape, 6, 8])
     cos, sin = tables.tables(positions)
-    np.testing.assert_allclose(rope._fused(x, cos, sin).numpy(), rope._plain(x, cos, sin).numpy(), atol=1e-6)
+    np.testing.assert_allclose(rope._fused(x, cos, sin).numpy(), rope._reference(x, cos, sin).numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [64, 60])
 def test_rms_norm_with_and_without_the_sum(width):
     x, y, weight = paddle.randn([2, 5, width]), paddle.randn([2, 5, width]) * 3, paddle.randn([width])
     results = {}
-    for form in ("plain", "fused", *NATIVE):
-        with paddle.no_grad(), dispatch.use_forms(rms_norm=form):
+    for form in ("reference", "fused", *NATIVE):
+        with paddle.no_grad(), dispatch.force(rms_norm=form):
             results[form] = [norms.rms_norm(x, weight, 1e-6), *norms.add_rms_norm(x, y, weight, 1e-6)]
-        for plain, fast in zip(results["plain"], results[form]):
+        for plain, fast in zip(results["reference"], results[form]):
             np.testing.assert_allclose(plain.numpy(), fast.numpy(), rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(results[form][1].numpy(), (x + y).numpy())
 
@@ -152,20 +152,20 @@ def test_layer_norm_and_gelu():
     x, norm = paddle.randn([2, 5, 60]) * 3, norms.LayerNorm(60, epsilon=1e-5)
     norm.weight.set_value(paddle.randn([60]))
     norm.bias.set_value(paddle.randn([60]))
-    for form in ("plain", *NATIVE):
-        with paddle.no_grad(), dispatch.use_forms(layer_norm=form, gelu=form):
+    for form in ("reference", *NATIVE):
+        with paddle.no_grad(), dispatch.force(layer_norm=form, gelu=form):
             expected = F.layer_norm(x, [60], norm.weight, norm.bias, 1e-5)
             np.testing.assert_allclose(norm(x).numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
-            np.testing.assert_allclose(norms.GELU()(x).numpy(), F.gelu(x).numpy(), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(activations.GELU()(x).numpy(), F.gelu(x).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_swiglu_and_its_gradient():
     values = {}
-    for form in ("plain", "fused"):
+    for form in ("reference", "fused"):
         gate, up = (paddle.to_tensor(np.random.default_rng(i).normal(size=(3, 7)).astype(np.float32)) for i in (1, 2))
         gate.stop_gradient = up.stop_gradient = False
-        with dispatch.use_forms(swiglu=form):
-            out = norms.swiglu(gate, up)
+        with dispatch.force(swiglu=form):
+            out = activations.swiglu(gate, up)
         out.square().sum().backward()
         values[form] = [out, gate.grad, up.grad]
     for plain, fast in zip(*values.values()):
@@ -181,107 +181,126 @@ def test_norms_of_sums_wider_than_their_weights():
         np.testing.assert_allclose(norm(x).numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
-CARDS = {  # capability, dtype, heads of -> forms of attention, rms_norm, rope
+def machine(capability=(0, 0), kernels_missing="", flags=dispatch.FLAGS) -> Machine:
+    return Machine(capability, kernels_missing, flags)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Pretend to be on another machine."""
+    return lambda *facts, **named: monkeypatch.setattr(dispatch, "this_machine", lambda: machine(*facts, **named))
+
+
+CARDS = {  # capability, dtype, heads of -> implementations of attention, rms_norm, rope
     ((8, 0), "bfloat16", 64): ("flash", "fused", "fused"),
     ((9, 0), "float16", 128): ("flash", "fused", "fused"),
-    ((8, 0), "float32", 64): ("plain", "fused", "fused"),
-    ((8, 0), "bfloat16", 12): ("plain", "fused", "fused"),  # not a multiple of 8
-    ((8, 0), "bfloat16", 264): ("plain", "fused", "fused"),
-    ((7, 0), "float16", 64): ("plain", "fused", "fused"),
+    ((8, 0), "float32", 64): ("reference", "fused", "fused"),
+    ((8, 0), "bfloat16", 12): ("reference", "fused", "fused"),  # not a multiple of 8
+    ((8, 0), "bfloat16", 264): ("reference", "fused", "fused"),
+    ((7, 0), "float16", 64): ("reference", "fused", "fused"),
 }
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_choice_on_cards(card, monkeypatch):
+def test_choice_on_cards(card, on):
     capability, dtype, head_dim = card
-    monkeypatch.setattr(runtime, "cuda_capability", lambda: capability)
-    monkeypatch.setattr(dispatch, "_built_with", lambda flag: True)
-    choose = dispatch._form.__wrapped__
-    chosen = [choose(operation, None, "gpu", dtype, False, head_dim) for operation in ("attention", "rms_norm", "rope")]
-    assert tuple(chosen) == CARDS[card]
-    assert choose("rms_norm", None, "gpu", dtype, True, None) == "differentiable"
-    monkeypatch.setattr(dispatch, "_built_with", lambda flag: False)
-    assert choose("attention", None, "gpu", dtype, False, head_dim) == "plain"
+    on(capability)
+    case = Case("gpu", dtype, head_dim=head_dim)
+    assert tuple(dispatch.choose_for(name, case) for name in ("attention", "rms_norm", "rope")) == CARDS[card]
+    assert dispatch.choose_for("rms_norm", Case("gpu", dtype, grad=True)) == "paddle"
+    on(capability, flags=frozenset())
+    assert dispatch.choose_for("attention", case) == "reference"
 
 
-@pytest.mark.parametrize(("capability", "form"), [((7, 0), "plain"), ((8, 6), "kernel"), ((8, 7), "plain")])
-def test_few_bits_on_cards(capability, form, monkeypatch):
-    monkeypatch.setattr(runtime, "cuda_capability", lambda: capability)
-    assert dispatch._form.__wrapped__("weight_only", None, "gpu", "float16", False, None) == form
+@pytest.mark.parametrize(("capability", "chosen"), [((7, 0), "reference"), ((8, 6), "kernel"), ((8, 7), "reference")])
+def test_quantized_linear_on_cards(capability, chosen, on):
+    on(capability)
+    assert dispatch.choose_for("weight_only_linear", Case("gpu", "float16")) == chosen
 
 
 @pytest.mark.parametrize("member", sorted(ROOT.glob("configs/internvl*.json")), ids=lambda file: file.stem)
-def test_published_members_take_the_fast_forms(member, monkeypatch):
-    """Its heads are such that flash attention takes them, and its linear layers such that few bits can hold them."""
-    monkeypatch.setattr(runtime, "cuda_capability", lambda: (8, 0))
-    monkeypatch.setattr(dispatch, "_built_with", lambda flag: True)
+def test_published_members_run_the_fast_implementations(member, on):
+    """Flash attention takes their heads, and quantized weights their linear layers."""
+    on((8, 0))
     config = InternVLChatConfig.from_dict(paddle_config(json.loads(member.read_text())))
     vision, llm = config.vision_config, config.llm_config
     for head_dim in (vision.hidden_size // vision.num_attention_heads, llm.head_dim):
-        assert dispatch._form.__wrapped__("attention", None, "gpu", "bfloat16", False, head_dim) == "flash"
+        assert dispatch.choose_for("attention", Case("gpu", "bfloat16", head_dim=head_dim)) == "flash"
     widths = llm.hidden_size, llm.num_key_value_heads * llm.head_dim, llm.intermediate_size
     for inputs, outputs in ((0, 0), (0, 1), (0, 2), (2, 0)):
         assert all(packing_obstacle(widths[inputs], widths[outputs], bits) is None for bits in (8, 4))
 
 
-# operation -> its form on a CPU with a gradient, without one where there are no kernels, and where there are
+# operation -> its implementation on a CPU with gradients, without them where there are no kernels, and where there are
 ON_A_CPU = {
-    "attention": ("chunked", "heads", "native"),
-    "decoder_layer": ("modules", "modules", "native"),
-    "vision_layer": ("modules", "modules", "native"),
-    "rms_norm": ("plain", "fused", "native"),
-    "layer_norm": ("plain", "plain", "native"),
-    "rope": ("plain", "plain", "native"),
+    "attention": ("blockwise", "blockwise", "native"),
+    "layers": ("modules", "modules", "native"),
+    "rms_norm": ("reference", "fused", "native"),
+    "layer_norm": ("reference", "reference", "native"),
+    "rope": ("reference", "reference", "native"),
     "swiglu": ("fused", "fused", "native"),
-    "gelu": ("plain", "plain", "native"),
-    "linear": ("plain", "plain", "native"),
-    "weight_only": ("plain", "plain", "native"),
+    "gelu": ("reference", "reference", "native"),
+    "linear": ("reference", "reference", "native"),
+    "weight_only_linear": ("reference", "reference", "native"),
 }
 
 
 @pytest.mark.parametrize(("reason", "column"), [("there is no compiler", 1), ("", 2)])
-def test_choice_on_a_cpu(reason, column, monkeypatch):
-    monkeypatch.setattr(library, "unavailable_reason", lambda: reason)
-    monkeypatch.setattr(dispatch, "_form", dispatch._form.__wrapped__)
+def test_choice_on_a_cpu(reason, column, on):
+    assert ON_A_CPU.keys() == dispatch.CANDIDATES.keys()
+    on(kernels_missing=reason)
     x = paddle.ones([1, 1, 1, 8])
     with paddle.enable_grad():
-        assert {operation: dispatch.choose_form(operation, x) for operation in ON_A_CPU} == {
-            operation: chosen[0] for operation, chosen in ON_A_CPU.items()
-        }
+        assert {name: dispatch.choose(name, x) for name in ON_A_CPU} == {name: row[0] for name, row in ON_A_CPU.items()}
     with paddle.no_grad():
-        assert {operation: dispatch.choose_form(operation, x) for operation in ON_A_CPU} == {
-            operation: chosen[column] for operation, chosen in ON_A_CPU.items()
-        }
+        chosen = {name: dispatch.choose(name, x) for name in ON_A_CPU}
+        assert chosen == {name: row[column] for name, row in ON_A_CPU.items()}
         if reason:
-            with dispatch.use_forms(gelu="native"), pytest.raises(ValueError, match="no kernels: there is no compiler"):
-                norms.gelu(x)
+            with dispatch.force(gelu="native"), pytest.raises(ValueError, match="no kernels: there is no compiler"):
+                activations.gelu(x)
 
 
-def test_what_is_not_there_is_an_error(monkeypatch):
+def test_a_forced_implementation_that_can_not_run_is_an_error(on):
     x = paddle.ones([1, 1, 1, 8])
     with (
-        dispatch.use_forms(attention="flash"),
-        pytest.raises(ValueError, match="'flash' can't be taken: it runs on gpu"),
+        dispatch.force(attention="flash"),
+        pytest.raises(ValueError, match="'flash' of attention can't run: it runs on gpu"),
     ):
         attention.attention(x, x, x, causal=True)
-    with dispatch.use_forms(rms_norm="fused"), pytest.raises(ValueError, match="it has no gradient"):
+    with dispatch.force(rms_norm="fused"), pytest.raises(ValueError, match="it has no gradient"):
         norms.rms_norm(x, x[0, 0, 0], 1e-6)
     with (
-        pytest.raises(ValueError, match="conv form 'x' is not known; use one of attention"),
-        dispatch.use_forms(conv="x"),
+        pytest.raises(ValueError, match="conv has no implementation 'x'; use one of attention"),
+        dispatch.force(conv="x"),
     ):
         pass
-    monkeypatch.setattr(runtime, "cuda_capability", lambda: (7, 5))
-    flash_form = dispatch.FORMS["attention"][0]
-    assert flash_form.lacks("gpu", "float16", False, 64) == "it needs a card of compute capability 8.0"
-    monkeypatch.setattr(runtime, "cuda_capability", lambda: (8, 6))
-    assert "FLAGS_flash_attn_available is not set" in flash_form.lacks("gpu", "float16", False, 64)
+    flash, case = dispatch.CANDIDATES["attention"][0], Case("gpu", "float16", head_dim=64)
+    assert flash.obstacle(case, machine((7, 5))) == "it needs a card of compute capability 8.0"
+    assert "FLAGS_flash_attn_available is not set" in flash.obstacle(case, machine((8, 6), flags=frozenset()))
 
 
-def test_every_form_has_its_function():
-    functions = {"attention": attention._FORMS, "rms_norm": norms._RMS_NORM, "rope": rope._FORMS}
-    functions |= {"swiglu": norms._SWIGLU, "gelu": norms._GELU, "weight_only": {"kernel", "native", "plain"}}
-    functions |= dict.fromkeys(("decoder_layer", "vision_layer"), {"native", "modules"})  # whole_layers, or forward
-    functions |= {"linear": {"native", "plain"}, "layer_norm": norms._LAYER_NORM}
-    for name, table in functions.items():
-        assert {form.name for form in dispatch.FORMS[name]} == set(table), name
+def test_every_candidate_has_its_function():
+    tables = {
+        "attention": {*attention._IMPLEMENTATIONS, "native"},
+        "rms_norm": norms._RMS_NORM,
+        "layer_norm": norms._LAYER_NORM,
+        "rope": rope._IMPLEMENTATIONS,
+        "swiglu": activations._SWIGLU,
+        "gelu": activations._GELU,
+    }
+    for name, table in tables.items():
+        assert {candidate.name for candidate in dispatch.CANDIDATES[name]} == set(table), name
+
+
+def test_flash_segments_are_row_bounds(played):
+    """Packed samples on a card: FlashMask bounds, no mask in memory."""
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 2, 9, 2, 8)).astype(np.float32)
+    segments = np.array([[0, 0, 0, 1, 1, 1, 1, 2, 2], [3] * 9])
+    for window in (None, 2):
+        out = flash(q, k, v, causal=True, window=window, segment_ids=paddle.to_tensor(segments))
+        for row, own in enumerate(segments):
+            for segment in set(own):
+                part = np.flatnonzero(own == segment)
+                alone = by_hand(*(x[row : row + 1, part] for x in (q, k, v)), True, None, window)
+                np.testing.assert_allclose(out[row : row + 1, part], alone, atol=2e-5)

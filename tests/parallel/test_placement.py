@@ -119,7 +119,7 @@ def logits(model) -> paddle.Tensor:
     """By the layers' modules, which several devices have too: there are no whole layers of a CPU's library on cards."""
     ids = np.random.default_rng(0).integers(3, 1000, (1, 20))
     ids[0, 2 : 2 + 2 * model.num_image_token] = 1002
-    with paddle.no_grad(), dispatch.use_forms(decoder_layer="modules", vision_layer="modules"):
+    with paddle.no_grad(), dispatch.force(layers="modules"):
         return model(paddle.to_tensor(random_pixels(2, model.config.tile_side)), paddle.to_tensor(ids)).logits
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from paddle_internvl.cli import card_report
 from paddle_internvl.cli.main import main
-from paddle_internvl.ops import dispatch
+from paddle_internvl.ops import attention, dispatch
 from paddle_internvl.verification import card, probes, roofline
 from tests.ops import test_dispatch
 from tests.random_checkpoints import ROOT, TINY, TOKENIZER
@@ -21,11 +21,10 @@ def measured(wanted: str) -> dict[str, probes.Parity]:
 
 @pytest.fixture
 def anything_goes(monkeypatch):
-    """Every form may be taken, whether its kernel is there or not."""
-    monkeypatch.setattr(dispatch.Form, "lacks", lambda *_: "")
-    dispatch._form.cache_clear()
-    yield
-    dispatch._form.cache_clear()
+    """Every implementation may run, whether its kernel is there or not."""
+    monkeypatch.setattr(dispatch.Candidate, "obstacle", lambda *_: "")
+    everything = dispatch.Machine((99, 0), "", frozenset())  # one that no other test's choices are remembered for
+    monkeypatch.setattr(dispatch, "this_machine", lambda: everything)
 
 
 played = pytest.fixture(test_dispatch.played.__wrapped__)  # CUDA's functions as Paddle documents them
@@ -40,15 +39,13 @@ def test_probes_agree_with_what_paddle_documents(anything_goes, played, operatio
 
 
 def test_a_form_that_is_off_is_found(anything_goes, played, monkeypatch):
-    monkeypatch.setitem(
-        test_dispatch.attention._FORMS, "flash", lambda q, *rest: test_dispatch.attention._plain(q * 1.01, *rest)
-    )
+    monkeypatch.setitem(attention._IMPLEMENTATIONS, "flash", lambda q, *rest: attention._reference(q * 1.01, *rest))
     parity = measured("attention")["prefill 1B"]
     assert parity.state == "off" and parity.error > 1e-3
 
 
 def test_a_kernel_that_is_missing_is_told(anything_goes):
-    assert {parity.state for parity in measured("weight_only").values()} == {"failed"}
+    assert {parity.state for parity in measured("weight_only_linear").values()} == {"failed"}
     parity = measured("rms_norm")["gradient"]
     assert parity.state == "failed" and "rms_norm" in parity.note and parity.error is None
 
@@ -68,7 +65,12 @@ def test_what_is_not_finite_is_off():
 
 def test_every_form_with_a_kernel_has_a_probe():
     probed = {(probe.operation, probe.form) for probe in probes.PROBES}
-    of_a_card = {(name, f.name) for name, known in dispatch.FORMS.items() for f in known[:-1] if "gpu" in f.devices}
+    of_a_card = {
+        (name, candidate.name)
+        for name, candidates in dispatch.CANDIDATES.items()
+        for candidate in candidates[:-1]
+        if "gpu" in candidate.devices
+    }
     assert probed == of_a_card
 
 
@@ -98,9 +100,9 @@ def test_the_whole_document(tmp_path, monkeypatch, capsys):
     document = json.loads(out.read_text())
     assert [row["state"] for row in document["parity"]] == ["ok", "ok"]
     assert document["answers"]["same"] and document["answers"]["card"][0] == "3"
-    assert document["machine"]["taken"]["attention"] == dispatch.choose_attention("cpu") and document["findings"] == [
-        {"what": "Python"}
-    ]
+    assert document["machine"]["taken"]["attention"] == dispatch.choose_for(
+        "attention", dispatch.Case("cpu", "float32")
+    ) and document["findings"] == [{"what": "Python"}]
     assert len(document["roofline"]["rows"]) == 5
     assert "all checks passed" in capsys.readouterr().out
 

@@ -1,6 +1,6 @@
 // What a whole layer of the decoder or of the vision tower is told: its weights, and one call.
 //
-// Python fills these structs through ctypes (kernels/layers.py has the same fields in the same order).
+// Python fills these structs through ctypes (kernels/structs.py has the same fields in the same order).
 #pragma once
 #include "attention_arguments.h"
 #include "linear_arguments.h"

@@ -1,6 +1,6 @@
 // Whole layers as functions in plain C: for Python's ctypes, which calls them in a microsecond.
 //
-// Each returns null, or what went wrong. Whoever calls has checked the shapes (kernels/layers.py does).
+// Each returns null, or what went wrong. Whoever calls has checked the shapes (kernels/structs.py does).
 #include <exception>
 #include <string>
 

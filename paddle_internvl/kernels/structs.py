@@ -1,7 +1,7 @@
-"""Whole layers in one native call each: what they are told, as the structs of `csrc/layer_arguments.h`.
+"""C structs of `csrc/layer_arguments.h` by ctypes: layers, one call, and the layout of a KV cache.
 
 In: tensors of a layer and of one call. Out: the layer's result. Shapes are checked here, since the kernels take bare
-addresses. It knows no nn.Layer; whoever calls keeps the tensors alive that a struct points at.
+addresses. Knows no nn.Layer; the caller keeps alive the tensors that a struct points at.
 """
 
 from __future__ import annotations
@@ -52,12 +52,15 @@ _STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall)
 
 @dataclass(frozen=True)
 class KVView:
-    """Where the keys and values of every layer lie while positions are added.
+    """KV cache of every layer during one forward pass, as the kernels address it.
 
-    Args:
-        keys, values: of each layer [B, M, K, E], or the blocks of a paged cache [blocks * K * block, E].
-        totals: int64 [B], positions of each row with the new ones. kv_heads: K. table: int64 [B, blocks], which blocks
-            are whose; None: keys and values are one run for each row. block: positions of a block.
+    Attributes:
+        keys: of each layer [B, M, K, E], or the blocks of a paged cache [blocks * K * block, E].
+        values: as keys.
+        totals: int64 [B], positions of each row with the new ones.
+        kv_heads: K.
+        table: int64 [B, blocks], block numbers of each row; None: keys and values are one run for each row.
+        block: positions of a block.
     """
 
     keys: Sequence[paddle.Tensor]
@@ -67,8 +70,8 @@ class KVView:
     table: paddle.Tensor | None = None
     block: int = 0
 
-    def places(self):
-        """The struct of one layer's keys or values, wherever that layer's begin."""
+    def layout(self):
+        """Strides of one layer's keys or values; the base address is each layer's own."""
         shape = self.keys[0].shape
         e = shape[-1]
         if self.table is None:
@@ -79,11 +82,17 @@ class KVView:
 
 
 def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None):
-    """The struct of a linear layer; see `csrc/linear_arguments.h`.
+    """Struct of a linear layer; see `csrc/linear_arguments.h`.
 
     Args:
-        weight: float32 or bfloat16 [K, N], or integers of 8 or 4 bits, two rows of those in a byte. inputs, outputs:
-            K, N. bits: of integers; 0: floats. scales, offsets: float32, N for every `group` rows; -1: one group.
+        weight: float32 or bfloat16 [K, N], or integers of 8 or 4 bits, of the latter two rows a byte.
+        inputs: K.
+        outputs: N.
+        bits: of integers; 0: floats.
+        scales: float32, N for every `group` rows.
+        offsets: as scales.
+        group: rows that share a scale; -1: all.
+        bias: float32 [N] or None.
     Raises:
         ValueError: a tensor of another size or dtype.
     """
@@ -103,27 +112,36 @@ def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets
 
 
 def address(tensor: paddle.Tensor | None) -> int | None:
-    """Where a tensor's numbers begin; None for None."""
+    """Address of a tensor's memory; None for None."""
     return None if tensor is None else tensor.data_ptr()
 
 
 def run_decoder_layers(layers, call, keys: Sequence[paddle.Tensor], values: Sequence[paddle.Tensor]) -> None:
-    """Decoder layers, one after the other, on a call's x, into its out.
+    """Decoder layers one after the other, from a call's x into its out.
 
     Args:
-        layers: an array of `DecoderLayer`. keys, values: of each layer.
+        layers: a ctypes array of `DecoderLayer`.
+        call: a `DecoderCall`.
+        keys: KV cache of each layer.
+        values: as keys.
+    Raises:
+        RuntimeError: the kernel failed.
     """
     count = len(layers)
-    memories = [(_POINTER * count)(*[tensor.data_ptr() for tensor in each]) for each in (keys, values)]
-    _told(_functions().internvl_decoder_layers(layers, count, ctypes.byref(call), *memories))
+    caches = [(_POINTER * count)(*[tensor.data_ptr() for tensor in each]) for each in (keys, values)]
+    _raise_on_error(_functions().internvl_decoder_layers(layers, count, ctypes.byref(call), *caches))
 
 
 def run_vision_layer(layer, call) -> None:
-    """One layer of the vision tower."""
-    _told(_functions().internvl_vision_layer(ctypes.byref(layer), ctypes.byref(call)))
+    """One layer of the vision tower, from a call's x into its out.
+
+    Raises:
+        RuntimeError: the kernel failed.
+    """
+    _raise_on_error(_functions().internvl_vision_layer(ctypes.byref(layer), ctypes.byref(call)))
 
 
-def _told(error: bytes | None) -> None:
+def _raise_on_error(error: bytes | None) -> None:
     if error:
         raise RuntimeError(f"the kernel failed: {error.decode()}")
 

@@ -1,0 +1,101 @@
+"""Preparation for inference: fixed weights, native CPU layers, caches of visual tokens and of KV prefixes.
+
+In: a plain, filled network. Out: the same network, faster and no longer trainable. `from_pretrained` calls this unless
+`trainable=True`; call it yourself after training. Quantized and memory-mapped storage is chosen by the loading plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import paddle
+from paddle import nn
+from paddlenlp.utils.log import logger
+
+from paddle_internvl.models.decoder import DecoderForCausalLM
+from paddle_internvl.models.feature_cache import FeatureCache
+from paddle_internvl.models.internvl import InternVLNetwork
+from paddle_internvl.models.pretrained import InternVLPretrainedModel, WeightsSnapshot
+from paddle_internvl.models.vision import InternVisionNetwork
+from paddle_internvl.ops import dispatch
+from paddle_internvl.ops.dispatch import Case
+from paddle_internvl.ops.linear import NativeLinear, VectorLinear, WideningEmbedding
+from paddle_internvl.ops.native_layers import (
+    NativeDecoder,
+    UnsupportedLayerError,
+    native_decoder_layer,
+    native_vision_layer,
+)
+
+
+def prepare_for_inference(model: InternVLPretrainedModel) -> InternVLPretrainedModel:
+    """Prepare a model for inference, in place.
+
+    Its parameters get `stop_gradient`; on a CPU with kernels linear layers and whole layers become native; visual
+    tokens and KV prefixes are cached from here on. The model can't be trained or moved afterwards, and a weight that
+    changes is an error at the next prompt.
+
+    Args:
+        model: a plain model, filled.
+    Returns:
+        The model, in evaluation mode.
+    Raises:
+        ValueError: it is prepared already.
+    """
+    if model.is_prepared:
+        raise ValueError("the model is prepared for inference already")
+    for parameter in model.parameters():
+        parameter.stop_gradient = True
+    placed = any(isinstance(layer, DecoderForCausalLM) and layer.layer_devices for layer in model.sublayers())
+    if next(iter(model.parameters())).place.is_cpu_place() and not placed:
+        _replace_layers(model)
+        _build_native_layers(model)
+    if isinstance(model, InternVLNetwork):
+        model.feature_cache = FeatureCache()
+    snapshot = WeightsSnapshot(model)
+    for layer in model.sublayers(include_self=True):
+        if isinstance(layer, InternVLPretrainedModel):
+            layer.weights_snapshot = snapshot
+    return model.eval()
+
+
+def _replace_layers(model: nn.Layer) -> None:
+    """Put the CPU's own linear layers and embedding in the place of Paddle's."""
+    native = dispatch.choose_for("linear", Case("cpu", "float32")) == "native"
+    for layer in model.sublayers(include_self=True):
+        for name, child in list(layer._sub_layers.items()):
+            if type(child) is nn.Linear:
+                replacement = NativeLinear(child) if native else VectorLinear(child)
+            elif type(child) is nn.Embedding and child.weight.dtype == paddle.bfloat16:
+                replacement = WideningEmbedding(child)
+            else:
+                continue
+            for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):  # a sharded layer's sum over ranks is one
+                setattr(replacement, hooks, getattr(child, hooks))
+            setattr(layer, name, replacement)
+
+
+def _build_native_layers(model: nn.Layer) -> None:
+    """Build the C structs of the layers that the kernels implement; other layers run as modules."""
+    for network in model.sublayers(include_self=True):
+        if isinstance(network, DecoderForCausalLM):
+            layers, head_dim = network.model.layers, network.config.head_dim
+            if _build(layers, native_decoder_layer, network.config, head_dim):
+                network.model.native = NativeDecoder(layers)
+        elif isinstance(network, InternVisionNetwork):
+            layers = network.encoder.layers
+            _build(layers, native_vision_layer, network.config, layers[0].attn.head_dim)
+
+
+def _build(layers: nn.LayerList, native_layer: Callable, config, head_dim: int) -> bool:
+    """Build the struct of each layer, or of none; returns whether it was done."""
+    if dispatch.choose_for("layers", Case("cpu", "float32", head_dim=head_dim)) != "native":
+        return False
+    try:
+        built = [native_layer(layer, config) for layer in layers]
+    except UnsupportedLayerError as obstacle:
+        logger.info(f"the layers of {type(config).__name__} run as modules: {obstacle}")
+        return False
+    for layer, native in zip(layers, built):
+        layer.native = native
+    return True
