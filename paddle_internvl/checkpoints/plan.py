@@ -20,8 +20,8 @@ from math import prod
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS
-from convert.quant_layout import packing_obstacle
 from convert.quant_config import Quantization, declared_quantization
+from convert.quant_layout import packing_obstacle
 from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.parallel.shards import ShardPlan, ShardSpec
 

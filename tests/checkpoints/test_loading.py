@@ -214,7 +214,8 @@ def test_another_device_than_asked_for_is_an_error(monkeypatch):
     from paddle_internvl.ops import dispatch
 
     monkeypatch.setattr(runtime, "cuda_capability", lambda: (7, 0))
-    monkeypatch.setattr(dispatch, "this_machine", lambda: dispatch.Machine(runtime.cuda_capability(), "", dispatch.FLAGS))
+    machine = lambda: dispatch.Machine(runtime.cuda_capability(), "", dispatch.FLAGS)  # noqa: E731
+    monkeypatch.setattr(dispatch, "this_machine", machine)
 
     def attention_on_card(dtype):
         return dispatch.choose_for("attention", dispatch.Case("gpu", dtype))

@@ -109,7 +109,8 @@ def expected(case: str) -> dict[str, Counter]:
         "padded prefill": read + Counter(flashmask_attention=depth),
         **dict.fromkeys(FEW, +few),
         "whole": whole,
-        "training": renamed(whole) + Counter({f"{name}_grad": count for name, count in renamed(differentiated).items()}),
+        "training": renamed(whole)
+        + Counter({f"{name}_grad": count for name, count in renamed(differentiated).items()}),
     }
 
 
