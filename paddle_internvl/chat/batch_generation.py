@@ -99,7 +99,7 @@ class BatchGeneration:
                     continue
                 number, piece = pieces.popleft()
                 if isinstance(piece, Exception):
-                    raise piece
+                    raise piece.__cause__ or piece  # the caller's own call failed: its cause is the caller's to see
                 yield number, piece
         finally:
             for sequence in sequences:

@@ -184,7 +184,8 @@ def _require_known_fields(config: UpstreamConfig, known: set[str]) -> None:
         for name, parameter in inspect.signature(base.__init__).parameters.items():
             if parameter.default is parameter.empty or name in known:
                 continue
-            if getattr(config, name, parameter.default) != parameter.default:
+            default = parameter.default or False  # None is a field's False too
+            if (getattr(config, name, default) or False) != default:
                 raise UnsupportedLayerError(f"the kernels don't implement {name}={getattr(config, name)!r}")
 
 

@@ -75,7 +75,7 @@ def test_the_cards_arguments(folder, models):
         ({"device_map": {"vision_model": 0, "mlp1": 1}}, "device='gpu:0' asked for, but this Paddle sees no CUDA card"),
         ({"dtype": "int8"}, "dtype='int8' is not supported; use one of float32, bfloat16, float16"),
         ({"device": "gpu"}, "this Paddle sees no CUDA card"),
-        ({"device": "tpu"}, "device='tpu' is not known"),
+        ({"device": "tpu"}, "device='tpu' is not supported"),
         ({"nonsense": 1}, "'nonsense' is neither an argument of from_pretrained nor a field"),
     ],
 )

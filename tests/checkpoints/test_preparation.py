@@ -11,6 +11,7 @@ from PIL import Image
 
 from paddle_internvl.chat.messages import answer_messages
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
+from paddle_internvl.engine.engine_thread import EngineThread
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.modeling import InternVLChatModel
 from paddle_internvl.models.pretrained import WeightsChangedError
@@ -180,21 +181,29 @@ def test_answers_are_those_of_the_new_weights(plain, folder, tokenizer):
     """A step through a wrapper, which calls no method of the model: no visual token and no KV prefix is an old one."""
     picture = {"type": "image", "image": Image.effect_noise((56, 56), 60)}
     messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What is it? " * 9}]}]
-    engine = engine_of(plain, tokenizer, EngineConfig(max_batch_size=1, session_len=512))
+    started = []
+
+    def start(model):
+        started.append(EngineThread(engine_of(model, tokenizer, EngineConfig(max_batch_size=1, session_len=512))))
+        started[-1].start()
+        return started[-1]
 
     def ask(model, engine=None):
         (response,) = answer_messages(model, tokenizer, [messages], GREEDY, engine=engine, context_length=512)
         return response.token_ids
 
+    engine = start(plain)
     before = ask(plain, engine)
     step(paddle.DataParallel(plain, find_unused_parameters=True), plain)
     after = ask(plain, engine)
     fresh = AutoModel.from_pretrained(folder, trainable=True)
     fresh.set_state_dict(plain.state_dict())
     assert after == ask(prepare_for_inference(fresh)) != before
-    assert engine.counters.reused_tokens == 0
-    again = engine_of(fresh, tokenizer, EngineConfig(max_batch_size=1, session_len=512))
-    assert ask(fresh, again) == ask(fresh, again) == after and again.counters.reused_tokens > 0
+    assert engine.stats().reused_tokens == 0
+    again = start(fresh)
+    assert ask(fresh, again) == ask(fresh, again) == after and again.stats().reused_tokens > 0
+    for thread in started:
+        thread.close()
 
 
 def test_a_model_from_a_config_is_plain_and_initialised(plain):
