@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 
 from paddle_internvl import startup
+from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.launching import launch, prepare
-from paddle_internvl.webdemo.speaking import Host
 
 _BUNDLED = Path(__file__).parent / "checkpoints/internvl-tiny"
 
@@ -26,7 +26,7 @@ def _load():
     return load_engine(os.environ.get("PADDLE_INTERNVL_CHECKPOINT") or str(_BUNDLED), Settings())
 
 
-host = Host(_load)
+host = EngineHost(_load)
 demo = prepare(host)
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """OpenAI-style messages with pictures and clips in, `Response`s out.
 
-Joins `prompt.messages` (what was said), `preprocess.media` (pixels) and `answering` (text). What users write is
-tokenised with special tokens off; only media make image tokens.
+Joins `prompt.messages` (turns), `media.opening` (pictures), `preprocess` (tiles) and `batch_generation` (text). What
+users write is tokenised with special tokens off; only media make image tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from paddle_internvl import timing
@@ -18,10 +18,10 @@ from paddle_internvl.media.opening import open_media
 from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_limits import TileControl, cut_tiles, plan_grids
 from paddle_internvl.prompt.encode import encode
-from paddle_internvl.prompt.messages import Media, fill, parse_messages
+from paddle_internvl.prompt.messages import Dialogue, apply_template, parse_messages
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 
-Messages = Sequence[Mapping]
+Messages = Sequence[Mapping] | Dialogue
 
 
 @dataclass(frozen=True)
@@ -63,31 +63,34 @@ def parse(
     use_thumbnail: bool | None = None,
     max_total_tiles: int | None = None,
     mark: str | None = None,
+    opener: Callable = open_media,
 ) -> ParsedMessages:
     """Messages in the model's template, their media opened, and how they will be cut.
 
     Args:
-        messages: see `prompt.messages`. system: the system message if the messages hold none; "" for none at all;
-            None: the model's own.
+        messages: see `prompt.messages`; or parsed ones.
+        system: the system message if the messages hold none; "" for none at all; None: the model's own.
         min_num, max_num, use_thumbnail: tiles of a picture that does not say it itself; None: the config's.
         max_total_tiles: of all pictures together. mark: text that stands for a picture of its message.
+        opener: opens a medium in the place of `open_media`; its pictures need no more than a `size`.
         model: an `InternVLChatModel`, for its template, config and tokens of a tile.
     Returns:
         The conversation in the model's template, the pictures, and the grid of each.
     Raises:
         ValueError: messages, media or limits that make no prompt; FileNotFoundError: a medium that is not there.
     """
-    given, turns = parse_messages(messages)
-    control = TileControl.of(
+    dialogue = messages if isinstance(messages, Dialogue) else parse_messages(messages)
+    control = TileControl.from_config(
         model.config, min_num=min_num, max_num=max_num, use_thumbnail=use_thumbnail, total=max_total_tiles
     )
-    media = [part for turn in turns for part in turn.parts if isinstance(part, Media)]
-    opened = [open_media(medium.kind, medium.source, medium.options) for medium in media]
+    opened = [opener(medium.kind, medium.source, medium.options) for medium in dialogue.media]
     pictures = [(image, options) for images, options in opened for image in images]
     grids = plan_grids(pictures, control)
     conversation = get_conv_template(model.template)
-    conversation.system_message = next(text for text in (given, system, model.system_message) if text is not None)
-    fill(conversation, turns, [len(images) for images, _ in opened], mark)
+    conversation.system_message = next(
+        text for text in (dialogue.system, system, model.system_message) if text is not None
+    )
+    apply_template(conversation, dialogue.turns, [len(images) for images, _ in opened], mark)
     costs = tuple(PictureCost(grid.tiles, grid.tiles * model.num_image_token) for grid in grids)
     return ParsedMessages(conversation, pictures, grids, costs, control.side)
 

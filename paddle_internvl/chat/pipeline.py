@@ -18,6 +18,7 @@ from paddle_internvl.checkpoints.hub import folder_of
 from paddle_internvl.engine.engine_thread import EngineThread
 from paddle_internvl.engine.response import History, Response
 from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.prompt.messages import Dialogue
 from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
 
 
@@ -176,8 +177,10 @@ def _is_single(prompts) -> bool:
     )
 
 
-def _messages(prompt) -> list[dict]:
-    """OpenAI-style messages of a prompt in any of LMDeploy's forms."""
+def _messages(prompt) -> list[dict] | Dialogue:
+    """OpenAI-style messages of a prompt in any of LMDeploy's forms; parsed messages stay."""
+    if isinstance(prompt, Dialogue):
+        return prompt
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if isinstance(prompt, tuple) and len(prompt) == 2:

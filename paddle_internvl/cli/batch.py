@@ -51,13 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
     job = _job(arguments, batch.Job)
     with progress.bar("answered", unit="row", delay=0) as bar:
 
-        def on_progress(count: batch.Count) -> None:
+        def on_progress(current: batch.Progress) -> None:
             if bar.total is None:
-                bar.total, bar.initial = count.total, count.done
-            bar.n = count.done
-            bar.set_postfix(failed=count.failed)
+                bar.total, bar.initial = current.total, current.done
+            bar.n = current.done
+            bar.set_postfix(failed=current.failed)
 
-        count = batch.run(
+        result = batch.run(
             arguments.source,
             arguments.target,
             job,
@@ -67,11 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
             on_progress,
         )
     if arguments.json:
-        summary = {"rows": count.total, "done": count.done, "failed": count.failed, "out": str(arguments.target)}
+        summary = {"rows": result.total, "done": result.done, "failed": result.failed, "out": str(arguments.target)}
         print(json.dumps(summary))
     else:
-        print(f"{count.done} of {count.total} rows done, {count.failed} failed: {arguments.target}")
-    return EXIT_DIFFERENT if count.failed else EXIT_OK
+        print(f"{result.done} of {result.total} rows done, {result.failed} failed: {arguments.target}")
+    return EXIT_DIFFERENT if result.failed else EXIT_OK
 
 
 def _job(arguments: argparse.Namespace, make):

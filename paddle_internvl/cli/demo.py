@@ -56,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     startup.import_paddle()
     from paddle_internvl.serve.server import load_engine
+    from paddle_internvl.webdemo.engine_host import EngineHost
     from paddle_internvl.webdemo.launching import check_port, launch, prepare
-    from paddle_internvl.webdemo.speaking import Host
 
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
-    host = Host(lambda: load_engine(checkpoint, settings))
+    host = EngineHost(lambda: load_engine(checkpoint, settings))
     host.engine  # noqa: B018  loaded now, so that its errors are this command's
     launch(prepare(host, settings.max_batch_size), host, settings.server_name, settings.server_port)
     return EXIT_OK

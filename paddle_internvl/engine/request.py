@@ -114,6 +114,24 @@ def require_room(length: int, costs: Sequence[PictureCost], context_length: int 
     )
 
 
+_CHARACTERS_PER_TOKEN = 64  # at most, in ordinary text
+
+
+def require_characters(characters: int, context_length: int | None) -> None:
+    """Refuse a text that can't fit into the context, before time goes into tokenizing it.
+
+    Args:
+        characters: of the text.
+        context_length: most tokens of prompt and answer; None: any number.
+    Raises:
+        ContextOverflowError: names both numbers.
+    """
+    if context_length is not None and characters > context_length * _CHARACTERS_PER_TOKEN:
+        raise ContextOverflowError(
+            f"{characters} characters are too many for {context_length} tokens; shorten the text"
+        )
+
+
 class RequestState:
     """One answer to a prompt while it is generated: token ids in, text out.
 

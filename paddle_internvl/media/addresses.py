@@ -1,6 +1,6 @@
-"""Which IP addresses a server may connect to on a stranger's behalf: public ones, by every spelling.
+"""Public IP addresses: those that a server may connect to for an untrusted URL (SSRF guard).
 
-In: an address. Out: yes or no. It resolves no name and connects to nothing.
+In: an address. Out: whether it and every address embedded in it are public. Resolves no name.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-# Not public, whatever this version of Python's ipaddress says (versions differ).
+# Not public, in addition to the lists of `ipaddress`, which differ between Python versions.
 _REFUSED = tuple(
     map(
         ip_network,
@@ -23,7 +23,7 @@ _REFUSED = tuple(
         ),
     )
 )
-# Where an IPv6 address holds an IPv4 one that packets to it may end up at: network -> bits below that address.
+# IPv6 networks whose addresses hold an IPv4 address that packets may be forwarded to -> bits below that address.
 _EMBEDDED = {
     ip_network("::/96"): 0,  # v4-compatible
     ip_network("::ffff:0:0/96"): 0,  # v4-mapped
@@ -31,29 +31,29 @@ _EMBEDDED = {
     ip_network("64:ff9b::/96"): 0,  # NAT64
     ip_network("64:ff9b:1::/48"): 0,
     ip_network("2002::/16"): 80,  # 6to4
-    ip_network("2001::/32"): 64,  # Teredo: its server; the client follows below
+    ip_network("2001::/32"): 64,  # Teredo: the server; the client is added in `embedded`
 }
 _TEREDO = ip_network("2001::/32")
-_ISATAP = (0x00005EFE, 0x02005EFE)  # upper half of an interface identifier whose lower half is a v4 address
+_ISATAP = (0x00005EFE, 0x02005EFE)  # upper half of an interface identifier; the lower half is a v4 address
 
 
 def embedded(address: IPv6Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses inside an IPv6 address."""
+    """The IPv4 addresses embedded in an IPv6 address."""
     number = int(address)
     for network, below in _EMBEDDED.items():
         if address in network:
             yield IPv4Address(number >> below & 0xFFFFFFFF)
     if address in _TEREDO:
-        yield IPv4Address(~number & 0xFFFFFFFF)  # the client's, stored inverted
+        yield IPv4Address(~number & 0xFFFFFFFF)  # the client, stored inverted
     if number >> 32 & 0xFFFFFFFF in _ISATAP:
         yield IPv4Address(number & 0xFFFFFFFF)
 
 
 def is_public(address: str | IPv4Address | IPv6Address) -> bool:
-    """Whether an address, and each one it embeds, belongs to the public internet.
+    """Whether an address and every address embedded in it belong to the public internet.
 
     Raises:
-        ValueError: it is no IP address.
+        ValueError: no IP address.
     """
     address = ip_address(address)
     if isinstance(address, IPv6Address):

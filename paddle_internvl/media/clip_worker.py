@@ -1,8 +1,8 @@
-"""The process that decodes one clip: `python -m paddle_internvl.media.clip_worker CLIP ANSWER ASKED`.
+"""Sandbox process that decodes one clip: `python -m paddle_internvl.media.clip_worker CLIP OUTPUT JOB`.
 
-In: numbers of two open files, and JSON of frame options and limits. Out: into the second file, a line of JSON with the
-frames' sizes or an error, then the frames' RGB bytes. Bounds its own memory and time, so that it also ends when nobody
-is left to kill it. Asks nothing of the network and says nothing on its outputs.
+In: descriptors of two open files, and JSON of frame options and limits. Out: into the second file, a line of JSON with
+the frames' sizes or an error, then the frames' RGB bytes. It limits its own memory and time, so that it also ends when
+its parent is gone. It uses no network and writes nothing to stdout or stderr.
 """
 
 from __future__ import annotations
@@ -20,44 +20,49 @@ from paddle_internvl.media.video import Clip, open_clip
 from paddle_internvl.preprocess.frames import DEFAULT_FRAMES, frame_indices
 
 _GRACE_SECONDS = 5
-_CORES = 4  # of processor time in a second, decoders run threads
+_CORES = 4  # seconds of processor time in a second: decoders run threads
 
 
-def main(clip_file: int, answer_file: int, asked: dict) -> None:
-    """Decode, and write the answer."""
-    limits = MediaLimits(**asked["limits"])
-    _confine(limits)
-    with open(answer_file, "wb") as answer:
+def main(clip_file: int, output_file: int, job: dict) -> None:
+    """Decode the clip and write its frames, or the error.
+
+    Args:
+        clip_file, output_file: file descriptors.
+        job: {"options": frame options, "limits": fields of `MediaLimits`}.
+    """
+    limits = MediaLimits(**job["limits"])
+    _limit_resources(limits)
+    with open(output_file, "wb") as output:
         try:
             with open_clip(f"/dev/fd/{clip_file}") as clip:
-                frames = _frames(clip, asked["options"], limits)
+                frames = _frames(clip, job["options"], limits)
         except (MediaError, ImportError) as error:
             if isinstance(error, ImportError):
                 error = MediaError("this server has no reader for clips of this kind")
-            answer.write(json.dumps({"error": str(error), "status": error.status}).encode() + b"\n")
+            output.write(json.dumps({"error": str(error), "status": error.status}).encode() + b"\n")
             return
-        answer.write(json.dumps({"sizes": [frame.size for frame in frames]}).encode() + b"\n")
+        output.write(json.dumps({"sizes": [frame.size for frame in frames]}).encode() + b"\n")
         for frame in frames:
-            answer.write(frame.tobytes())
+            output.write(frame.tobytes())
 
 
-def _confine(limits: MediaLimits) -> None:
+def _limit_resources(limits: MediaLimits) -> None:
     seconds = math.ceil(limits.decode_seconds) + _GRACE_SECONDS
     signal.alarm(seconds)
-    bounds = {
+    resources = {
         resource.RLIMIT_AS: limits.decode_memory,
         resource.RLIMIT_CPU: seconds * _CORES,
         resource.RLIMIT_FSIZE: 3 * limits.max_total_pixels + 2**20,
         resource.RLIMIT_CORE: 0,
     }
-    for bound, most in bounds.items():
-        _, hard = resource.getrlimit(bound)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(bound, (most, most))
+    for name, limit in resources.items():
+        _, hard = resource.getrlimit(name)
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(name, (limit, limit))
 
 
 def _frames(clip: Clip, options: dict, limits: MediaLimits) -> list:
-    """The frames asked for. What the container claims is checked first, then the size of one frame."""
+    """The requested frames. The container's header is checked first, then the size of one decoded frame."""
     if not 1 <= clip.frames <= limits.max_video_frames:
         raise MediaError(f"the clip has {clip.frames} frames; 1 to {limits.max_video_frames} are taken")
     if not 0 < clip.fps < math.inf:

@@ -1,22 +1,24 @@
-"""What a client is told about a picture or clip that is not taken."""
+"""`MediaError`: a picture or clip of untrusted input that is not taken, with the HTTP status that a server answers."""
+
+from __future__ import annotations
 
 _CODES = {400: "invalid_media", 413: "media_too_large", 422: "media_unreachable"}
 
 
 class MediaError(ValueError):
-    """A medium of a request that can't be had, is broken, or is more than the server takes.
+    """A picture or clip that is broken, unreachable, not allowed or above a limit.
 
     Args:
-        message: for the client; names no path, no address and nothing a fetched host has said. status: HTTP status:
-            400 broken or not allowed, 413 too large, 422 can't be fetched.
+        message: for the client; holds no path, no address and no text of a fetched host.
+        status: HTTP status. 400: broken or not allowed, 413: too large, 422: can't be fetched.
     Attributes:
-        code: the error's name for programs.
+        code: name of the error for programs.
     """
 
     def __init__(self, message: str, status: int = 400):
         super().__init__(message)
         self.status, self.code = status, _CODES[status]
 
-    def at(self, where: str) -> "MediaError":
-        """The same error, with the place in the request in front."""
-        return MediaError(f"{where}: {self}", self.status)
+    def at(self, place: str) -> MediaError:
+        """The same error with its place in the request in front."""
+        return MediaError(f"{place}: {self}", self.status)

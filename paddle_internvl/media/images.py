@@ -1,9 +1,9 @@
-"""One picture from wherever it is to pixel tiles: `load_image` and the cards' other picture functions.
+"""Open a picture, and make its pixel tiles: `open_image`, and `load_image` of the model cards.
 
-In: a path, bytes, a file object or a PIL image. Out: an RGB PIL image, or pixel_values [T, 3, S, S].
+In: a path, URL, bytes, file object or PIL image. Out: an RGB PIL image, or pixel_values [T, 3, S, S].
 
-Pictures are read as upstream reads them, `Image.open(...).convert("RGB")`: an EXIF orientation is not applied, an
-alpha channel is dropped, of an animation the first frame counts, 16-bit levels are clipped to 255 as Pillow does.
+Pictures are decoded as upstream does, `Image.open(...).convert("RGB")`: EXIF orientation is not applied, the alpha
+channel is dropped, an animation gives its first frame, 16-bit levels are clipped to 255.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ import os
 
 from PIL import Image, UnidentifiedImageError
 
-from paddle_internvl.media.urls import fetch, is_url, short_name
+from paddle_internvl.media.urls import download, is_url, short_name
 from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
 from paddle_internvl.preprocess.pixels import as_tensor
 from paddle_internvl.preprocess.tiling import tile_pixels
 
 
 def open_image(source) -> Image.Image:
-    """The picture as RGB, fully decoded.
+    """Decode a picture to RGB.
 
     Args:
         source: path, http(s) or data URL, bytes, binary file object or PIL image.
     Returns:
         A PIL image in mode RGB, of the picture's own size.
     Raises:
-        FileNotFoundError: no such file. ValueError: not a picture, or a broken or truncated one; names the source.
+        FileNotFoundError: no such file.
+        ValueError: no picture, or a broken or truncated one; names the source.
+        TypeError: a source of another type.
     """
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     if is_url(source):
-        name, opened = short_name(source), io.BytesIO(fetch(source))
+        name, opened = short_name(source), io.BytesIO(download(source))
     elif isinstance(source, (bytes, bytearray, memoryview)):
         name, opened = f"{len(source)} bytes", io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -61,7 +63,18 @@ def image_tiles(
     max_num: int = 12,
     use_thumbnail: bool = True,
 ):
-    """Pixel tiles of one picture as a numpy array, float32 [T, 3, S, S]. Arguments and errors: see `load_image`."""
+    """Pixel tiles of one picture as a numpy array.
+
+    Args:
+        source: see `open_image`.
+        input_size: S, the tile side in pixels.
+        min_num, max_num: limits of the number of tiles, thumbnail not counted.
+        use_thumbnail: append the whole picture to several tiles.
+    Returns:
+        float32 [T, 3, S, S].
+    Raises:
+        FileNotFoundError, ValueError, TypeError: see `open_image`.
+    """
     image = open_image(source)
     grid = choose_grid(*image.size, min_num, max_num, input_size, use_thumbnail)
     return tile_pixels(image, grid, input_size)
@@ -71,10 +84,11 @@ def load_image(image_file, input_size: int = TILE_SIDE, max_num: int = 12):
     """Pixel tiles of one picture, ready for `model.chat`.
 
     Args:
-        image_file: see `open_image`. input_size: S, the model's tile side in pixels.
-        max_num: the most tiles, the thumbnail not counted.
+        image_file: see `open_image`.
+        input_size: S, the tile side in pixels.
+        max_num: most tiles, thumbnail not counted.
     Returns:
-        paddle.Tensor float32 [T, 3, S, S]: the crops row by row, then a thumbnail when there is more than one.
+        paddle.Tensor float32 [T, 3, S, S]: tiles row by row, then a thumbnail if there are several.
     Raises:
         FileNotFoundError, ValueError, TypeError: see `open_image`.
     Source: upstream model cards, `load_image`.

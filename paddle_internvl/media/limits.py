@@ -1,6 +1,6 @@
-"""What media of strangers may cost: every ceiling of fetching, decoding and cutting, in one dataclass.
+"""Limits for media of untrusted input: every ceiling of fetching, decoding and tiling, in one dataclass.
 
-In: numbers, hosts, a folder. Out: `MediaLimits`, checked. It enforces nothing: those who read it do.
+`MediaLimits` only holds and checks the values; `loader`, `fetcher`, `picture_checks` and `clip_decoder` enforce them.
 """
 
 from __future__ import annotations
@@ -8,34 +8,53 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import get_type_hints
 
 _MIB = 2**20
-_TYPES = {"int": int, "float": (int, float), "bool": bool}
+_NUMBERS = {bool: bool, int: int, float: (int, float)}  # type of a limit -> types of its values
 
 
-def _limit(default: float, low: float = 1):
-    return field(default=default, metadata={"low": low})
+def _limit(default: float, minimum: float = 1):
+    return field(default=default, metadata={"minimum": minimum})
+
+
+def _seconds(default: float):
+    return _limit(default, 0.001)
 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """Ceilings for the pictures and clips of one request, where it does not say otherwise.
+    """Limits for the pictures and clips of one request, except where an argument names another scope.
 
     Args:
-        remote: whether http(s) URLs are fetched. allowed_domains: hosts that may be fetched from, spelled out; (): any
-            public one. allow_ports: further ports than 80 and 443. allowed_local_path: folder that `file://` may name
-            files of; None: none. max_redirects: of a fetch. connect_seconds, read_seconds: for one connection, for one
-            piece. image_seconds, video_seconds: for a whole fetch, with all redirects and the wait for a turn.
-        concurrent_fetches: of all requests together.
-        max_images, max_videos: how many. max_image_bytes, max_video_bytes: of each, as it is sent.
-        max_image_pixels, max_image_side, max_aspect: of a picture or a frame; pixels, pixels, long side : short side.
-        max_image_frames: of an animated picture. max_total_pixels: of all pictures and sampled frames together.
-        max_tiles_per_picture: crops that a picture may ask for. max_tiles_per_video: crops of all frames of a clip.
-        max_video_frames: that a clip may have. max_frames: that may be sampled from it.
-        decode_seconds: for a clip. decode_memory: bytes of address space of the process that decodes it.
-        concurrent_decodes: of clips, of all requests together.
+        remote: whether http(s) URLs are fetched.
+        allowed_domains: hosts that are fetched from, in full; (): any public one.
+        allow_ports: further ports than 80 and 443.
+        allowed_local_path: folder below which `file://` URLs are read; None: none.
+        max_redirects: redirects of a fetch.
+        connect_seconds: time to open a connection.
+        read_seconds: time between two packets.
+        image_seconds: time of a picture's whole fetch, redirects and the wait for a free connection included.
+        video_seconds: the same for a clip.
+        concurrent_fetches: connections of all requests together.
+        max_images: pictures.
+        max_videos: clips.
+        max_image_bytes: bytes of a picture as it is sent.
+        max_video_bytes: bytes of a clip as it is sent.
+        max_image_pixels: pixels of a picture or frame.
+        max_image_side: pixels of the long side of a picture or frame.
+        max_aspect: long side / short side of a picture or frame.
+        max_image_frames: frames of an animated picture.
+        max_total_pixels: pixels of all pictures and sampled frames together.
+        max_tiles_per_picture: tiles that a picture may ask for.
+        max_tiles_per_video: tiles of all frames of a clip.
+        max_video_frames: frames of a clip.
+        max_frames: frames sampled from a clip.
+        decode_seconds: time to decode a clip.
+        decode_memory: bytes of address space of the process that decodes a clip.
+        concurrent_decodes: clips decoded at a time, of all requests together.
     Raises:
-        ValueError: a limit that is no number of its kind or too small, a host that is none, a folder that is not there.
+        ValueError: a limit of the wrong type or too small, an invalid host, a folder that does not exist.
     """
 
     remote: bool = _limit(True)
@@ -43,10 +62,10 @@ class MediaLimits:
     allow_ports: tuple[int, ...] = ()
     allowed_local_path: Path | None = None
     max_redirects: int = _limit(3, 0)
-    connect_seconds: float = _limit(5.0, 0.001)
-    read_seconds: float = _limit(5.0, 0.001)
-    image_seconds: float = _limit(10.0, 0.001)
-    video_seconds: float = _limit(30.0, 0.001)
+    connect_seconds: float = _seconds(5.0)
+    read_seconds: float = _seconds(5.0)
+    image_seconds: float = _seconds(10.0)
+    video_seconds: float = _seconds(30.0)
     concurrent_fetches: int = _limit(16)
 
     max_images: int = _limit(16, 0)
@@ -63,14 +82,15 @@ class MediaLimits:
 
     max_video_frames: int = _limit(36000)
     max_frames: int = _limit(64)
-    decode_seconds: float = _limit(30.0, 0.001)
+    decode_seconds: float = _seconds(30.0)
     decode_memory: int = _limit(4096 * _MIB, 512 * _MIB)
     concurrent_decodes: int = _limit(2)
 
     def __post_init__(self):
+        types = get_type_hints(MediaLimits)
         for limit in fields(self):
-            if limit.type in _TYPES:
-                _check(limit.name, getattr(self, limit.name), _TYPES[limit.type], limit.metadata["low"])
+            if types[limit.name] in _NUMBERS:
+                _check(limit.name, getattr(self, limit.name), types[limit.name], limit.metadata["minimum"])
         object.__setattr__(self, "allowed_domains", tuple(_host(host) for host in self.allowed_domains))
         object.__setattr__(self, "allow_ports", tuple(self.allow_ports))
         for port in self.allow_ports:
@@ -82,12 +102,12 @@ class MediaLimits:
             object.__setattr__(self, "allowed_local_path", folder)
 
 
-def _check(name: str, value, kind, low: float) -> None:
-    is_number = isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and math.isfinite(value)
-    if not is_number:
+def _check(name: str, value, kind: type, minimum: float) -> None:
+    is_of_kind = isinstance(value, _NUMBERS[kind]) and isinstance(value, bool) == (kind is bool)
+    if not is_of_kind or not math.isfinite(value):
         raise ValueError(f"{name}={value!r} is no {'switch' if kind is bool else 'number of its kind'}")
-    if kind is not bool and value < low:
-        raise ValueError(f"{name}={value!r} is below {low}")
+    if kind is not bool and value < minimum:
+        raise ValueError(f"{name}={value!r} is below {minimum}")
 
 
 def _host(host) -> str:

@@ -1,155 +1,116 @@
-"""Pictures and clips that a stranger's request names, made safe: fetched, checked, and put in the place of their names.
+"""Media of untrusted messages made safe: fetched, checked against limits, and substituted in the dialogue.
 
-In: OpenAI-style messages as JSON has them. Out: the same messages, whose pictures are checked bytes and whose clips are
-frames. Texts and all that is no medium stay as they are; `prompt.messages` judges them. Knows no HTTP server.
+In: a parsed `Dialogue` whose media are URLs. Out: the same dialogue whose pictures are checked bytes and whose clips
+are RGB frames, which `opening.open_media` opens without touching a file or a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import anyio
 
-from paddle_internvl.media.clips import ClipDecoder
+from paddle_internvl.media.clip_decoder import ClipDecoder
+from paddle_internvl.media.data_urls import decode_data_url
 from paddle_internvl.media.errors import MediaError
-from paddle_internvl.media.fetching import Fetcher
+from paddle_internvl.media.fetcher import Fetcher
+from paddle_internvl.media.file_urls import read_file_url
 from paddle_internvl.media.limits import MediaLimits
-from paddle_internvl.media.opening import FRAME_OPTIONS
-from paddle_internvl.media.options import cap_tiles, checked_options
-from paddle_internvl.media.picture_checks import pixels_of
-from paddle_internvl.media.sources import decode_data_url, read_file_url
-from paddle_internvl.prompt.messages import Media, parse_messages
-
-__all__ = ["MediaError", "MediaLoader"]
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A medium to load: its place, its kind and URL, and its options, checked."""
-
-    message: int
-    part: int
-    kind: str
-    url: str
-    options: Mapping
-
-    @property
-    def where(self) -> str:
-        return f"messages[{self.message}].content[{self.part}]"
+from paddle_internvl.media.options import MediaOptions, limit_tiles, parse_options
+from paddle_internvl.media.picture_checks import check_picture
+from paddle_internvl.prompt.messages import Dialogue, Media
 
 
 class MediaLoader:
-    """Loads for all requests of a server.
+    """Loads the media of all requests of a server.
 
     Args:
-        limits: what a request's media may cost. fetcher: instead of one that connects to public addresses only.
+        limits: for the media of one request.
+        fetcher: of http(s) URLs; None: one that connects to public addresses only.
     """
 
     def __init__(self, limits: MediaLimits, fetcher: Fetcher | None = None):
         self._limits = limits
         self._fetcher = fetcher or Fetcher(limits)
-        self._clips = ClipDecoder(limits)
+        self._clip_decoder = ClipDecoder(limits)
 
-    async def load(self, messages: Sequence[Mapping]) -> list[Mapping]:
-        """The messages with every picture and clip loaded and checked. Cancelling closes sockets and kills decoders.
+    async def load(self, dialogue: Dialogue) -> Dialogue:
+        """Load and check every picture and clip. Cancelling closes sockets and kills decoder processes.
 
         Args:
-            messages: see `prompt.messages`; sources are http(s), data or file URLs. They are not changed.
+            dialogue: its media are http(s), data or file URLs.
         Returns:
-            New messages: a picture is {"type": "image", "image": bytes}, a clip {"type": "video", "video": [PIL
-            images]}, each with its options, lowered to the limits.
+            The dialogue with media whose source is the bytes of a picture or the RGB PIL images of a clip, and whose
+            options are at most the limits.
         Raises:
-            MediaError: the first medium that can't be had, is broken or beyond a limit.
+            MediaError: a medium that is unreachable, broken, not allowed or above a limit; names its place.
         """
-        wanted = self._wanted(messages)
-        parts: dict[tuple[int, int], Mapping] = {}
-        pixels: list[int] = []
+        media = dialogue.media
+        options = [self._checked_options(medium) for medium in media]  # of all, before the first one is fetched
+        self._check_counts(media)
+        loaded: dict[int, tuple[Media, int]] = {}
         failures: list[MediaError] = []
 
-        async def load(medium: _Wanted) -> None:
+        async def load(index: int) -> None:
             try:
-                part, size = await self._load(medium)
+                loaded[index] = await self._load(media[index], options[index])
             except MediaError as error:
-                failures.append(error.at(medium.where))
+                failures.append(error.at(media[index].place))
                 group.cancel_scope.cancel()
-            else:
-                parts[medium.message, medium.part] = part
-                pixels.append(size)
 
         async with anyio.create_task_group() as group:
-            for medium in wanted:
-                group.start_soon(load, medium)
+            for index in range(len(media)):
+                group.start_soon(load, index)
         if failures:
             raise failures[0]
-        if sum(pixels) > self._limits.max_total_pixels:
-            raise MediaError(f"the media have {sum(pixels)} pixels; {self._limits.max_total_pixels} are taken", 413)
-        return [
-            {**message, "content": [parts.get((i, k), part) for k, part in enumerate(message["content"])]}
-            if any(medium.message == i for medium in wanted)
-            else message
-            for i, message in enumerate(messages)
-        ]
+        pixels = sum(pixels for _, pixels in loaded.values())
+        if pixels > self._limits.max_total_pixels:
+            raise MediaError(f"the media have {pixels} pixels; {self._limits.max_total_pixels} are taken", 413)
+        return dialogue.substitute_media(loaded[index][0] for index in range(len(media)))
 
-    def _wanted(self, messages: Sequence[Mapping]) -> list[_Wanted]:
-        """All media of a request; nothing is fetched before all of them are allowed."""
-        wanted = []
-        for i, message in enumerate(messages):
-            content = message.get("content") if isinstance(message, Mapping) else None
-            for k, part in enumerate(content if isinstance(content, (list, tuple)) else ()):
-                medium = _medium(part)
-                if medium is None:
-                    continue
-                where = f"messages[{i}].content[{k}]"
-                if not isinstance(medium.source, str):
-                    raise MediaError(f"{where}: the {medium.kind} is no URL")
-                try:
-                    options = checked_options(medium.kind, medium.options, self._limits)
-                except MediaError as error:
-                    raise error.at(where) from error
-                wanted.append(_Wanted(i, k, medium.kind, medium.source, options))
-        for kind, most in (("image", self._limits.max_images), ("video", self._limits.max_videos)):
-            count = sum(medium.kind == kind for medium in wanted)
-            if count > most:
-                raise MediaError(f"the messages hold {count} {kind}s; at most {most} are taken")
-        return wanted
+    def _checked_options(self, medium: Media) -> MediaOptions:
+        """The options of a medium that may be loaded; its numbers of tiles are lowered to the limit."""
+        max_frames, max_tiles = self._limits.max_frames, self._limits.max_tiles_per_picture
+        if not isinstance(medium.source, str):
+            raise MediaError(f"{medium.place}: the {medium.kind} is no URL")
+        try:
+            options = parse_options(medium.kind, medium.options)
+        except ValueError as error:
+            raise MediaError(f"{medium.place}: {error}") from error
+        if options.frames.get("num_segments", 1) > max_frames:
+            raise MediaError(f"{medium.place}: num_segments is too large; at most {max_frames} frames are taken")
+        return replace(options, tiles=limit_tiles(options.tiles, max_tiles))
 
-    async def _load(self, medium: _Wanted) -> tuple[Mapping, int]:
-        """A part that holds the medium itself, and its pixels."""
-        data = await self._bytes(medium)
+    def _check_counts(self, media: list[Media]) -> None:
+        for kind, limit in (("image", self._limits.max_images), ("video", self._limits.max_videos)):
+            count = sum(medium.kind == kind for medium in media)
+            if count > limit:
+                raise MediaError(f"the messages hold {count} {kind}s; at most {limit} are taken")
+
+    async def _load(self, medium: Media, options: MediaOptions) -> tuple[Media, int]:
+        """The medium with its content as source, and its pixels."""
+        data = await self._content(medium)
         if medium.kind == "image":
-            pixels = await anyio.to_thread.run_sync(pixels_of, data, self._limits)
-            return {**medium.options, "type": "image", "image": data}, pixels
-        sampling = {name: medium.options[name] for name in FRAME_OPTIONS if name in medium.options}
-        tiling = {name: value for name, value in medium.options.items() if name not in sampling}
-        frames = await self._clips.frames(data, sampling)
-        tiling = cap_tiles(tiling, max(1, self._limits.max_tiles_per_video // len(frames)))
-        return {**tiling, "type": "video", "video": frames}, sum(frame.width * frame.height for frame in frames)
+            pixels = await anyio.to_thread.run_sync(check_picture, data, self._limits)
+            return replace(medium, source=data, options=options.tiles), pixels
+        frames = await self._clip_decoder.frames(data, options.frames)
+        tiles = limit_tiles(options.tiles, max(1, self._limits.max_tiles_per_video // len(frames)))
+        return replace(medium, source=frames, options=tiles), sum(frame.width * frame.height for frame in frames)
 
-    async def _bytes(self, medium: _Wanted) -> bytes:
-        limits, is_image = self._limits, medium.kind == "image"
-        most = limits.max_image_bytes if is_image else limits.max_video_bytes
-        scheme = medium.url.partition(":")[0].lower()
+    async def _content(self, medium: Media) -> bytes:
+        """The bytes behind a medium's URL."""
+        limits, url, is_image = self._limits, medium.source, medium.kind == "image"
+        max_bytes = limits.max_image_bytes if is_image else limits.max_video_bytes
+        scheme = url.partition(":")[0].lower()
         if scheme == "data":
-            return await anyio.to_thread.run_sync(decode_data_url, medium.url, medium.kind, most)
+            return await anyio.to_thread.run_sync(decode_data_url, url, medium.kind, max_bytes)
         if scheme == "file":
-            return await anyio.to_thread.run_sync(read_file_url, medium.url, limits.allowed_local_path, most)
+            return await anyio.to_thread.run_sync(read_file_url, url, limits.allowed_local_path, max_bytes)
         if scheme in ("http", "https"):
-            seconds = limits.image_seconds if is_image else limits.video_seconds
-            return await self._fetcher.fetch(medium.url, most, seconds)
+            timeout = limits.image_seconds if is_image else limits.video_seconds
+            return await self._fetcher.fetch(url, max_bytes, timeout)
         raise MediaError(f"the {medium.kind} is no http(s):// or data: URL")
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close the open connections."""
         await self._fetcher.aclose()
-
-
-def _medium(part) -> Media | None:
-    """The medium that `prompt.messages` will see in a part; None: text, or a part that it will refuse."""
-    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-        return None
-    try:
-        _, (turn,) = parse_messages([{"role": "user", "content": [part]}])
-    except ValueError:
-        return None
-    return turn.parts[0] if isinstance(turn.parts[0], Media) else None

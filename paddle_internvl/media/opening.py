@@ -1,43 +1,36 @@
-"""A picture or a clip of a message, opened: RGB PIL images, and the tile options it was given.
+"""One medium of a message opened: RGB PIL images and tile options, from a source that the caller names.
 
-In: a source (path, URL, data URL, bytes, PIL image, frames) and options. Out: PIL images. A clip's frames are pictures.
+For media of untrusted input see `loader`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from PIL import Image
+
 from paddle_internvl.media.images import open_image
+from paddle_internvl.media.options import parse_options
 from paddle_internvl.media.video import open_clip
 from paddle_internvl.preprocess.frames import frame_indices
 
-DETAIL_TILES = {"low": 6, "medium": 12, "high": 24}  # LMDeploy's meaning of OpenAI's field; 'auto': the config's
-OPTION_ALIASES = {"min_dynamic_patch": "min_num", "max_dynamic_patch": "max_num", "num_frames": "num_segments"}
-TILE_OPTIONS = ("min_num", "max_num", "use_thumbnail", "detail")
-FRAME_OPTIONS = ("num_segments", "fps", "bound")
 
+def open_media(kind: str, source, options: Mapping) -> tuple[list[Image.Image], dict]:
+    """Open a picture or the sampled frames of a clip.
 
-def open_media(kind: str, source, options: Mapping) -> tuple[list, dict]:
-    """A medium's pictures as RGB PIL images (a clip has several), and the tile options it was given.
-
+    Args:
+        kind: 'image' or 'video'.
+        source: see `open_image` and `open_clip`.
+        options: tile and frame options, see `media.options`.
+    Returns:
+        RGB PIL images, several for a clip; and the tile options.
     Raises:
-        ValueError: an unknown option, or a source that can't be decoded. FileNotFoundError, ImportError: see
-        `open_image` and `open_clip`.
+        ValueError: an invalid option, or a source that can't be decoded.
+        FileNotFoundError, TypeError, ImportError: see `open_image` and `open_clip`.
     """
-    known = TILE_OPTIONS if kind == "image" else TILE_OPTIONS + FRAME_OPTIONS
-    options = {OPTION_ALIASES.get(name, name): value for name, value in options.items() if value is not None}
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise ValueError(f"{kind} option {unknown[0]!r} is not known; known: {', '.join(known)}")
-    tiles = {name: options[name] for name in TILE_OPTIONS if name in options}
-    detail = tiles.pop("detail", "auto")
-    if detail != "auto":
-        if detail not in DETAIL_TILES:
-            raise ValueError(f"detail={detail!r} is not known; known: auto, {', '.join(DETAIL_TILES)}")
-        tiles.setdefault("max_num", DETAIL_TILES[detail])
+    parsed = parse_options(kind, options)
     if kind == "image":
-        return [open_image(source)], tiles
+        return [open_image(source)], parsed.tiles
     with open_clip(source) as clip:
-        wanted = {name: options[name] for name in FRAME_OPTIONS if name in options}
-        frames = clip.read(frame_indices(clip, **wanted).tolist())
-    return frames, {"max_num": 1, **tiles}  # upstream shows a frame as one tile
+        frames = clip.read(frame_indices(clip, **parsed.frames).tolist())
+    return frames, parsed.tiles

@@ -1,38 +1,42 @@
-"""The bytes behind a URL: data URLs, http and https. Whole, or an error; with a limit on size and time.
+"""Download of a URL that the caller of this library names: http, https and data URLs, whole or an error.
 
-For pictures that the caller of this library names himself. It does not guard a server against what strangers name.
+It limits the size, the time to connect and the time between two packets. URLs of untrusted input are `fetcher`'s.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote
 
-_DATA = re.compile(r"data:[^,]*?(?P<base64>;base64)?,", re.IGNORECASE)
-_TIMEOUT = 10.0  # seconds to connect, and between two pieces
+from paddle_internvl.media.data_urls import decode_data_url
+from paddle_internvl.media.errors import MediaError
+
+_TIMEOUT = 10.0  # seconds
 _MAX_BYTES = 512 * 2**20
 
 
 def is_url(source) -> bool:
-    """Whether a source is a URL that `fetch` takes, rather than a path."""
+    """Whether a source is a URL that `download` takes, rather than a path."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:"))
 
 
 def short_name(url: str) -> str:
-    """A URL for messages: data URLs are long."""
+    """A URL for error messages, shortened: data URLs are long."""
     return url if len(url) <= 100 else f"{url[:60]}… ({len(url)} characters)"
 
 
-def fetch(url: str) -> bytes:
+def download(url: str) -> bytes:
     """The content of a URL.
 
+    Args:
+        url: http://, https:// or data:, percent-encoded or not.
     Raises:
         ValueError: malformed, not found, too large or unreachable; names the URL.
     """
     if url.lower().startswith("data:"):
-        return _decode_data_url(url)
+        try:
+            return decode_data_url(unquote(url), limit=_MAX_BYTES)
+        except MediaError as error:
+            raise ValueError(f"{short_name(url)}: {error}") from None
     import requests
 
     try:
@@ -46,16 +50,3 @@ def fetch(url: str) -> bytes:
     except requests.RequestException as error:
         raise ValueError(f"cannot fetch {short_name(url)}: {error}") from None
     return bytes(content)
-
-
-def _decode_data_url(url: str) -> bytes:
-    match = _DATA.match(url)
-    if not match:
-        raise ValueError(f"{short_name(url)} is no data URL: data:<type>;base64,<data>")
-    data = unquote_to_bytes(url[match.end() :])
-    if not match["base64"]:
-        return data
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"{short_name(url)} holds no valid base64: {error}") from None

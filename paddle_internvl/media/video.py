@@ -1,7 +1,8 @@
-"""A clip to pixel tiles: which frames, read by whichever reader there is, one tile each.
+"""Open a clip, and make pixel tiles of its frames: `open_clip`, and `load_video` of the model cards.
 
-In: a file, bytes, a folder of pictures, or a list of PIL images. Out: RGB frames, or pixel_values and tiles per frame.
-Only the frames asked for are decoded where the format allows it. Knows no model.
+In: a path, URL, bytes, folder of pictures or list of pictures. Out: RGB frames, or pixel_values and tiles per frame.
+Files are decoded by the first installed reader of decord, OpenCV and PyAV; frames that are not requested are skipped
+where the format allows it.
 """
 
 from __future__ import annotations
@@ -17,20 +18,26 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from paddle_internvl.media.images import open_image
-from paddle_internvl.media.urls import fetch, is_url
-from paddle_internvl.preprocess.frames import get_index
+from paddle_internvl.media.urls import download, is_url
+from paddle_internvl.preprocess.frames import frame_range, get_index
 from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
 from paddle_internvl.preprocess.pixels import as_tensor
 from paddle_internvl.preprocess.tiling import all_pixels
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-_FOLDER_FPS = 1.0  # a folder of frames has no rate of its own
+_FOLDER_FPS = 1.0  # of frames without a rate: a folder's or a list's
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An opened clip: number of frames, frames per second, and a function from indices to RGB pictures. `is_list`: its
-    frames were given one by one."""
+    """An opened clip.
+
+    Attributes:
+        frames: number of frames.
+        fps: frames per second.
+        read: decodes frames by their indices to RGB PIL images.
+        is_list: whether the source is a list of frames.
+    """
 
     frames: int
     fps: float
@@ -44,9 +51,11 @@ def open_clip(source):
 
     Args:
         source: path or URL of a video or an animated picture, a folder of pictures (in the order of their names),
-            bytes of a file, or a list of PIL images.
+            bytes of a file, or a list of sources of `open_image`.
     Raises:
-        FileNotFoundError: no such path. ValueError: no frame can be read. ImportError: no video reader is installed.
+        FileNotFoundError: no such path.
+        ValueError: no frame can be decoded.
+        ImportError: no video reader is installed.
     """
     if isinstance(source, (list, tuple)):
         if not source:
@@ -54,7 +63,7 @@ def open_clip(source):
         yield Clip(len(source), _FOLDER_FPS, lambda indices: [open_image(source[i]) for i in indices], is_list=True)
         return
     if is_url(source):
-        source = fetch(source)
+        source = download(source)
     if isinstance(source, (bytes, bytearray)):
         with tempfile.NamedTemporaryFile(suffix=".video") as file:
             file.write(source)
@@ -85,15 +94,21 @@ def load_video(video_path, bound=None, input_size: int = TILE_SIDE, max_num: int
     """Pixel tiles of frames spread over a clip, ready for `model.chat`.
 
     Args:
-        video_path: see `open_clip`. bound: (start, end) in seconds or None. input_size: S, pixels.
-        max_num: the most tiles of a frame. num_segments: frames.
+        video_path: see `open_clip`.
+        bound: (start, end) in seconds; None: the whole clip.
+        input_size: S, the tile side in pixels.
+        max_num: most tiles of a frame, thumbnail not counted.
+        num_segments: number of frames.
     Returns:
-        pixel_values: paddle.Tensor float32 [T, 3, S, S]; num_patches_list: tiles of each frame.
+        pixel_values: paddle.Tensor float32 [T, 3, S, S].
+        num_patches_list: tiles of each frame.
     Raises:
-        See `open_clip`.
+        ValueError: a bound without a frame in the clip.
+        FileNotFoundError, ImportError: see `open_clip`.
     Source: upstream model cards, `load_video`.
     """
     with open_clip(video_path) as clip:
+        frame_range(clip, bound)
         indices = get_index(bound, clip.fps, clip.frames - 1, num_segments=num_segments)
         frames = clip.read(indices.tolist())
     grids = [choose_grid(*frame.size, max_num=max_num, image_size=input_size) for frame in frames]
@@ -151,12 +166,12 @@ def _opencv(path: Path) -> Clip | None:
 
     def read(indices):
         capture = cv2.VideoCapture(os.fspath(path))
-        wanted, pictures, position = set(indices), {}, 0
+        requested, pictures, position = set(indices), {}, 0
         try:
-            while position <= max(wanted):  # frames in between are skipped without being converted
+            while position <= max(requested):  # frames in between are skipped without being converted
                 if not capture.grab():
                     raise ValueError(f"cannot read frame {position} of {path}, which claims {frames}; it is truncated")
-                if position in wanted:
+                if position in requested:
                     pictures[position] = Image.fromarray(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
                 position += 1
         finally:

@@ -1,4 +1,4 @@
-"""Frame sampling: which frames of a clip are shown. Numbers only: knows no file and no picture."""
+"""Frame sampling: indices of the frames of a clip that a model is shown. Integers only, no file and no picture."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ def get_index(bound, fps: float, max_frame: int, first_idx: int = 0, num_segment
     """Frames in the middle of `num_segments` equal parts of a clip.
 
     Args:
-        bound: (start, end) in seconds, or None for the whole clip. fps: frames per second. max_frame: last index.
-        first_idx: first index allowed. num_segments: frames wanted.
+        bound: (start, end) in seconds; None: the whole clip.
+        fps: frames per second.
+        max_frame: last index.
+        first_idx: first index.
+        num_segments: number of frames.
     Returns:
-        int64 [num_segments], repeated where the clip is shorter than that.
+        int64 [num_segments]; indices repeat where the clip is shorter than that.
     Source: upstream model cards, `get_index` (np.round rounds halves to even).
     """
     start, end = (bound[0], bound[1]) if bound else (-100000, 100000)
@@ -24,14 +27,35 @@ def get_index(bound, fps: float, max_frame: int, first_idx: int = 0, num_segment
     return np.array([int(first + step / 2 + np.round(step * k)) for k in range(num_segments)])
 
 
-def frame_indices(clip, num_segments: int | None = None, fps: float | None = None, bound=None) -> np.ndarray:
-    """Which frames of a clip to show: `num_segments` of them, or `fps` per second; never a frame twice.
+def frame_range(clip, bound) -> tuple[int, int]:
+    """First and last frame index of a clip within a bound.
 
     Args:
-        clip: a `media.video.Clip`. bound: (start, end) in seconds or None.
-        num_segments: default DEFAULT_FRAMES, of a list of frames all; the whole of a clip that is shorter.
+        clip: a `media.video.Clip`.
+        bound: (start, end) in seconds; None: the whole clip.
     Raises:
-        ValueError: both at once, a number below 1, or a bound with no frame in it.
+        ValueError: the bound begins behind the end of the clip.
+    """
+    if bound is None:
+        return 0, clip.frames - 1
+    first, last = max(0, round(bound[0] * clip.fps)), min(round(bound[1] * clip.fps), clip.frames - 1)
+    if first > last:
+        raise ValueError(f"bound={tuple(bound)} begins behind the end of the clip at {clip.frames / clip.fps:.2f} s")
+    return first, last
+
+
+def frame_indices(clip, num_segments: int | None = None, fps: float | None = None, bound=None) -> np.ndarray:
+    """Indices of `num_segments` frames of a clip, or of `fps` frames per second; no frame twice.
+
+    Args:
+        clip: a `media.video.Clip`.
+        num_segments: number of frames, all of a shorter clip; None: DEFAULT_FRAMES, or all of a list of frames.
+        fps: frames per second of the clip.
+        bound: (start, end) in seconds; None: the whole clip.
+    Returns:
+        int64 [number of frames], ascending.
+    Raises:
+        ValueError: both num_segments and fps, a number that is not above 0, or a bound without a frame in the clip.
     """
     if fps is not None and num_segments is not None:
         raise ValueError(f"num_segments={num_segments} and fps={fps} exclude each other")
@@ -39,10 +63,7 @@ def frame_indices(clip, num_segments: int | None = None, fps: float | None = Non
         raise ValueError(f"num_segments={num_segments}, fps={fps}: must be above 0")
     if bound is not None and not 0 <= bound[0] < bound[1]:
         raise ValueError(f"bound={tuple(bound)}: 0 <= start < end is needed, in seconds")
-    first = 0 if bound is None else round(bound[0] * clip.fps)
-    last = clip.frames - 1 if bound is None else min(round(bound[1] * clip.fps), clip.frames - 1)
-    if first > last:
-        raise ValueError(f"bound={tuple(bound)} begins behind the end of the clip at {clip.frames / clip.fps:.2f} s")
+    first, last = frame_range(clip, bound)
     if fps is not None:
         num_segments = max(1, round((last - first + 1) / clip.fps * fps))
     elif num_segments is None:

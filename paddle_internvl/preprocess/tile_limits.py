@@ -1,9 +1,9 @@
-"""Tile limits: how many tiles each picture of a request is cut into, and the cutting.
+"""Tile limits and the tile budget of a request: the grid of each picture, and its tiles.
 
-In: RGB PIL images with tile options of their own. Out: a tile grid each, and float32 tiles [T, 3, S, S].
+In: RGB PIL images with tile options. Out: a tile grid for each, and float32 tiles [T, 3, S, S].
 
-Tiles are limited, strongest first, by the options of the picture itself, those of the call, the checkpoint's config. A
-total budget is shared over the pictures, so that each gets the most tiles that fit and at least one.
+Options of a picture override those of the call, which override the checkpoint's config. A total budget is shared over
+the pictures: each gets at least one tile, and the largest grids are made smaller first.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ class TileControl:
     """Limits of a picture's tiles.
 
     Args:
-        side: S, pixels. min_num, max_num: of crops, the thumbnail not counted. use_thumbnail: append the whole
-            picture to several crops. total: the most tiles of all pictures together, thumbnails counted; None: any.
+        side: S, the tile side in pixels.
+        min_num, max_num: limits of the number of tiles, thumbnail not counted.
+        use_thumbnail: append the whole picture to several tiles.
+        total: most tiles of all pictures together, thumbnails counted; None: any number.
     """
 
     side: int
@@ -33,41 +35,50 @@ class TileControl:
     total: int | None = None
 
     @classmethod
-    def of(cls, config, **given) -> TileControl:
-        """What a checkpoint's config says, with what a call says on top (None: nothing)."""
+    def from_config(cls, config, **options) -> TileControl:
+        """The limits of a checkpoint's config, overridden by the options of a call.
+
+        Args:
+            config: an `InternVLChatConfig`.
+            options: fields of this class; None: the config's.
+        """
         dynamic = config.dynamic_image_size
-        control = cls(
+        limits = cls(
             side=config.tile_side,
             min_num=config.min_dynamic_patch if dynamic else 1,
             max_num=config.max_dynamic_patch if dynamic else 1,
             use_thumbnail=config.use_thumbnail,
         )
-        return replace(control, **{name: value for name, value in given.items() if value is not None})
+        return limits.override({name: value for name, value in options.items() if value is not None})
+
+    def override(self, options: Mapping) -> TileControl:
+        """These limits with some replaced. A max_num without a min_num lowers a larger min_num to itself."""
+        limits = replace(self, **options)
+        return limits if "min_num" in options else replace(limits, min_num=min(limits.min_num, limits.max_num))
 
 
 def plan_grids(pictures: Sequence[tuple[object, Mapping]], control: TileControl) -> list[TileGrid]:
-    """The tile grid of each of (RGB PIL image, its own tile options); under a budget the largest is made smaller until
-    all fit together.
+    """The tile grid of each picture, within its limits and the total budget.
 
+    Args:
+        pictures: (object with a `size` in pixels, such as a PIL image; tile options) of each.
+        control: limits that the tile options override.
     Raises:
-        ValueError: limits that leave no grid, or a total budget below one tile per picture.
+        ValueError: limits that leave no grid, or a total budget below one tile for each picture.
     """
-    controls = [replace(control, **options) for _, options in pictures]
+    controls = [control.override(options) for _, options in pictures]
     sizes, total = [image.size for image, _ in pictures], control.total
-
-    def grid(size: tuple[int, int], c: TileControl, limit: int) -> TileGrid:
-        return choose_grid(*size, min(c.min_num, limit), limit, c.side, c.use_thumbnail)
-
-    limits = [own.max_num for own in controls]
-    grids = [grid(*each) for each in zip(sizes, controls, limits)]
+    grids = [
+        choose_grid(*size, c.min_num, c.max_num, c.side, c.use_thumbnail) for size, c in zip(sizes, controls)
+    ]  # fmt: skip
     if total is None:
         return grids
     if total < len(sizes):
         raise ValueError(f"max_total_tiles={total} is less than one tile for each of {len(sizes)} pictures")
-    while sum(g.tiles for g in grids) > total:
+    while sum(grid.tiles for grid in grids) > total:
         largest = max(range(len(grids)), key=lambda i: (grids[i].tiles, i))
-        limits[largest] = grids[largest].columns * grids[largest].rows - 1
-        grids[largest] = grid(sizes[largest], controls[largest], limits[largest])
+        c, limit = controls[largest], grids[largest].columns * grids[largest].rows - 1
+        grids[largest] = choose_grid(*sizes[largest], min(c.min_num, limit), limit, c.side, c.use_thumbnail)
     return grids
 
 

@@ -1,7 +1,7 @@
-"""OpenAI-style messages to turns of text and media, and turns to what a template's conversation holds.
+"""OpenAI-style messages parsed into turns of text and media, and turns put into a conversation template.
 
-In: a list of {"role", "content"} dicts. Out: a system message and `Turn`s whose media stand where they belong.
-Reads no file, decodes no picture and knows no tokens: `preprocess.media` turns `Media` into pixels.
+In: a list of {"role", "content"} dicts. Out: a `Dialogue`: the system message, and `Turn`s whose `Media` stand where
+they belong. Opens no file and decodes no picture: `media` does.
 
 Content is a string, or a list of parts:
     {"type": "text", "text": ...}
@@ -10,19 +10,19 @@ Content is a string, or a list of parts:
     {"type": "image_data", "image_data": {"data": PIL image, ...}}
     {"type": "video_url", "video_url": {"url": path | http(s) URL | data URL, ...}}
     {"type": "video", "video": path | bytes | list of PIL images, ...}
-where ... are the options of `preprocess.media.TILE_OPTIONS` and `FRAME_OPTIONS`.
+where ... are the options of `media.options`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from paddle_internvl.prompt.special_tokens import GROUNDING
 from paddle_internvl.prompt.templates import Conversation, Slot
 
 _ROLES = ("user", "assistant")
-# type -> (kind, where the source stands inside the part's own field)
+# type of a part -> kind of media, and the key of the source inside the part's own field
 _MEDIA = {
     "image_url": ("image", "url"),
     "image_data": ("image", "data"),
@@ -35,27 +35,74 @@ _MEDIA = {
 
 @dataclass(frozen=True)
 class Media:
-    """A picture or a clip in a turn.
+    """A picture or a clip in a turn, not opened yet.
 
     Attributes:
-        kind: 'image' or 'video'. source: what `preprocess.media` can open. options: how it is cut into tiles.
+        kind: 'image' or 'video'.
+        source: what `media.opening.open_media` opens.
+        options: tile and frame options, see `media.options`.
+        place: of the part in the messages, such as 'messages[0].content[1]', for error messages.
     """
 
     kind: str
     source: object
     options: Mapping = field(default_factory=dict)
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side said: texts and media in order. Only a user's turn holds media."""
+    """One message of the user or the assistant.
+
+    Attributes:
+        role: 'user' or 'assistant'.
+        parts: texts and media in order. Only a user's turn holds media.
+    """
 
     role: str
     parts: tuple[str | Media, ...]
 
+    @property
+    def media(self) -> list[Media]:
+        """The turn's pictures and clips in order."""
+        return [part for part in self.parts if isinstance(part, Media)]
 
-def parse_messages(messages: Sequence[Mapping]) -> tuple[str | None, list[Turn]]:
-    """The system message (None: none given, "": none wanted) and the turns.
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Parsed messages: alternating turns, the last one the user's.
+
+    Attributes:
+        system: the system message; None: the messages hold none, "": no system turn at all.
+        turns: of user and assistant.
+    """
+
+    system: str | None
+    turns: list[Turn]
+
+    @property
+    def media(self) -> list[Media]:
+        """The pictures and clips of all turns in order."""
+        return [media for turn in self.turns for media in turn.media]
+
+    def substitute_media(self, media: Iterable[Media]) -> Dialogue:
+        """The dialogue with other media in the places of its own.
+
+        Args:
+            media: one for each of `self.media`, in order.
+        """
+        substitutes = iter(media)
+        return Dialogue(
+            self.system,
+            [
+                replace(turn, parts=tuple(next(substitutes) if isinstance(p, Media) else p for p in turn.parts))
+                for turn in self.turns
+            ],
+        )
+
+
+def parse_messages(messages: Sequence[Mapping]) -> Dialogue:
+    """Parse OpenAI-style messages.
 
     Raises:
         ValueError: not a conversation that ends with a user's turn; names the message.
@@ -64,79 +111,89 @@ def parse_messages(messages: Sequence[Mapping]) -> tuple[str | None, list[Turn]]
         raise ValueError(f"messages are a list of dicts with role and content, not {type(messages).__name__}")
     system, turns = None, []
     for i, message in enumerate(messages):
-        where = f"messages[{i}]"
+        place = f"messages[{i}]"
         if not isinstance(message, Mapping) or "role" not in message:
-            raise ValueError(f"{where} is no dict with a role")
-        role, parts = message["role"], _parts(message.get("content"), where)
+            raise ValueError(f"{place} is no dict with a role")
+        role, parts = message["role"], _parts(message.get("content"), place)
         if role == "system":
             if i > 0:
-                raise ValueError(f"{where} is a system message; only the first message can be one")
+                raise ValueError(f"{place} is a system message; only the first message can be one")
             if not all(isinstance(part, str) for part in parts):
-                raise ValueError(f"{where}: a system message holds text only")
+                raise ValueError(f"{place}: a system message holds text only")
             system = "\n".join(parts)
             continue
         if role not in _ROLES:
-            raise ValueError(f"{where} has role {role!r}; supported: system, {', '.join(_ROLES)}")
+            raise ValueError(f"{place} has role {role!r}; supported: system, {', '.join(_ROLES)}")
         if role == "assistant" and not all(isinstance(part, str) for part in parts):
-            raise ValueError(f"{where}: media belong in a user's message")
+            raise ValueError(f"{place}: media belong in a user's message")
         if role != _ROLES[len(turns) % 2]:
-            raise ValueError(f"{where} is the {role}'s, but the turns must alternate, the user's first")
+            raise ValueError(f"{place} is the {role}'s, but the turns must alternate, the user's first")
         turns.append(Turn(role, tuple(parts)))
     if not turns or turns[-1].role != "user":
         raise ValueError("the last message must be the user's")
-    return system, turns
+    return Dialogue(system, turns)
 
 
-def _parts(content, where: str) -> list[str | Media]:
+def _parts(content, place: str) -> list[str | Media]:
     if isinstance(content, str):
         return [content]
     if isinstance(content, Mapping) or not isinstance(content, Iterable):
-        raise ValueError(f"{where}: content is a string or a list of parts, not {type(content).__name__}")
-    return [_part(part, f"{where}.content[{i}]") for i, part in enumerate(content)]
+        raise ValueError(f"{place}: content is a string or a list of parts, not {type(content).__name__}")
+    return [_part(part, f"{place}.content[{i}]") for i, part in enumerate(content)]
 
 
-def _part(part, where: str) -> str | Media:
+def _part(part, place: str) -> str | Media:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
     if not isinstance(kind, str) or kind not in _MEDIA or part.get(kind) is None:
         raise ValueError(
-            f"{where} is neither {{'type': 'text', 'text': ...}} nor a picture or clip ({', '.join(_MEDIA)})"
+            f"{place} is neither {{'type': 'text', 'text': ...}} nor a picture or clip ({', '.join(_MEDIA)})"
         )
     medium, inner = _MEDIA[kind]
     source, options = part[kind], {name: value for name, value in part.items() if name not in ("type", kind)}
     if inner and isinstance(source, Mapping):
         if source.get(inner) is None:
-            raise ValueError(f"{where}.{kind} has no {inner!r}")
+            raise ValueError(f"{place}.{kind} has no {inner!r}")
         options |= {name: value for name, value in source.items() if name != inner}
         source = source[inner]
-    return Media(medium, source, options)
+    return Media(medium, source, options, place)
 
 
-def fill(conversation: Conversation, turns: Sequence[Turn], frames: Sequence[int], mark: str | None = None) -> None:
-    """Put the turns into a template's conversation, and open the turn that is to be generated.
+def apply_template(
+    conversation: Conversation, turns: Sequence[Turn], picture_counts: Sequence[int], mark: str | None = None
+) -> None:
+    """Put turns into a conversation template, and open the assistant's turn that is to be generated.
 
     A turn's pictures stand before its text, numbered where there are several or earlier ones, as upstream was trained;
     between several texts they stay where they are.
 
     Args:
-        frames: of each medium in order, how many pictures it is. mark: text that stands for one picture of its turn
-            (LMDeploy's `<IMAGE_TOKEN>`); None: no text does.
+        conversation: an empty conversation of the template; changed in place.
+        turns: of a `Dialogue`.
+        picture_counts: pictures of each medium in order: 1, or a clip's frames.
+        mark: text that stands for one picture of its turn (LMDeploy's `<IMAGE_TOKEN>`); None: no text does.
     Raises:
         ValueError: marks and pictures of a turn differ in number.
     """
-    counts, before = iter(frames), 0
+    counts, earlier = iter(picture_counts), 0
     for turn in turns:
-        media = [part for part in turn.parts if isinstance(part, Media)]
-        here = [(part.kind, next(counts)) for part in media]
-        conversation.append_message(
-            conversation.roles[_ROLES.index(turn.role)], _content(turn, here, before, mark if media else None)
-        )
-        before += sum(count for _, count in here)
+        media = [(medium.kind, next(counts)) for medium in turn.media]
+        content = _content(turn, media, earlier, mark if media else None)
+        conversation.append_message(conversation.roles[_ROLES.index(turn.role)], content)
+        earlier += sum(count for _, count in media)
     conversation.append_message(conversation.roles[1], None)
 
 
-def _content(turn: Turn, media: list[tuple[str, int]], before: int, mark: str | None) -> list[str | Slot]:
+def _content(turn: Turn, media: list[tuple[str, int]], earlier: int, mark: str | None) -> list[str | Slot]:
+    """A turn's texts and picture slots.
+
+    Args:
+        turn: of text and media.
+        media: kind and number of pictures of each medium of the turn.
+        earlier: number of pictures before the turn.
+        mark: see `apply_template`.
+    """
     texts = [part for part in turn.parts if isinstance(part, str)]
     marks = sum(text.count(mark) for text in texts) if mark else 0
     if marks:
@@ -146,7 +203,7 @@ def _content(turn: Turn, media: list[tuple[str, int]], before: int, mark: str | 
         first, *rest = "\n".join(texts).split(mark)
         return [first, *(part for chunk in rest for part in (Slot.PICTURE, chunk))]
     pictures = sum(count for kind, count in media if kind == "image")
-    numbered, number, blocks = pictures > 1 or before > 0, before, []
+    numbered, number, blocks = pictures > 1 or earlier > 0, earlier, []
     for kind, count in media:
         if kind == "video":
             blocks.append([part for k in range(count) for part in (f"Frame{k + 1}: ", Slot.PICTURE, "\n")])
@@ -155,16 +212,16 @@ def _content(turn: Turn, media: list[tuple[str, int]], before: int, mark: str | 
         number += count
     if len(texts) <= 1:
         return [part for block in blocks for part in block] + texts
-    waiting, out = iter(blocks), []
+    remaining, out = iter(blocks), []
     for i, part in enumerate(turn.parts):
         follows_text = i > 0 and isinstance(turn.parts[i - 1], str)
         out += ["\n"] if follows_text else []
-        out += next(waiting) if isinstance(part, Media) else [part]
+        out += next(remaining) if isinstance(part, Media) else [part]
     return out
 
 
 def grounding_question(description: str) -> str:
-    """The question that upstream's models answer with a bounding box.
+    """The question that upstream's models answer with a bounding box (grounding).
 
     Args:
         description: of the thing that is looked for, such as "the red circle".

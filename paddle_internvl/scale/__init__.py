@@ -1,4 +1,1 @@
-"""More than one process: a Ray cluster of this machine or of many (`cluster`), and files of questions (`batch`).
-
-Ray is an extra; nothing here imports it before it is needed.
-"""
+"""Ray clusters (`cluster`) and batch inference over files (`batch`, `rows`). Ray is imported on first use."""

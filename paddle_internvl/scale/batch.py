@@ -1,6 +1,7 @@
-"""Files of questions to files of answers, by one process or by a pool of Ray's.
+"""Batch inference: a file of questions to a file of answers, in this process or in workers of Ray.
 
-In: IN's rows and a checkpoint. Out: OUT's, in the same order, written as they are there. One bad row costs one row.
+In: rows of IN and a checkpoint. Out: rows of OUT in the same order, written as they are answered. An invalid row gives
+one error row.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_internvl.engine.response import Response
+from paddle_internvl.prompt.messages import Dialogue
 from paddle_internvl.scale import cluster, rows
 
-_LIVES = 3  # how often a worker that dies is started again, and what it was at is tried again
-_LONGEST_REASON = 200  # characters
+_MAX_RETRIES = 3  # restarts of a worker that dies, and retries of its batch
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every row is answered by.
+    """Settings of a batch run.
 
     Args:
-        checkpoint: folder or hub id. folder: that paths of media are relative to. generation: settings of rows that
-            name none of their own. backend: fields of an `EngineConfig`. system: see `pipeline`.
+        checkpoint: folder or hub id.
+        folder: that paths of media are relative to.
+        generation: default generation settings of a row.
+        backend: fields of an `EngineConfig`.
+        system: see `pipeline`.
     """
 
     checkpoint: str
@@ -34,46 +38,49 @@ class Job:
     system: str | None = None
 
 
-class Answerer:
-    """A pipeline that answers batches of rows: what a worker is."""
+class BatchWorker:
+    """A worker: one pipeline that answers batches of rows.
 
-    def __init__(self, job: Job):
-        from paddle_internvl import startup
+    Args:
+        job: settings.
+        pipe: a `Pipeline`; None: of the job's checkpoint.
+    """
 
-        startup.import_paddle()
-        from paddle_internvl.chat.pipeline import EngineConfig, pipeline
-
-        self._job = job
-        self._pipe = pipeline(job.checkpoint, EngineConfig(**job.backend), job.system)
+    def __init__(self, job: Job, pipe: Callable | None = None):
+        self._job, self._pipe = job, pipe or _load(job)
 
     def __call__(self, batch: Mapping[str, Sequence]) -> dict[str, list]:
-        """Ray Data's form: columns 'number' and 'line' in, 'answer' out."""
+        """Answer a batch of Ray Data: columns 'number' and 'line' in, 'answer' out."""
         return {"answer": self.answer([int(number) for number in batch["number"]], batch["line"])}
 
     def answer(self, numbers: Sequence[int], lines: Sequence[str]) -> list[str]:
-        """The lines of OUT about some rows of IN."""
+        """The lines of OUT for rows of IN.
+
+        Args:
+            numbers: of the rows.
+            lines: of IN.
+        """
         outcomes: list = [self._question(line) for line in lines]
-        good = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
-        for i, outcome in zip(good, self._ask([outcomes[i] for i in good])):
+        valid = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
+        for i, outcome in zip(valid, self._ask([outcomes[i] for i in valid])):
             outcomes[i] = outcome
         names = [rows.name_of(line, number) for number, line in zip(numbers, lines)]
         return [rows.answer_line(name, outcome) for name, outcome in zip(names, outcomes)]
 
     def _question(self, line: str):
-        """Messages and settings of a row, or why it has none."""
+        """Conversation and generation settings of a row, or its error."""
         try:
-            messages, generation = rows.parse(line, self._job.folder)
+            dialogue, generation = rows.parse(line, self._job.folder)
         except ValueError as error:
             return error
-        return messages, {**self._job.generation, **generation}
+        return dialogue, {**self._job.generation, **generation}
 
-    def _ask(self, questions: Sequence[tuple[list[dict], dict]]) -> list[Response | Exception]:
-        """An outcome for each. Where they can't be answered together, each half is tried alone, down to the one that
-        is at fault."""
+    def _ask(self, questions: Sequence[tuple[Dialogue, dict]]) -> list[Response | Exception]:
+        """A response or error for each question. Where a batch fails, its halves are tried, down to the failing one."""
         if not questions:
             return []
         try:
-            return self._pipe([messages for messages, _ in questions], [generation for _, generation in questions])
+            return self._pipe([dialogue for dialogue, _ in questions], [generation for _, generation in questions])
         except Exception as error:
             if len(questions) == 1:
                 return [error]
@@ -81,9 +88,24 @@ class Answerer:
         return self._ask(questions[:half]) + self._ask(questions[half:])
 
 
+def _load(job: Job) -> Callable:
+    from paddle_internvl import startup
+
+    startup.import_paddle()
+    from paddle_internvl.chat.pipeline import EngineConfig, pipeline
+
+    return pipeline(job.checkpoint, EngineConfig(**job.backend), job.system)
+
+
 @dataclass
-class Count:
-    """Rows of a run: all, done (of an earlier run, too), and failed among these."""
+class Progress:
+    """Progress of a run.
+
+    Attributes:
+        total: rows of IN.
+        done: rows of OUT, those of earlier runs included.
+        failed: rows of OUT with an error.
+    """
 
     total: int
     done: int
@@ -97,43 +119,51 @@ def run(
     workers: int,
     batch_size: int,
     address: str | None = None,
-    told: Callable[[Count], None] = lambda count: None,
-) -> Count:
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
     """Answer the rows of IN that OUT has no answer to yet.
 
     Args:
-        source, target: IN, OUT. workers: processes under Ray; 0: this one, without Ray. batch_size: rows that a worker
-            answers together. address: of a Ray cluster; None: one of this machine. told: is given the count after
-            every row, and before the first.
+        source: IN.
+        target: OUT.
+        job: settings.
+        workers: processes of Ray; 0: this process, without Ray.
+        batch_size: rows that a worker answers together.
+        address: of a Ray cluster; None: start one on this machine.
+        on_progress: called before the first row and after every row.
     Raises:
-        ValueError: files that do not go together. ImportError: Ray is not installed. ChildProcessError: workers died
-        again and again; what is done stays done.
+        ValueError: OUT does not belong to IN.
+        ImportError: Ray is not installed.
+        ChildProcessError: workers died repeatedly; rows that are done stay in OUT.
     """
     lines = rows.read(source)
     with rows.appending(target, lines) as (out, done, failed):
-        count = Count(len(lines), done, failed)
-        told(count)
+        progress = Progress(len(lines), done, failed)
+        on_progress(progress)
         if done == len(lines):
-            return count
+            return progress
         todo = list(enumerate(lines))[done:]
-        made = _here(job, todo, batch_size) if workers == 0 else _by_ray(job, todo, batch_size, workers, address)
-        for line in made:
+        if workers == 0:
+            answers = _in_process(job, todo, batch_size)
+        else:
+            answers = _on_ray(job, todo, batch_size, workers, address)
+        for line in answers:
             out.write(line.encode() + b"\n")
             out.flush()
-            count.done += 1
-            count.failed += rows.failed(line)
-            told(count)
-    return count
+            progress.done += 1
+            progress.failed += rows.failed(line)
+            on_progress(progress)
+    return progress
 
 
-def _here(job: Job, todo: Sequence[tuple[int, str]], batch_size: int) -> Iterator[str]:
-    answerer = Answerer(job)
+def _in_process(job: Job, todo: Sequence[tuple[int, str]], batch_size: int) -> Iterator[str]:
+    worker = BatchWorker(job)
     for first in range(0, len(todo), batch_size):
         numbers, lines = zip(*todo[first : first + batch_size])
-        yield from answerer.answer(numbers, lines)
+        yield from worker.answer(numbers, lines)
 
 
-def _by_ray(
+def _on_ray(
     job: Job, todo: Sequence[tuple[int, str]], batch_size: int, workers: int, address: str | None
 ) -> Iterator[str]:
     with cluster.joined(address, workers) as ray:
@@ -142,29 +172,25 @@ def _by_ray(
         context = data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong is raised
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised
         items = [{"number": number, "line": line} for number, line in todo]
-        # A block is done, and written, as a whole: a block for each batch
-        asked = data.from_items(items, override_num_blocks=-(-len(items) // batch_size))
+        # Ray delivers a block as a whole: one block for each batch, so that answers are written early
+        questions = data.from_items(items, override_num_blocks=-(-len(items) // batch_size))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray 2.60 has no other way to limit restarts than the one it warns of
-            answered = asked.map_batches(
-                Answerer,
+            warnings.simplefilter("ignore")  # Ray 2.60 deprecates `max_restarts` without a replacement
+            answers = questions.map_batches(
+                BatchWorker,
                 fn_constructor_args=[job],
                 batch_size=batch_size,
                 compute=data.ActorPoolStrategy(size=workers),
-                max_restarts=_LIVES,
-                max_task_retries=_LIVES,
-                **cluster.share(ray, workers, job.backend.get("device")),
+                max_restarts=_MAX_RETRIES,
+                max_task_retries=_MAX_RETRIES,
+                **cluster.resources_per_process(ray, workers, job.backend.get("device")),
             )
         try:
-            for row in answered.iter_rows():
+            for row in answers.iter_rows():
                 yield row["answer"]
         except ray.exceptions.RayError as error:
-            raise ChildProcessError(f"the workers failed: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The last line of what Ray tells, where the error behind it stands."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_REASON] if lines else type(error).__name__
+            raise ChildProcessError(
+                f"the workers failed: {cluster.error_line(str(error)) or type(error).__name__}"
+            ) from error

@@ -1,12 +1,13 @@
-"""A Ray cluster for the length of a command: one of this machine's own, or one that runs already.
+"""Ray cluster of a command: started on this machine and stopped at the end, or one that runs already.
 
-In: an address or none. Out: the `ray` module, connected. What the command started it ends; what was there stays.
+In: an address or none. Out: the `ray` module, connected.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from types import ModuleType
 from paddle_internvl import runtime
 
 INSTALL = 'pip install "ray[data,serve]==2.60.*"'
-_OBJECT_STORE = 512 << 20  # bytes of shared memory; what does not fit goes to Ray's folder on disk
-_ANSWER_SECONDS = 10
-_WITH_TOKEN = "RAY_AUTH_MODE=token in the environment"  # Ray sends it to no address by itself
+_OBJECT_STORE = 512 << 20  # bytes of shared memory; the rest spills to Ray's folder on disk
+_CONNECT_TIMEOUT = 10  # seconds
+_EXCEPTION = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
+_MAX_LINE = 200  # characters
+_WITH_TOKEN = "RAY_AUTH_MODE=token in the environment"  # without it Ray sends no token to a given address
 
 
 @contextmanager
@@ -26,11 +29,13 @@ def joined(address: str | None, processes: int, service: bool = False) -> Iterat
     """The `ray` module, connected to a cluster.
 
     Args:
-        address: of a cluster ('auto', 'host:6379', 'ray://host:10001'); None: one of this machine for the time being,
-            whose ports take only those who know its token. processes: that it must have room for, on this machine.
-        service: show what workers print, and let SIGTERM be heard by this process alone.
+        address: of a cluster ('auto', 'host:6379', 'ray://host:10001'); None: start one on this machine, whose ports
+            require its token.
+        processes: that a started cluster must have room for.
+        service: show the output of workers, and let only this process handle SIGTERM.
     Raises:
-        ImportError: Ray is not installed. ValueError: no cluster at that address.
+        ImportError: Ray is not installed.
+        ValueError: no cluster at the address.
     """
     try:
         import ray
@@ -39,17 +44,17 @@ def joined(address: str | None, processes: int, service: bool = False) -> Iterat
     if ray.is_initialized():
         yield ray
         return
-    how = {"log_to_driver": service, "logging_level": logging.WARNING, "include_dashboard": False}
+    options = {"log_to_driver": service, "logging_level": logging.WARNING, "include_dashboard": False}
     if address is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports to Ray's developers
         cores = max(runtime.cpu_cores(), processes)
-        with _deaf_to_sigterm() if service else nullcontext():
-            ray.init("local", num_cpus=cores, object_store_memory=_OBJECT_STORE, **how)
+        with _block_sigterm() if service else nullcontext():
+            ray.init("local", num_cpus=cores, object_store_memory=_OBJECT_STORE, **options)
     else:
-        how.pop("include_dashboard")
+        options.pop("include_dashboard")
         try:
-            _require_answer(address)
-            ray.init(address, **how)
+            _require_connection(address)
+            ray.init(address, **options)
         except (OSError, RuntimeError) as error:
             raise ValueError(f"no Ray cluster at {address}: {error}; one with a token needs {_WITH_TOKEN}") from error
     try:
@@ -59,9 +64,12 @@ def joined(address: str | None, processes: int, service: bool = False) -> Iterat
 
 
 @contextmanager
-def _deaf_to_sigterm() -> Iterator[None]:
-    """What is started meanwhile does not hear SIGTERM: service managers send it to every process of a service, but it
-    is for the command alone, which ends the cluster once its work has ended. (Ray then takes seconds longer to end.)"""
+def _block_sigterm() -> Iterator[None]:
+    """Block SIGTERM in the processes that are started meanwhile.
+
+    Service managers send SIGTERM to every process of a service; only the command handles it, and stops the cluster
+    after its last request. (Ray then takes seconds longer to end.)
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
@@ -69,21 +77,38 @@ def _deaf_to_sigterm() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _require_answer(address: str) -> None:
-    """Ask a port for a sign of life: Ray itself tries for many minutes.
+def _require_connection(address: str) -> None:
+    """Connect to the address once: Ray itself retries for many minutes.
 
     Raises:
-        OSError: there is none.
+        OSError: no connection.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT).close()
 
 
-def share(ray: ModuleType, processes: int, device: str | None) -> dict[str, float]:
-    """The cores and cards that each of some equal processes may claim, as Ray's options name them.
+def error_line(message: str) -> str:
+    """The line of Ray's error message that names the error: most of the message is a traceback.
 
-    Ray starts each with as many threads as it has cores.
+    Args:
+        message: of a Ray exception or a deployment.
+    Returns:
+        The last line that begins with an exception's name, else the last line, cut to 200 characters; "" of no text.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return ([line for line in lines if _EXCEPTION.match(line)] or lines or [""])[-1][:_MAX_LINE]
+
+
+def resources_per_process(ray: ModuleType, processes: int, device: str | None) -> dict[str, float]:
+    """Cores and cards of each of several equal processes, as options of Ray.
+
+    Ray starts each process with as many threads as it has cores.
+
+    Args:
+        ray: connected to a cluster.
+        processes: number of processes.
+        device: 'cpu', 'gpu' or None: cards where the cluster has some.
 
     Raises:
         ValueError: more processes than cards.

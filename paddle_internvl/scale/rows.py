@@ -1,7 +1,7 @@
-"""The two files of `batch`: rows of questions in, one row of answer for each out, in the same order.
+"""Files of batch inference: IN with a question per line, OUT with an answer per line, in the same order.
 
-In: lines of JSON. Out: conversations, and lines of JSON. An answer's line number is its question's, so that what a run
-has left unfinished is what OUT lacks. Knows no model.
+In: lines of JSON. Out: parsed conversations, and lines of JSON. An answer has the line number of its question, so that
+a later run continues where OUT ends.
 
 IN     {"messages": [...], "id"?, "generation"?} or {"prompt": text, "images": [...], "id"?, "generation"?}
 OUT    {"id", "text", "finish_reason", "usage"}, with "alternatives" and "logprobs" if asked for, or {"id", "error"}
@@ -13,24 +13,25 @@ import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from paddle_internvl.engine.response import Response
 from paddle_internvl.media.urls import is_url
+from paddle_internvl.prompt.messages import Dialogue, parse_messages
 
 _FIELDS = {"messages": ("id", "messages", "generation"), "prompt": ("id", "prompt", "images", "generation")}
-_INSIDE = ("url", "data")  # where a part's field holds its source, if it is an object
 
 
 def read(file: Path) -> list[str]:
-    """The rows of IN, as text; empty lines are none."""
+    """The rows of IN as text, without empty lines."""
     with file.open(encoding="utf-8") as lines:
         return [line.strip() for line in lines if line.strip()]
 
 
 def name_of(line: str, number: int):
-    """The id of a row: its own, or its number."""
+    """The id of a row; its number where it has none."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -38,13 +39,16 @@ def name_of(line: str, number: int):
     return row.get("id", number) if isinstance(row, dict) else number
 
 
-def parse(line: str, folder: Path) -> tuple[list[dict], dict]:
-    """A row's messages, and its own generation settings.
+def parse(line: str, folder: Path) -> tuple[Dialogue, dict]:
+    """Parse a row of IN.
 
     Args:
+        line: JSON.
         folder: that paths of media are relative to.
+    Returns:
+        The conversation, and the row's generation settings.
     Raises:
-        ValueError: no such row; says what is wrong.
+        ValueError: an invalid row; names the fault.
     """
     try:
         row = json.loads(line)
@@ -60,48 +64,33 @@ def parse(line: str, folder: Path) -> tuple[list[dict], dict]:
     if not isinstance(generation, dict):
         raise ValueError(f"'generation' is an object, not {generation!r}")
     if kind == "messages":
-        return _rooted(row["messages"], folder), generation
+        return _resolve_paths(parse_messages(row["messages"]), folder), generation
     text, images = row["prompt"], row.get("images") or []
     if not isinstance(text, str) or not isinstance(images, list):
         raise ValueError("'prompt' is a text and 'images' a list")
     pictures = [{"type": "image_url", "image_url": picture} for picture in images]
-    return _rooted([{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}], folder), generation
+    messages = [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]
+    return _resolve_paths(parse_messages(messages), folder), generation
 
 
-def _rooted(messages, folder: Path):
-    """Messages whose paths start from a folder. What is no message stays: `parse_messages` says what is wrong."""
-    if not isinstance(messages, list):
-        return messages
-    return [
-        {**message, "content": [_rooted_part(part, folder) for part in message["content"]]}
-        if isinstance(message, dict) and isinstance(message.get("content"), list)
-        else message
-        for message in messages
-    ]
+def _resolve_paths(dialogue: Dialogue, folder: Path) -> Dialogue:
+    """The conversation with relative paths of media resolved against a folder."""
+    media = [replace(medium, source=_resolve(medium.source, folder)) for medium in dialogue.media]
+    return dialogue.substitute_media(media)
 
 
-def _rooted_part(part, folder: Path):
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(kind, str) or kind == "text" or kind not in part:
-        return part
-    source = part[kind]
-    if isinstance(source, dict):
-        inside = {name: _rooted_source(source[name], folder) for name in _INSIDE if name in source}
-        return {**part, kind: {**source, **inside}}
-    return {**part, kind: _rooted_source(source, folder)}
-
-
-def _rooted_source(source, folder: Path):
+def _resolve(source, folder: Path):
     if isinstance(source, list):  # the frames of a clip
-        return [_rooted_source(frame, folder) for frame in source]
+        return [_resolve(frame, folder) for frame in source]
     return str(folder / source) if isinstance(source, str) and not is_url(source) else source
 
 
 def answer_line(name, outcome: Response | Exception) -> str:
-    """The line of OUT about a row.
+    """The line of OUT for a row.
 
     Args:
-        name: the row's id. outcome: its answer, or why there is none.
+        name: id of the row.
+        outcome: its answer, or its error.
     """
     if isinstance(outcome, Exception):
         return _json({"id": name, "error": " ".join(str(outcome).split()) or type(outcome).__name__})
@@ -119,20 +108,21 @@ def _json(row: dict) -> str:
 
 
 def failed(line: str) -> bool:
-    """Whether a line of OUT tells of an error."""
+    """Whether a line of OUT holds an error."""
     return "error" in json.loads(line)
 
 
 @contextmanager
 def appending(file: Path, lines: Sequence[str]) -> Iterator[tuple[BinaryIO, int, int]]:
-    """OUT, open at the end of what is whole in it; a last line that was torn off is cut away.
+    """Open OUT to append; an incomplete last line is cut off.
 
     Args:
+        file: OUT.
         lines: of IN.
     Returns:
-        The file, how many rows are done, and how many of these have failed.
+        The file, the number of rows that are done, and of those that failed.
     Raises:
-        ValueError: OUT is no answer to IN, or another run is writing it.
+        ValueError: OUT does not belong to IN, or another run is writing it.
     """
     with file.open("a+b") as out:
         try:
@@ -140,30 +130,30 @@ def appending(file: Path, lines: Sequence[str]) -> Iterator[tuple[BinaryIO, int,
         except BlockingIOError:
             raise ValueError(f"{file} is being written by another run") from None
         out.seek(0)
-        done = whole = failures = 0
+        done = complete = failures = 0
         for line in out:
             if not line.endswith(b"\n"):
                 break
             failures += _checked(line, file, done, lines)
-            done, whole = done + 1, whole + len(line)
-        out.truncate(whole)
-        out.seek(whole)
+            done, complete = done + 1, complete + len(line)
+        out.truncate(complete)
+        out.seek(complete)
         yield out, done, failures
 
 
 def _checked(line: bytes, file: Path, number: int, lines: Sequence[str]) -> bool:
-    """Whether the row failed."""
-    where = f"{file}, line {number + 1}"
+    """Check that a line of OUT belongs to its row of IN; returns whether the row failed."""
+    place = f"{file}, line {number + 1}"
     try:
         row = json.loads(line)
     except ValueError:
         row = None
     if not isinstance(row, dict) or not ({"text", "error"} & row.keys()):
-        raise ValueError(f"{where} is no answer of this command; name another file")
+        raise ValueError(f"{place} is no answer of this command; name another file")
     if number >= len(lines):
         raise ValueError(f"{file} has more answers than there are questions ({len(lines)}); name another file")
     if row.get("id") != name_of(lines[number], number):
         raise ValueError(
-            f"{where} answers {row.get('id')!r}, not {name_of(lines[number], number)!r}; name another file"
+            f"{place} answers {row.get('id')!r}, not {name_of(lines[number], number)!r}; name another file"
         )
     return "error" in row

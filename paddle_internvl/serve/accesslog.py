@@ -1,6 +1,6 @@
-"""One line of log for each request: what it cost, never what it said.
+"""Access log: one line for each request with its cost and none of its content.
 
-In: what the layers note about a request. Out: a line. A picture is no more here than `<image 1024x768 213kB>`.
+In: the `Record` that the server's layers fill in. Out: a line. A picture is logged as `<image 1024x768 213kB>`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,34 @@ import logging
 import re
 import traceback
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from PIL import Image
+
+from paddle_internvl.prompt.messages import Media
 
 log = logging.getLogger("paddle_internvl.serve")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
-def one_line(text: object, most: int = 500) -> str:
-    """`text` on one line that any terminal and encoding can show, at most so many characters."""
+def one_line(text: object, limit: int = 500) -> str:
+    """`text` on one line without control characters, cut to at most `limit` characters."""
     text = _CONTROL.sub(" ", str(text)).strip()
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 @dataclass
 class Record:
-    """What is known about a request.
+    """The log's facts about a request.
 
     Attributes:
-        id: what the client is told too. tokens_in, tokens_out: of prompt and answers. media: a word for each.
-        error: code of what went wrong.
+        id: request id, which the response header `x-request-id` holds too.
+        tokens_in: tokens of the prompt.
+        tokens_out: tokens of the answers.
+        media: a description of each picture and clip.
+        error: code of the error.
     """
 
     id: str
@@ -51,24 +56,22 @@ class Record:
         return " ".join(words + self.media)
 
 
-def new_record(wanted: str | None) -> Record:
-    """A record under the id that the client wants, if that is a harmless one, or else under a new one."""
-    return Record(wanted if wanted and _ID.fullmatch(wanted) else f"req-{uuid.uuid4().hex}")
+def new_record(requested_id: str | None) -> Record:
+    """A record under the client's request id, if that is of harmless characters, else under a new one."""
+    is_valid = requested_id and _ID.fullmatch(requested_id)
+    return Record(requested_id if is_valid else f"req-{uuid.uuid4().hex}")
 
 
-def media_words(messages: Sequence[Mapping]) -> list[str]:
-    """A word for each medium of messages that `MediaLoader` has loaded."""
-    contents = [message["content"] for message in messages]
-    return [word for content in contents if isinstance(content, list) for word in filter(None, map(_word, content))]
+def describe_media(media: Iterable[Media]) -> list[str]:
+    """A description of each medium that `MediaLoader` has loaded."""
+    return [_describe(medium) for medium in media]
 
 
-def _word(part: Mapping) -> str | None:
-    if part["type"] == "image":
-        return f"<image {_size(part['image'])} {-(-len(part['image']) // 1000)}kB>"
-    if part["type"] == "video":
-        frames = part["video"]
-        return f"<video {len(frames)} frames {frames[0].width}x{frames[0].height}>"
-    return None
+def _describe(medium: Media) -> str:
+    if medium.kind == "image":
+        return f"<image {_size(medium.source)} {-(-len(medium.source) // 1000)}kB>"
+    first, *_ = frames = medium.source
+    return f"<video {len(frames)} frames {first.width}x{first.height}>"
 
 
 def _size(data: bytes) -> str:
@@ -76,12 +79,12 @@ def _size(data: bytes) -> str:
         with Image.open(io.BytesIO(data)) as image:
             return f"{image.width}x{image.height}"
     except (OSError, ValueError, Image.DecompressionBombError):
-        return "?x?"  # whoever decodes it says what is wrong with it
+        return "?x?"  # decoding it will raise the error
 
 
-def where(error: BaseException) -> str:
-    """An error's type and the lines it passed, for the log: its message may quote a request."""
+def error_trace(error: BaseException) -> str:
+    """An error's type and traceback lines for the log, without its message, which may quote a request."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     cause = error.__cause__
     lines = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-    return f"{type(error).__name__} at {lines or 'no line'}" + (f"; from {where(cause)}" if cause else "")
+    return f"{type(error).__name__} at {lines or 'no line'}" + (f"; from {error_trace(cause)}" if cause else "")

@@ -1,7 +1,7 @@
-"""Prompts to answers: a request's settings, the engine's pieces, and the JSON they become.
+"""Completions: a request's generation settings, and its answers whole or as the chunks of a stream.
 
-In: a `Prompt` and a request. Out: a whole answer, or the chunks of a stream. Between them stands the engine's front;
-whoever stops reading cancels the request there. Knows no HTTP.
+In: a `Prompt` and a request. Out: JSON objects. The answers come from `EngineThread.stream`, which is cancelled when
+the reader stops reading.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from paddle_internvl.serve.response_objects import Form
 from paddle_internvl.serve.schema import Generation
 
 
-def generation_config(request: Generation, default_limit: int, ends: tuple[int, ...] = ()) -> GenerationConfig:
-    """The engine's settings of a request; what it leaves out is greedy, with no filter.
+def generation_config(request: Generation, default_max_tokens: int, ends: tuple[int, ...] = ()) -> GenerationConfig:
+    """The engine's settings of a request; the defaults are greedy decoding without filters.
 
     Args:
-        default_limit: tokens of an answer where the request has none. ends: ids that end an answer, beside the
-            template's.
+        request: a validated body.
+        default_max_tokens: of an answer, where the request has no limit.
+        ends: token ids that end an answer, besides the template's.
+    Raises:
+        ValueError: settings that exclude each other.
     """
     samples = bool(request.temperature)
     return GenerationConfig(
-        max_new_tokens=request.limit or default_limit,
+        max_new_tokens=request.limit or default_max_tokens,
         do_sample=samples,
         temperature=request.temperature if samples else 1.0,
         top_k=request.top_k or 0,
@@ -44,62 +47,68 @@ def generation_config(request: Generation, default_limit: int, ends: tuple[int, 
         stop_strings=request.stops,
         skip_special_tokens=request.skip_special_tokens is not False,
         log_probs=request.wants_logprobs,
-        top_logprobs=request.likeliest,
+        top_logprobs=request.num_top_logprobs,
     )
 
 
-class Answering:
-    """One request's way through the engine.
+class CompletionRun:
+    """One request's answers from the engine.
 
     Args:
-        engine: an `EngineThread`. image_tokens: of the prompt. copies: of each answer. patience: seconds until a
-            piece. record, metrics: are told what it took.
+        engine_thread: an `EngineThread`.
+        prompt: of the request.
+        config: its generation settings.
+        image_tokens: visual tokens of the prompt.
+        copies: of each answer.
+        timeout: seconds until the next piece.
+        record: of the access log; its tokens are counted here.
+        metrics: observe the time of each piece.
     """
 
     def __init__(
         self,
-        engine,
+        engine_thread,
         prompt: Prompt,
         config: GenerationConfig,
         image_tokens: int,
         copies: int,
-        patience: float,
+        timeout: float,
         record: Record,
         metrics: Metrics,
     ):
-        self._engine, self._prompt, self._config = engine, prompt, config
-        self._image_tokens, self._copies, self._patience = image_tokens, copies, patience
+        self._engine, self._prompt, self._config = engine_thread, prompt, config
+        self._image_tokens, self._copies, self._timeout = image_tokens, copies, timeout
         self._record, self._metrics = record, metrics
         record.tokens_in = len(prompt.ids)
         self._stream = self._pieces()
 
     @property
     def answers(self) -> int:
-        """How many answers there will be."""
+        """The number of answers."""
         return self._config.n * self._copies
 
     @property
     def usage(self) -> dict:
-        """Tokens so far."""
-        spent, made = len(self._prompt.ids), self._record.tokens_out
+        """OpenAI's usage object: the tokens so far."""
+        prompt, completion = len(self._prompt.ids), self._record.tokens_out
         return {
-            "prompt_tokens": spent,
-            "completion_tokens": made,
-            "total_tokens": spent + made,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
             "prompt_tokens_details": {"image_tokens": self._image_tokens},
         }
 
     async def _pieces(self) -> AsyncIterator[Piece]:
-        """The engine's pieces, copied where several equal answers are wanted, counted and timed."""
+        """The engine's pieces, counted and timed; a greedy answer is copied to its equal answers."""
         async with aclosing(self._engine.stream(self._prompt, self._config)) as stream:
-            begun, last = time.monotonic(), {}
+            started, last = time.monotonic(), {}
             while True:
-                with anyio.fail_after(self._patience):
+                with anyio.fail_after(self._timeout):
                     piece = await anext(stream, None)
                 if piece is None:
                     return
                 now = time.monotonic()
-                self._metrics.piece(now - last.get(piece.index, begun), first=piece.index not in last)
+                self._metrics.piece(now - last.get(piece.index, started), first=piece.index not in last)
                 last[piece.index] = now
                 for copy in range(self._copies):
                     self._record.tokens_out += len(piece.tokens)
@@ -115,8 +124,10 @@ class Answering:
         return form.whole([responses[index] for index in range(self.answers)], self.usage)
 
     async def chunks(self, form: Form, include_usage: bool) -> AsyncIterator[dict]:
-        """The answer as the chunks of a stream. The first one is only there once the engine has begun to answer, so
-        that a request that it refuses is refused before anything is sent."""
+        """The answers as the chunks of a stream.
+
+        The first chunk waits for the engine's first piece, so that a refused request gets an error status.
+        """
         sent = dict.fromkeys(range(self.answers), 0)
         steps: dict[int, list] = {index: [] for index in sent}
         opened = False

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP/1.1 connection with a time limit on headers, which uvicorn lacks: a client that sends them byte by
-byte would hold its connection for ever.
+"""HTTP/1.1 connection with a timeout for request headers, which uvicorn lacks (slowloris clients).
 
-The limit runs from the connection's start, and from a further request's first byte, until the headers are whole.
+The timeout runs from the start of the connection, and from the first byte of a further request, until the headers are
+complete.
 """
 
 from __future__ import annotations
@@ -12,40 +12,44 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class TimedConnection(H11Protocol):
-    """See the module. header_seconds: the limit."""
+    """A uvicorn connection with a header timeout.
 
-    header_seconds = 10.0
+    Attributes:
+        header_timeout: seconds.
+    """
+
+    header_timeout = 10.0
     _deadline: asyncio.TimerHandle | None = None
 
     @classmethod
     def with_header_timeout(cls, seconds: float) -> type[TimedConnection]:
-        """This class with another limit."""
-        return type(cls.__name__, (cls,), {"header_seconds": seconds})
+        """This class with another timeout."""
+        return type(cls.__name__, (cls,), {"header_timeout": seconds})
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._begin()
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
         if self._deadline is None and not self._busy:
-            self._begin()
+            self._start_timer()
         super().data_received(data)
         if self._busy:
-            self._end()
+            self._stop_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
+        self._stop_timer()
         super().connection_lost(exc)
 
     @property
     def _busy(self) -> bool:
-        """Whether a request whose headers are there is being answered."""
+        """Whether a request with complete headers is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _begin(self) -> None:
-        self._deadline = self.loop.call_later(self.header_seconds, self._close)
+    def _start_timer(self) -> None:
+        self._deadline = self.loop.call_later(self.header_timeout, self._close)
 
-    def _end(self) -> None:
+    def _stop_timer(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

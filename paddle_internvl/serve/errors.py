@@ -1,7 +1,7 @@
-"""Errors as OpenAI's clients read them: one table from what went wrong to HTTP status, type and code.
+"""API errors in OpenAI's form: one table of HTTP status, type and code.
 
-In: our exceptions. Out: `ApiError`, its JSON body and headers. No body holds a path, a traceback or what a fetched
-address answered.
+In: exceptions of the project. Out: `ApiError` with JSON body and headers. No body holds a path, a traceback or the
+answer of a fetched address.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from paddle_internvl.media.errors import MediaError
 from paddle_internvl.serve.accesslog import one_line
 
 _INPUT, _SERVER = "invalid_request_error", "server_error"
-# what went wrong -> (status, type, code)
+# kind -> (HTTP status, type, code)
 KINDS = {
     "invalid": (400, _INPUT, None),
     "unsupported": (400, _INPUT, "unsupported_parameter"),
@@ -33,17 +33,19 @@ KINDS = {
     "unready": (503, _SERVER, "engine_halted"),
     "late": (503, _SERVER, "queue_timeout"),
 }
-GONE = 499  # the client left; nobody gets this answer, the log and the metrics do
+CLIENT_CLOSED_REQUEST = 499  # status in log and metrics where the client disconnected
 _HTTP = {404: ("route", "there is no such route"), 405: ("method", "the route takes no such method")}
 _RETRY_SECONDS = {"busy": 1, "late": 5, "memory": 5, "closing": 10, "unready": 10}
 
 
 class ApiError(Exception):
-    """What a client is told.
+    """An error response.
 
     Args:
-        kind: a row of `KINDS`. message: for people, safe to show. param: the request's field that is at fault.
-        status, code: instead of the row's.
+        kind: a row of `KINDS`.
+        message: for people; holds nothing private.
+        param: the invalid field of the request.
+        status, code: override the row's.
     """
 
     def __init__(
@@ -55,8 +57,8 @@ class ApiError(Exception):
         code: str | None = None,
     ):
         super().__init__(message)
-        own_status, self.type, own_code = KINDS[kind]
-        self.status, self.code = status or own_status, code or own_code
+        default_status, self.type, default_code = KINDS[kind]
+        self.status, self.code = status or default_status, code or default_code
         self.message, self.param = one_line(message), param
         retry = _RETRY_SECONDS.get(kind)
         self.headers = {"Retry-After": str(retry)} if retry else {}
@@ -68,17 +70,17 @@ class ApiError(Exception):
         return {"error": error}
 
     def response(self) -> JSONResponse:
-        """The answer that says so."""
+        """The HTTP response."""
         return JSONResponse(self.body, self.status, self.headers)
 
 
 def unexpected(request_id: str) -> ApiError:
-    """What is told about an error that nobody foresaw."""
+    """The error response to an unexpected exception, without its message."""
     return ApiError("internal", f"something went wrong in the server; it is in its log under {request_id}")
 
 
 def of_work(error: Exception, request_id: str) -> ApiError:
-    """What a client is told about an error on the way to an answer."""
+    """The error response to an exception of preparing or generating an answer."""
     if isinstance(error, RequestFailedError):
         return ApiError("memory", str(error)) if error.out_of_memory else unexpected(request_id)
     if isinstance(error, MediaError):
@@ -100,9 +102,9 @@ _RAISED = (
 
 
 def of_validation(error: RequestValidationError) -> ApiError:
-    """What a client is told about the first thing that is wrong with a body."""
+    """The error response to the first validation error of a body."""
     errors = error.errors()
-    # Of a union's branches the one that went deepest is the one that was meant.
+    # pydantic reports every branch of a union; the one with the deepest location fits the body best.
     first = max((each for each in errors if each["loc"][:2] == errors[0]["loc"][:2]), key=lambda each: len(each["loc"]))
     place = [str(part) for part in first["loc"][1:] if not _is_branch(part)]
     param = first.get("ctx", {}).get("param") or ".".join(place) or None
@@ -114,10 +116,10 @@ def of_validation(error: RequestValidationError) -> ApiError:
 
 
 def _is_branch(part) -> bool:
-    """Whether a part of an error's place is pydantic's name of a union's branch, which no request holds."""
+    """Whether a part of an error's location is pydantic's name of a union branch, not a key of the request."""
     return isinstance(part, str) and ("[" in part or part in ("str", "list", "ImageUrl", "VideoUrl"))
 
 
 def of_http(status: int) -> ApiError:
-    """What a client is told where no route takes its request."""
+    """The error response to a request that no route takes."""
     return ApiError(*_HTTP.get(status, ("invalid", "the request can't be read")))

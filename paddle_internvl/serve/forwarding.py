@@ -1,8 +1,7 @@
-"""Requests handed on to replicas, and their answers back: the server's front where several processes have the model.
+"""Front of several replicas: an ASGI application that forwards guarded requests to replicas, and their responses back.
 
-In: what stands before the routes of a single server (`create_app`'s middleware and error handlers), and replicas that
-answer. Out: an ASGI application. A request whose replica is lost before its answer began is tried once more; one whose
-answer had begun ends with an error in its stream. Knows no Ray and no model.
+In: the guards of a single server, and replicas. Out: a server. A request whose replica is lost before its response
+began is retried once; a response that had begun ends with an error in its stream. Independent of Ray and of the model.
 """
 
 from __future__ import annotations
@@ -16,87 +15,80 @@ from types import SimpleNamespace
 from fastapi import FastAPI, Response
 from starlette.types import Receive, Scope, Send
 
-from paddle_internvl.engine.stats import EngineStats
 from paddle_internvl.serve import metrics_pages, server
 from paddle_internvl.serve.accesslog import Record
+from paddle_internvl.serve.app import ROUTES
 from paddle_internvl.serve.errors import ApiError
-from paddle_internvl.serve.replica import NOTED, RECORD
+from paddle_internvl.serve.guards import add_guards
+from paddle_internvl.serve.metrics import Metrics
+from paddle_internvl.serve.middleware import Gate
+from paddle_internvl.serve.replica import RECORD, RECORD_FIELDS
 from paddle_internvl.serve.settings import Settings
 
-_PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
-_ADDRESSES = ("client", "server")
-_KEPT_BACK = (b"authorization", b"x-request-id")  # of the request: the key has been checked, the id is the front's
-_OWN = (b"x-request-id", b"x-content-type-options")  # of the answer: the front adds them
+_SCOPE_KEYS = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
+_ADDRESS_KEYS = ("client", "server")
+_DROPPED_REQUEST_HEADERS = (b"authorization", b"x-request-id")  # the key is checked, the id is the front's
+_DROPPED_RESPONSE_HEADERS = (b"x-request-id", b"x-content-type-options")  # the front adds them
+_ROUTES = frozenset({path for path, _, _ in ROUTES} | {"/openapi.json"})
 
 
 class ReplicaLostError(Exception):
-    """The replica that had a request is gone."""
+    """The replica of a request is gone."""
 
 
 class NoReplicaError(Exception):
-    """No replica took a request in time."""
+    """No replica accepted a request in time."""
 
 
 class Replicas(ABC):
-    """Those who answer. To what stands before a single server's routes they are in the place of an `EngineThread`.
-
-    Args:
-        session_len: the most tokens of prompt and answer, or None.
-    """
-
-    def __init__(self, session_len: int | None):
-        self.engine = SimpleNamespace(model=None, tokenizer=None, limits=SimpleNamespace(session_len=session_len))
+    """The replicas behind a front."""
 
     @abstractmethod
     def answer(self, scope: dict, body: bytes) -> AsyncGenerator[dict]:
-        """ASGI messages, the last one a `replica.RECORD`. Closing it cancels the request.
+        """Response of a replica as ASGI messages, the last one a `replica.RECORD`. Closing it cancels the request.
 
+        Args:
+            scope: of the request, plain values only.
+            body: the whole body.
         Raises:
             ReplicaLostError, NoReplicaError: see there.
         """
 
     @abstractmethod
     async def running(self) -> int:
-        """How many there are."""
+        """The number of running replicas."""
 
     @abstractmethod
     async def pages(self) -> list[bytes]:
-        """The metrics of each."""
+        """The metrics page of each replica."""
 
     @abstractmethod
     def close(self) -> None:
-        """Cancel what is being answered; returns when streams have been told."""
+        """Cancel the running requests; returns when their streams have ended with an error."""
 
     def drain(self) -> None:  # noqa: B027
         """Nothing to do: the front's gate refuses new requests."""
 
-    def stats(self) -> EngineStats:
-        """The front has no engine: its share of the sums is nothing."""
-        return EngineStats()
-
 
 def build(replicas: Replicas, settings: Settings) -> server.DrainingServer:
-    """The server that hands on; it runs with `run(sockets=[port])`.
+    """The server of a front; it runs with `run(sockets=[port])`.
 
     Args:
-        settings: of the front, for all replicas together.
+        replicas: that answer.
+        settings: of the front; its limits are those of all replicas together.
     """
-    running = server.build(replicas, settings)
-    running.config.app = front(running.config.app, replicas)
-    return running
+    return server.build(create_front(replicas, settings), replicas, settings)
 
 
-def front(single: FastAPI, replicas: Replicas) -> FastAPI:
-    """The application that hands on what the guards of another let through.
+def create_front(replicas: Replicas, settings: Settings) -> FastAPI:
+    """The application that forwards guarded requests. Arguments: see `build`."""
+    gate = Gate(settings.max_concurrent_requests, settings.max_pending_bytes)
+    request_metrics = Metrics(lambda: gate.in_work)
 
-    Args:
-        single: an application of `create_app`, whose routes are not used but for health and its own metrics.
-    """
-    routes = {route.path: route.endpoint for route in single.routes}
-    gate = single.state.gate
+    async def health():
+        return {"status": "ok"}
 
     async def ready():
-        """Whether requests are taken: some replica runs, and the server does not close."""
         if gate.draining:
             raise ApiError("closing", "the server is closing")
         running = await replicas.running()
@@ -105,99 +97,95 @@ def front(single: FastAPI, replicas: Replicas) -> FastAPI:
         return {"status": "ready", "replicas": running}
 
     async def metrics():
-        """Numbers for Prometheus: requests as the front sees them, the rest summed over the replicas."""
-        own = (await routes["/metrics"]()).body
-        page = metrics_pages.merged(own, await replicas.pages())
+        page = metrics_pages.merged(request_metrics.page(), await replicas.pages())
         return Response(page, media_type="text/plain; version=0.0.4")
 
-    app = FastAPI(
-        middleware=single.user_middleware,
-        exception_handlers=single.exception_handlers,
-        lifespan=single.router.lifespan_context,
-        openapi_url=None,
-    )
-    app.state.gate = gate
-    for path, endpoint in (("/health", routes["/health"]), ("/ready", ready), ("/metrics", metrics)):
-        app.add_api_route(path, endpoint, methods=["GET"])
-    app.mount("/", Forward(replicas, frozenset(routes)))
+    app = FastAPI(openapi_url=None)
+    for endpoint in (health, ready, metrics):
+        app.add_api_route(f"/{endpoint.__name__}", endpoint, methods=["GET"])
+    app.mount("/", Forward(replicas))
+    add_guards(app, settings, gate, request_metrics)
     return app
 
 
 class Forward:
-    """The ASGI application that hands a request on, body and all.
+    """ASGI application that forwards a request with its whole body."""
 
-    Args:
-        routes: paths that the log may name before a replica has.
-    """
-
-    def __init__(self, replicas: Replicas, routes: frozenset[str]):
-        self._replicas, self._routes = replicas, routes
+    def __init__(self, replicas: Replicas):
+        self._replicas = replicas
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["route"] = SimpleNamespace(path=scope["path"] if scope["path"] in self._routes else "-")
+        # Until a replica has answered, the log names known paths only.
+        scope["route"] = SimpleNamespace(path=scope["path"] if scope["path"] in _ROUTES else "-")
         body = (await receive())["body"]  # `Bodies` has read it whole
-        reply = _Reply(scope, send)
+        response = _ForwardedResponse(scope, send)
         try:
             try:
-                await self._hand_on(scope, body, reply)
+                await self._forward(scope, body, response)
             except ReplicaLostError:
-                if reply.begun:
+                if response.started:
                     raise
-                await self._hand_on(scope, body, reply)
+                await self._forward(scope, body, response)
         except ReplicaLostError:
-            lost = ApiError("unready", "the replica that answered is gone; ask again", code="replica_lost")
-            await reply.fail(lost)
+            await response.fail(
+                ApiError("unready", "the replica that answered is gone; ask again", code="replica_lost")
+            )  # fmt: skip
         except NoReplicaError as error:
             raise ApiError("late", "no replica has room for this request; try again later") from error
 
-    async def _hand_on(self, scope: Scope, body: bytes, reply: _Reply) -> None:
-        async with aclosing(self._replicas.answer(_asked(scope), body)) as messages:
+    async def _forward(self, scope: Scope, body: bytes, response: _ForwardedResponse) -> None:
+        async with aclosing(self._replicas.answer(_request_scope(scope), body)) as messages:
             async for message in messages:
-                await reply.take(message)
+                await response.forward(message)
 
 
-class _Reply:
-    """An answer on its way back. begun: something of it has been sent."""
+class _ForwardedResponse:
+    """A replica's response on its way to the client.
+
+    Attributes:
+        started: whether a part of the response has been sent.
+    """
 
     def __init__(self, scope: Scope, send: Send):
         self._scope, self._send = scope, send
         self._start: dict | None = None
-        self.begun = False
+        self.started = False
 
-    async def take(self, message: dict) -> None:
-        """Send a message, or note what it tells. The start waits for the first part of the body: until then nothing
-        stands in the way of another replica's answer."""
+    async def forward(self, message: dict) -> None:
+        """Send a message, or store a `RECORD`.
+
+        The start is sent with the first part of the body: until then another replica can still answer.
+        """
         if message["type"] == RECORD:
-            _note(self._scope, message)
+            self._store(message)
         elif message["type"] == "http.response.start":
-            headers = [header for header in message["headers"] if header[0] not in _OWN]
+            headers = [header for header in message["headers"] if header[0] not in _DROPPED_RESPONSE_HEADERS]
             self._start = {**message, "headers": headers}
         else:
-            if not self.begun:
-                self.begun = True
+            if not self.started:
+                self.started = True
                 await self._send(self._start)
             await self._send(message)
 
+    def _store(self, message: dict) -> None:
+        """Copy the replica's facts about the request into the front's access log and metrics."""
+        for name in RECORD_FIELDS:
+            setattr(self._scope["state"]["record"], name, message[name])
+        self._scope["route"] = SimpleNamespace(path=message["route"])
+
     async def fail(self, error: ApiError) -> None:
-        """Say that there will be no more: by an answer of its own, or in the stream that has begun."""
-        if not self.begun:
+        """End with an error: as a response of its own, or as the last event of the stream that has begun."""
+        if not self.started:
             raise error
         self._scope["state"]["record"].error = error.code
         event = f"data: {json.dumps(error.body)}\n\n".encode()
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
 
-def _asked(scope: Scope) -> dict:
-    """What a replica needs to know of a request; plain values only."""
+def _request_scope(scope: Scope) -> dict:
+    """The parts of an ASGI scope that a replica needs, as plain values."""
     record: Record = scope["state"]["record"]
-    headers = [(bytes(name), bytes(value)) for name, value in scope["headers"] if name not in _KEPT_BACK]
+    headers = [(bytes(name), bytes(value)) for name, value in scope["headers"] if name not in _DROPPED_REQUEST_HEADERS]
     headers.append((b"x-request-id", record.id.encode()))
-    plain = {name: scope[name] for name in _PASSED_ON if name in scope}
-    return {**plain, **{name: scope.get(name) for name in _ADDRESSES}, "headers": headers}
-
-
-def _note(scope: Scope, told: dict) -> None:
-    """What the replica knows about the request, for the front's log and metrics."""
-    for name in NOTED:
-        setattr(scope["state"]["record"], name, told[name])
-    scope["route"] = SimpleNamespace(path=told["route"])
+    plain = {name: scope[name] for name in _SCOPE_KEYS if name in scope}
+    return {**plain, **{name: scope.get(name) for name in _ADDRESS_KEYS}, "headers": headers}

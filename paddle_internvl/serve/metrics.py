@@ -1,6 +1,6 @@
-"""What Prometheus reads: requests, times and tokens, and what the engine is doing. No text of any request.
+"""Prometheus metrics: requests, latencies, tokens and the engine's state.
 
-In: notes of the layers, and the engine's `stats`. Out: the exposition format. Every server has a registry of its own.
+In: events of the server, and the engine's `stats`. Out: the exposition format. Every server has its own registry.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 _PREFIX = "paddle_internvl_"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-# field of the engine's stats -> what it is
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+# field of `EngineStats` -> help text
 _GAUGES = {
     "waiting": "Answers that wait for the engine.",
     "running": "Answers being generated.",
@@ -35,24 +35,25 @@ _COUNTERS = {
 
 
 class _EngineCollector(Collector):
-    def __init__(self, engine):
-        self._engine = engine
+    def __init__(self, engine_thread):
+        self._engine = engine_thread
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.stats()
         for family, names in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
-            for name, meaning in names.items():
-                yield family(f"{_PREFIX}engine_{name}", meaning, value=getattr(stats, name))
+            for name, help_text in names.items():
+                yield family(f"{_PREFIX}engine_{name}", help_text, value=getattr(stats, name))
 
 
 class Metrics:
-    """See the module.
+    """The metrics of one server.
 
     Args:
-        engine: an `EngineThread`. in_work: how many requests are being answered now.
+        in_work: the number of requests that are being answered.
+        engine_thread: an `EngineThread`; None: the server has no engine of its own.
     """
 
-    def __init__(self, engine, in_work: Callable[[], int]):
+    def __init__(self, in_work: Callable[[], int], engine_thread=None):
         self.registry = r = CollectorRegistry()
         self._requests = Counter(f"{_PREFIX}requests", "Requests by route and status.", ["route", "status"], registry=r)
         self._seconds = Histogram(
@@ -62,24 +63,28 @@ class Metrics:
             f"{_PREFIX}first_token_seconds", "Seconds from the engine's door to the first token.", buckets=_SECONDS,
             registry=r,
         )  # fmt: skip
-        self._between = Histogram(
-            f"{_PREFIX}between_pieces_seconds", "Seconds between two pieces of an answer.", buckets=_BETWEEN, registry=r
+        self._next = Histogram(
+            f"{_PREFIX}between_pieces_seconds",
+            "Seconds between two pieces of an answer.",
+            buckets=_TOKEN_SECONDS,
+            registry=r,
         )
-        self._gone = Counter(f"{_PREFIX}disconnects", "Requests whose client left before their end.", registry=r)
+        self._disconnects = Counter(f"{_PREFIX}disconnects", "Requests whose client left before their end.", registry=r)
         Gauge(f"{_PREFIX}requests_in_work", "Requests being answered.", registry=r).set_function(in_work)
-        r.register(_EngineCollector(engine))
+        if engine_thread is not None:
+            r.register(_EngineCollector(engine_thread))
 
-    def request(self, route: str, status: int, seconds: float, gone: bool) -> None:
-        """Note the end of a request."""
+    def request(self, route: str, status: int, seconds: float, client_gone: bool) -> None:
+        """Count a finished request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
-        if gone:
-            self._gone.inc()
+        if client_gone:
+            self._disconnects.inc()
 
     def piece(self, seconds: float, first: bool) -> None:
-        """Note that a piece came, so long after the one before."""
-        (self._first if first else self._between).observe(seconds)
+        """Observe the time to the first piece of an answer, or between two pieces."""
+        (self._first if first else self._next).observe(seconds)
 
-    def text(self) -> bytes:
-        """The exposition format."""
+    def page(self) -> bytes:
+        """The metrics in the exposition format."""
         return generate_latest(self.registry)

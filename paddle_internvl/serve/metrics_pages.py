@@ -1,8 +1,8 @@
-"""The metrics pages of several processes as one, with the names that a single server's has.
+"""Prometheus metrics of several replicas summed to one page, under the names of a single server.
 
-In: pages in Prometheus' text format. Out: one page. Counters, histograms and gauges of the replicas are summed (a
-counter falls when a replica ends, which Prometheus takes for a restart); what is about requests is the front's alone,
-since it sees those that never reach a replica.
+In: pages in the exposition format. Out: one page. Counters, histograms and gauges of the replicas are summed (a counter
+falls when a replica ends, which Prometheus takes for a restart). Metrics of requests are the front's alone, because
+some requests never reach a replica.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-_OF_THE_FRONT = (
+_FRONT_ONLY = (
     "paddle_internvl_requests",
     "paddle_internvl_request_seconds",
     "paddle_internvl_disconnects",
     "paddle_internvl_requests_in_work",
 )
-_CREATED = "_created"  # when a counter began: no number to add up
+_CREATED = "_created"  # start time of a counter, which is not summed
 
 
 def merged(front: bytes, replicas: Sequence[bytes]) -> bytes:
-    """The page of a front and its replicas."""
-    own = _families(front)
-    of_replicas = [family for page in replicas for family in _families(page) if family.name not in _OF_THE_FRONT]
-    return generate_latest(_Families(_summed([*own, *of_replicas])))
+    """The metrics page of a front and its replicas."""
+    families = [family for page in replicas for family in _families(page) if family.name not in _FRONT_ONLY]
+    return generate_latest(_Families(_summed([*_families(front), *families])))
 
 
 def _families(page: bytes) -> Iterable[Metric]:
@@ -50,7 +49,7 @@ def _summed(families: Iterable[Metric]) -> list[Metric]:
 
 
 class _Families:
-    """What `generate_latest` reads."""
+    """A registry for `generate_latest`."""
 
     def __init__(self, families: list[Metric]):
         self._families = families

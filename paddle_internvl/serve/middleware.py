@@ -1,7 +1,9 @@
-"""What every request passes before a route sees it, as plain ASGI, outermost first.
+"""ASGI middleware that every request passes before its route, outermost first.
 
-`Observed`: a request id, one access line, metrics, and no error that is not told. `Keys`: who may ask. `Admission`: how
-many at once. `Bodies`: content type, size and time of the body, and whether the client is still there. Knows no model.
+`RequestLog`: request id, access log, metrics, unexpected errors.
+`ApiKeys`: authentication.
+`Bodies`: content type, size and timeout of the body; cancels the work when the client disconnects.
+`Admission`: limit of concurrent requests.
 """
 
 from __future__ import annotations
@@ -18,16 +20,16 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddle_internvl.serve.accesslog import Record, log, new_record, where
-from paddle_internvl.serve.errors import GONE, ApiError, unexpected
+from paddle_internvl.serve.accesslog import Record, error_trace, log, new_record
+from paddle_internvl.serve.errors import CLIENT_CLOSED_REQUEST, ApiError, unexpected
 from paddle_internvl.serve.metrics import Metrics
 
-_OPEN = "/health"  # the one route that asks for no key
+_PUBLIC_ROUTE = "/health"  # needs no API key
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 
 
 class ClientGoneError(Exception):
-    """The client left, or does not read its answer."""
+    """The client disconnected, or does not read its response."""
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,8 +37,8 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
     await error.response()(scope, receive, send)
 
 
-class Observed:
-    """See the module."""
+class RequestLog:
+    """Gives every request an id, an access log line and metrics, and answers 500 to unexpected errors."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
         self.app, self._metrics = app, metrics
@@ -47,105 +49,111 @@ class Observed:
             return
         record: Record = new_record(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["record"] = record
-        begun, status = time.monotonic(), None
+        started, status = time.monotonic(), None
 
-        async def noted(message) -> None:
+        async def send_with_id(message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [(b"x-request-id", record.id.encode()), (b"x-content-type-options", b"nosniff")]
-                message = {**message, "headers": [*message["headers"], *own]}
+                headers = [(b"x-request-id", record.id.encode()), (b"x-content-type-options", b"nosniff")]
+                message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
-        gone = False
+        client_gone = False
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, send_with_id)
         except ClientGoneError:
-            gone = True
+            client_gone = True
         except Exception as error:
             record.error = "internal_error"
-            log.error("id=%s %s", record.id, where(error))
+            log.error("id=%s %s", record.id, error_trace(error))
             if status is None:
-                await unexpected(record.id).response()(scope, receive, noted)
+                await unexpected(record.id).response()(scope, receive, send_with_id)
         finally:
-            seconds, route = time.monotonic() - begun, getattr(scope.get("route"), "path", "-")
-            told = GONE if gone or status is None else status
-            self._metrics.request(route, told, seconds, gone)
-            log.info("%s", record.line(scope["method"], route, told, seconds))
+            seconds, route = time.monotonic() - started, getattr(scope.get("route"), "path", "-")
+            status = CLIENT_CLOSED_REQUEST if client_gone or status is None else status
+            self._metrics.request(route, status, seconds, client_gone)
+            log.info("%s", record.line(scope["method"], route, status, seconds))
 
 
-class Keys:
-    """Bearer keys, compared in constant time. keys: none of them is needed if there are none."""
+class ApiKeys:
+    """Bearer authentication; API keys are compared in constant time.
+
+    Args:
+        keys: one of which a request must bring; empty: no key is needed.
+    """
 
     def __init__(self, app: ASGIApp, keys: Collection[str]):
         self.app = app
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._digests and scope["path"] != _OPEN and not self._known(scope):
+        protected = scope["type"] == "http" and self._digests and scope["path"] != _PUBLIC_ROUTE
+        if protected and not self.accepts(Headers(scope=scope).get("authorization", "")):
             error = ApiError("key", "a valid API key is needed: send 'Authorization: Bearer KEY'")
             error.headers["WWW-Authenticate"] = "Bearer"
             await _refuse(error, scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def _known(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+    def accepts(self, authorization: str) -> bool:
+        """Whether an Authorization header (latin-1) holds one of the keys."""
+        scheme, _, key = authorization.partition(" ")
         digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
-        # A list, not a generator: the time must not tell which key fits.
-        fits = [hmac.compare_digest(digest, own) for own in self._digests]
+        # A list, not a generator: the time must not depend on which key fits.
+        fits = [hmac.compare_digest(digest, expected) for expected in self._digests]
         return scheme.lower() == "bearer" and any(fits)
 
 
 @dataclass
 class Gate:
-    """How many requests are in work, with bodies of how many bytes, and whether new ones are let in.
+    """Admission state of a server.
 
     Args:
-        most, most_bytes: at once.
+        max_requests: requests in work at once.
+        max_bytes: bytes of the bodies of all requests.
+    Attributes:
+        in_work: requests whose body is read and whose response is not finished.
+        bytes: of all bodies held now.
+        draining: whether new requests are refused, because the server is closing.
     """
 
-    most: int
-    most_bytes: int
+    max_requests: int
+    max_bytes: int
     in_work: int = 0
     bytes: int = 0
     draining: bool = False
 
+    def require_open(self) -> None:
+        """Refuse a request while the server closes or too many requests are in work.
 
-class Admission:
-    """Refuses a request that has work for the engine while there is too much of it, or while the server closes."""
-
-    def __init__(self, app: ASGIApp, gate: Gate):
-        self.app, self._gate = app, gate
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
-            await self.app(scope, receive, send)
-        elif self._gate.draining:
-            await _refuse(ApiError("closing", "the server is closing"), scope, receive, send)
-        elif self._gate.in_work >= self._gate.most:
-            error = ApiError("busy", f"{self._gate.in_work} requests are in work already; try again")
-            await _refuse(error, scope, receive, send)
-        else:
-            self._gate.in_work += 1
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                self._gate.in_work -= 1
+        Raises:
+            ApiError: 503 or 429.
+        """
+        if self.draining:
+            raise ApiError("closing", "the server is closing")
+        if self.in_work >= self.max_requests:
+            raise ApiError("busy", f"{self.in_work} requests are in work already; try again")
 
 
 class Bodies:
-    """Reads a body within limits, hands it on whole, and from then on cancels the work when the client leaves.
+    """Reads the body within limits, and cancels the work when the client disconnects.
+
+    A request that the gate refuses is answered before its body is read.
 
     Args:
-        gate: counts the bytes of all bodies. most: bytes of one. values: of its JSON; counted, since a few bytes can
-            become many objects. read_seconds: until the body is there. send_seconds: until the client takes a part of
-            its answer.
+        gate: counts the bytes of all bodies.
+        max_bytes: of one body.
+        max_values: of its JSON, counted by commas and brackets: a few bytes can become many objects.
+        read_timeout: seconds until the body is complete.
+        send_timeout: seconds until the client takes a part of the response.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, most: int, values: int, read_seconds: float, send_seconds: float):
-        self.app, self._gate, self._most, self._values = app, gate, most, values
-        self._read_seconds, self._send_seconds = read_seconds, send_seconds
+    def __init__(
+        self, app: ASGIApp, gate: Gate, max_bytes: int, max_values: int, read_timeout: float, send_timeout: float
+    ):
+        self.app, self._gate, self._max_bytes, self._max_values = app, gate, max_bytes, max_values
+        self._read_timeout, self._send_timeout = read_timeout, send_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -154,70 +162,74 @@ class Bodies:
         body = bytearray()
         try:
             await self._read(scope, receive, body)
-            await self._watched(scope, body, receive, send)
+            await self._run(scope, body, receive, send)
         except ApiError as error:
-            error.headers["Connection"] = "close"  # what is left of the body is not read
+            error.headers["Connection"] = "close"  # the rest of the body is not read
             await _refuse(error, scope, receive, send)
         finally:
             self._gate.bytes -= len(body)
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
-        headers, most = Headers(scope=scope), 0 if scope["method"] in _WITHOUT_BODY else self._most
+        headers, has_body = Headers(scope=scope), scope["method"] not in _WITHOUT_BODY
+        if has_body:
+            self._gate.require_open()
         if scope["method"] == "POST" and _content_type(headers) != "application/json":
             raise ApiError("type", "the body must be JSON: send 'Content-Type: application/json'")
-        too_large = ApiError("large", f"the body is larger than {most} bytes")
-        if int(headers.get("content-length", "0")) > most:
+        max_bytes = self._max_bytes if has_body else 0
+        too_large = ApiError("large", f"the body is larger than {max_bytes} bytes")
+        if int(headers.get("content-length", "0")) > max_bytes:
             raise too_large
         try:
-            with anyio.fail_after(self._read_seconds):
+            with anyio.fail_after(self._read_timeout):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGoneError
                     body += message.get("body", b"")
                     self._gate.bytes += len(message.get("body", b""))
-                    if len(body) > most:
+                    if len(body) > max_bytes:
                         raise too_large
-                    if self._gate.bytes > self._gate.most_bytes:
+                    if self._gate.bytes > self._gate.max_bytes:
                         raise ApiError("busy", "too many large requests are in work; try again")
                     if not message.get("more_body"):
                         break
         except TimeoutError:
-            raise ApiError("slow", f"the body was not there within {self._read_seconds:g} seconds") from None
-        if sum(map(body.count, (b"{", b"[", b","))) > self._values:
-            raise ApiError("large", f"the body holds more than {self._values} JSON values")
+            raise ApiError("slow", f"the body was not there within {self._read_timeout:g} seconds") from None
+        if sum(map(body.count, (b"{", b"[", b","))) > self._max_values:
+            raise ApiError("large", f"the body holds more than {self._max_values} JSON values")
 
-    async def _watched(self, scope: Scope, body: bytearray, receive: Receive, send: Send) -> None:
+    async def _run(self, scope: Scope, body: bytearray, receive: Receive, send: Send) -> None:
+        """Run the application with the whole body until it has answered or the client disconnects."""
         unread, finished = [{"type": "http.request", "body": body, "more_body": False}], False
 
-        async def handed():
+        async def receive_body():
             if not unread:
-                await asyncio.Event().wait()  # the client's leaving cancels the work; there is nothing else to tell it
+                await asyncio.Event().wait()  # a disconnect cancels the work instead
             return unread.pop()
 
-        async def timed(message) -> None:
+        async def send_in_time(message) -> None:
             nonlocal finished
             try:
-                with anyio.fail_after(self._send_seconds):
+                with anyio.fail_after(self._send_timeout):
                     await send(message)
             except TimeoutError:
                 raise ClientGoneError from None
             finished = message["type"] == "http.response.body" and not message.get("more_body")
 
-        work = asyncio.ensure_future(self.app(scope, handed, timed))
-        gone = asyncio.ensure_future(_until_gone(receive))
+        work = asyncio.ensure_future(self.app(scope, receive_body, send_in_time))
+        disconnect = asyncio.ensure_future(_until_disconnect(receive))
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and not finished:  # a finished answer reads as a client that left, too
+            await asyncio.wait({work, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and not finished:  # after a finished response, `receive` gives a disconnect too
                 raise ClientGoneError
             await work
         finally:
             work.cancel()
-            gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+            disconnect.cancel()
+            await asyncio.gather(work, disconnect, return_exceptions=True)
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
 
@@ -226,3 +238,25 @@ def _content_type(headers: Headers) -> str:
     message = Message()
     message["content-type"] = headers.get("content-type", "none/none")
     return message.get_content_type()
+
+
+class Admission:
+    """Counts the requests that have work for the engine, and refuses those above the gate's limit."""
+
+    def __init__(self, app: ASGIApp, gate: Gate):
+        self.app, self._gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._gate.require_open()
+        except ApiError as error:
+            await _refuse(error, scope, receive, send)
+            return
+        self._gate.in_work += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._gate.in_work -= 1

@@ -1,6 +1,6 @@
-"""The two forms of an answer in OpenAI's API: of a chat and of a text completion.
+"""Response objects of OpenAI's API: of a chat completion and of a text completion, whole and as a stream's chunks.
 
-In: texts, `Response`s and log-probabilities. Out: JSON objects, whole or as a stream's chunks. Knows no engine.
+In: texts, `Response`s and log-probabilities. Out: JSON objects.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from paddle_internvl.serve.logprobs import LogProbs
 
 
 class Form:
-    """What both forms share.
+    """The fields that both kinds of response share.
 
     Args:
-        model: its name in the answer. log_probs: writes those asked for; None: none are.
+        model: name of the model.
+        log_probs: formats the log-probabilities; None: the request has not asked for them.
     """
 
     prefix = whole_object = chunk_object = ""
@@ -27,25 +28,32 @@ class Form:
         self._head = {"id": self.prefix + uuid.uuid4().hex, "created": int(time.time()), "model": model}
 
     def whole(self, responses: Sequence[Response], usage: dict) -> dict:
-        """The answer that is not streamed."""
+        """The response that is not streamed."""
         choices = [self._choice(i, response) for i, response in enumerate(responses)]
         return {**self._head, "object": self.whole_object, "choices": choices, "usage": usage}
 
     def chunk(self, *choices: dict, usage: dict | None = None) -> dict:
-        """One chunk of a stream; the one with the usage has no choices."""
+        """One chunk of a stream; the chunk with the usage has no choices."""
         body = {**self._head, "object": self.chunk_object, "choices": list(choices)}
         return body if usage is None else {**body, "usage": usage}
 
     def opening(self, index: int) -> dict | None:
-        """What opens an answer's stream; None: nothing does."""
+        """The first choice object of an answer's stream; None: there is none."""
         raise NotImplementedError
 
     def delta(self, index: int, text: str, steps: Sequence[dict[int, float]], sent: int) -> dict:
-        """What is new in an answer. sent: characters of it before."""
+        """The choice object of new text.
+
+        Args:
+            index: of the answer.
+            text: new text.
+            steps: log-probabilities of the new tokens.
+            sent: characters sent before.
+        """
         raise NotImplementedError
 
     def ending(self, index: int, reason: str) -> dict:
-        """What ends an answer's stream."""
+        """The last choice object of an answer's stream, with the finish_reason."""
         raise NotImplementedError
 
     def _choice(self, index: int, response: Response) -> dict:
@@ -58,7 +66,7 @@ class ChatForm(Form):
     prefix, whole_object, chunk_object = "chatcmpl-", "chat.completion", "chat.completion.chunk"
 
     def opening(self, index: int) -> dict:
-        """See `Form`: who speaks."""
+        """See `Form`: the role."""
         return self._delta(index, {"role": "assistant", "content": ""})
 
     def delta(self, index: int, text: str, steps: Sequence[dict[int, float]], sent: int) -> dict:
@@ -70,8 +78,8 @@ class ChatForm(Form):
         return self._delta(index, {}, reason=reason)
 
     def _delta(self, index: int, delta: dict, steps=(), reason: str | None = None) -> dict:
-        told = self.log_probs.chat(steps) if self.log_probs and steps else None
-        return {"index": index, "delta": delta, "logprobs": told, "finish_reason": reason}
+        log_probs = self.log_probs.chat(steps) if self.log_probs and steps else None
+        return {"index": index, "delta": delta, "logprobs": log_probs, "finish_reason": reason}
 
     def _choice(self, index: int, response: Response) -> dict:
         return {
@@ -92,13 +100,14 @@ class TextForm(Form):
 
     def delta(self, index: int, text: str, steps: Sequence[dict[int, float]], sent: int) -> dict:
         """See `Form`."""
-        told = self.log_probs.text(steps, sent) if self.log_probs and steps else None
-        return {"index": index, "text": text, "logprobs": told, "finish_reason": None}
+        log_probs = self.log_probs.text(steps, sent) if self.log_probs and steps else None
+        return {"index": index, "text": text, "logprobs": log_probs, "finish_reason": None}
 
     def ending(self, index: int, reason: str) -> dict:
         """See `Form`."""
         return {"index": index, "text": "", "logprobs": None, "finish_reason": reason}
 
     def _choice(self, index: int, response: Response) -> dict:
-        told = self.log_probs.text(response.logprobs, 0) if self.log_probs else None
-        return {"index": index, "text": response.text, "logprobs": told, "finish_reason": response.finish_reason}
+        log_probs = self.log_probs.text(response.logprobs, 0) if self.log_probs else None
+        finish_reason = response.finish_reason
+        return {"index": index, "text": response.text, "logprobs": log_probs, "finish_reason": finish_reason}

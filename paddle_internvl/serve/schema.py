@@ -1,8 +1,8 @@
-"""What requests may hold: OpenAI's fields, and the extensions that LMDeploy's clients send.
+"""Request schema: OpenAI's fields and LMDeploy's extensions, validated by pydantic.
 
-In: JSON. Out: typed requests whose numbers are finite and in range. Fields nobody knows are ignored, as servers of this
-API do; those that ask for something that is not here are refused by name. A medium is named by URL only, so that no
-request names a path by another kind of part. Knows neither model nor files.
+In: JSON. Out: typed requests whose numbers are finite and in range. Unknown fields are ignored, as OpenAI's server
+does; fields that ask for an unsupported feature are refused by name. Media are URLs only, so that no kind of part can
+name a path.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-# OpenAI's fields for what is not here -> the values that do not ask for it.
-_ONLY = {
+# fields of features that are not supported -> values that are accepted, because they ask for nothing
+_UNSUPPORTED = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
@@ -31,7 +31,7 @@ _ONLY = {
 
 
 def _encodable(text: str) -> str:
-    """JSON's escapes can write half a character, which no tokenizer and no answer can hold."""
+    """Refuse lone surrogates, which JSON's escapes can write but UTF-8 can't encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -54,13 +54,13 @@ class Body(BaseModel):
 
 
 class StreamOptions(Body):
-    """include_usage: end the stream with a chunk that tells the tokens."""
+    """Options of a stream. include_usage: end it with a chunk of the token usage."""
 
     include_usage: bool | None = None
 
 
 class Generation(Body):
-    """The settings that both kinds of completion share.
+    """Generation settings of chat and text completions.
 
     temperature 0, the default, takes the likeliest token; above 0 samples, with top_k, top_p, min_p and seed.
     """
@@ -82,11 +82,11 @@ class Generation(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _only_what_is_here(cls, body):
-        for name, harmless in _ONLY.items() if isinstance(body, dict) else ():
+    def _refuse_unsupported(cls, body):
+        for name, accepted in _UNSUPPORTED.items() if isinstance(body, dict) else ():
             value = body.get(name)
-            if value is not None and value not in harmless:
-                way_out = f"use {harmless[0]!r} or leave it out" if harmless else "leave it out"
+            if value is not None and value not in accepted:
+                way_out = f"use {accepted[0]!r} or leave it out" if accepted else "leave it out"
                 raise PydanticCustomError(
                     "unsupported_parameter",
                     f"{name} is not supported; {way_out}",
@@ -95,7 +95,7 @@ class Generation(Body):
         return body
 
     @model_validator(mode="after")
-    def _options_of_a_stream(self):
+    def _require_stream(self):
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("stream_options", "stream_options needs stream=true", {"param": "stream_options"})
         return self
@@ -106,18 +106,18 @@ class Generation(Body):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
-    def likeliest(self) -> int:
-        """How many of the likeliest tokens each token's log-probability is to be told with."""
+    def num_top_logprobs(self) -> int:
+        """Number of top log-probabilities of each token."""
         return 0
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether log-probabilities are asked for."""
+        """Whether the request asks for log-probabilities."""
         return False
 
     @property
     def limit(self) -> int | None:
-        """The most tokens of an answer, where the request says so."""
+        """Most tokens of an answer; None: the server's default."""
         return self.max_tokens
 
 
@@ -128,8 +128,8 @@ class TextPart(Body):
     text: Text
 
 
-class _Tiled(Body):
-    """Where a medium is, and how it is cut into tiles. detail: low 6, medium 12, high 24 tiles; auto: the model's."""
+class _MediaUrl(Body):
+    """URL and tile options of a picture or clip. detail: low 6, medium 12, high 24 tiles; auto: the model's."""
 
     url: Text
     detail: Literal["auto", "low", "medium", "high"] | None = None
@@ -138,13 +138,13 @@ class _Tiled(Body):
     use_thumbnail: bool | None = None
 
 
-class ImageUrl(_Tiled):
+class ImageUrl(_MediaUrl):
     """A picture: an http(s) or data URL."""
 
 
-class VideoUrl(_Tiled):
-    """A clip: an http(s) or data URL. num_frames (or num_segments) frames of it, or fps of a second; of bound only,
-    [first, last] second."""
+class VideoUrl(_MediaUrl):
+    """A clip: an http(s) or data URL. Frame sampling: num_frames (or num_segments), or fps; bound: [start, end] in
+    seconds."""
 
     num_frames: Count | None = None
     num_segments: Count | None = None
@@ -170,20 +170,20 @@ Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
 
 
 class Message(Body):
-    """What one side said. An assistant may have said nothing, but called no tool: there are none."""
+    """A message. An assistant's content may be null; tool calls are not supported."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
     tool_calls: Annotated[list[object], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
-    def _only_an_assistant_is_silent(self):
+    def _require_content(self):
         if self.content is None and self.role != "assistant":
             raise PydanticCustomError("no_content", "content is missing")
         return self
 
     def plain(self) -> dict:
-        """The message as `prompt.messages` reads it."""
+        """The message as a dict for `prompt.messages.parse_messages`."""
         role = "system" if self.role == "developer" else self.role
         if not isinstance(self.content, list):
             return {"role": role, "content": self.content or ""}
@@ -191,7 +191,7 @@ class Message(Body):
 
     @property
     def characters(self) -> int:
-        """Of its texts."""
+        """Characters of the message's texts."""
         if not isinstance(self.content, list):
             return len(self.content or "")
         return sum(len(part.text) for part in self.content if isinstance(part, TextPart))
@@ -215,7 +215,7 @@ class ChatRequest(Generation):
         return self
 
     @property
-    def likeliest(self) -> int:
+    def num_top_logprobs(self) -> int:
         """See `Generation`."""
         return self.top_logprobs or 0
 
@@ -231,14 +231,14 @@ class ChatRequest(Generation):
 
 
 class CompletionRequest(Generation):
-    """Body of /v1/completions: a text to be continued. logprobs: so many of the likeliest tokens."""
+    """Body of /v1/completions: a text to be continued. logprobs: number of top log-probabilities."""
 
     prompt: Annotated[Text, StringConstraints(min_length=1)]
     max_tokens: Count | None = 16
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @property
-    def likeliest(self) -> int:
+    def num_top_logprobs(self) -> int:
         """See `Generation`."""
         return self.logprobs or 0
 

@@ -1,7 +1,7 @@
-"""The server as a process: a checkpoint and settings in, an open port until it is told to stop.
+"""HTTP server process: an application on a port until SIGTERM or SIGINT, with draining.
 
-The first SIGTERM or SIGINT stops new requests (503) and lets those in work go on for `drain_timeout` seconds, then
-cancels them; a second one ends at once.
+The first signal refuses new requests (503) and lets running ones continue for `drain_timeout` seconds, then cancels
+them; a second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from paddle_internvl.serve.accesslog import log
 from paddle_internvl.serve.app import create_app
@@ -22,20 +23,20 @@ from paddle_internvl.serve.connections import TimedConnection
 from paddle_internvl.serve.middleware import Gate
 from paddle_internvl.serve.settings import Settings
 
-_LAST_WORDS = 2  # seconds in which cancelled requests are told so
+_GRACE_SECONDS = 2  # in which cancelled requests send their error
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The open port.
+    """Listen on the settings' address.
 
     Raises:
-        OSError: an address that can't be had; names it.
+        OSError: the address is taken or not this machine's; names it.
     """
     try:
         found = socket.getaddrinfo(settings.server_name, settings.server_port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
-        # With its protocol, which `socket.create_server` leaves out: without it asyncio does not switch off the delay
-        # of small packets, and every piece of a stream comes 40 ms late.
+        # With the protocol, which `socket.create_server` leaves out: asyncio sets TCP_NODELAY only with it, and without
+        # TCP_NODELAY every piece of a stream is 40 ms late.
         port = socket.socket(family, kind, protocol)
         try:
             port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -50,18 +51,25 @@ def listen(settings: Settings) -> socket.socket:
 
 
 class DrainingServer(uvicorn.Server):
-    """A uvicorn server that first lets running requests end."""
+    """A uvicorn server that drains before it shuts down.
 
-    def __init__(self, config: uvicorn.Config, engine_thread, gate: Gate, drain_timeout: float):
+    Args:
+        config: of uvicorn.
+        backend: an `EngineThread` or `forwarding.Replicas`, to `drain` and `close`.
+        gate: counts the running requests.
+        drain_timeout: seconds for them.
+    """
+
+    def __init__(self, config: uvicorn.Config, backend, gate: Gate, drain_timeout: float):
         super().__init__(config)
-        self._engine, self._gate, self._drain_timeout = engine_thread, gate, drain_timeout
+        self._backend, self._gate, self._drain_timeout = backend, gate, drain_timeout
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame) -> None:
-        """A signal came; what it interrupts may be writing to the log, so the loop goes on from here."""
+        """Signal handler. It interrupts any code, also code that holds the log's lock: the event loop does the rest."""
         if self._gate.draining:
             self.should_exit = self.force_exit = True
             return
@@ -73,22 +81,27 @@ class DrainingServer(uvicorn.Server):
 
     async def _drain(self) -> None:
         log.info("closing: %d requests in work have %g s", self._gate.in_work, self._drain_timeout)
-        self._engine.drain()
-        until = time.monotonic() + self._drain_timeout
-        while self._gate.in_work and time.monotonic() < until:
+        self._backend.drain()
+        deadline = time.monotonic() + self._drain_timeout
+        while self._gate.in_work and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         if self._gate.in_work:
             log.warning("closing: %d requests are cancelled", self._gate.in_work)
-        ending = threading.Thread(target=self._engine.close, daemon=True)  # waits for the engine's last step
-        ending.start()
-        while ending.is_alive():
+        closing = threading.Thread(target=self._backend.close, daemon=True)  # waits for the engine's last step
+        closing.start()
+        while closing.is_alive():
             await asyncio.sleep(0.05)
         self.should_exit = True
 
 
-def build(engine_thread, settings: Settings, loader=None) -> DrainingServer:
-    """The server of an engine's thread; it runs with `run(sockets=[port])`. loader: see `create_app`."""
-    app = create_app(engine_thread, settings, loader)
+def build(app: FastAPI, backend, settings: Settings) -> DrainingServer:
+    """The server of an application; it runs with `run(sockets=[port])`.
+
+    Args:
+        app: behind `guards.add_guards`.
+        backend: see `DrainingServer`.
+        settings: timeouts and limits of connections.
+    """
     config = uvicorn.Config(
         app,
         http=TimedConnection.with_header_timeout(settings.header_timeout),
@@ -101,33 +114,38 @@ def build(engine_thread, settings: Settings, loader=None) -> DrainingServer:
         proxy_headers=False,
         limit_concurrency=settings.max_connections,
         timeout_keep_alive=settings.keep_alive_timeout,
-        timeout_graceful_shutdown=_LAST_WORDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    return DrainingServer(config, engine_thread, app.state.gate, settings.drain_timeout)
+    return DrainingServer(config, backend, app.state.gate, settings.drain_timeout)
 
 
 def run(engine_thread, settings: Settings, port: socket.socket) -> None:
-    """Serve on an open port until a signal ends it; starts and closes the engine's thread."""
-    server = build(engine_thread, settings)
+    """Serve on an open port until a signal; starts and closes the engine thread."""
+    server = build(create_app(engine_thread, settings), engine_thread, settings)
     engine_thread.start()
-    host, number = port.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    log.info("%s is served on http://%s:%d/v1", settings.served_model_name, host, number)
-    if settings.open_to_strangers:
-        log.warning("%s is open to other machines and asks for no key; set --api-keys", settings.server_name)
+    log_address(settings, port)
     try:
         server.run(sockets=[port])
     finally:
-        if not server.force_exit:  # else its thread, a daemon, ends with the process
+        if not server.force_exit:  # else the daemon thread ends with the process
             engine_thread.close()
     log.info("closed")
 
 
+def log_address(settings: Settings, port: socket.socket, suffix: str = "") -> None:
+    """Log the server's URL, and a warning where other machines reach it without a key."""
+    host, number = port.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    log.info("%s is served on http://%s:%d/v1%s", settings.served_model_name, host, number, suffix)
+    if settings.is_exposed:
+        log.warning("%s is open to other machines and asks for no key; set --api-keys", settings.server_name)
+
+
 def load_model(checkpoint: str, settings: Settings):
-    """The model of a checkpoint folder or hub id.
+    """Load the model of a checkpoint folder or hub id.
 
     Raises:
-        ValueError: settings or a checkpoint that can't be.
+        ValueError: invalid settings, or a checkpoint that can't be loaded.
     """
     from paddlenlp.transformers import AutoModel
 
@@ -139,10 +157,10 @@ def load_model(checkpoint: str, settings: Settings):
 
 
 def engine_thread_of(model, settings: Settings):
-    """An `EngineThread` of a model, not started yet.
+    """The `EngineThread` of a model, not started yet.
 
     Raises:
-        ValueError: settings that can't be.
+        ValueError: invalid settings of the engine.
     """
     from paddle_internvl.engine.engine_thread import EngineThread
     from paddle_internvl.engine.settings import EngineConfig, engine_of
@@ -163,15 +181,15 @@ def load_engine(checkpoint: str, settings: Settings):
 
 
 def log_to_stderr(level: str) -> None:
-    """Where the lines of the server go, and uvicorn's if they matter."""
+    """Log to stderr from a level on; of uvicorn from warnings on."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, lowest in (("paddle_internvl", logging.DEBUG), ("uvicorn", logging.WARNING)):
+    for name, minimum in (("paddle_internvl", logging.DEBUG), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(max(lowest, logging.getLevelName(level.upper())))
+        logger.setLevel(max(minimum, logging.getLevelName(level.upper())))
 
 
 def model_name(checkpoint: str) -> str:
-    """What a checkpoint is called in requests, where nobody says otherwise: its folder's name."""
+    """The default name of a checkpoint in requests: its folder's name."""
     return Path(os.path.abspath(checkpoint)).name

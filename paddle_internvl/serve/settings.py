@@ -1,8 +1,8 @@
-"""Every setting of the server in one dataclass, and the ways to it: flags, a YAML file, the environment.
+"""Settings of the server in one dataclass, read from flags, a YAML file and the environment.
 
-In: parsed arguments, a file. Out: `Settings`, checked. A setting's flag is its name with dashes, its YAML key its name;
-flags are stronger than the file, the file is stronger than the defaults. Imports no other part of the server, so that
-the command line can show its help at once.
+In: parsed arguments, a file. Out: checked `Settings`. A setting's flag is its name with dashes, its YAML key its name;
+flags override the file, the file overrides the defaults. Imports no other part of the server, so that the command line
+shows its help at once.
 """
 
 from __future__ import annotations
@@ -12,32 +12,38 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 from paddle_internvl.media.limits import MediaLimits
 
 KEYS_VARIABLE = "PADDLE_INTERNVL_API_KEYS"
-# a field's type -> how it is called, its type, and that of its items
-_TYPES = {
-    "str": ("text", str, None),
-    "int": ("whole number", int, None),
-    "float": ("number", float, None),
-    "bool": ("switch: true or false", bool, None),
-    "tuple[str, ...]": ("list of texts", tuple, str),
-    "tuple[int, ...]": ("list of whole numbers", tuple, int),
+# type of a setting -> its name in error messages
+_TYPE_NAMES = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "switch: true or false",
+    tuple[str, ...]: "list of texts",
+    tuple[int, ...]: "list of whole numbers",
 }
 _MEDIA = {limit.name: limit.default for limit in fields(MediaLimits)}
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-def _setting(default, help: str, low: float | None = None, high: float = math.inf, **more):
-    return field(default=default, metadata={"help": help, "low": low, "high": high}, **more)
+def _setting(default, help: str, minimum: float = -math.inf, maximum: float = math.inf, repr: bool = True):
+    return field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum}, repr=repr)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a server; `help` of each field says what it is. Raises ValueError for one that can't be."""
+    """Settings of a server, described by the `help` of each field.
+
+    Raises:
+        ValueError: a value of the wrong type or range; names the setting.
+    """
 
     server_name: str = _setting("127.0.0.1", "address to listen on")
     server_port: int = _setting(23333, "port to listen on; 0 for any free one", 0, 65535)
@@ -95,107 +101,118 @@ class Settings:
             raise ValueError(f"log_level={self.log_level!r} is not known; known: {', '.join(LOG_LEVELS)}")
 
     def media_limits(self) -> MediaLimits:
-        """The ceilings of media; those without a setting are as `MediaLimits` has them.
+        """The limits of media; limits without a setting have their defaults.
 
         Raises:
-            ValueError: a host or folder that is none.
+            ValueError: an invalid host, or a folder that does not exist.
         """
-        same = {limit.name: getattr(self, limit.name) for limit in fields(MediaLimits) if hasattr(self, limit.name)}
+        limits = {limit.name: getattr(self, limit.name) for limit in fields(MediaLimits) if hasattr(self, limit.name)}
         return MediaLimits(
             remote=not self.disable_remote_media,
             allowed_domains=self.allowed_media_domains,
             allow_ports=self.allowed_media_ports,
             allowed_local_path=self.allowed_local_media_path,
-            **same,
+            **limits,
         )
 
     @property
-    def open_to_strangers(self) -> bool:
-        """Whether other machines reach the server and need no key."""
-        return self.server_name not in _LOCAL and not self.api_keys
+    def is_exposed(self) -> bool:
+        """Whether other machines reach the server without an API key."""
+        return self.server_name not in _LOOPBACK and not self.api_keys
 
 
-def _base(setting: Field) -> tuple[str, bool]:
-    """A setting's type without `| None`, and whether it had that."""
-    base, _, rest = setting.type.partition(" | ")
-    return base, rest == "None"
+@cache
+def _types() -> dict[str, tuple[type, bool]]:
+    """Type of each setting without `| None`, and whether None is allowed."""
+    return {
+        name: (hint, False) if hint in _TYPE_NAMES else (get_args(hint)[0], True)
+        for name, hint in get_type_hints(Settings).items()
+    }
+
+
+def _is_of(value, kind) -> bool:
+    if get_origin(kind) is tuple:
+        return type(value) is tuple and all(type(item) is get_args(kind)[0] for item in value)
+    return type(value) is kind
 
 
 def _checked(setting: Field, value):
-    base, optional = _base(setting)
+    kind, optional = _types()[setting.name]
     if value is None and optional:
         return None
-    called, kind, items = _TYPES[base]
     if kind is float and type(value) is int:
         value = float(value)
-    if kind is tuple and isinstance(value, list):
+    if isinstance(value, list):
         value = tuple(value)
     shown = repr(value) if setting.repr else "(hidden)"
-    if type(value) is not kind or (items and any(type(item) is not items for item in value)):
-        raise ValueError(f"{setting.name}={shown} is no {called}")
-    low, high = setting.metadata["low"], setting.metadata["high"]
-    if low is not None and not low <= value <= high:
-        raise ValueError(f"{setting.name}={shown} is outside [{low}, {high}]")
+    if not _is_of(value, kind):
+        raise ValueError(f"{setting.name}={shown} is no {_TYPE_NAMES[kind]}")
+    minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
+    if kind in (int, float) and not minimum <= value <= maximum:
+        raise ValueError(f"{setting.name}={shown} is outside [{minimum}, {maximum}]")
     return value
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting; those not given leave no trace in the parsed arguments."""
-    parser.add_argument("--config", type=Path, metavar="YAML", help="file of settings; flags are stronger")
+    """Add a flag for every setting; a flag that is not given leaves no attribute in the parsed arguments."""
+    parser.add_argument("--config", type=Path, metavar="YAML", help="file of settings; flags override it")
     for setting in fields(Settings):
-        _, kind, items = _TYPES[_base(setting)[0]]
+        kind, _ = _types()[setting.name]
         default = "" if setting.default in (None, (), False) else f" (default: {setting.default})"
-        how = {bool: {"action": "store_true"}, tuple: {"nargs": "*", "type": items, "metavar": "X"}}.get(
-            kind, {"type": kind, "metavar": {str: "TEXT", int: "N", float: "SECONDS"}.get(kind)}
-        )
-        parser.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            default=argparse.SUPPRESS,
-            help=setting.metadata["help"] + default,
-            **how,
-        )
+        if kind is bool:
+            options = {"action": "store_true"}
+        elif get_origin(kind) is tuple:
+            options = {"nargs": "*", "type": get_args(kind)[0], "metavar": "X"}
+        else:
+            options = {"type": kind, "metavar": {str: "TEXT", int: "N", float: "SECONDS"}[kind]}
+        flag = f"--{setting.name.replace('_', '-')}"
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=setting.metadata["help"] + default, **options)
 
 
 def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings of a parsed command line.
 
+    Args:
+        arguments: of a parser with `add_flags`.
+        environment: for API keys.
     Raises:
-        ValueError: a setting that is not known or can't be. FileNotFoundError: a file that is not there.
+        ValueError: an unknown or invalid setting.
+        FileNotFoundError: a file that does not exist.
     """
-    given = vars(arguments)
-    chosen = from_yaml(arguments.config) if arguments.config else {}
+    flags = vars(arguments)
+    values = from_yaml(arguments.config) if arguments.config else {}
     if environment.get(KEYS_VARIABLE):
-        chosen["api_keys"] = [key.strip() for key in environment[KEYS_VARIABLE].split(",")]
-    chosen |= {setting.name: given[setting.name] for setting in fields(Settings) if setting.name in given}
-    if chosen.get("api_keys"):
-        chosen["api_keys"] = [key for item in chosen["api_keys"] for key in _keys(item)]
-    return Settings(**chosen)
+        values["api_keys"] = [key.strip() for key in environment[KEYS_VARIABLE].split(",")]
+    values |= {setting.name: flags[setting.name] for setting in fields(Settings) if setting.name in flags}
+    if values.get("api_keys"):
+        values["api_keys"] = [key for item in values["api_keys"] for key in _keys(item)]
+    return Settings(**values)
 
 
 def from_yaml(file: Path) -> dict:
-    """What a YAML file sets.
+    """The settings of a YAML file, unchecked.
 
     Raises:
-        ValueError: no mapping, or a key that is no setting; lists those there are.
+        ValueError: no mapping, or an unknown setting; lists the settings.
     """
     import yaml
 
     try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is no YAML: {error}") from None
-    read = {} if read is None else read
-    if not isinstance(read, dict):
+    values = {} if values is None else values
+    if not isinstance(values, dict):
         raise ValueError(f"{file} holds no settings; write lines like 'server_port: 23333'")
     known = [setting.name for setting in fields(Settings)]
-    unknown = [str(name) for name in read if name not in known]
+    unknown = [str(name) for name in values if name not in known]
     if unknown:
         raise ValueError(f"{file}: {unknown[0]!r} is no setting; known: {', '.join(known)}")
-    return read
+    return values
 
 
 def _keys(item: str) -> list[str]:
-    """The keys that an item stands for: itself, or the lines of the file it names."""
+    """The API keys of an item: the item itself, or the lines of the file after an @."""
     if not isinstance(item, str) or not item:
         raise ValueError("api_keys holds an empty key or one that is no text")
     if not item.startswith("@"):

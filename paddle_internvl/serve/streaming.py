@@ -1,7 +1,7 @@
-"""Server-sent events: a stream of JSON objects, `[DONE]` at its end, an error in its place if it goes wrong.
+"""Server-sent events (SSE): a stream of JSON objects that ends with `[DONE]`, or with an error object.
 
-In: an async generator of objects. Out: an HTTP answer. The generator is closed in any case, so that what it holds is
-given back when the client leaves.
+In: an async generator of objects. Out: an HTTP response. The generator is always closed, so that the request is
+cancelled when the client disconnects.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from paddle_internvl.serve.errors import ApiError
 
 
 class EventStream(Response):
-    """An answer that sends what `chunks` gives.
+    """An SSE response.
 
     Args:
-        first: the first object. chunks: the others. explain: what the client is told about an exception of theirs.
+        first: the first object.
+        chunks: the other objects.
+        to_api_error: the error response to an exception of `chunks`.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: dict, chunks: AsyncGenerator[dict], explain: Callable[[Exception], ApiError]):
+    def __init__(self, first: dict, chunks: AsyncGenerator[dict], to_api_error: Callable[[Exception], ApiError]):
         self.status_code, self.background = 200, None
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # nginx passes events on at once
-        self._first, self._chunks, self._explain = first, chunks, explain
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # nginx does not buffer
+        self._first, self._chunks, self._to_api_error = first, chunks, to_api_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._chunks) as chunks:
@@ -39,7 +41,7 @@ class EventStream(Response):
                 try:
                     content = await anext(chunks, None)
                 except Exception as error:
-                    await send(_event(_json(self._explain(error).body)))
+                    await send(_event(_json(self._to_api_error(error).body)))
                     break
             else:
                 await send(_event("[DONE]"))

@@ -35,6 +35,11 @@ _LETTERS = _letters_of_bytes()
 _BYTES = {letter: byte for byte, letter in enumerate(_LETTERS)}
 
 
+def bytes_of_token(token: str) -> bytes:
+    """The bytes of a token's letters; letters that stand for no byte are text themselves."""
+    return b"".join(bytes([_BYTES[c]]) if c in _BYTES else c.encode() for c in token)
+
+
 class ByteLevelBPETokenizer(AddedTokensTokenizer):
     """What both kinds share. Subclasses set `encoder` (token -> id) before this class is initialised."""
 
@@ -62,8 +67,7 @@ class ByteLevelBPETokenizer(AddedTokensTokenizer):
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Text of tokens; bytes that are no UTF-8 become U+FFFD. Letters that stand for no byte are text themselves."""
-        joined = "".join(token for token in tokens if token is not None)
-        raw = b"".join(bytes([_BYTES[c]]) if c in _BYTES else c.encode() for c in joined)
+        raw = b"".join(bytes_of_token(token) for token in tokens if token is not None)
         return raw.decode("utf-8", errors="replace")
 
     def save_resources(self, save_directory) -> None:

@@ -1,6 +1,6 @@
-"""A conversation and its costs as the page shows them: messages for Gradio's chat, and HTML.
+"""Display of a conversation and of a question's token count: messages for Gradio's chat, and HTML.
 
-In: rounds, attachments, grids, a language. Out: plain values and `gr.HTML`. Knows no layout.
+In: rounds, attachments, grids, a language. Out: plain values and `gr.HTML`.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import gradio as gr
 
 from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_drawing import draw_grid
-from paddle_internvl.webdemo.conversation import Round
-from paddle_internvl.webdemo.costs import Cost
-from paddle_internvl.webdemo.escaping import shown
+from paddle_internvl.webdemo.costs import PromptCost
+from paddle_internvl.webdemo.escaping import escape_html
 from paddle_internvl.webdemo.pictures import data_url, figure, figures
+from paddle_internvl.webdemo.session import Round
 from paddle_internvl.webdemo.texts import text
 from paddle_internvl.webdemo.uploads import Attachment
 
 
 def messages(rounds: Sequence[Round], language: str) -> list[dict]:
-    """What the chat shows. The n-th text of a user's is the n-th round's question."""
+    """Messages of Gradio's chat. The n-th user message that is text is the n-th round's question."""
     out = []
     for each in rounds:
         if each.attachments:
             out.append({"role": "user", "content": gr.HTML(_thumbnails(each.attachments, language))})
-        out.append({"role": "user", "content": shown(each.question)})
+        out.append({"role": "user", "content": escape_html(each.question)})
         if each.answer:
-            out.append({"role": "assistant", "content": shown(each.answer)})
+            out.append({"role": "assistant", "content": escape_html(each.answer)})
         if each.drawn:
             out.append({"role": "assistant", "content": gr.HTML(_drawn(each, language))})
         out += [{"role": "assistant", "content": gr.HTML(note)} for note in _notes(each, language)]
@@ -36,8 +36,11 @@ def messages(rounds: Sequence[Round], language: str) -> list[dict]:
 
 
 def round_of(rounds: Sequence[Round], index: int) -> int:
-    """Which round the message at an index of `messages` belongs to.
+    """The number of the round that a message belongs to.
 
+    Args:
+        rounds: of the conversation.
+        index: of the message in `messages`.
     Raises:
         ValueError: there is no such message.
     """
@@ -68,36 +71,40 @@ def _notes(each: Round, language: str) -> list[str]:
     return notes + ([f'<p class="note">({html.escape(text(name, language))})</p>'] if name else [])
 
 
-def problem(said: str) -> str:
-    """An error, as HTML. said: plain text."""
-    return f'<p class="problem" role="alert">{html.escape(said)}</p>'
+def problem(message: str) -> str:
+    """The HTML of an error message, which is plain text."""
+    return f'<p class="problem" role="alert">{html.escape(message)}</p>'
 
 
-def preview(attachments: Sequence[Attachment], cost: Cost, length: int, side_tokens: int, language: str) -> str:
-    """What will be sent: every picture under its tile grid, frames in a strip, and the tokens of it all.
+def preview(attachments: Sequence[Attachment], cost: PromptCost, length: int, tile_tokens: int, language: str) -> str:
+    """Preview of a question as HTML: every picture under its tile grid, frames in a strip, and the token count.
 
     Args:
-        length: the most tokens of prompt and answer. side_tokens: of a tile.
+        attachments: of the question.
+        cost: of its prompt.
+        length: most tokens of prompt and answer.
+        tile_tokens: visual tokens of a tile.
+        language: of the page.
     """
-    seen = list(zip(attachments, cost.grids))
-    pictures = [_under_grid(each, grids[0], side_tokens, language) for each, grids in seen if each.kind == "image"]
+    media = list(zip(attachments, cost.grids))
+    pictures = [_under_grid(each, grids[0], tile_tokens, language) for each, grids in media if each.kind == "image"]
     strips = [
-        _strip(each, f"{each.name} · {text('tokens', language, tokens=len(grids) * side_tokens)}", language)
-        for each, grids in seen
+        _strip(each, f"{each.name} · {text('tokens', language, tokens=len(grids) * tile_tokens)}", language)
+        for each, grids in media
         if each.kind == "video"
     ]
     total = text("total", language, total=cost.total, length=length, visual=cost.visual)
     return (
         figures(pictures)
         + "".join(strips)
-        + ("" if seen else f'<p class="note">{html.escape(text("nothing", language))}</p>')
+        + ("" if media else f'<p class="note">{html.escape(text("nothing", language))}</p>')
         + f'<p class="total">{html.escape(total)}</p>'
         + ("" if cost.total < length else problem(text("overflow", language)))
     )
 
 
 def _strip(clip: Attachment, name: str, language: str) -> str:
-    """A clip's frames in a row, which the keyboard can scroll."""
+    """A clip's frames in a row that scrolls by keyboard."""
     captions = [text("frame", language, number=number) for number in range(1, len(clip.urls) + 1)]
     frames = [figure(url, caption, f"{clip.name} {caption}") for url, caption in zip(clip.urls, captions)]
     name = html.escape(name)
@@ -107,10 +114,10 @@ def _strip(clip: Attachment, name: str, language: str) -> str:
     )
 
 
-def _under_grid(picture: Attachment, grid: TileGrid, side_tokens: int, language: str) -> str:
+def _under_grid(picture: Attachment, grid: TileGrid, tile_tokens: int, language: str) -> str:
     (width, height), (image,) = picture.sizes[0], picture.previews
     name = "tile" if grid.tiles == 1 else "grid_thumbnail" if grid.thumbnail else "grid"
     shape = {"columns": grid.columns, "rows": grid.rows}
-    tokens = text("tokens", language, tokens=grid.tiles * side_tokens)
+    tokens = text("tokens", language, tokens=grid.tiles * tile_tokens)
     caption = f"{picture.name} · {width} × {height} · {text(name, language, **shape)} · {tokens}"
     return figure(data_url(draw_grid(image, grid)), caption, text("picture_alt", language, name=picture.name, **shape))

@@ -1,15 +1,15 @@
-"""Text of visitors and models as Markdown in which no HTML is left.
+"""Escaping of HTML in Markdown text of visitors and models.
 
-In: text. Out: the same with an invisible character behind every `<` that could open a tag; in a fenced block it stays
-as it is, since there it opens none and may be copied. Markdown and LaTeX are not touched; the browser renders them.
+In: text. Out: the text with an invisible character behind every `<` that could open a tag. Fenced code blocks, in which
+no tag opens, stay as they are, so that they can be copied. Markdown and LaTeX are not changed.
 """
 
 from __future__ import annotations
 
 import re
 
-# Fences at the beginning of a line only: whether an indented one is a fence depends on what stands before it. The
-# page's sanitizer stands behind this; here it is about what is seen.
+# Fences at the beginning of a line only: whether an indented fence is one depends on the lines before it. The page
+# sanitizes HTML in any case; escaping makes the tags visible.
 _FENCED = re.compile(
     r"^(?P<ticks>`{3,})[^`\n]*$(?:.*?^ {0,3}(?P=ticks)`*[ \t]*$|.*)"
     r"|^(?P<tildes>~{3,})[^\n]*$(?:.*?^ {0,3}(?P=tildes)~*[ \t]*$|.*)",
@@ -19,8 +19,8 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _JOINER = "\u2060"
 
 
-def shown(text: str) -> str:
-    """`text` with its HTML to be read rather than obeyed."""
+def escape_html(text: str) -> str:
+    """`text` whose HTML tags are shown as text."""
     out, position = [], 0
     text = re.sub(r"\r\n?", "\n", text)
     for block in _FENCED.finditer(text):
@@ -29,6 +29,6 @@ def shown(text: str) -> str:
     return "".join([*out, _TAG.sub(f"<{_JOINER}", text[position:])])
 
 
-def typed(text: str) -> str:
-    """What was given to `shown`, if that was typed on a keyboard."""
+def unescape(text: str) -> str:
+    """The argument of `escape_html`, with line ends as newlines."""
     return text.replace(_JOINER, "")

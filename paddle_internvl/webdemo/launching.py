@@ -1,6 +1,6 @@
-"""The page on a port until it is told to stop, with a folder of its own for uploads that goes when it ends.
+"""Launch of the page on a port until a signal, with a temporary folder for uploads that is removed at the end.
 
-In: a `Host`, an address, a port. Nothing is shared with Gradio's servers, and no folder is served.
+In: an `EngineHost`, an address, a port. Nothing is sent to Gradio's servers, and no folder is served.
 """
 
 from __future__ import annotations
@@ -18,31 +18,37 @@ from pathlib import Path
 import gradio as gr
 
 from paddle_internvl.webdemo import page
-from paddle_internvl.webdemo.speaking import Host
+from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.uploads import LIMITS
 
 _ASSETS = Path(__file__).parents[2] / "demo/assets"
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans CJK SC", "sans-serif")
 
 
-def prepare(host: Host, together: int = 16) -> gr.Blocks:
-    """The page with a folder of this process's own for uploads, which is removed when the process ends."""
+def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
+    """Build the page, with a temporary folder for uploads that is removed when the process ends.
+
+    Args:
+        host: of the engine that answers.
+        concurrency: questions that are answered at once.
+    """
     folder = Path(tempfile.mkdtemp(prefix="paddle-internvl-demo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")  # Gradio has no other way to say it
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")  # Gradio has no argument for it
     examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
     if _ASSETS.is_dir():
         shutil.copytree(_ASSETS, examples)
-    return page.build(host, examples, together)
+    return page.build(host, examples, concurrency)
 
 
 def check_port(server_name: str, server_port: int) -> None:
     """Refuse an address that can't be listened on.
 
     Args:
-        server_name: address of this machine, or its name. server_port: 1 to 65535.
+        server_name: address or name of this machine.
+        server_port: 1 to 65535.
     Raises:
-        OSError: it is taken, not this machine's, or not allowed; names the way out.
+        OSError: the address is taken, not this machine's, or not allowed; names the way out.
     """
     family = socket.AF_INET6 if ":" in server_name else socket.AF_INET
     try:
@@ -54,16 +60,21 @@ def check_port(server_name: str, server_port: int) -> None:
         ) from None
 
 
-def launch(demo: gr.Blocks, host: Host, server_name: str, server_port: int, wait: bool = True) -> str:
-    """Open the port; returns the address.
+def launch(demo: gr.Blocks, host: EngineHost, server_name: str, server_port: int, wait: bool = True) -> str:
+    """Serve the page on a port.
 
     Args:
-        wait: until a signal comes, then end everything; else return at once.
+        demo: the page.
+        host: of the engine, which is closed at the end.
+        server_name, server_port: see `check_port`.
+        wait: until SIGTERM or SIGINT; False: return at once.
+    Returns:
+        The page's URL.
     Raises:
         OSError: see `check_port`.
     """
     check_port(server_name, server_port)
-    # Gradio uses an old name of Starlette's, and says so at every event
+    # Gradio uses a deprecated name of Starlette at every event
     warnings.filterwarnings("ignore", "'HTTP_422_UNPROCESSABLE_ENTITY' is deprecated", module="gradio")
     _, url, _ = demo.launch(
         server_name=server_name,

@@ -1,6 +1,6 @@
-"""The page: its controls, where they stand, what they are called in each language, and which handler each one calls.
+"""The page: layout, labels in each language, and the event handler of each control.
 
-In: a `Host` and a folder of example files. Out: `gr.Blocks`. What controls do is in `handlers`.
+In: an `EngineHost` and a folder of example files. Out: `gr.Blocks`. The event handlers are in `handlers`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from pathlib import Path
 
 import gradio as gr
 
-from paddle_internvl.webdemo.conversation import Visit
+from paddle_internvl.webdemo.accessible_names import script
 from paddle_internvl.webdemo.display import messages
+from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.handlers import Handlers
-from paddle_internvl.webdemo.labels import script
-from paddle_internvl.webdemo.speaking import MOST_TILES, Host
+from paddle_internvl.webdemo.session import SessionState
+from paddle_internvl.webdemo.streaming_session import MAX_TILES
 from paddle_internvl.webdemo.style import CSS
 from paddle_internvl.webdemo.texts import LANGUAGES, text
-from paddle_internvl.webdemo.uploads import MOST_FRAMES
+from paddle_internvl.webdemo.uploads import MAX_FRAMES
 
 _LATEX = [
     {"left": "$$", "right": "$$", "display": True},
@@ -25,8 +26,8 @@ _LATEX = [
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 _CLIPS = [".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif", ".webp", ".png"]
-# control -> property -> text; everything on the page that is said in words
-_WORDS = {
+# control -> property -> name in `texts`
+_LABELS = {
     "title": {"value": "title"},
     "language": {"label": "language"},
     "chat": {"label": "chat", "placeholder": "greeting"},
@@ -55,33 +56,35 @@ _EXAMPLES = (
     (("shapes.png", "two.png"), None, ("Which image has more objects?", "哪张图片的物体更多？")),
     ((), "clip.gif", ("Which way does the star move?", "星形往哪个方向移动？")),
 )
-_ANSWERS = "answers"  # the queue that all questions wait in
+_QUEUE = "answers"  # Gradio queue of all questions
 
 
-def _words(control: str, language: str) -> dict:
-    words = {name: text(key, language) for name, key in _WORDS[control].items()}
+def _labels(control: str, language: str) -> dict:
+    """The text properties of a control."""
+    labels = {name: text(key, language) for name, key in _LABELS[control].items()}
     if control in ("title", "seen_title"):
-        words["value"] = f"{'#' if control == 'title' else '##'} {words['value']}"
-    return words
+        labels["value"] = f"{'#' if control == 'title' else '##'} {labels['value']}"
+    return labels
 
 
-def build(host: Host, examples: Path | None = None, together: int = 16) -> gr.Blocks:
-    """The page, not yet launched.
+def build(host: EngineHost, examples: Path | None = None, concurrency: int = 16) -> gr.Blocks:
+    """Build the page, not yet launched.
 
     Args:
-        examples: folder of the examples' files; None, or files not there: no examples. together: questions that are
-            answered at once; more wait, and see that they do.
+        host: of the engine that answers.
+        examples: folder of the examples' files; an example without its files is left out; None: no examples.
+        concurrency: questions that are answered at once; further questions queue, and the page shows their position.
     """
-    handlers, made = Handlers(host), {}
+    handlers, controls = Handlers(host), {}
 
-    def make(kind, control: str, **how):
-        made[control] = kind(**_words(control, "en"), **how, elem_id=control)
-        return made[control]
+    def make(kind, control: str, **options):
+        controls[control] = kind(**_labels(control, "en"), **options, elem_id=control)
+        return controls[control]
 
-    # Files of uploads are removed after an hour; those who keep a page open longer add them again.
+    # Uploaded files are removed after an hour; a page that is open longer must upload them again.
     with gr.Blocks(title="InternVL", analytics_enabled=False, delete_cache=(60, 3600), fill_width=True) as demo:
         gr.HTML(f"<style>{CSS}</style>", elem_id="style")
-        visit = gr.State(Visit())
+        state = gr.State(SessionState())
         with gr.Row():
             make(gr.Markdown, "title")
             make(gr.Radio, "language", choices=[(name, key) for key, name in LANGUAGES.items()], value="en",
@@ -91,10 +94,10 @@ def build(host: Host, examples: Path | None = None, together: int = 16) -> gr.Bl
                 _conversation(make)
             with gr.Column(scale=2, min_width=320):
                 make(gr.Markdown, "seen_title")
-                seen = gr.HTML(elem_id="seen")
-                asks = _panels(make, examples)
-        _wire(demo, handlers, made, visit, seen, asks, together)
-    demo.queue(max_size=64, default_concurrency_limit=together)
+                preview = gr.HTML(elem_id="seen")
+                example_buttons = _panels(make, examples)
+        _connect(demo, handlers, controls, state, preview, example_buttons, concurrency)
+    demo.queue(max_size=64, default_concurrency_limit=concurrency)
     return demo
 
 
@@ -111,64 +114,65 @@ def _conversation(make) -> None:
 
 
 def _panels(make, examples: Path | None) -> list[tuple[gr.Button, tuple]]:
-    """Video, settings and examples; the examples' buttons, each with what it asks."""
+    """Tabs of video, settings and examples. Returns the examples' buttons, each with (pictures, clip, questions)."""
     with make(gr.Tab, "video_tab"):
         make(gr.File, "clip", file_types=_CLIPS, type="filepath", height=160)
-        make(gr.Slider, "frames", minimum=1, maximum=MOST_FRAMES, step=1, value=8)
+        make(gr.Slider, "frames", minimum=1, maximum=MAX_FRAMES, step=1, value=8)
     with make(gr.Tab, "settings_tab"):
         make(gr.Textbox, "system", lines=2, max_lines=8)
         make(gr.Slider, "temperature", minimum=0, maximum=2, step=0.05, value=0)
         make(gr.Slider, "top_p", minimum=0.05, maximum=1, step=0.05, value=1)
         make(gr.Slider, "penalty", minimum=1, maximum=2, step=0.05, value=1)
         make(gr.Slider, "limit", minimum=1, maximum=4096, step=1, value=512)
-        make(gr.Slider, "tiles", minimum=1, maximum=MOST_TILES, step=1, value=12)
-    asks = []
+        make(gr.Slider, "tiles", minimum=1, maximum=MAX_TILES, step=1, value=12)
+    buttons = []
     with make(gr.Tab, "examples_tab"):
         for pictures, clip, questions in _EXAMPLES:
             files = [examples / name for name in (*pictures, *([clip] if clip else []))] if examples else []
             if files and all(file.is_file() for file in files):
-                shown = gr.Button(questions[0], icon=str(files[0]), elem_classes="example")
+                button = gr.Button(questions[0], icon=str(files[0]), elem_classes="example")
                 paths = [str(file) for file in files]
-                asks.append((shown, (paths[: len(pictures)], paths[-1] if clip else None, questions)))
-    return asks
+                buttons.append((button, (paths[: len(pictures)], paths[-1] if clip else None, questions)))
+    return buttons
 
 
-def _wire(demo, handlers: Handlers, made: dict, visit, seen, asks: list, together: int) -> None:
-    language, chat, box, clip, stop = (made[name] for name in ("language", "chat", "box", "clip", "stop"))
-    wishes = [made[name] for name in ("system", "temperature", "top_p", "penalty", "limit", "tiles")]
-    # No endpoint is offered to programs: the server is for those.
+def _connect(demo, handlers: Handlers, controls: dict, state, preview, examples: list, concurrency: int) -> None:
+    """Connect events to handlers."""
+    language, chat, box, clip, stop = (controls[name] for name in ("language", "chat", "box", "clip", "stop"))
+    options = [controls[name] for name in ("system", "temperature", "top_p", "penalty", "limit", "tiles")]
+    # No API endpoint: programs use the server.
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    answering = {**hidden, "show_progress": "minimal", "concurrency_id": _ANSWERS, "concurrency_limit": together}
-    growing = [
-        box.submit(handlers.ask, [box, clip, made["frames"], language, *wishes, visit], [chat, box, clip, stop],
+    answering = {**hidden, "show_progress": "minimal", "concurrency_id": _QUEUE, "concurrency_limit": concurrency}
+    answers = [
+        box.submit(handlers.ask, [box, clip, controls["frames"], language, *options, state], [chat, box, clip, stop],
                    **answering),
-        made["again"].click(handlers.again, [language, *wishes, visit], [chat, stop], **answering),
-        chat.edit(handlers.edited, [language, *wishes, visit], [chat, stop], **answering),
+        controls["again"].click(handlers.regenerate, [language, *options, state], [chat, stop], **answering),
+        chat.edit(handlers.edit, [language, *options, state], [chat, stop], **answering),
     ]  # fmt: skip
-    ending = {**hidden, "cancels": growing, "queue": False}
-    to_the_box = {"js": "() => document.querySelector('#box textarea').focus()", **hidden}
-    stop.click(None, **to_the_box)  # a button that is disabled under the keyboard loses it
-    stopped = stop.click(handlers.stopped, [language, visit], [chat, stop], **ending)
-    cleared = gr.on([made["clear"].click, chat.clear], handlers.cleared, visit, [chat, box, clip, stop], **ending)
+    ending = {**hidden, "cancels": answers, "queue": False}
+    focus_box = {"js": "() => document.querySelector('#box textarea').focus()", **hidden}
+    stop.click(None, **focus_box)  # a button that is disabled loses the keyboard focus
+    stopped = stop.click(handlers.stop, [language, state], [chat, stop], **ending)
+    cleared = gr.on([controls["clear"].click, chat.clear], handlers.clear, state, [chat, box, clip, stop], **ending)
 
-    def relabelled(language: str, visit: Visit) -> list:
-        states = {"stop": {"interactive": visit.busy}}  # a page may be greeted within its first answer
-        words = [gr.update(**_words(name, language), **states.get(name, {})) for name in _WORDS]
-        questions = [gr.update(value=each[2][list(LANGUAGES).index(language)]) for _, each in asks]
-        return [*words, *questions, gr.update(value=messages(visit.rounds, language))]
+    def translate(language: str, state: SessionState) -> list:
+        properties = {"stop": {"interactive": state.busy}}  # the language may change during the first answer
+        labels = [gr.update(**_labels(name, language), **properties.get(name, {})) for name in _LABELS]
+        questions = [gr.update(value=example[2][list(LANGUAGES).index(language)]) for _, example in examples]
+        return [*labels, *questions, gr.update(value=messages(state.rounds, language))]
 
-    relabelled_ones = [*(made[name] for name in _WORDS), *(button for button, _ in asks), chat]
-    language.change(relabelled, [language, visit], relabelled_ones, **hidden)
-    looks = [box, clip, made["frames"], made["tiles"], made["system"], language, visit]
-    changes = [each.change for each in (box, clip, made["frames"], made["tiles"], made["system"], language)]
-    gr.on(changes, handlers.preview, looks, seen, trigger_mode="always_last", **hidden)
-    for event in (*growing, stopped, cleared):  # not chat.change: that is each piece of an answer
-        event.then(handlers.preview, looks, seen, **hidden)
+    translated = [*(controls[name] for name in _LABELS), *(button for button, _ in examples), chat]
+    language.change(translate, [language, state], translated, **hidden)
+    question = [box, clip, *(controls[name] for name in ("frames", "tiles", "system")), language]
+    changes = [control.change for control in question]
+    gr.on(changes, handlers.preview, [*question, state], preview, trigger_mode="always_last", **hidden)
+    for event in (*answers, stopped, cleared):  # not chat.change, which every piece of an answer triggers
+        event.then(handlers.preview, [*question, state], preview, **hidden)
     demo.load(None, js=script(), **hidden)
-    demo.load(handlers.greet, None, [language, made["system"], made["tiles"], made["limit"]], **hidden)
-    for button, (pictures, file, questions) in asks:
+    demo.load(handlers.on_load, None, [language, *(controls[name] for name in ("system", "tiles", "limit"))], **hidden)
+    for button, (pictures, file, questions) in examples:
 
-        def chosen(language: str, pictures=pictures, file=file, questions=questions) -> tuple:
+        def fill_box(language: str, pictures=pictures, file=file, questions=questions) -> tuple:
             return {"text": questions[list(LANGUAGES).index(language)], "files": pictures}, file
 
-        button.click(chosen, language, [box, clip], **hidden).then(None, **to_the_box)
+        button.click(fill_box, language, [box, clip], **hidden).then(None, **focus_box)

@@ -1,7 +1,6 @@
-"""Pictures as the page shows them: small, in the page itself, as figures of HTML.
+"""Thumbnails of pictures as data URLs and HTML figures, so that no file is made of a visitor's picture.
 
-In: PIL images. Out: PIL images, data URLs, HTML. The page's pictures are in the page, so no file is made of
-a visitor's picture. Knows no conversation.
+In: PIL images. Out: PIL images, data URLs, HTML.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import io
 
 from PIL import Image
 
-SMALL = 320  # pixels, long side of what is shown of an upload
+SMALL = 320  # pixels, long side of an upload's thumbnail
 
 
 def small(image: Image.Image, side: int = SMALL) -> Image.Image:
@@ -37,6 +36,6 @@ def figure(url: str, caption: str, alt: str) -> str:
     )
 
 
-def figures(each: list[str]) -> str:
-    """Figures side by side, as many as fit beside each other."""
-    return f'<div class="figures">{"".join(each)}</div>' if each else ""
+def figures(items: list[str]) -> str:
+    """Figures side by side, wrapped to the width of the page."""
+    return f'<div class="figures">{"".join(items)}</div>' if items else ""

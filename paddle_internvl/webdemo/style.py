@@ -1,4 +1,4 @@
-"""How the page looks, beyond Gradio's theme: CSS that stands in the page itself, so that any host of Gradio has it."""
+"""CSS of the page, beyond Gradio's theme; part of the page itself, so that any host of Gradio shows it."""
 
 CSS = """
 .gradio-container { max-width: 1400px !important; padding-top: 12px !important; }

@@ -1,6 +1,6 @@
-"""Every text of the page, in English and Chinese.
+"""Texts of the page in English and Chinese. Answers of models and error messages are not translated.
 
-In: a text's name and a language. Out: the text. Knows no page. What models and errors say is not translated.
+In: a text's name and a language. Out: the text.
 """
 
 from __future__ import annotations
@@ -80,16 +80,21 @@ _TEXTS = {
 
 
 def text(name: str, language: str, /, **values) -> str:
-    """A text in a language of `LANGUAGES`, with values put in.
+    """A text of the page.
 
+    Args:
+        name: of the text.
+        language: of `LANGUAGES`.
+        values: of the text's placeholders.
     Raises:
-        KeyError: no such text. ValueError: no such language.
+        KeyError: no such text.
+        ValueError: no such language.
     """
     return _TEXTS[name][list(LANGUAGES).index(language)].format(**values)
 
 
-def preferred(accepted: str | None) -> str:
-    """The language for a browser, by its Accept-Language header: the first that is here, else English."""
+def preferred_language(accepted: str | None) -> str:
+    """The first language of a browser's Accept-Language header that the page has, else English."""
     for part in (accepted or "").lower().split(","):
         language = part.strip()[:2]
         if language in LANGUAGES:

@@ -1,7 +1,6 @@
-"""Uploads of strangers to attachments: read, checked before they are decoded, clips decoded in a process of their own.
+"""Untrusted uploads to attachments: checked before they are decoded, clips in a sandbox process.
 
-In: the path of an uploaded file. Out: an `Attachment`, or a `MediaError` that names the file. Checks and decoders are
-the server's (`serve.pictures`, `serve.clips`). Knows no page.
+In: the path of an uploaded file. Out: an `Attachment`, or a `MediaError` that names the file.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from pathlib import Path
 import anyio
 from PIL import Image
 
-from paddle_internvl.media.clips import ClipDecoder
+from paddle_internvl.media.clip_decoder import ClipDecoder
 from paddle_internvl.media.errors import MediaError
 from paddle_internvl.media.images import open_image
 from paddle_internvl.media.limits import MediaLimits
-from paddle_internvl.media.picture_checks import pixels_of
+from paddle_internvl.media.picture_checks import check_picture
 from paddle_internvl.webdemo.pictures import data_url, small
 
 _MIB = 2**20
-MOST_FRAMES = 32
+MAX_FRAMES = 32
 LIMITS = MediaLimits(
     remote=False,
     max_images=8,
@@ -30,7 +29,7 @@ LIMITS = MediaLimits(
     max_video_bytes=64 * _MIB,
     max_image_pixels=32_000_000,
     max_total_pixels=64 * _MIB,
-    max_frames=MOST_FRAMES,
+    max_frames=MAX_FRAMES,
 )
 
 
@@ -39,8 +38,11 @@ class Attachment:
     """A picture or clip of a question.
 
     Attributes:
-        kind: 'image' or 'video'. name: of the file. source: bytes of the picture's file, or the frames of the clip.
-        sizes: of the pictures, pixels. previews: small copies of them.
+        kind: 'image' or 'video'.
+        name: of the file.
+        source: bytes of the picture's file, or the frames of the clip.
+        sizes: of the pictures, pixels.
+        previews: thumbnails of the pictures.
     """
 
     kind: str
@@ -56,58 +58,66 @@ class Attachment:
 
     @property
     def pixels(self) -> int:
-        """Of all its pictures."""
+        """Pixels of all its pictures."""
         return sum(width * height for width, height in self.sizes)
 
     def part(self, source=None) -> dict:
-        """What a message holds for it. source: stands for the pixels; None: they themselves."""
+        """The message part of the attachment.
+
+        Args:
+            source: of the part; None: the attachment's own.
+        """
         return {"type": self.kind, self.kind: self.source if source is None else source}
 
 
 class Receiver:
-    """Reads the uploads of all visitors, few at a time.
+    """Makes attachments of the uploads of all visitors.
 
     Args:
-        side: S, pixels of a tile. Frames are kept at that size: a frame is one tile, so the model sees no more of it.
+        side: S, the tile side in pixels. Frames are kept at that size, because a frame is one tile.
+        limits: of pictures and clips.
     """
 
     def __init__(self, side: int, limits: MediaLimits = LIMITS):
         self.limits, self._side = limits, side
-        self._clips = ClipDecoder(limits)
-        self._turns = anyio.CapacityLimiter(2)
+        self._clip_decoder = ClipDecoder(limits)
+        self._slots = anyio.CapacityLimiter(2)
 
     async def picture(self, path: str) -> Attachment:
-        """The picture of an uploaded file.
+        """The attachment of an uploaded picture.
 
         Raises:
-            MediaError: it is gone, broken or beyond a limit.
+            MediaError: the file is gone, broken or above a limit.
         """
-        return await anyio.to_thread.run_sync(self._picture, path, limiter=self._turns)
+        return await anyio.to_thread.run_sync(self._picture, path, limiter=self._slots)
 
     def _picture(self, path: str) -> Attachment:
         name = Path(path).name
         try:
             data = _read(path, self.limits.max_image_bytes)
-            pixels_of(data, self.limits)
+            check_picture(data, self.limits)
             image = open_image(data)
         except MediaError as error:
             raise error.at(name) from error
-        except ValueError as error:  # what only decoding finds
+        except ValueError as error:  # found by decoding only
             raise MediaError(f"{name}: the picture is broken or truncated") from error
         return Attachment("image", name, data, (image.size,), (small(image),))
 
     async def clip(self, path: str, frames: int) -> Attachment:
-        """So many frames, spread over the clip of an uploaded file.
+        """The attachment of an uploaded clip.
 
+        Args:
+            path: of the file.
+            frames: number of frames, spread over the clip.
         Raises:
-            MediaError: see `picture`; or a number of frames that is none or too large.
+            MediaError: see `picture`; or an invalid number of frames.
         """
         name = Path(path).name
         if not 1 <= frames <= self.limits.max_frames:
             raise MediaError(f"{frames} frames are asked for; 1 to {self.limits.max_frames} are taken")
         try:
             data = await anyio.to_thread.run_sync(_read, path, self.limits.max_video_bytes)
-            pictures = await self._clips.frames(data, {"num_segments": frames})
+            pictures = await self._clip_decoder.frames(data, {"num_segments": frames})
         except MediaError as error:
             raise error.at(name) from error
         previews = tuple(small(frame, 160) for frame in pictures)
@@ -115,7 +125,7 @@ class Receiver:
         return Attachment("video", name, pictures, tuple(frame.size for frame in pictures), previews)
 
     def check_together(self, attachments: Iterable[Attachment]) -> None:
-        """Refuse more than may be decoded together.
+        """Refuse a conversation with too many pictures or pixels.
 
         Raises:
             MediaError: too many pictures or pixels in one conversation; names both numbers.
@@ -124,17 +134,17 @@ class Receiver:
         pictures = sum(each.kind == "image" for each in attachments)
         if pictures > self.limits.max_images:
             raise MediaError(f"the conversation has {pictures} pictures; {self.limits.max_images} are taken; clear it")
-        pixels, most = sum(each.pixels for each in attachments), self.limits.max_total_pixels
-        if pixels > most:
-            raise MediaError(f"the conversation's pictures have {pixels} pixels; {most} are taken; clear it", 413)
+        pixels, limit = sum(each.pixels for each in attachments), self.limits.max_total_pixels
+        if pixels > limit:
+            raise MediaError(f"the conversation's pictures have {pixels} pixels; {limit} are taken; clear it", 413)
 
 
-def _read(path: str, most: int) -> bytes:
+def _read(path: str, limit: int) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = file.read(most + 1)
+            data = file.read(limit + 1)
     except OSError:
         raise MediaError("the upload is gone; add it again") from None
-    if len(data) > most:
-        raise MediaError(f"the file is larger than {most // _MIB} MiB", 413)
+    if len(data) > limit:
+        raise MediaError(f"the file is larger than {limit // _MIB} MiB", 413)
     return data

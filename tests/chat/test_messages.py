@@ -210,7 +210,7 @@ def test_an_overflow_is_known_before_pictures_are_cut(model, monkeypatch):
         ([{"role": "user", "content": [{"type": "audio"}]}], r"messages\[0\].content\[0\] is neither"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "image_url has no 'url'"),
         ([user(image(56, 56, colour=1), "x")], "image option 'colour' is not known; known: min_num"),
-        ([user(image(56, 56, detail="huge"), "x")], "detail='huge' is not known; known: auto, low"),
+        ([user(image(56, 56, detail="huge"), "x")], "detail='huge' must be one of auto, low"),
         ([user({"type": "video", "video": []}, "x")], "a clip of no frames"),
         ([user(image(56, 56)), {"role": "assistant", "content": [image(56, 56)]}, user("x")], "media belong in a user"),
         ([user({"type": "image", "image": "nowhere.png"})], "no such picture: nowhere.png"),

@@ -71,7 +71,7 @@ def test_answered_rows_are_not_answered_again(source, tmp_path, capsys, monkeypa
     target = tmp_path / "out.jsonl"
     answer(source, target)
     whole = target.read_text()
-    monkeypatch.setattr(batch, "Answerer", None)  # nobody to ask
+    monkeypatch.setattr(batch, "BatchWorker", None)  # no worker to ask
     assert answer(source, target) == 1 and "7 of 7 rows done, 3 failed" in capsys.readouterr().out
     monkeypatch.undo()
     lines = whole.splitlines(keepends=True)

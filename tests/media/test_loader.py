@@ -1,28 +1,26 @@
-"""Rows 1 to 8, 10 and 22 as a request meets them: whole messages in, safe messages out."""
+"""Rows 1 to 8, 10 and 22 for whole requests: a dialogue of URLs in, a dialogue of checked media out."""
 
 import asyncio
 import base64
-import copy
 import io
-import os
 import ssl
 import tempfile
-import time
 import warnings
 
 import anyio
 import numpy as np
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from paddle_internvl.media.fetching import Fetcher
+from paddle_internvl.media import clip_decoder
+from paddle_internvl.media.errors import MediaError
+from paddle_internvl.media.fetcher import Fetcher
 from paddle_internvl.media.limits import MediaLimits
-from paddle_internvl.media.loader import MediaError, MediaLoader
+from paddle_internvl.media.loader import MediaLoader
 from paddle_internvl.media.opening import open_media
-from paddle_internvl.prompt.messages import Media, parse_messages
+from paddle_internvl.prompt.messages import parse_messages
 from tests.media.hostile import answer, drip, serving
 
 
@@ -57,80 +55,55 @@ def user(*parts):
     return {"role": "user", "content": list(parts)}
 
 
-def load(*messages, fetcher=None, **limits):
+def load(*parts, fetcher=None, **limits):
+    """The loaded dialogue of one message with these parts."""
+
     async def main():
         with anyio.fail_after(20):
             loader = MediaLoader(MediaLimits(**limits), fetcher)
             try:
-                return await loader.load(list(messages))
+                return await loader.load(parse_messages([user(*parts)]))
             finally:
                 await loader.aclose()
 
     return asyncio.run(main())
 
 
-def refusal(*messages, **how):
+def refusal(*parts, **options):
     with pytest.raises(MediaError) as caught:
-        load(*messages, **how)
+        load(*parts, **options)
     return caught.value.status, str(caught.value)
 
 
-def status(*parts, **how):
-    found, words = refusal(user(*parts), **how)
-    assert words.startswith(("messages[0].content[", "the messages hold", "the media have")), words
-    assert "/tmp" not in words and "Traceback" not in words
-    return found
+def status(*parts, **options):
+    status, message = refusal(*parts, **options)
+    assert message.startswith(("messages[0].content[", "the messages hold", "the media have")), message
+    assert "/tmp" not in message and "Traceback" not in message
+    return status
 
 
 def test_a_conversation():
-    messages = [
+    dialogue = parse_messages([
         {"role": "system", "content": "Be kind."},
         user(image(detail="low"), text(), image(max_dynamic_patch=3, use_thumbnail=False)),
-        {"role": "assistant", "content": None, "other": [1]},
+        {"role": "assistant", "content": "A picture."},
         user(video(num_segments=4, max_num=2), text("<IMG_CONTEXT> & all")),
-    ]
-    before = copy.deepcopy(messages)
-    loaded = load(*messages)
-    assert messages == before
-    assert loaded[0] is messages[0] and loaded[2] is messages[2]
-    assert loaded[1]["content"] == [
-        {"type": "image", "image": PICTURE, "detail": "low", "max_num": 6},
-        text(),
-        {"type": "image", "image": PICTURE, "max_num": 3, "use_thumbnail": False},
-    ]
-    clip, words = loaded[3]["content"]
-    assert words == text("<IMG_CONTEXT> & all")
-    assert clip["type"] == "video" and clip["max_num"] == 2 and set(clip) == {"type", "video", "max_num"}
+    ])  # fmt: skip
+    loader = MediaLoader(MediaLimits())
+    loaded = asyncio.run(loader.load(dialogue))
+    assert loaded.substitute_media(dialogue.media) == dialogue  # texts, roles and places are as before
+    first, second, clip = loaded.media
+    assert (first.source, first.options) == (PICTURE, {"max_num": 6})
+    assert (second.source, second.options) == (PICTURE, {"max_num": 3, "use_thumbnail": False})
     expected, _ = open_media("video", CLIP, {"num_segments": 4})
-    assert [np.asarray(frame).tolist() for frame in clip["video"]] == [np.asarray(frame).tolist() for frame in expected]
-    loaded[2]["content"] = "A picture."
-    _, turns = parse_messages(loaded)
-    for medium in (part for turn in turns for part in turn.parts if isinstance(part, Media)):
+    assert [np.asarray(frame).tolist() for frame in clip.source] == [np.asarray(frame).tolist() for frame in expected]
+    assert clip.options == {"max_num": 2}
+    for medium in loaded.media:
         assert open_media(medium.kind, medium.source, medium.options)[0]
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [],
-        [user(text())],
-        [{"role": "user", "content": "data:image/png;base64,AAAA"}],
-        [{"role": "user"}, {}, {"content": 7}, {"content": {"type": "image_url"}}, "user", None],
-        [
-            user(
-                {"type": "audio", "audio": {"url": "http://127.0.0.1/"}},
-                {"type": "image_url"},
-                3,
-                None,
-                [],
-                {"type": []},
-            )
-        ],
-        [user({"type": "image_url", "image_url": {"detail": "low"}}, {"type": "image_url", "image_url": None})],
-    ],
-)
-def test_what_is_no_medium_passes(messages):
-    assert load(*messages) == messages
+def test_texts_pass():
+    assert load(text("data:image/png;base64,AAAA")) == parse_messages([user(text("data:image/png;base64,AAAA"))])
 
 
 SOURCES = [
@@ -157,7 +130,7 @@ SOURCES += [
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_path_gets_through(source, monkeypatch):
-    """By no kind of part, and by no spelling that could reach `open_media`."""
+    """By no kind of part and no spelling that `open_media` would open."""
     monkeypatch.chdir("/")
     for kind in ("image_url", "image", "image_data", "video_url", "video", "video_data"):
         assert status({"type": kind, kind: source}) == 400
@@ -174,7 +147,7 @@ def test_sources_that_are_no_text():
 
 @pytest.mark.parametrize("extra", ["image", "video", "type", "url", "data", "image_data", "anything"])
 def test_options_can_not_take_a_sources_place(extra):
-    """Fields beside the source are options; one of them must not come to stand for the picture."""
+    """Fields beside the source are options; none of them may become the source."""
     path = "video" if extra == "type" else "/etc/passwd"
     assert status({"type": "image_url", "image_url": {"data": 1, "url": data_url(PICTURE), extra: path}}) == 400
     if extra != "type":
@@ -189,19 +162,17 @@ NOT_COUNTS = [0, -1, 1.5, "6", True, [], {}, float("nan"), float("inf"), -(10**3
 def test_tiles_are_whole_numbers_up_to_a_ceiling(name):
     for value in NOT_COUNTS:
         assert status(image(**{name: value})) == 400
-    own = {"max_dynamic_patch": "max_num", "min_dynamic_patch": "min_num"}.get(name, name)
-    for value, kept in ((1, 1), (7, 7), (8, 7), (10**30, 7)):
-        assert load(user(image(**{name: value})), max_tiles_per_picture=7)[0]["content"][0][own] == kept
-    assert own not in load(user(image(**{name: None})))[0]["content"][0]
+    option = {"max_dynamic_patch": "max_num", "min_dynamic_patch": "min_num"}.get(name, name)
+    for value, lowered in ((1, 1), (7, 7), (8, 7), (10**30, 7)):
+        (medium,) = load(image(**{name: value}), max_tiles_per_picture=7).media
+        assert medium.options == {option: lowered}
+    assert load(image(**{name: None})).media[0].options == {}
 
 
 def test_detail_is_under_the_ceiling_too():
-    for ceiling, high in ((24, 24), (7, 7)):
-        part = load(user(image(detail="high")), max_tiles_per_picture=ceiling)[0]["content"][0]
-        assert open_media("image", part["image"], {"detail": part["detail"], "max_num": part["max_num"]})[1] == {
-            "max_num": high
-        }
-    assert "max_num" not in load(user(image(detail="auto")))[0]["content"][0]
+    for limit, high in ((24, 24), (7, 7)):
+        assert load(image(detail="high"), max_tiles_per_picture=limit).media[0].options == {"max_num": high}
+    assert load(image(detail="auto")).media[0].options == {}
 
 
 @pytest.mark.parametrize(
@@ -237,21 +208,18 @@ def test_options_of_clips(name, values):
 
 def test_tiles_of_all_frames_are_under_a_ceiling():
     for segments, tiles in ((1, 6), (4, 2), (8, 1)):
-        part = load(user(video(num_segments=segments, max_num=6)), max_tiles_per_video=8)[0]["content"][0]
-        assert (len(part["video"]), part["max_num"]) == (segments, tiles)
+        (clip,) = load(video(num_segments=segments, max_num=6), max_tiles_per_video=8).media
+        assert (len(clip.source), clip.options) == (segments, {"max_num": tiles})
 
 
 def test_counts_and_sums():
-    assert load(user(*[image()] * 16))
-    assert refusal(user(*[image()] * 9), user(*[image()] * 8)) == (
-        400,
-        "the messages hold 17 images; at most 16 are taken",
-    )
-    assert refusal(user(video(), video())) == (400, "the messages hold 2 videos; at most 1 are taken")
+    assert len(load(*[image()] * 16).media) == 16
+    assert refusal(*[image()] * 17) == (400, "the messages hold 17 images; at most 16 are taken")
+    assert refusal(video(), video()) == (400, "the messages hold 2 videos; at most 1 are taken")
     assert status(image(), max_images=0) == 400
-    assert load(user(image(), image()), max_total_pixels=108)
-    assert refusal(user(image(), image()), max_total_pixels=107) == (413, "the media have 108 pixels; 107 are taken")
-    assert refusal(user(image(), video(num_segments=2)), max_total_pixels=161)[0] == 413
+    assert load(image(), image(), max_total_pixels=108)
+    assert refusal(image(), image(), max_total_pixels=107) == (413, "the media have 108 pixels; 107 are taken")
+    assert refusal(image(), video(num_segments=2), max_total_pixels=161)[0] == 413
 
 
 def test_broken_media():
@@ -270,7 +238,7 @@ def test_files_below_a_folder(tmp_path):
     for file in ("open/a.png", "secret.png"):
         (tmp_path / file).write_bytes(PICTURE)
     allowed = tmp_path / "open"
-    assert load(user(image(f"file://{allowed}/a.png")), allowed_local_path=allowed)[0]["content"][0]["image"] == PICTURE
+    assert load(image(f"file://{allowed}/a.png"), allowed_local_path=allowed).media[0].source == PICTURE
     assert status(image(f"file://{allowed}/../secret.png"), allowed_local_path=allowed) == 400
     assert status(image(f"{allowed}/a.png"), allowed_local_path=allowed) == 400
     assert status(image(f"file://{allowed}/a.png")) == 400
@@ -289,31 +257,37 @@ def served(answers, work):
     return asyncio.run(main())
 
 
+def dialogue(*parts):
+    return parse_messages([user(*parts)])
+
+
 def test_fetched():
     async def work(server):
         loader = MediaLoader(MediaLimits(), local_fetcher(server.port))
         base = f"http://a.example:{server.port}"
-        (message,) = await loader.load([user(image(f"{base}/a.png"), video(f"{base}/a.gif", num_segments=2), text())])
-        assert message["content"][0]["image"] == PICTURE and len(message["content"][1]["video"]) == 2
+        loaded = await loader.load(dialogue(image(f"{base}/a.png"), video(f"{base}/a.gif", num_segments=2), text()))
+        picture, clip = loaded.media
+        assert picture.source == PICTURE and len(clip.source) == 2
         with pytest.raises(MediaError) as caught:
-            await loader.load([user(text(), image(f"{base}/missing"))])
+            await loader.load(dialogue(text(), image(f"{base}/missing")))
         assert (caught.value.status, caught.value.code) == (422, "media_unreachable")
         assert str(caught.value) == "messages[0].content[1]: the URL can't be fetched"
         with pytest.raises(MediaError) as caught:
-            await loader.load([user(image(f"{base}/text"))])
+            await loader.load(dialogue(image(f"{base}/text")))
         assert caught.value.status == 400
         await loader.aclose()
 
     served({"/a.png": answer(PICTURE), "/a.gif": answer(CLIP), "/text": answer(b"root:x:0:0")}, work)
 
 
-def test_one_failure_ends_the_other_fetches():
+def test_one_failure_cancels_the_other_fetches():
+    """Well before their timeout, which is longer than the test's."""
+
     async def work(server):
-        loader = MediaLoader(MediaLimits(), local_fetcher(server.port))
-        base, begun = f"http://a.example:{server.port}", time.monotonic()
+        loader = MediaLoader(MediaLimits(image_seconds=100.0), local_fetcher(server.port))
+        base = f"http://a.example:{server.port}"
         with pytest.raises(MediaError, match=r"content\[1\]"):
-            await loader.load([user(image(f"{base}/slow"), image(f"{base}/missing"))])
-        assert time.monotonic() - begun < 3
+            await loader.load(dialogue(image(f"{base}/slow"), image(f"{base}/missing")))
         while server.open:
             await asyncio.sleep(0.01)
         await loader.aclose()
@@ -321,13 +295,13 @@ def test_one_failure_ends_the_other_fetches():
     served({"/slow": drip(b"HTTP/1.1 200 OK\r\n\r\n", b"x")}, work)
 
 
-def test_nothing_is_fetched_for_a_request_that_is_refused():
+def test_a_refused_request_fetches_nothing():
     async def work(server):
         loader = MediaLoader(MediaLimits(), local_fetcher(server.port))
         url = f"http://a.example:{server.port}/"
         for parts in ([image(url)] * 17, [image(url), image("/etc/passwd", max_num=0)], [image(url), image(url, x=1)]):
             with pytest.raises(MediaError):
-                await loader.load([user(*parts)])
+                await loader.load(dialogue(*parts))
         assert server.came == 0
         await loader.aclose()
 
@@ -335,23 +309,31 @@ def test_nothing_is_fetched_for_a_request_that_is_refused():
 
 
 def test_cancelling_leaves_nothing(tmp_path, monkeypatch):
+    """At the start, while a picture is fetched, and while a clip is decoded."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    processes = []
+    open_process = clip_decoder.anyio.open_process
+
+    async def recorded(*arguments, **options):
+        processes.append(await open_process(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(clip_decoder.anyio, "open_process", recorded)
 
     async def work(server):
         loader = MediaLoader(MediaLimits(), local_fetcher(server.port))
-        before = len(os.listdir("/proc/self/fd"))
         url = f"http://a.example:{server.port}/"
-        for pause in (0.0, 0.01, 0.05, 0.2, 0.3):
-            task = asyncio.create_task(loader.load([user(image(url), video(), image())]))
-            await asyncio.sleep(pause)
+        for stage in (lambda: True, lambda: server.open, lambda: processes):
+            task = asyncio.create_task(loader.load(dialogue(image(url), video(), image())))
+            while not stage():
+                await asyncio.sleep(0.001)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        while server.open:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-        assert psutil.Process().children() == [] and list(tmp_path.iterdir()) == []
-        assert len(os.listdir("/proc/self/fd")) <= before
+            while server.open:
+                await asyncio.sleep(0.001)
+        assert processes and all(process.returncode is not None for process in processes)
+        assert list(tmp_path.iterdir()) == []
         await loader.aclose()
 
     served({"/": drip(b"HTTP/1.1 200 OK\r\n\r\n", b"x")}, work)
@@ -397,31 +379,37 @@ PARTS = st.one_of(
 @given(
     st.lists(
         st.one_of(JSON, st.fixed_dictionaries({"role": st.just("user"), "content": st.lists(PARTS, max_size=3)})),
-        max_size=3,
+        max_size=2,
     )
 )
 def test_any_messages(messages):
-    """Loaded or refused; and what is loaded holds no source but bytes and frames, whatever is made of it later."""
-    before = copy.deepcopy(messages)
+    """Parsed and loaded, or refused; loaded media hold no source but bytes and frames."""
+
+    async def main(dialogue):
+        loader = MediaLoader(MediaLimits(), Fetcher(MediaLimits(), lambda host: [], tls=TRUST))
+        try:
+            return await loader.load(dialogue)
+        finally:
+            await loader.aclose()
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            loaded = load(*messages, fetcher=Fetcher(MediaLimits(), lambda host: [], tls=TRUST))
+            dialogue = parse_messages(messages)
+        except ValueError:
+            return
+        try:
+            loaded = asyncio.run(main(dialogue))
         except MediaError as refused:
             assert refused.status in (400, 413, 422)
             return
-    assert repr(messages) == repr(before) and len(loaded) == len(messages)
-    for message in loaded:
-        try:
-            _, turns = parse_messages([message])
-        except (ValueError, TypeError):
-            continue
-        for medium in (part for turn in turns for part in turn.parts if isinstance(part, Media)):
-            assert isinstance(medium.source, bytes) or all(isinstance(frame, Image.Image) for frame in medium.source)
+    assert len(loaded.media) == len(dialogue.media)
+    for medium in loaded.media:
+        assert isinstance(medium.source, bytes) or all(isinstance(frame, Image.Image) for frame in medium.source)
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("arguments", "message"),
     [
         ({"max_images": -1}, "max_images=-1 is below 0"),
         ({"max_images": 1.5}, "max_images=1.5 is no number"),
@@ -434,9 +422,9 @@ def test_any_messages(messages):
         ({"allowed_local_path": "/no/such/folder"}, "allowed_local_path=/no/such/folder is no folder"),
     ],
 )
-def test_limits_check_themselves(given, words):
-    with pytest.raises(ValueError, match=words):
-        MediaLimits(**given)
+def test_invalid_limits(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MediaLimits(**arguments)
 
 
 def test_defaults_let_nothing_local_in():

@@ -15,7 +15,7 @@ from PIL import Image
 from paddle_internvl.media.errors import MediaError
 from paddle_internvl.media.images import open_image
 from paddle_internvl.media.limits import MediaLimits
-from paddle_internvl.media.picture_checks import pixels_of
+from paddle_internvl.media.picture_checks import check_picture
 
 LIMITS = MediaLimits()
 
@@ -34,7 +34,7 @@ def error(data, **limits):
     begun = time.monotonic()
     with warnings.catch_warnings(), pytest.raises(MediaError) as caught:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        pixels_of(data, MediaLimits(**limits))
+        check_picture(data, MediaLimits(**limits))
     assert time.monotonic() - begun < 5
     return caught.value
 
@@ -59,7 +59,7 @@ OTHERS = ["TIFF", "ICO", "PPM", "TGA", "PCX", "ICNS", "IM", "SGI", "EPS", "JPEG2
 def test_honest(form, mode, size):
     image = noise(*size, "L" if mode == "I;16" else mode)
     data = encoded(image.convert("I;16") if mode == "I;16" else image, form)
-    assert pixels_of(data, LIMITS) == size[0] * size[1]
+    assert check_picture(data, LIMITS) == size[0] * size[1]
     assert open_image(data).size == size
 
 
@@ -75,7 +75,7 @@ def test_huge_header_tiny_file():
         assert error(data).status == 413
     assert error(png(201, 1)).status == 400
     assert error(png(0, 5)).status == 400
-    assert pixels_of(png(8000, 8000), LIMITS) == 64_000_000
+    assert check_picture(png(8000, 8000), LIMITS) == 64_000_000
     bomb = encoded(Image.new("L", (9000, 9000)), "GIF")
     assert error(bomb).status == 413
     head = bytearray(encoded(noise(), "BMP"))
@@ -93,7 +93,7 @@ def test_huge_header_tiny_file():
 def test_gif_of_very_many_frames():
     gif = encoded(Image.new("P", (1, 1)), "GIF")
     frame = b",\0\0\0\0\1\0\1\0\0\x02\0"
-    assert pixels_of(gif[:-1] + frame * 100 + b";", LIMITS) == 1
+    assert check_picture(gif[:-1] + frame * 100 + b";", LIMITS) == 1
     for count in (10_000, 1_500_000):  # the latter is 18 MB, the reader gives up on it
         assert error(gif[:-1] + frame * count + b";").status == 400
 
@@ -101,7 +101,7 @@ def test_gif_of_very_many_frames():
 def test_apng():
     frames = [noise() for _ in range(3)]
     data = encoded(frames[0], save_all=True, append_images=frames[1:])
-    assert pixels_of(data, LIMITS) == 54
+    assert check_picture(data, LIMITS) == 54
     assert error(data, max_image_frames=2).status == 400
     assert error(png(4, 4, chunk(b"acTL", struct.pack(">II", 10_000, 0)))).status == 400
 
@@ -109,7 +109,7 @@ def test_apng():
 def test_animated_webp():
     frames = [Image.new("RGB", (8, 8), (k * 50, 0, 0)) for k in range(4)]
     data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
-    assert pixels_of(data, LIMITS) == 64
+    assert check_picture(data, LIMITS) == 64
     assert error(data, max_image_frames=3).status == 400
 
 
@@ -131,7 +131,7 @@ def test_headers_of_very_many_pieces(data):
 def test_jpeg_of_very_many_scans():
     """Each is decoded over all pixels: 100 bytes cost as much as the picture."""
     data = encoded(Image.new("L", (64, 64)), "JPEG", progressive=True)
-    assert pixels_of(data, LIMITS) == 64 * 64
+    assert check_picture(data, LIMITS) == 64 * 64
     scan = data[data.rindex(b"\xff\xda") : -2]
     assert error(data[:-2] + scan * 200 + data[-2:]).status == 400
 
@@ -141,7 +141,7 @@ def test_text_bombs_in_a_png():
         data = png(4, 4, chunk(name, head + zlib.compress(bytes(50_000_000))))
         begun = time.monotonic()
         try:
-            pixels_of(data, LIMITS)
+            check_picture(data, LIMITS)
         except MediaError as refused:
             assert refused.status == 400
         assert time.monotonic() - begun < 5
@@ -150,7 +150,7 @@ def test_text_bombs_in_a_png():
 def test_bytes_that_are_a_picture_in_two_formats(monkeypatch):
     """Asked for no format, Pillow may try readers without a signature before the right one, and find another size."""
     webp = encoded(noise(), "WEBP")
-    assert pixels_of(webp, LIMITS) == 54
+    assert check_picture(webp, LIMITS) == 54
     monkeypatch.setitem(Image.OPEN, "ANY", (lambda file, name: Image.new("RGB", (5000, 5000)), None))
     monkeypatch.setattr(Image, "ID", ["ANY", *Image.ID])
     assert open_image(webp).size == (5000, 5000)
@@ -184,7 +184,7 @@ def test_any_bytes(data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            pixels = pixels_of(data, MediaLimits(max_image_pixels=10**6))
+            pixels = check_picture(data, MediaLimits(max_image_pixels=10**6))
         except MediaError as refused:
             assert refused.status in (400, 413)
             return
@@ -199,5 +199,5 @@ def test_any_bytes(data):
 def test_truncated(data):
     for length in range(len(data) - 5):
         with pytest.raises(ValueError):
-            pixels_of(data[:length], LIMITS)
+            check_picture(data[:length], LIMITS)
             open_image(data[:length])

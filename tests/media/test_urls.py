@@ -1,4 +1,4 @@
-"""URLs as pictures: data URLs, and http from a server on this machine."""
+"""Downloads of the caller's own URLs: data URLs, and http from a server on this machine."""
 
 import base64
 import io
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_internvl.media import urls as fetching
+from paddle_internvl.media import urls
 from paddle_internvl.media.images import open_image
-from paddle_internvl.media.urls import fetch, is_url
+from paddle_internvl.media.urls import download, is_url
 from paddle_internvl.media.video import open_clip
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8))
@@ -52,25 +52,26 @@ def test_http(server, monkeypatch):
     np.testing.assert_array_equal(np.asarray(open_image(f"{server}/a.png")), np.asarray(PICTURE))
     with pytest.raises(ValueError, match=f"cannot fetch {server}/b.png: 404"):
         open_image(f"{server}/b.png")
-    monkeypatch.setattr(fetching, "_MAX_BYTES", 50)
+    monkeypatch.setattr(urls, "_MAX_BYTES", 50)
     with pytest.raises(ValueError, match="holds more than 50 bytes"):
         open_image(f"{server}/a.png")
     with pytest.raises(ValueError, match="cannot fetch http://127.0.0.1:1/"):
-        fetch("http://127.0.0.1:1/")
+        download("http://127.0.0.1:1/")
 
 
 def test_data_urls():
     url = "data:image/png;base64," + base64.b64encode(encoded()).decode()
     np.testing.assert_array_equal(np.asarray(open_image(url)), np.asarray(PICTURE))
-    assert fetch("data:,a%20b") == b"a b"
-    with pytest.raises(ValueError, match="is no data URL"):
-        fetch("data:image/png;base64")
+    assert download("data:;base64,%2B%2f8%3D") == b"\xfb\xff"
+    for invalid in ("data:image/png;base64", "data:,text"):
+        with pytest.raises(ValueError, match=f"^{invalid}: not a data URL of the form"):
+            download(invalid)
     with pytest.raises(ValueError, match="holds no valid base64"):
-        fetch("data:image/png;base64,a-b")
-    long = "data:image/png;base64," + "A" * 500
+        download("data:image/png;base64,a-b")
+    long = "data:image/png;base64," + "A" * 501
     with pytest.raises(ValueError) as caught:
         open_image(long)
-    assert "(522 characters)" in str(caught.value) and len(str(caught.value)) < 200
+    assert "(523 characters)" in str(caught.value) and len(str(caught.value)) < 200
 
 
 def test_a_clip_behind_a_url():

@@ -26,7 +26,7 @@ def machine(alive=True, **resources):
 )
 def test_shares(nodes, processes, device, claimed):
     ray = SimpleNamespace(nodes=lambda: nodes)
-    assert cluster.share(ray, processes, device) == claimed
+    assert cluster.resources_per_process(ray, processes, device) == claimed
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_shares(nodes, processes, device, claimed):
 )
 def test_shares_that_cannot_be(nodes, device, message):
     with pytest.raises(ValueError, match=message):
-        cluster.share(SimpleNamespace(nodes=lambda: nodes), 2, device)
+        cluster.resources_per_process(SimpleNamespace(nodes=lambda: nodes), 2, device)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -51,3 +51,20 @@ def test_no_cluster_is_said_at_once(scheme):
     address = f"{scheme}127.0.0.1:{port}"
     with pytest.raises(ValueError, match=f"no Ray cluster at {address}: .*refused"), cluster.joined(address, 1):
         pass
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "The actor died:\n  File x, line 3\n    y()\nValueError: no such checkpoint\n\n",
+            "ValueError: no such checkpoint",
+        ),
+        ("a.b.RayError: x\nsee the log of the worker", "a.b.RayError: x"),
+        ("one\ntwo\n", "two"),
+        ("", ""),
+        ("x" * 10**6, "x" * 200),
+    ],
+)
+def test_the_line_of_an_error(message, line):
+    assert cluster.error_line(message) == line

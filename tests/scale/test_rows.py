@@ -1,4 +1,4 @@
-"""The files of `batch`: what a row may be, what OUT says about it, and where a run goes on."""
+"""Files of batch inference: rows of IN, lines of OUT, and how a run is continued."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_internvl.engine.response import Response
-from paddle_internvl.prompt.messages import Media, parse_messages
 from paddle_internvl.scale import rows
 
 FOLDER = Path("/data")
 WHOLE = Response("a", 3, 7, "stop")
 
 
-def media(row: dict) -> list[str]:
-    """Sources of a row's media, as the prompt's reader finds them."""
-    messages, _ = rows.parse(json.dumps(row), FOLDER)
-    _, turns = parse_messages(messages)
-    return [part.source for turn in turns for part in turn.parts if isinstance(part, Media)]
+def sources_of(row: dict) -> list[str]:
+    """Sources of a row's media."""
+    dialogue, _ = rows.parse(json.dumps(row), FOLDER)
+    return [medium.source for medium in dialogue.media]
 
 
 @pytest.mark.parametrize(
@@ -37,17 +35,18 @@ def media(row: dict) -> list[str]:
     ],
 )
 def test_paths_start_from_the_folder(part, sources):
-    assert media({"messages": [{"role": "user", "content": [part]}]}) == sources
+    assert sources_of({"messages": [{"role": "user", "content": [part]}]}) == sources
 
 
 def test_a_prompt_is_pictures_before_text():
     row = {"id": 3, "prompt": "What?", "images": ["a.png", {"url": "b.png", "max_num": 1}], "generation": {"top_k": 1}}
-    messages, generation = rows.parse(json.dumps(row), FOLDER)
-    _, (turn,) = parse_messages(messages)
+    dialogue, generation = rows.parse(json.dumps(row), FOLDER)
+    (turn,) = dialogue.turns
     assert generation == {"top_k": 1} and turn.parts[-1] == "What?"
     assert [part.source for part in turn.parts[:-1]] == ["/data/a.png", "/data/b.png"]
     assert turn.parts[1].options == {"max_num": 1}
-    assert rows.parse('{"prompt": "Hi", "images": null}', FOLDER)[0][0]["content"] == [{"type": "text", "text": "Hi"}]
+    (turn,) = rows.parse('{"prompt": "Hi", "images": null}', FOLDER)[0].turns
+    assert turn.parts == ("Hi",)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +81,7 @@ json_values = st.recursive(
 @given(st.text(max_size=20) | json_values.map(json.dumps) | json_values.map(lambda v: json.dumps({"messages": v})))
 def test_no_row_is_more_than_an_error(line):
     try:
-        messages, _ = rows.parse(line, FOLDER)
-        parse_messages(messages)
+        rows.parse(line, FOLDER)
     except ValueError:
         assert rows.name_of(line, 5) is not FOLDER
 

@@ -1,4 +1,4 @@
-"""A server on a free port for the length of a test, over an engine that says what the test wants it to say."""
+"""A server on a free port for the length of a test, over a fake engine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import httpx
 from paddle_internvl.engine.request import EngineClosedError, Piece, RequestState
 from paddle_internvl.engine.stats import EngineStats
 from paddle_internvl.serve import server
+from paddle_internvl.serve.app import create_app
 from paddle_internvl.serve.settings import Settings
 
 WAIT = 10  # seconds after which something that should have happened is said not to happen
@@ -161,7 +162,7 @@ def running(engine, loader=None, **settings) -> Iterator[Served]:
     """A server over an engine's thread, with settings."""
     chosen = Settings(**{"server_port": 0, "served_model_name": "tiny", **settings})
     with server.listen(chosen) as port:
-        uvicorn_server = server.build(engine, chosen, loader)
+        uvicorn_server = server.build(create_app(engine, chosen, loader), engine, chosen)
         thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [port]}, daemon=True)
         thread.start()
         wait_until(lambda: uvicorn_server.started)

@@ -1,10 +1,11 @@
-"""What goes into lines of log and messages of errors: one line, harmless, and no quotes."""
+"""Access log and error messages: one printable line, without content of requests."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from paddle_internvl.serve.accesslog import media_words, new_record, one_line, where
+from paddle_internvl.prompt.messages import Media
+from paddle_internvl.serve.accesslog import describe_media, error_trace, new_record, one_line
 from paddle_internvl.serve.errors import ApiError
 
 
@@ -18,20 +19,19 @@ def test_row_27_any_text_becomes_one_printable_line(text):
     assert record.id == text or record.id.startswith("req-")
 
 
-def test_row_27_an_error_is_told_by_its_place():
+def test_row_27_an_error_is_logged_by_its_place():
     try:
         try:
             raise KeyError("a private question")
         except KeyError as inner:
             raise ValueError("another one") from inner
     except ValueError as error:
-        told = where(error)
-    assert told.startswith("ValueError at test_accesslog.py:") and "; from KeyError at test_accesslog.py:" in told
-    assert "private" not in told and "another" not in told and "/" not in told
+        trace = error_trace(error)
+    assert trace.startswith("ValueError at test_accesslog.py:") and "; from KeyError at test_accesslog.py:" in trace
+    assert "private" not in trace and "another" not in trace and "/" not in trace
 
 
 def test_row_27_media_are_sizes():
     frames = [Image.new("RGB", (64, 48))] * 3
-    parts = [{"type": "text", "text": "private"}, {"type": "video", "video": frames}, {"type": "image", "image": b"?"}]
-    words = media_words([{"role": "user", "content": parts}, {"role": "user", "content": "private"}])
-    assert words == ["<video 3 frames 64x48>", "<image ?x? 1kB>"]
+    media = [Media("video", frames, {"private": 1}), Media("image", b"?")]
+    assert describe_media(media) == ["<video 3 frames 64x48>", "<image ?x? 1kB>"]

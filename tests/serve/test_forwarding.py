@@ -1,4 +1,4 @@
-"""The front before replicas, without Ray: what passes, what does not, and what becomes of who loses a replica."""
+"""The front of replicas, without Ray: guards, forwarding, lost replicas, metrics."""
 
 import json
 import re
@@ -11,11 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from paddle_internvl.engine.request import EngineClosedError
-from paddle_internvl.engine.stats import EngineStats
 from paddle_internvl.serve import forwarding
-from paddle_internvl.serve.app import create_app
 from paddle_internvl.serve.forwarding import NoReplicaError, ReplicaLostError
-from paddle_internvl.serve.replica import TAKEN, Replica
+from paddle_internvl.serve.replica import ACCEPTED, Replica
 from paddle_internvl.serve.server import listen
 from paddle_internvl.serve.settings import Settings
 from tests.serve.running import QUESTION, WAIT, FakeEngineThread, Served, events, running, wait_until
@@ -24,27 +22,16 @@ STREAM = {**QUESTION, "stream": True, "stream_options": {"include_usage": True}}
 CHAT = "/v1/chat/completions"
 
 
-class Engine(FakeEngineThread):
-    """The fake one; what it does not count is 0."""
-
-    def stats(self):
-        return EngineStats(blocks_total=8, finished=self.finished)
-
-
-class LocalReplica(Replica):
-    """A replica in this process, over an engine that says what the test wants it to."""
-
-    def __init__(self, engine, settings):
-        self._engine, self._closed = engine, False
-        self._app = create_app(engine, settings)
-
-
 class LocalReplicas(forwarding.Replicas):
-    """Asks them in turn. lost, lost_after: so many requests lose theirs after so many messages. none: none is there."""
+    """Replicas in this process, which answer in turn.
+
+    Attributes:
+        lost, lost_after: requests that lose their replica, each after so many messages.
+        none: whether no replica accepts requests.
+    """
 
     def __init__(self, engines, settings):
-        super().__init__(settings.session_len)
-        self.engines, self.replicas = engines, [LocalReplica(engine, settings) for engine in engines]
+        self.engines, self.replicas = engines, [Replica(engine, settings) for engine in engines]
         self.scopes, self.lost, self.lost_after, self.none = [], 0, 0, False
 
     async def answer(self, scope, body):
@@ -58,7 +45,7 @@ class LocalReplicas(forwarding.Replicas):
             async for message in messages:
                 if losing and sent == self.lost_after:
                     raise ReplicaLostError
-                if message["type"] != TAKEN:
+                if message["type"] != ACCEPTED:
                     yield message
                     sent += 1
 
@@ -80,7 +67,7 @@ def fronted(tiny):
 
         def start(engine=None, **settings):
             chosen = Settings(**{"server_port": 0, "served_model_name": "tiny", **settings})
-            engines = [Engine(tiny, tiny.tokenizer, **(engine or {})) for _ in range(2)]
+            engines = [FakeEngineThread(tiny, tiny.tokenizer, **(engine or {})) for _ in range(2)]
             replicas = LocalReplicas(engines, Settings(served_model_name="tiny"))
             port = stack.enter_context(listen(chosen))
             server = forwarding.build(replicas, chosen)
@@ -94,8 +81,8 @@ def fronted(tiny):
         yield start
 
 
-def told(response: httpx.Response):
-    """What an answer says, without what differs each time."""
+def content_of(response: httpx.Response):
+    """Status, headers and body of a response, without ids and times."""
     text = re.sub(r'(cmpl-|req-|"created":)[0-9a-f]+', r"\1", response.text)
     skipped = ("date", "x-request-id")
     return response.status_code, {k: v for k, v in response.headers.items() if k not in skipped}, text
@@ -120,7 +107,7 @@ def test_answers_are_those_of_a_single_server(tiny, fronted, picture_url):
     ]
     with running(FakeEngineThread(tiny, tiny.tokenizer)) as single:
         for path, body in asked:
-            assert told(front.ask(path, body)) == told(single.ask(path, body)), (path, body)
+            assert content_of(front.ask(path, body)) == content_of(single.ask(path, body)), (path, body)
         for path in (
             "/v1/models",
             "/v1/models/tiny",
@@ -131,10 +118,10 @@ def test_answers_are_those_of_a_single_server(tiny, fronted, picture_url):
             CHAT,
             "/",
         ):
-            assert told(front.get(path)) == told(single.get(path)), path
+            assert content_of(front.get(path)) == content_of(single.get(path)), path
         for how in ({"content": b"{"}, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}):
             with front.client() as one, single.client() as other:
-                assert told(one.post(CHAT, **how)) == told(other.post(CHAT, **how))
+                assert content_of(one.post(CHAT, **how)) == content_of(other.post(CHAT, **how))
 
 
 def test_the_front_guards(fronted):
@@ -168,7 +155,7 @@ def test_who_loses_a_replica_before_its_answer_is_answered_by_another(fronted, a
     assert refused.headers["retry-after"] and len(replicas.scopes) == 4
 
 
-def test_who_loses_a_replica_in_its_midst_is_told(fronted):
+def test_who_loses_a_replica_in_its_midst_is_content_of(fronted):
     front, replicas = fronted()
     replicas.lost, replicas.lost_after = 1, 3
     *begun, last = events(front.ask(CHAT, STREAM))

@@ -1,4 +1,4 @@
-"""Tokens' bytes, for every kind of tokenizer: together they are the text."""
+"""Log-probabilities in OpenAI's form; a token's bytes for every kind of tokenizer."""
 
 import math
 
@@ -33,9 +33,9 @@ def test_tokens_bytes_are_the_text(tokenizer, line):
     assert b"".join(token_bytes(tokenizer, token) for token in ids).strip() == line.encode().strip()
 
 
-def test_what_is_all_but_impossible_is_a_number(tiny):
-    told = LogProbs(tiny.tokenizer, ends=(4, 5), likeliest=1)
+def test_minus_infinity_is_a_number(tiny):
+    log_probs = LogProbs(tiny.tokenizer, ends=(4, 5), num_top=1)
     steps = [{10: -math.inf, 11: -0.1}, {5: -0.2, 11: -3.0}]
-    (entry,) = told.chat(steps)["content"]
+    (entry,) = log_probs.chat(steps)["content"]
     assert entry["logprob"] == -9999.0 and [top["logprob"] for top in entry["top_logprobs"]] == [-0.1]
-    assert told.text(steps, 7)["text_offset"] == [7]
+    assert log_probs.text(steps, 7)["text_offset"] == [7]

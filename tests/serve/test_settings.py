@@ -92,7 +92,7 @@ def test_what_can_not_be_is_an_error(tmp_path, text, message):
     ("name", "keys", "open_"), [("127.0.0.1", (), False), ("0.0.0.0", (), True), ("0.0.0.0", ("k",), False)]
 )
 def test_row_19_another_address_without_a_key_is_seen(name, keys, open_):
-    assert Settings(server_name=name, api_keys=keys).open_to_strangers is open_
+    assert Settings(server_name=name, api_keys=keys).is_exposed is open_
 
 
 def test_the_command_says_what_is_wrong_before_it_loads_anything(capsys, tmp_path):

@@ -6,7 +6,7 @@ Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to bui
 import os
 from pathlib import Path
 
-from paddle_internvl.webdemo.speaking import Host
+from paddle_internvl.webdemo.engine_host import EngineHost
 from tests.random_checkpoints import ROOT
 from tests.serve.running import FakeEngineThread
 from tests.webdemo.conftest import ASSETS, expect
@@ -37,5 +37,5 @@ def ready(page) -> None:
     expect(page.locator("#stop")).to_be_disabled()
 
 
-def fake(tiny, **how) -> Host:
-    return Host(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))
+def fake(tiny, **how) -> EngineHost:
+    return EngineHost(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))

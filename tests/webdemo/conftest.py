@@ -34,9 +34,9 @@ def host(tiny):
     """The bundled model behind its engine, for all tests together as for all visitors."""
     from paddle_internvl.engine.engine_thread import EngineThread
     from paddle_internvl.engine.settings import EngineConfig, engine_of
-    from paddle_internvl.webdemo.speaking import Host
+    from paddle_internvl.webdemo.engine_host import EngineHost
 
-    host = Host(lambda: EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig(cache_tokens=16384))))
+    host = EngineHost(lambda: EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig(cache_tokens=16384))))
     yield host
     host.close()
 

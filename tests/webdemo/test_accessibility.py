@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from paddle_internvl.webdemo.labels import NAMES
+from paddle_internvl.webdemo.accessible_names import NAMES
 from paddle_internvl.webdemo.texts import text
 from tests.serve.running import wait_until
 from tests.webdemo.browsing import answers, ask, attach, fake, picture, ready

@@ -8,7 +8,7 @@ import pytest
 
 from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.request import RequestFailedError
-from paddle_internvl.webdemo.speaking import Host
+from paddle_internvl.webdemo.engine_host import EngineHost
 from tests.serve.running import FakeEngineThread, wait_until
 from tests.webdemo.browsing import answers, ask, attach, fake, picture, ready
 from tests.webdemo.conftest import ASSETS, expect
@@ -146,7 +146,7 @@ def test_leaving_stops_the_answer(visit, tiny):
                 yield piece
 
     engine = Slow(tiny, tiny.tokenizer, text="a red circle and " * 60)
-    page = visit(Host(lambda: engine))
+    page = visit(EngineHost(lambda: engine))
     ask(page, "hello")
     expect(answers(page).first).to_contain_text("a")
     page.close()
@@ -201,7 +201,7 @@ def test_errors_are_shown(visit, tiny, tmp_path):
     expect(page.locator("#chat .problem")).to_have_count(0)
     expect(page.locator("#box textarea")).to_have_value("")  # which would else empty what is typed next
     page.fill("#box textarea", "long " * 30_000)
-    expect(page.locator("#seen .problem")).to_contain_text("shorten the question")
+    expect(page.locator("#seen .problem")).to_contain_text("shorten the text")
 
 
 def test_markdown_latex_and_no_html(visit, tiny):

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from paddle_internvl.chat.messages import count_tokens
-from paddle_internvl.webdemo.conversation import Round, Visit
-from paddle_internvl.webdemo.costs import cost
+from paddle_internvl.webdemo.costs import prompt_cost
+from paddle_internvl.webdemo.session import Round, SessionState
 from paddle_internvl.webdemo.uploads import Receiver
 from tests.webdemo.conftest import ASSETS
 
@@ -24,10 +24,10 @@ def media():
 @pytest.mark.parametrize("earlier", [(), ("shapes.png",), ("two.png", "clip.gif")])
 @pytest.mark.parametrize("new", [(), ("wide.png",), ("wide.png", "shapes.png"), ("clip.gif",)])
 def test_equals_count(tiny, media, earlier, new, system, max_num):
-    visit = Visit([Round("What is it?", tuple(media[name] for name in earlier), "A <b>star</b>.", "stop")])
+    state = SessionState([Round("What is it?", tuple(media[name] for name in earlier), "A <b>star</b>.", "stop")])
     attachments = [media[name] for name in new]
-    spent = cost(tiny, tiny.tokenizer, visit, "And now, 现在呢？", attachments, system, max_num)
-    messages = visit.messages("And now, 现在呢？", attachments)
+    spent = prompt_cost(tiny, tiny.tokenizer, state, "And now, 现在呢？", attachments, system, max_num)
+    messages = state.messages("And now, 现在呢？", attachments)
     counted = count_tokens(tiny, tiny.tokenizer, messages, system=system, max_num=max_num)
     assert (spent.total, spent.visual) == (counted.total, counted.visual)
     tiles = [grid.tiles for grids in spent.grids for grid in grids]

@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from paddle_internvl.webdemo.escaping import shown, typed
+from paddle_internvl.webdemo.escaping import escape_html, unescape
 
 READER = MarkdownIt("commonmark", {"html": True})
 PIECES = st.sampled_from(
@@ -29,18 +29,18 @@ def tokens(text: str):
 @example("~~~\n~~~~\n<b>")
 @example("```\n```x\n<b>\n```")
 def test_no_html_is_left(text):
-    assert not [token for token in tokens(shown(text)) if token.type.startswith("html")]
-    assert typed(shown(text)) == text.replace("\r\n", "\n").replace("\r", "\n")
+    assert not [token for token in tokens(escape_html(text)) if token.type.startswith("html")]
+    assert unescape(escape_html(text)) == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def test_blocks_of_code_stay_as_they_are():
     text = "Write\n```html\n<p>x</p>\n```\nbut <p>."
-    assert shown(text) == text.replace("but <p>", "but <\u2060p>")
+    assert escape_html(text) == text.replace("but <p>", "but <\u2060p>")
 
 
 def test_unclosed_code_of_a_stream_stays_too():
-    assert shown("```\n#include <stdio.h>") == "```\n#include <stdio.h>"
+    assert escape_html("```\n#include <stdio.h>") == "```\n#include <stdio.h>"
 
 
 def test_mathematics_and_comparisons_stay():
-    assert shown(r"$a < 1$ and \(x<3\) and **b**") == r"$a < 1$ and \(x<3\) and **b**"
+    assert escape_html(r"$a < 1$ and \(x<3\) and **b**") == r"$a < 1$ and \(x<3\) and **b**"

@@ -4,7 +4,7 @@ import string
 
 import pytest
 
-from paddle_internvl.webdemo.texts import _TEXTS, LANGUAGES, preferred, text
+from paddle_internvl.webdemo.texts import _TEXTS, LANGUAGES, preferred_language, text
 
 
 def gaps(words: str) -> set[str]:
@@ -39,4 +39,4 @@ def test_text_fills_gaps():
     ],
 )
 def test_preferred(accepted, language):
-    assert preferred(accepted) == language and language in LANGUAGES
+    assert preferred_language(accepted) == language and language in LANGUAGES

@@ -1,9 +1,9 @@
-"""The bytes behind an http(s) URL that a stranger names, without letting him look around with it.
+"""Fetch of untrusted http(s) URLs with an SSRF guard: connections go to checked public addresses only.
 
-In: a URL and a cap. Out: bytes, or a `MediaError`. Every connection resolves its host once, checks every address and
-goes to one of those it has checked; Host header, TLS name and certificate stay the hostname's. Proxies of the
-environment are not used. All that is blocked or fails gives one and the same error. Knows nothing about what the bytes
-are.
+In: a URL, a size limit and a timeout. Out: bytes, or a `MediaError`. Every connection resolves its host once, checks
+all addresses and connects to one of them (no DNS rebinding); Host header, TLS name and certificate are the hostname's.
+Proxies of the environment are not used. Every blocked or failed fetch gives the same error, so that a client learns
+nothing about the server's network.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from paddle_internvl.media.limits import MediaLimits
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
-_RESOLVER_THREADS = 8  # a name server that never answers holds up fetches, nothing else
+_RESOLVER_THREADS = 8  # a name server that never answers blocks these, and no other work
 _HEADERS = [(b"User-Agent", b"paddle-internvl"), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
 _FAILED = "the URL can't be fetched"
 
 
 class _BlockedError(Exception):
-    """A host without addresses that may be connected to, a redirect or an answer that is not followed."""
+    """A host without permitted addresses, or a redirect or response that is not followed."""
 
 
 def resolve(host: str) -> list[str]:
     """The IP addresses of a host, by the system's resolver.
 
     Raises:
-        OSError, UnicodeError: there are none.
+        OSError, UnicodeError: the host has none.
     """
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(info[4][0] for info in found))
 
 
 class _PinnedBackend(httpcore.AnyIOBackend):
-    """Connects to the very addresses it has checked."""
+    """Network backend that connects only to addresses it has resolved and checked itself."""
 
     def __init__(self, addresses_of: Callable[[str], Sequence[str]], permitted: Callable[[str], bool]):
         self._addresses_of, self._permitted = addresses_of, permitted
@@ -67,11 +67,13 @@ class _PinnedBackend(httpcore.AnyIOBackend):
 
 
 class Fetcher:
-    """Fetches for all requests of a server.
+    """Fetches URLs for all requests of a server, through one connection pool.
 
     Args:
-        limits: what a fetch may cost. addresses_of: host -> addresses. permitted: whether an address may be connected
-            to. tls: certificates to trust; None: the public authorities' or SSL_CERT_FILE's.
+        limits: timeouts, redirects, connections, allowed domains and ports.
+        addresses_of: host -> addresses.
+        permitted: whether an address may be connected to.
+        tls: certificates to trust; None: the public authorities' or SSL_CERT_FILE's.
     """
 
     def __init__(
@@ -91,18 +93,20 @@ class Fetcher:
             network_backend=self._backend,
         )
 
-    async def fetch(self, url: str, most: int, seconds: float) -> bytes:
+    async def fetch(self, url: str, limit: int, timeout: float) -> bytes:
         """The content of a URL.
 
         Args:
-            most: bytes. seconds: for everything, redirects and the wait for a turn included.
+            url: http:// or https://.
+            limit: most bytes.
+            timeout: seconds for the whole fetch, redirects and the wait for a free connection included.
         Raises:
-            MediaError: not a URL that is fetched (400), larger than `most` (413), anything else (422).
+            MediaError: a URL that is not allowed (400), more than `limit` bytes (413), any other failure (422).
         """
         target = self._checked(url)
         try:
-            with anyio.fail_after(seconds):
-                return await self._follow(target, most)
+            with anyio.fail_after(timeout):
+                return await self._follow(target, limit)
         except (
             _BlockedError,
             OSError,
@@ -112,22 +116,22 @@ class Fetcher:
         ) as error:
             raise MediaError(_FAILED, 422) from error
 
-    async def _follow(self, url: httpx.URL, most: int) -> bytes:
+    async def _follow(self, url: httpx.URL, limit: int) -> bytes:
         for _ in range(self._limits.max_redirects + 1):
-            found = await self._get(url, most)
-            if isinstance(found, bytes):
-                return found
+            content, location = await self._get(url, limit)
+            if location is None:
+                return content
             try:
-                following = self._checked(url.join(found))
+                target = self._checked(url.join(location))
             except (MediaError, httpx.InvalidURL) as error:
                 raise _BlockedError from error
-            if url.scheme == "https" != following.scheme:
+            if url.scheme == "https" != target.scheme:
                 raise _BlockedError
-            url = following
+            url = target
         raise _BlockedError
 
-    async def _get(self, url: httpx.URL, most: int) -> bytes | str:
-        """The content, or where it has moved to."""
+    async def _get(self, url: httpx.URL, limit: int) -> tuple[bytes, str | None]:
+        """The content, and the location of a redirect."""
         limits = self._limits
         timeouts = {"connect": limits.connect_seconds, "read": limits.read_seconds, "write": limits.read_seconds}
         async with self._pool.stream(
@@ -138,19 +142,18 @@ class Fetcher:
         ) as response:
             headers = {name.lower(): value for name, value in response.headers}
             if response.status in _REDIRECTS and b"location" in headers:
-                return headers[b"location"].decode("latin-1")
+                return b"", headers[b"location"].decode("latin-1")
             if response.status != 200 or headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise _BlockedError
-            pieces, size = [], 0
+            content = bytearray()
             async for piece in response.aiter_stream():
-                size += len(piece)
-                if size > most:
-                    raise MediaError(f"the URL holds more than {most} bytes", 413)
-                pieces.append(piece)
-            return b"".join(pieces)
+                content += piece
+                if len(content) > limit:
+                    raise MediaError(f"the URL holds more than {limit} bytes", 413)
+            return bytes(content), None
 
     def _checked(self, text: str | httpx.URL) -> httpx.URL:
-        """A URL of a kind that is fetched; the addresses of its host are not known yet."""
+        """A URL that may be fetched as far as its text tells; addresses are checked at the connection."""
         try:
             url = httpx.URL(text)
         except httpx.InvalidURL as error:
@@ -169,6 +172,6 @@ class Fetcher:
         return url
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close the open connections."""
         await self._pool.aclose()
         self._backend.threads.shutdown(wait=False, cancel_futures=True)

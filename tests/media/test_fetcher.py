@@ -1,10 +1,9 @@
-"""Rows 1, 2, 3, 8, 22: URLs that strangers name, against a server on this machine that misbehaves."""
+"""Rows 1, 2, 3, 8, 22: fetches of untrusted URLs, against a server on this machine that misbehaves."""
 
 import asyncio
 import gzip
-import os
 import ssl
-import time
+import threading
 from functools import partial
 
 import anyio
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from paddle_internvl.media.addresses import is_public
 from paddle_internvl.media.errors import MediaError
-from paddle_internvl.media.fetching import Fetcher
+from paddle_internvl.media.fetcher import Fetcher
 from paddle_internvl.media.limits import MediaLimits
 from tests.media.hostile import HEAD, answer, drip, moved, serving, silence
 
@@ -24,6 +23,8 @@ UNIFORM = "the URL can't be fetched"
 
 
 def run(main):
+    """The result of `main`, which fails after 20 seconds."""
+
     async def limited():
         with anyio.fail_after(20):
             return await main()
@@ -32,7 +33,7 @@ def run(main):
 
 
 def fetcher(*ports, names=None, tls=None, **limits):
-    """127.0.0.1 counts as public, and is every host that `names` does not know."""
+    """A fetcher for which 127.0.0.1 is public, and the address of every host that is not in `names`."""
     table = names or {}
 
     def addresses_of(host):
@@ -44,12 +45,12 @@ def fetcher(*ports, names=None, tls=None, **limits):
     )
 
 
-async def fetched(url, answers, most=10**5, seconds=5.0, **options):
-    """What one fetch of a path gives: bytes or a MediaError; and the server."""
+async def fetched(url, answers, limit=10**5, timeout=5.0, **options):
+    """The result of one fetch, bytes or a MediaError; and the server."""
     async with serving(answers) as server:
         fetch = fetcher(server.port, **options)
         try:
-            result = await fetch.fetch(url.replace("PORT", str(server.port)), most, seconds)
+            result = await fetch.fetch(url.replace("PORT", str(server.port)), limit, timeout)
         except MediaError as error:
             result = error
         await fetch.aclose()
@@ -75,8 +76,8 @@ def test_honest(monkeypatch):
 
 
 def test_chunked():
-    told = HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-    assert get("http://a.example:PORT/", {"/": told})[0] == b"abcde"
+    response = HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    assert get("http://a.example:PORT/", {"/": response})[0] == b"abcde"
 
 
 LOCAL = [
@@ -108,7 +109,7 @@ def test_this_machine_is_never_reached(host):
     run(main)
 
 
-def test_one_private_address_among_public_ones():
+def test_one_private_address_among_public_ones_blocks_the_host():
     result, server = get("http://a.example:PORT/", {"/": answer(BODY)}, names={"a.example": ["127.0.0.1", "10.0.0.1"]})
     refused(result)
     assert server.came == 0
@@ -156,7 +157,7 @@ def test_redirects(to):
     run(main)
 
 
-FOLLOWED_NEVER = [
+NEVER_FOLLOWED = [
     "http://internal.example:PORT/c",
     "http://10.0.0.1/c",
     "http://169.254.169.254/latest/meta-data/",
@@ -170,7 +171,7 @@ FOLLOWED_NEVER = [
 ]
 
 
-@pytest.mark.parametrize("to", FOLLOWED_NEVER)
+@pytest.mark.parametrize("to", NEVER_FOLLOWED)
 def test_redirects_not_followed(to):
     async def main():
         async with serving({"/c": answer(BODY)}) as server:
@@ -207,43 +208,43 @@ SLOW = {
 
 
 @pytest.mark.parametrize("how", SLOW)
-def test_total_time(how):
-    begun = time.monotonic()
-    result, server = get("http://a.example:PORT/", {"/": SLOW[how]}, seconds=0.6)
-    refused(result)
-    assert time.monotonic() - begun < 5
+def test_total_timeout(how):
+    refused(get("http://a.example:PORT/", {"/": SLOW[how]}, timeout=0.3)[0])
 
 
-def test_read_time():
-    begun = time.monotonic()
-    refused(get("http://a.example:PORT/", {"/": silence}, seconds=30, read_seconds=0.3)[0])
-    assert time.monotonic() - begun < 5
+def test_read_timeout():
+    refused(get("http://a.example:PORT/", {"/": silence}, timeout=60, read_seconds=0.1)[0])
 
 
-def test_redirects_share_the_time():
+def test_redirects_share_the_timeout():
+    """Each response comes within the timeout; the server never stops redirecting."""
+
     async def late(writer):
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.1)
         writer.write(moved("/"))
 
-    begun = time.monotonic()
-    refused(get("http://a.example:PORT/", {"/": late}, seconds=0.6)[0])
-    assert time.monotonic() - begun < 5
+    result, server = get("http://a.example:PORT/", {"/": late}, timeout=0.25, max_redirects=10**6)
+    refused(result)
+    assert server.came > 1
 
 
 def test_resolver_that_hangs():
     async def main():
-        fetch = Fetcher(MediaLimits(), lambda host: time.sleep(1.5))
-        begun = time.monotonic()
-        with pytest.raises(MediaError, match=UNIFORM):
-            await fetch.fetch("http://a.example/", 10, 0.3)
-        assert time.monotonic() - begun < 1.2
-        await fetch.aclose()
+        go = threading.Event()
+        fetch = Fetcher(MediaLimits(), lambda host: go.wait() and ["127.0.0.1"])
+        try:
+            with pytest.raises(MediaError, match=UNIFORM):
+                await fetch.fetch("http://a.example/", 10, 0.1)
+            assert not go.is_set()  # the resolver's thread still waits
+        finally:
+            go.set()
+            await fetch.aclose()
 
     run(main)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "response",
     [
         drip(HEAD + b"\r\n", b"x" * 5000, 0),
         drip(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1388\r\n" + b"x" * 5000 + b"\r\n", 0),
@@ -251,31 +252,31 @@ def test_resolver_that_hangs():
     ],
     ids=["endless", "endless chunks", "long"],
 )
-def test_too_large(told):
-    refused(get("http://a.example:PORT/", {"/": told}, most=9000)[0], 413, "the URL holds more than 9000 bytes")
+def test_too_large(response):
+    refused(get("http://a.example:PORT/", {"/": response}, limit=9000)[0], 413, "the URL holds more than 9000 bytes")
 
 
 def test_content_length_is_not_believed():
-    assert get("http://a.example:PORT/", {"/": answer(BODY, length=100)}, most=100)[0] == BODY[:100]
+    assert get("http://a.example:PORT/", {"/": answer(BODY, length=100)}, limit=100)[0] == BODY[:100]
     refused(get("http://a.example:PORT/", {"/": answer(b"short", length=100)})[0])
     refused(get("http://a.example:PORT/", {"/": HEAD + b"Content-Length: -1\r\n\r\nabc"})[0])
-    assert get("http://a.example:PORT/", {"/": answer(BODY)}, most=len(BODY))[0] == BODY
+    assert get("http://a.example:PORT/", {"/": answer(BODY)}, limit=len(BODY))[0] == BODY
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip"])
-def test_compressed_answers(coding):
+def test_compressed_responses_are_refused(coding):
     bomb = gzip.compress(bytes(10**6))
-    refused(get("http://a.example:PORT/", {"/": answer(bomb, f"Content-Encoding: {coding}")}, most=10**5)[0])
+    refused(get("http://a.example:PORT/", {"/": answer(bomb, f"Content-Encoding: {coding}")}, limit=10**5)[0])
 
 
 @pytest.mark.parametrize(
     "status", ["204 None", "206 Part", "304 Same", "401 Who", "403 No", "404 Gone", "500 Oh", "302 x"]
 )
-def test_other_answers_say_nothing(status):
+def test_other_statuses_are_refused(status):
     refused(get("http://a.example:PORT/", {"/": answer(b"secret", status=status)})[0])
 
 
-def test_nobody_there():
+def test_closed_port():
     async def main():
         async with serving({}) as server:
             port = server.port
@@ -336,7 +337,7 @@ def test_allowed_domains_and_no_remote():
     assert get("http://a.example:PORT/", answers, remote=False)[0].status == 400
 
 
-def test_few_at_a_time():
+def test_concurrent_fetches_are_limited():
     async def late(writer):
         await asyncio.sleep(0.1)
         writer.write(answer(BODY))
@@ -352,12 +353,13 @@ def test_few_at_a_time():
     run(main)
 
 
-def test_cancelling_closes_the_socket():
+def test_cancelling_closes_the_sockets():
+    """And frees the connections of the pool: the last fetch gets one."""
+
     async def main():
         async with serving({"/": SLOW["drips its body"], "/b": answer(BODY)}) as server:
             fetch = fetcher(server.port, concurrent_fetches=2)
             url = f"http://a.example:{server.port}/"
-            before = len(os.listdir("/proc/self/fd"))
             for _ in range(3):
                 tasks = [asyncio.create_task(fetch.fetch(url, 10**5, 30)) for _ in range(4)]  # two of them wait
                 while server.open < 2:
@@ -367,12 +369,10 @@ def test_cancelling_closes_the_socket():
                 assert all(
                     isinstance(r, asyncio.CancelledError) for r in await asyncio.gather(*tasks, return_exceptions=True)
                 )
-                while server.open:  # else `run` ends the test
+                while server.open:  # or `run` fails
                     await asyncio.sleep(0.01)
             assert await fetch.fetch(url + "b", 10**5, 5) == BODY
             await fetch.aclose()
-            await asyncio.sleep(0.1)
-            assert len(os.listdir("/proc/self/fd")) <= before
 
     run(main)
 
@@ -425,10 +425,8 @@ def test_tls_handshake_that_hangs():
         listener = await asyncio.start_server(hang, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         fetch = fetcher(port)
-        begun = time.monotonic()
         with pytest.raises(MediaError, match=UNIFORM):
-            await fetch.fetch(f"https://a.example:{port}/", 10, 0.5)
-        assert time.monotonic() - begun < 5
+            await fetch.fetch(f"https://a.example:{port}/", 10, 0.2)
         await fetch.aclose()
         listener.close()
 
@@ -449,8 +447,8 @@ WILD = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(WILD)
-def test_any_answer(told):
-    result, _ = get("http://a.example:PORT/", {"/": told}, seconds=2)
+def test_any_response(response):
+    result, _ = get("http://a.example:PORT/", {"/": response}, timeout=2)
     assert isinstance(result, bytes) or result.status in (413, 422)
 
 

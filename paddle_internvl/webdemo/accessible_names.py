@@ -1,7 +1,8 @@
-"""What Gradio's controls are called where Gradio leaves it unsaid, or says it in the browser's language only.
+"""Accessible names of Gradio's controls: ARIA labels, titles and alternative texts in the language of the page.
 
-In: the texts. Out: a script for the page. It holds attributes to the language that the page is in, and tells the
-browser which one that is, so that screen readers name and read everything right. Knows no layout but element ids.
+In: the texts. Out: a script for the page. Gradio leaves some controls without a name and names others in the browser's
+language; its own translation (`gr.I18n`) follows the browser too, not the page's language switch. The script sets the
+attributes and the page's `lang` after every change of the page.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from paddle_internvl.webdemo.texts import LANGUAGES, text
 
 _SLIDERS = ("frames", "temperature", "top_p", "penalty", "limit", "tiles")
-# selector, attribute, name of the text
+# (selector, attribute, name in `texts`)
 NAMES = (
     ("#language", "aria-label", "language"),
     ("#chat [role=log]", "aria-label", "chat"),
@@ -39,17 +40,17 @@ NAMES = (
     ("#clip button[aria-dropeffect]", "aria-label", "drop"),
     ("#clip .icon-button", "aria-label", "remove"),
     ("#clip .icon-button", "title", "remove"),
-    ("#clip button[aria-dropeffect] > .wrap", "data-words", "drop"),  # `style` shows it instead of Gradio's words
+    ("#clip button[aria-dropeffect] > .wrap", "data-words", "drop"),  # `style` shows it instead of Gradio's own text
     *((f"#{slider} input", "aria-label", slider) for slider in _SLIDERS),
     *((f"#{slider} .reset-button", "aria-label", "reset") for slider in _SLIDERS),
 )
-# The same in every language: Gradio's items of a list have no list around them, its icons repeat their buttons.
+# The same in every language: Gradio's list items have no list around them, its icons repeat their buttons.
 _FIXED = (("#box .thumbnail-wrapper", "role", "group"), (".example img", "alt", ""))
 _SCRIPT = """() => {
     const rows = %s;
-    let due = false;
-    const hold = () => {
-        due = false;
+    let scheduled = false;
+    const setAttributes = () => {
+        scheduled = false;
         const language = document.querySelector('#language input:checked')?.value;
         if (!language) return;
         document.documentElement.lang = language === 'zh' ? 'zh-CN' : language;
@@ -58,17 +59,20 @@ _SCRIPT = """() => {
                 if (element.getAttribute(attribute) !== words[language])
                     element.setAttribute(attribute, words[language]);
     };
-    const soon = () => { if (!due) { due = true; requestAnimationFrame(hold); } };
-    new MutationObserver(soon).observe(document.body, {subtree: true, childList: true, characterData: true,
+    const schedule = () => { if (!scheduled) { scheduled = true; requestAnimationFrame(setAttributes); } };
+    new MutationObserver(schedule).observe(document.body, {subtree: true, childList: true, characterData: true,
         attributes: true, attributeFilter: ['aria-label', 'title', 'role', 'alt', 'aria-checked']});
-    soon();
+    schedule();
 }"""
 
 
 def script() -> str:
-    """A function in JavaScript, to be called once when the page is there."""
+    """A JavaScript function, to be called once when the page is loaded."""
     rows = [
-        *((selector, attribute, {each: text(name, each) for each in LANGUAGES}) for selector, attribute, name in NAMES),
+        *(
+            (selector, attribute, {language: text(name, language) for language in LANGUAGES})
+            for selector, attribute, name in NAMES
+        ),
         *((selector, attribute, dict.fromkeys(LANGUAGES, value)) for selector, attribute, value in _FIXED),
     ]
     return _SCRIPT % json.dumps(rows, ensure_ascii=False)

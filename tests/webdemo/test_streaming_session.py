@@ -6,13 +6,14 @@ import json
 import pytest
 
 from paddle_internvl.engine.request import QueueFullError, RequestFailedError
-from paddle_internvl.webdemo.conversation import Round, Visit
-from paddle_internvl.webdemo.speaking import Host, Speaker, Wishes, draw
+from paddle_internvl.webdemo.engine_host import EngineHost
+from paddle_internvl.webdemo.session import Round, SessionState
+from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession, draw_answer_boxes
 from paddle_internvl.webdemo.uploads import Receiver
 from tests.serve.running import FakeEngineThread
 from tests.webdemo.conftest import ASSETS
 
-WISHES = Wishes("You are InternVL-tiny.", 0, 1, 1, 64, 6)
+OPTIONS = GenerationOptions("You are InternVL-tiny.", 0, 1, 1, 64, 6)
 TOUR = json.loads((ASSETS / "tour.json").read_text(encoding="utf-8"))
 
 
@@ -22,12 +23,12 @@ async def attached(names):
     return tuple([await (receiver.clip(p, 4) if p.endswith("gif") else receiver.picture(p)) for p in paths])
 
 
-async def ask(host, visit, asked, wishes=WISHES, stop_after=None):
+async def ask(host, state, round_, options=OPTIONS, stop_after=None):
     """The answer's lengths, as it grew."""
-    visit.rounds.append(asked)
-    steps, lengths = Speaker(host).answer(visit, asked, wishes), []
+    state.rounds.append(round_)
+    steps, lengths = StreamingSession(host).answer(state, round_, options), []
     async for _ in steps:
-        lengths.append(len(asked.answer or ""))
+        lengths.append(len(round_.answer or ""))
         if len(lengths) == stop_after:
             break
     await steps.aclose()
@@ -39,11 +40,11 @@ def test_answers_are_those_of_the_tour(host, stop):
     """demo/assets/tour.json holds what the model's own API answers; rounds of one conversation."""
 
     async def tour():
-        visit, media = Visit(), await attached(stop["pictures"])
+        state, media = SessionState(), await attached(stop["pictures"])
         for question, expected in stop["questions"][:3]:
-            asked = Round(question, media)
-            lengths = await ask(host, visit, asked)
-            assert (asked.answer, asked.ending, asked.error) == (expected, "stop", None)
+            round_ = Round(question, media)
+            lengths = await ask(host, state, round_)
+            assert (round_.answer, round_.ending, round_.error) == (expected, "stop", None)
             assert lengths == sorted(lengths) and (len(set(lengths)) > 3 or len(expected) < 20), "it did not grow"
             media = ()
 
@@ -51,18 +52,18 @@ def test_answers_are_those_of_the_tour(host, stop):
 
 
 def fake(tiny, **how):
-    return Host(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))
+    return EngineHost(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))
 
 
 @pytest.mark.parametrize(
     "error",
-    [QueueFullError("20 answers are asked for already"), RequestFailedError("out of memory", True), TypeError("odd")],
+    [QueueFullError("20 answers are round_ for already"), RequestFailedError("out of memory", True), TypeError("odd")],
 )
 def test_the_real_error(tiny, error):
-    visit, asked = Visit(), Round("hello")
-    asyncio.run(ask(fake(tiny, fail=2, error=error), visit, asked))
-    assert (asked.ending, asked.error) == ("error", str(error))
-    assert [m["content"][0]["text"] for m in visit.messages("again", ())] == ["again"], "the model hears of a failure"
+    state, round_ = SessionState(), Round("hello")
+    asyncio.run(ask(fake(tiny, fail=2, error=error), state, round_))
+    assert (round_.ending, round_.error) == ("error", str(error))
+    assert [m["content"][0]["text"] for m in state.messages("again", ())] == ["again"], "the model hears of a failure"
 
 
 @pytest.mark.parametrize(
@@ -73,22 +74,22 @@ def test_the_real_error(tiny, error):
      ({"system": "x" * 10**7}, "shorten")],
 )  # fmt: skip
 def test_settings_that_cannot_be(tiny, wrong, said):
-    asked = Round("hello")
-    wishes = Wishes(**{**WISHES.__dict__, **wrong})
-    asyncio.run(ask(fake(tiny), Visit(), asked, wishes))
-    assert asked.ending == "error" and said in asked.error
+    round_ = Round("hello")
+    options = GenerationOptions(**{**OPTIONS.__dict__, **wrong})
+    asyncio.run(ask(fake(tiny), SessionState(), round_, options))
+    assert round_.ending == "error" and said in round_.error
 
 
 def test_leaving_stops_the_engine(tiny):
-    host, visit, asked = fake(tiny, hold=3), Visit(), Round("hello")
-    asyncio.run(ask(host, visit, asked, stop_after=2))
-    assert host.engine.cancelled == 1 and asked.ending == "stopped" and asked.answer
-    assert [m["role"] for m in visit.messages("go on", ())] == ["user", "assistant", "user"]
+    host, state, round_ = fake(tiny, hold=3), SessionState(), Round("hello")
+    asyncio.run(ask(host, state, round_, stop_after=2))
+    assert host.engine.cancelled == 1 and round_.ending == "stopped" and round_.answer
+    assert [m["role"] for m in state.messages("go on", ())] == ["user", "assistant", "user"]
 
 
 def test_settings_reach_the_engine(tiny):
     host = fake(tiny)
-    asyncio.run(ask(host, Visit(), Round("hello"), Wishes("Be brief.", 0.7, 0.8, 1.2, 5, 3)))
+    asyncio.run(ask(host, SessionState(), Round("hello"), GenerationOptions("Be brief.", 0.7, 0.8, 1.2, 5, 3)))
     ((prompt, config),) = host.engine.asked
     assert (config.samples, config.temperature, config.top_p, config.repetition_penalty, config.max_new_tokens) == (
         True, 0.7, 0.8, 1.2, 5,
@@ -100,11 +101,11 @@ def test_boxes_are_drawn_on_the_last_picture():
     shapes, two = asyncio.run(attached(("shapes.png", "two.png")))
     earlier = Round("What is it?", (shapes, two), "things", "stop")
     for attachments, count in (((shapes,), 1), ((shapes, two), 2), ((), 2)):
-        asked = Round("Where?", attachments, "red circle[[50, 50, 300, 300]]", "stop")
-        draw(Visit([earlier, asked]), asked)
-        assert asked.drawn.startswith("data:image/jpeg") and asked.drawn_on == count
+        round_ = Round("Where?", attachments, "red circle[[50, 50, 300, 300]]", "stop")
+        draw_answer_boxes(SessionState([earlier, round_]), round_)
+        assert round_.drawn.startswith("data:image/jpeg") and round_.drawn_on == count
     plain = Round("Where?", (shapes,), "there", "stop")
-    draw(Visit([plain]), plain)
+    draw_answer_boxes(SessionState([plain]), plain)
     assert plain.drawn is None
 
 
@@ -120,7 +121,7 @@ def test_the_engine_is_loaded_once():
         def close(self):
             made.append("closed")
 
-    host = Host(lambda: made.append(Engine()) or made[-1])
+    host = EngineHost(lambda: made.append(Engine()) or made[-1])
     host.close()
     assert host.engine is host.engine and made[0].started == 1
     host.close()

@@ -1,0 +1,83 @@
+"""Session state of one visitor: the conversation so far, and uploads that wait to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from paddle_internvl.webdemo.uploads import Attachment
+
+
+@dataclass
+class Round:
+    """A question and its answer.
+
+    Attributes:
+        question: text.
+        attachments: pictures and clips of the question.
+        answer: text generated so far; None: nothing yet.
+        ending: 'stop', 'length', 'stopped' (by the visitor) or 'error'; None: the answer is being generated.
+        error: message of the error.
+        drawn: data URL of a picture with the answer's boxes.
+        drawn_on: number of pictures of the question; the boxes are drawn on the last one.
+    """
+
+    question: str
+    attachments: tuple[Attachment, ...] = ()
+    answer: str | None = None
+    ending: str | None = None
+    error: str | None = None
+    drawn: str | None = None
+    drawn_on: int = 0
+
+    def reset_answer(self) -> None:
+        """Remove the answer, so that the question can be answered again."""
+        self.answer = self.ending = self.error = self.drawn = None
+
+
+@dataclass
+class SessionState:
+    """State of a visitor's page, for as long as it is open.
+
+    Attributes:
+        rounds: the conversation.
+        drafts: (path, frames) -> attachment of uploads that are not sent yet, so that a file is decoded once.
+        busy: whether an answer is being generated.
+    """
+
+    rounds: list[Round] = field(default_factory=list)
+    drafts: dict[tuple[str, int], Attachment] = field(default_factory=dict)
+    busy: bool = False
+
+    def clear(self) -> None:
+        """Remove the conversation and the drafts."""
+        self.rounds.clear()
+        self.drafts.clear()
+
+    def transcript(self) -> list[Round]:
+        """The rounds that are part of the next prompt: those with a finished answer."""
+        return [each for each in self.rounds if each.answer is not None and each.ending not in (None, "error")]
+
+    def attachments(self) -> list[Attachment]:
+        """The attachments of the transcript."""
+        return [attachment for each in self.transcript() for attachment in each.attachments]
+
+    def messages(
+        self, question: str, attachments: Sequence[Attachment], to_part: Callable[[Attachment], dict] = Attachment.part
+    ) -> list[dict]:
+        """The transcript and a new question, as messages for `chat.messages`.
+
+        Args:
+            question: text.
+            attachments: of the question.
+            to_part: makes the message part of an attachment.
+        """
+        messages = []
+        for each in self.transcript():
+            messages.append(_user_message(each.question, each.attachments, to_part))
+            messages.append({"role": "assistant", "content": each.answer})
+        return [*messages, _user_message(question, attachments, to_part)]
+
+
+def _user_message(question: str, attachments: Sequence[Attachment], to_part) -> dict:
+    return {"role": "user", "content": [*map(to_part, attachments), {"type": "text", "text": question}]}
