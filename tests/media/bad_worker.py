@@ -1,4 +1,7 @@
-"""Stands in for `clip_worker` and misbehaves as the clip asks: `....ftyp<word>`; hanging, it writes its pid to TMPDIR."""
+"""Stands in for `clip_worker` and misbehaves as the clip asks: `....ftyp<word>`.
+
+A hanging worker leaves its process id in TMPDIR.
+"""
 
 import json
 import os
