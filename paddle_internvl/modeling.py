@@ -151,8 +151,9 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
         config = replace(config, log_probs=config.num_beams == 1)
         embeds = self.get_input_embeddings()(input_ids)
         ids, log_probs = _generate(self, embeds, attention_mask, config, self.config, streamer, input_ids)
-        made = (log_probs != 0).sum(axis=1, keepdims=True).clip(min=1)
-        return paddle.to_tensor(ids), paddle.to_tensor((log_probs.sum(axis=1, keepdims=True) / made).astype(np.float32))
+        if config.log_probs:
+            log_probs = log_probs.sum(axis=1, keepdims=True) / _lengths(ids, config)
+        return paddle.to_tensor(ids), paddle.to_tensor(log_probs.astype(np.float32))
 
 
 class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
@@ -298,6 +299,12 @@ def _generate(decoder, embeds, attention_mask, config: GenerationConfig, llm_con
     finally:
         if streamer is not None:
             streamer.end()
+
+
+def _lengths(ids: np.ndarray, config: GenerationConfig) -> np.ndarray:
+    """Tokens of each row of ids [B, T], the end token included; int64 [B, 1]."""
+    ends = np.isin(ids, config.eos_token_id) & (not config.ignore_eos)
+    return np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, ids.shape[1])[:, None]
 
 
 def _quantization(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quantization | None:

@@ -42,6 +42,7 @@ class BatchGeneration:
     Raises:
         ContextOverflowError: a prompt as long as context_length.
         ValueError: a bad word that is not one token.
+        WeightsChangedError: see `InternVLPretrainedModel.require_unchanged_weights`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class BatchGeneration:
         context_length: int | None = None,
         engine: EngineThread | None = None,
     ):
+        model.require_unchanged_weights()
         self.model, self.tokenizer, self._engine = model, tokenizer, engine
         self.configs = [configs] * len(prompts) if isinstance(configs, GenerationConfig) else list(configs)
         self.answers = [
@@ -99,7 +101,7 @@ class BatchGeneration:
                     continue
                 number, piece = pieces.popleft()
                 if isinstance(piece, Exception):
-                    raise piece.__cause__ or piece  # the caller's own call failed: its cause is the caller's to see
+                    raise piece
                 yield number, piece
         finally:
             for sequence in sequences:

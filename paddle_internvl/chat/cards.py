@@ -55,6 +55,7 @@ def chat(
     Returns:
         The answer, or (answer, history).
     Raises:
+        ContextOverflowError: the prompt leaves no room for an answer in the model's context.
         ValueError: tiles, pictures and `<image>` marks don't fit together, or a setting is not supported.
     """
     streamer = generation_config.get("streamer") if isinstance(generation_config, dict) else None
@@ -66,7 +67,8 @@ def chat(
             num_patches_list = [] if pixel_values is None else [pixel_values.shape[0]]
         pictures = _pictures(pixel_values, num_patches_list)
         prompt = _prompt(model, tokenizer, question, history, pictures, model.system_message)
-        answers = BatchGeneration(model, tokenizer, [prompt], _settings(generation_config))
+        limit = model.config.llm_config.context_length
+        answers = BatchGeneration(model, tokenizer, [prompt], _settings(generation_config), limit)
         if streamer is not None:
             # A streamer with skip_prompt=True drops the first thing it is given; it shall not be an answer's token.
             streamer.put(np.zeros((1, 0), np.int64))
@@ -112,6 +114,7 @@ def batch_chat(
     Returns:
         The answers, equal to those of `chat` one by one; or (answers, histories).
     Raises:
+        ContextOverflowError: see `chat`.
         ValueError: counts don't fit together.
     """
     _require_default_tokens(IMG_START_TOKEN, IMG_END_TOKEN, IMG_CONTEXT_TOKEN)
@@ -135,7 +138,8 @@ def batch_chat(
         system = model.system_message if system is None else system
         prompts.append(_prompt(model, tokenizer, question, earlier, mine, system))
         asked.append(question)
-    answers = BatchGeneration(model, tokenizer, prompts, _settings(generation_config))
+    limit = model.config.llm_config.context_length
+    answers = BatchGeneration(model, tokenizer, prompts, _settings(generation_config), limit)
     for _ in answers:
         pass
     texts = [response.text for response in answers.responses()]

@@ -47,8 +47,9 @@ def model(models):
     return models["qwen2"]
 
 
-def test_messages_are_chat(models, tokenizer, case):
+def test_messages_are_chat(models, tokenizer, case, monkeypatch):
     model = models[case]
+    monkeypatch.setattr(type(model.config.llm_config), "context_length", 4096)  # the tiny configs end at 128 tokens
     a, b = picture(112, 56, 1), picture(56, 56, 2)
     one = {"type": "image", "image": a}
     other = {"type": "image_data", "image_data": {"data": b}}
