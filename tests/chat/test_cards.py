@@ -205,7 +205,7 @@ def test_batch_of_text(model, tokenizer):
 
 
 def test_batch_refusals(model, tokenizer, pixels):
-    with pytest.raises(ValueError, match="num_patches_list is needed"):
+    with pytest.raises(ValueError, match="pixel_values needs num_patches_list"):
         model.batch_chat(tokenizer, pixels, ["a"], GREEDY)
     with pytest.raises(ValueError, match="2 questions but num_patches_list has 1 entries"):
         model.batch_chat(tokenizer, pixels, ["a", "b"], GREEDY, num_patches_list=[3])

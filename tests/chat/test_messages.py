@@ -274,7 +274,7 @@ def test_several_answers(model):
     three = model.batch_chat_messages([[user(image(56, 56), "What?")], [user("Hi")]], {**config, "n": 3})[1]
     assert len(three.alternatives) == 2 and three.text == one.text
     assert len({r.text for r in (three, *three.alternatives)}) == 3
-    with pytest.raises(ValueError, match="n=2: a stream is of one answer"):
+    with pytest.raises(ValueError, match="n=2: a stream has one answer"):
         next(model.chat_stream([user("Hi")], {**config, "n": 2}))
 
 
