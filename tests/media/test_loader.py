@@ -60,7 +60,7 @@ def load(*parts, fetcher=None, **limits):
 
     async def main():
         with anyio.fail_after(20):
-            loader = MediaLoader(MediaLimits(**limits), fetcher)
+            loader = MediaLoader(MediaLimits(**limits), fetcher or Fetcher(MediaLimits(**limits), tls=TRUST))
             try:
                 return await loader.load(parse_messages([user(*parts)]))
             finally:
