@@ -24,6 +24,7 @@ _HOME = {  # public name -> module
     "InternVisionConfig": "configuration",
     "InternLM2Config": "configuration",
     "GenerationConfig": "generation.config",
+    "prepare_for_inference": "checkpoints.preparation",
     "load_image": "media.images",
     "load_video": "media.video",
     "get_index": "preprocess.frames",

@@ -1,7 +1,6 @@
-"""The classes users hold: networks with loading, saving, generation and chat.
+"""The public model classes: networks with loading, saving, generation and chat, by the names of the model cards.
 
-In and out: what the model cards show. The work is done in `loading`, `generation` and `chat`; this file only joins
-them, so that none of those layers has to know the ones above it.
+`checkpoints`, `generation` and `chat` do the work; this file joins them.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ from paddle_internvl.chat.scoring import answer_log_probs
 from paddle_internvl.checkpoints import hub, loading, saving
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
 from paddle_internvl.engine.response import Response
-from paddle_internvl.generation.beam import beam_search
+from paddle_internvl.generation.batch import answer_lengths, generate_batch
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_generation_config
-from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.models.decoder import DecoderAttention, DecoderForCausalLM
 from paddle_internvl.models.internvl import InternVLNetwork
 from paddle_internvl.models.loss import CausalLMOutput
@@ -33,12 +31,12 @@ from paddle_internvl.models.vision import InternAttention, InternVisionNetwork
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 
-# Arguments of the model cards that need nothing done here: loading is always lean, and no remote code is run.
+# Arguments of the model cards without an effect: loading is always lean, and no remote code is run.
 _ACCEPTED = ("low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "_from_auto", "convert_from_torch")
 
 
 class _FromCheckpoint:
-    """Loading and saving, for every network that has a folder of its own."""
+    """`from_pretrained` and `save_pretrained`, for every network that a checkpoint folder may hold."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
@@ -47,18 +45,24 @@ class _FromCheckpoint:
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
-            pretrained_model_name_or_path: a checkpoint's folder, or a hub id. config: in place of the folder's own.
-            dtype (or torch_dtype): 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU always float32.
-            device: 'cpu' or 'gpu'; None takes a card where there is one. device_map: None, 'auto', one
-                device, or a dict as on the cards (`split_model` makes one): layers on several cards.
-            load_in_8bit, load_in_4bit: hold the decoder blocks' linear weights in 8 or 4 bits. group_size: inputs that
-                share a scale, -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
+            pretrained_model_name_or_path: a checkpoint folder, or a hub id.
+            config: replaces the folder's config.
+            dtype: 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU always float32.
+            torch_dtype: the model cards' name of dtype.
+            device: 'cpu' or 'gpu'; None: a CUDA card if there is one.
+            device_map: placement of layers on several cards: None, 'auto', one device, or a dict as on the model cards
+                (`split_model` makes one).
+            load_in_8bit: quantize the decoder blocks' linear weights to int8 (weight only).
+            load_in_4bit: quantize them to int4.
+            group_size: number of inputs that share a scale: -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
             use_flash_attn: False keeps plain attention on CUDA.
             tensor_parallel_degree: ranks of a tensor-parallel model: processes that `paddle.distributed.launch` starts
                 with the same program. Every rank makes the same calls (`chat`, `chat_messages`, ...) and gets the
                 same answers; a program whose input only rank 0 has goes into `paddle_internvl.run_rank`.
-            low_cpu_mem_usage, trust_remote_code: accepted; always and never so, respectively.
-            Others: fields of the config, or `hub`, `revision`, `cache_dir`, … of `hub.folder_of`.
+            trainable: True: plain parameters that can be trained and wrapped (LoRA, DataParallel); False: prepared for
+                inference, see `checkpoints.preparation.prepare_for_inference`.
+            kwargs: fields of the config; `hub`, `revision`, `cache_dir`, ... of `hub.folder_of`; `low_cpu_mem_usage`
+                (always on) and `trust_remote_code` (never done) of the model cards.
         Returns:
             The model, every parameter filled from the checkpoint.
         Raises:
@@ -66,7 +70,7 @@ class _FromCheckpoint:
         """
         for name in _ACCEPTED:
             kwargs.pop(name, None)
-        where = {name: kwargs.pop(name) for name in hub.ARGUMENTS if name in kwargs}
+        hub_options = {name: kwargs.pop(name) for name in hub.ARGUMENTS if name in kwargs}
         model = loading.load(
             cls,
             pretrained_model_name_or_path,
@@ -75,7 +79,7 @@ class _FromCheckpoint:
             device_map=device_map,
             config=config,
             quantization=_quantization(load_in_8bit, load_in_4bit, group_size),
-            hub=where,
+            hub=hub_options,
             ranks=tensor_parallel_degree,
             trainable=trainable,
             **kwargs,
@@ -87,19 +91,17 @@ class _FromCheckpoint:
         return model
 
     def read_folder(self, folder: Path) -> None:
-        """Take over what other files of the folder say."""
+        """Read the end tokens and the image token from the folder's tokenizer and generation files."""
 
-    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
-        """Write config, weights and tokenizer files: `from_pretrained` gives the same model back bit for bit.
+    def save_pretrained(self, save_directory, max_shard_size: int = 5_000_000_000, **_paddlenlp) -> None:
+        """Write config, weights and tokenizer files so that `from_pretrained` gives the same model back bit for bit.
 
         Args:
-            save_directory: a folder, made if it does not exist. Others: of `checkpoints.saving.save`.
-        Raises:
-            ValueError: several processes share the model, or an argument is not supported.
+            save_directory: a folder, made if it is not there. max_shard_size: bytes of tensors per file.
         """
         if self.process_group is not None:
             raise ValueError("a tensor-parallel model can't be saved; load it in one process to save it")
-        saving.save(self, save_directory, *args, **kwargs)
+        saving.save(self, save_directory, max_shard_size)
 
     def cuda(self, *_args):
         """Move the model to the current CUDA card, as in the cards' `.eval().cuda()`."""
@@ -107,11 +109,11 @@ class _FromCheckpoint:
 
 
 class InternVisionModel(_FromCheckpoint, InternVisionNetwork):
-    """InternViT alone: see `InternVisionNetwork.forward`. Unlike CLIP's, its features are not aligned with text."""
+    """The vision tower InternViT alone: see `InternVisionNetwork.forward`. Its features are not aligned with text."""
 
 
 class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
-    """InternLM2 alone. `generate` and `forward` return what PaddleNLP's causal language models return."""
+    """The language model InternLM2 alone; `generate` and `forward` return the types of PaddleNLP's causal LMs."""
 
     config_class = InternLM2Config
 
@@ -128,7 +130,7 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
             position_ids: int64 [B, L].
             labels: int64 [B, L], -100 where nothing is learnt.
             inputs_embeds: [B, L, D] in place of input_ids.
-            cache: KV cache of the positions before; then only the logits are returned, as the decoding loop wants.
+            cache: KV cache of the positions before; then the logits alone are returned, for the decoding loop.
             last_only: logits of the last position only.
             return_dict: False returns the tuple (loss, logits) or (logits,).
         Returns:
@@ -144,25 +146,29 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
         """New token ids for prompts.
 
         Args:
-            input_ids: int64 [B, L]. attention_mask: [B, L], padding on the left. Others: see `InternVLChatModel`.
+            input_ids: int64 [B, L].
+            attention_mask: [B, L], padding on the left.
+            generation_config, streamer, settings: see `InternVLChatModel.generate`.
         Returns:
-            (ids, scores) as PaddleNLP's `generate`: int64 [B, made], only what is new; float32 [B, 1], each row's mean
-            log-probability of a token, or its beam's score.
+            (ids, scores) as PaddleNLP's `generate`: new ids, int64 [B, new tokens]; and float32 [B, 1], each row's
+            mean log-probability of a token, or its beam's score.
         """
         config = _settings(generation_config, settings, self.end_token_ids, self.config)
         config = replace(config, log_probs=config.num_beams == 1)
         embeds = self.get_input_embeddings()(input_ids)
-        ids, log_probs = _generate(self, embeds, attention_mask, config, self.config, streamer, input_ids)
-        made = (log_probs != 0).sum(axis=1, keepdims=True).clip(min=1)
-        return paddle.to_tensor(ids), paddle.to_tensor((log_probs.sum(axis=1, keepdims=True) / made).astype(np.float32))
+        ids, log_probs = generate_batch(self, embeds, attention_mask, config, streamer, input_ids)
+        if config.log_probs:
+            log_probs = log_probs.sum(axis=1, keepdims=True) / answer_lengths(ids, config)
+        return paddle.to_tensor(ids), paddle.to_tensor(log_probs.astype(np.float32))
 
 
 class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
-    """InternVL: see the model cards.
+    """InternVL, the vision-language model: see the model cards.
 
     Attributes:
-        template: name of the conversation template. conv_template: the template (`.sep` ends a turn).
-        system_message: of every prompt; assign another, or "" for none.
+        template: name of the conversation template.
+        conv_template: the template (`.sep` ends a turn).
+        system_message: system message of every prompt; assign another, or "" for none.
         vision_model, mlp1, language_model, num_image_token, img_context_token_id: see `InternVLNetwork`.
     """
 
@@ -191,12 +197,16 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         """New token ids for prompts.
 
         Args:
-            pixel_values: [T, 3, S, S] or None. input_ids: int64 [B, L]. attention_mask: [B, L], padding on the left.
-            visual_features: [T, N, D] in place of pixel_values. generation_config: a dict, ours or PaddleNLP's.
-            streamer: has put(ids) and end(), for one prompt. settings: fields of `GenerationConfig`.
+            pixel_values: [T, 3, S, S] or None.
+            input_ids: int64 [B, L].
+            attention_mask: [B, L], padding on the left.
+            visual_features: [T, N, D] in place of pixel_values.
+            generation_config: a dict, a `GenerationConfig` or PaddleNLP's.
+            streamer: an object with put(ids) and end(), for one prompt.
+            settings: fields of `GenerationConfig`.
         Returns:
-            int64 [B, made]: only what is new; rows that ended early are filled with the pad token. With n > 1, n rows
-            for each prompt. With log_probs=True the pair of it and float32 [B, made].
+            The new ids, int64 [B, new tokens]; rows that ended early are filled with the pad token. With n > 1, n rows
+            for each prompt. With log_probs=True a pair of the ids and float32 [B, new tokens].
         Raises:
             ValueError: `<IMG_CONTEXT>` tokens and visual tokens differ in number, or a setting is not supported.
         Source: upstream `modeling_internvl_chat.py`, `generate`.
@@ -205,8 +215,7 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         if visual_features is None and pixel_values is not None:
             visual_features = self.extract_feature(pixel_values)
         embeds = self.embed(input_ids, visual_features)
-        decoder = self.language_model
-        ids, log_probs = _generate(decoder, embeds, attention_mask, config, decoder.config, streamer, input_ids)
+        ids, log_probs = generate_batch(self.language_model, embeds, attention_mask, config, streamer, input_ids)
         ids = paddle.to_tensor(ids)
         return (ids, paddle.to_tensor(log_probs)) if config.log_probs else ids
 
@@ -225,85 +234,69 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
 
         return AutoTokenizer.from_pretrained(str(self.checkpoint_folder))
 
-    def chat_messages(self, messages, generation_config=None, **how) -> Response:
+    def chat_messages(self, messages, generation_config=None, **prompt_options) -> Response:
         """Answer OpenAI-style messages.
 
         Args:
             messages: dicts with role and content, the last the user's; see `prompt.messages`.
             generation_config: a dict, a `GenerationConfig` or PaddleNLP's.
-            how: tile limits and system message; see `chat.messages.parse`.
+            prompt_options: tile limits and system message, see `chat.messages.parse`.
         Returns:
-            The answer and how it came about.
+            The answer, its token counts and finish reason.
         Raises:
-            ValueError: no prompt can be made of it, or one that leaves no room. FileNotFoundError: no such medium.
+            ContextOverflowError (ValueError): the prompt leaves no room for an answer.
+            ValueError: messages, media or limits that make no prompt.
+            FileNotFoundError: a medium that does not exist.
         """
-        return answer_messages(self, self.tokenizer, [messages], generation_config, **how)[0]
+        return answer_messages(self, self.tokenizer, [messages], generation_config, **prompt_options)[0]
 
-    def batch_chat_messages(self, conversations, generation_config=None, **how) -> list[Response]:
-        """Answer conversations in one batch, each as `chat_messages` would. generation_config: of all, or a list with
-        one for each. See `chat_messages`."""
-        return answer_messages(self, self.tokenizer, conversations, generation_config, **how)
+    def batch_chat_messages(self, conversations, generation_config=None, **prompt_options) -> list[Response]:
+        """Answer conversations in one batch, each as `chat_messages` does.
 
-    def chat_stream(self, messages, generation_config=None, **how) -> Iterator[str]:
-        """The text of an answer piece by piece, as it is made. See `chat_messages`."""
-        return stream_text(self, self.tokenizer, messages, generation_config, **how)
+        Args:
+            conversations: messages of each conversation.
+            generation_config: of all conversations, or a list with one for each.
+            prompt_options: see `chat_messages`.
+        Returns:
+            One `Response` for each conversation.
+        """
+        return answer_messages(self, self.tokenizer, conversations, generation_config, **prompt_options)
 
-    def log_probs(self, messages, answers, **how) -> list[list[float]]:
+    def chat_stream(self, messages, generation_config=None, **prompt_options) -> Iterator[str]:
+        """Stream the text of an answer. Arguments and errors: see `chat_messages`."""
+        return stream_text(self, self.tokenizer, messages, generation_config, **prompt_options)
+
+    def log_probs(self, messages, answers, **prompt_options) -> list[list[float]]:
         """Log-probabilities of the tokens of given answers.
 
         Args:
             messages: as `chat_messages`.
             answers: texts (the token that ends an answer is added) or sequences of token ids (scored as they are).
-            how: see `chat.messages.parse`.
+            prompt_options: see `chat.messages.parse`.
         Returns:
             For each answer one float for each token, as generating exactly these tokens would report them.
         """
-        return answer_log_probs(self, self.tokenizer, messages, answers, **how)
+        return answer_log_probs(self, self.tokenizer, messages, answers, **prompt_options)
 
-    def render_prompt(self, messages, **how) -> str:
-        """The prompt of messages as text, every picture shown as `<image>`. See `chat_messages`."""
-        return render_prompt(self, messages, **how)
+    def render_prompt(self, messages, **prompt_options) -> str:
+        """Render the prompt of messages as text, every picture as `<image>`. Arguments: see `chat_messages`."""
+        return render_prompt(self, messages, **prompt_options)
 
-    def count_tokens(self, messages, **how) -> TokenCount:
-        """How many tokens the prompt of messages has, pictures included. See `chat_messages`."""
-        return count_tokens(self, self.tokenizer, messages, **how)
-
-
-def _settings(given, settings: dict, ends: tuple[int, ...], llm_config) -> GenerationConfig:
-    """The settings asked for; what ends an answer is taken from the folder where they do not say it."""
-    config = read_generation_config(given, **settings)
-    return (
-        config if config.eos_token_id else read_generation_config(config, eos_token_id=ends or llm_config.eos_token_id)
-    )
+    def count_tokens(self, messages, **prompt_options) -> TokenCount:
+        """Token count of the prompt of messages, pictures included. Arguments: see `chat_messages`."""
+        return count_tokens(self, self.tokenizer, messages, **prompt_options)
 
 
-def _generate(decoder, embeds, attention_mask, config: GenerationConfig, llm_config, streamer, input_ids):
-    """New ids and their log-probabilities (None: not asked for; of beams one score a row), with a streamer that always
-    ends."""
-    if streamer is not None and (config.num_beams > 1 or config.n > 1):
-        raise ValueError("a streamer shows one answer while it is made; use num_beams=1 and n=1")
-    pad = llm_config.pad_token_id or 0
-    try:
-        if streamer is not None:
-            streamer.put(input_ids.numpy())
-        if config.num_beams > 1:
-            answers = beam_search(decoder, embeds, attention_mask, config)
-            length = max(len(ids) for ids, _ in answers)
-            ids = np.array([ids + [pad] * (length - len(ids)) for ids, _ in answers], np.int64)
-            return ids, np.array([[score] for _, score in answers])
-        if config.n > 1:
-            rows = paddle.arange(embeds.shape[0]).repeat_interleave(config.n)
-            embeds = embeds.index_select(rows, axis=0)
-            attention_mask = None if attention_mask is None else attention_mask.index_select(rows, axis=0)
-        show = (lambda step: streamer.put(step.ids)) if streamer is not None else (lambda step: None)
-        return generate_ids(decoder, embeds, attention_mask, config, pad, show)
-    finally:
-        if streamer is not None:
-            streamer.end()
+def _settings(config, settings: dict, end_tokens: tuple[int, ...], llm_config) -> GenerationConfig:
+    """A `GenerationConfig`; without an `eos_token_id` the folder's end tokens, or the language model's config's."""
+    config = read_generation_config(config, **settings)
+    if config.eos_token_id:
+        return config
+    return read_generation_config(config, eos_token_id=end_tokens or llm_config.eos_token_id)
 
 
 def _quantization(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quantization | None:
-    """What both arguments mean; both at once, or a group size without either, are an error."""
+    """The weight-only quantization that the arguments of `from_pretrained` name; contradictions are an error."""
     if in_8bit and in_4bit:
         raise ValueError("load_in_8bit and load_in_4bit exclude each other")
     if in_8bit:

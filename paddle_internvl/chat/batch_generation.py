@@ -37,11 +37,12 @@ class BatchGeneration:
         tokenizer: the model's tokenizer.
         prompts: the prompts.
         configs: the settings of all prompts, or of each.
-        context_length: limit of prompt and answer together, where answers end; None: no limit.
-        engine: runs the requests together with those of other threads; None: an engine of just the size needed.
+        context_length: limit of prompt and answer, in tokens; an answer ends there; None: no limit.
+        engine: runs the requests in one batch with other threads' requests; None: an engine made for this batch.
     Raises:
         ContextOverflowError: a prompt as long as context_length.
         ValueError: a bad word that is not one token.
+        WeightsChangedError: see `InternVLPretrainedModel.require_unchanged_weights`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class BatchGeneration:
         context_length: int | None = None,
         engine: EngineThread | None = None,
     ):
+        model.require_unchanged_weights()
         self.model, self.tokenizer, self._engine = model, tokenizer, engine
         self.configs = [configs] * len(prompts) if isinstance(configs, GenerationConfig) else list(configs)
         self.answers = [
@@ -64,7 +66,7 @@ class BatchGeneration:
         ]
 
     def __iter__(self) -> Iterator[Piece]:
-        """Pieces as they are generated; their index counts all answers, those to one prompt being consecutive."""
+        """Pieces as they are generated; their index counts all answers, the answers to one prompt consecutively."""
         searched = [i for i, answer in enumerate(self.answers) if answer.config.num_beams > 1]
         decoded = [i for i, answer in enumerate(self.answers) if answer.config.num_beams == 1]
         for i in searched:
@@ -99,7 +101,7 @@ class BatchGeneration:
                     continue
                 number, piece = pieces.popleft()
                 if isinstance(piece, Exception):
-                    raise piece.__cause__ or piece  # the caller's own call failed: its cause is the caller's to see
+                    raise piece
                 yield number, piece
         finally:
             for sequence in sequences:

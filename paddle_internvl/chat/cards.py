@@ -1,7 +1,6 @@
 """The model cards' `chat` and `batch_chat`: questions with `<image>` marks and pixel tiles in, text out.
 
-They make `Prompt`s for `answering` and know neither layers nor decoding.
-Source: upstream `modeling_internvl_chat.py`, `chat` and `batch_chat`.
+They make `Prompt`s for `BatchGeneration`. Source: upstream `modeling_internvl_chat.py`, `chat` and `batch_chat`.
 
 Unlike upstream, the caller's `generation_config` and `history` are left as they were, a prompt whose `<image>` marks
 and pictures differ in number is an error, and a batch may hold any number of pictures, histories and system messages.
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from paddle_internvl.chat.batch_generation import BatchGeneration
-from paddle_internvl.engine.request import Prompt
-from paddle_internvl.engine.response import History
+from paddle_internvl.engine.request import Prompt, require_room
+from paddle_internvl.engine.response import History, PictureCost
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_config
 from paddle_internvl.prompt.encode import encode
@@ -43,18 +42,21 @@ def chat(
     """Answer a question about no, one or several pictures.
 
     Args:
-        model: an `InternVLChatModel`. tokenizer: from AutoTokenizer.
-        pixel_values: [T, 3, S, S], all pictures' tiles one after the other, those of earlier turns first; or None.
-        question: with one `<image>` per picture of this turn. Without history and marks, one is put in front.
-        generation_config: a dict, a `GenerationConfig` or PaddleNLP's; a dict may hold a `streamer`. The token that
-            ends an answer is the template's, whatever `eos_token_id` says.
-        history: earlier (question, answer) pairs. return_history: also return the history with this turn.
-        num_patches_list: tiles of each picture; None: all tiles are one picture.
-        IMG_*_TOKEN: must be the defaults; they stand here because upstream's signature has them.
+        model: an `InternVLChatModel`.
+        tokenizer: the model's, from AutoTokenizer.
+        pixel_values: [T, 3, S, S], tiles of all pictures, earlier turns' pictures first; or None.
+        question: text with one `<image>` per picture of this turn. Without history and marks, one is put in front.
+        generation_config: a dict, a `GenerationConfig` or PaddleNLP's; a dict may hold a `streamer`. The end token is
+            the template's; `eos_token_id` is ignored, as upstream does.
+        history: earlier (question, answer) pairs.
+        return_history: also return the history with this turn.
+        num_patches_list: number of tiles of each picture; None: all tiles are one picture.
+        IMG_START_TOKEN: must be the default, as the two arguments after it; upstream's signature has them.
         verbose: print the number of tiles, the prompt and the answer.
     Returns:
         The answer, or (answer, history).
     Raises:
+        ContextOverflowError: the prompt leaves no room for an answer in the model's context.
         ValueError: tiles, pictures and `<image>` marks don't fit together, or a setting is not supported.
     """
     streamer = generation_config.get("streamer") if isinstance(generation_config, dict) else None
@@ -65,7 +67,7 @@ def chat(
         if num_patches_list is None:
             num_patches_list = [] if pixel_values is None else [pixel_values.shape[0]]
         pictures = _pictures(pixel_values, num_patches_list)
-        prompt = _prompt(model, tokenizer, question, history, pictures, model.system_message)
+        prompt = _prompt(model, tokenizer, question, history, pictures)
         answers = BatchGeneration(model, tokenizer, [prompt], _settings(generation_config))
         if streamer is not None:
             # A streamer with skip_prompt=True drops the first thing it is given; it shall not be an answer's token.
@@ -103,38 +105,43 @@ def batch_chat(
     """Answer several questions in one batch, each with its own pictures, history and system message.
 
     Args:
+        model, tokenizer, generation_config, return_history, verbose: see `chat`.
         pixel_values: [T, 3, S, S], tiles of all pictures in the order of the questions, or None.
-        questions: one per sample. num_patches_list: per sample the tiles of its picture (0: none), or a list of the
-            tiles of each of its pictures, those of its history first; needed with pixels.
+        questions: one per sample.
+        num_patches_list: per sample the number of tiles of its picture (0: no picture), or a list with the number of
+            tiles of each of its pictures, its history's pictures first; required with pixel_values.
         history: per sample its earlier (question, answer) pairs, or None.
-        system_messages: per sample its system message; None: the model's; "": none.
-        Others: see `chat`. image_counts: old name of num_patches_list.
+        IMG_START_TOKEN: see `chat`.
+        image_counts: old name of num_patches_list.
+        system_messages: per sample its system message; None: the model's; "": no system turn.
     Returns:
-        The answers, equal to those of `chat` one by one; or (answers, histories).
+        The answers, equal to `chat`'s one by one; or (answers, histories).
     Raises:
+        ContextOverflowError: see `chat`.
         ValueError: counts don't fit together.
     """
     _require_default_tokens(IMG_START_TOKEN, IMG_END_TOKEN, IMG_CONTEXT_TOKEN)
     counts = num_patches_list if num_patches_list is not None else image_counts
     if counts is None:
         if pixel_values is not None:
-            raise ValueError("num_patches_list is needed: how many tiles belong to each question")
+            raise ValueError("pixel_values needs num_patches_list, the number of tiles of each question")
         counts = [0] * len(questions)
     per_sample = {"num_patches_list": counts, "history": history, "system_messages": system_messages}
     for name, values in per_sample.items():
         if values is not None and len(values) != len(questions):
             raise ValueError(f"{len(questions)} questions but {name} has {len(values)} entries")
     counts = [list(count) if isinstance(count, Sequence) else [count] * bool(count) for count in counts]
-    pictures = iter(_pictures(pixel_values, [tiles for own in counts for tiles in own]))
+    pictures = iter(_pictures(pixel_values, [tiles for sample in counts for tiles in sample]))
     histories = history or [None] * len(questions)
     systems = system_messages or [None] * len(questions)
-    prompts, asked = [], []
-    for question, own, earlier, system in zip(questions, counts, histories, systems):
-        question = _with_placeholder(question) if own and earlier is None else question
-        mine = [next(pictures) for _ in own]
-        system = model.system_message if system is None else system
-        prompts.append(_prompt(model, tokenizer, question, earlier, mine, system))
-        asked.append(question)
+    questions = [
+        _with_placeholder(question) if tiles and turns is None else question
+        for question, tiles, turns in zip(questions, counts, histories)
+    ]
+    prompts = [
+        _prompt(model, tokenizer, question, turns, [next(pictures) for _ in tiles], system)
+        for question, tiles, turns, system in zip(questions, counts, histories, systems)
+    ]
     answers = BatchGeneration(model, tokenizer, prompts, _settings(generation_config))
     for _ in answers:
         pass
@@ -144,11 +151,11 @@ def batch_chat(
             print(f"{_readable(tokenizer, prompt.ids)} {text}")
     if not return_history:
         return texts
-    return texts, [History([*(turns or []), turn]) for turns, turn in zip(histories, zip(asked, texts))]
+    return texts, [History([*(turns or []), turn]) for turns, turn in zip(histories, zip(questions, texts))]
 
 
 def _settings(generation_config) -> GenerationConfig:
-    """The settings without what upstream overwrites or passes on beside them."""
+    """Generation settings without the streamer and the end token, which upstream overwrites."""
     if isinstance(generation_config, dict):
         generation_config = {k: v for k, v in generation_config.items() if k not in ("streamer", "eos_token_id")}
     config = read_config(generation_config, eos_token_id=())
@@ -163,7 +170,7 @@ def _require_default_tokens(*tokens: str) -> None:
 
 
 def _pictures(pixel_values: ArrayLike | None, counts: Sequence[int]) -> list[np.ndarray]:
-    """Each picture's tiles out of all of them."""
+    """Split the tiles [T, 3, S, S] into the tiles of each picture."""
     tiles = 0 if pixel_values is None else pixel_values.shape[0]
     if tiles != sum(counts):
         raise ValueError(f"pixel_values holds {tiles} tiles but num_patches_list counts {sum(counts)}")
@@ -177,15 +184,15 @@ def _with_placeholder(question: str) -> str:
     return question if IMAGE_PLACEHOLDER in question else f"{IMAGE_PLACEHOLDER}\n{question}"
 
 
-def _prompt(model, tokenizer, question: str, history, pictures: list[np.ndarray], system: str) -> Prompt:
+def _prompt(model, tokenizer, question: str, history, pictures: list[np.ndarray], system: str | None = None) -> Prompt:
     conversation = get_conv_template(model.template)
-    conversation.system_message = system
-    for asked, answered in history or []:
-        conversation.append_message(conversation.roles[0], asked)
-        conversation.append_message(conversation.roles[1], answered)
-    conversation.append_message(conversation.roles[0], question)
-    conversation.append_message(conversation.roles[1], None)
-    ids = encode(tokenizer, conversation, [model.num_image_token * len(tiles) for tiles in pictures]).ids
+    conversation.system_message = model.system_message if system is None else system
+    for turn in [*(history or []), (question, None)]:
+        for role, text in zip(conversation.roles, turn):
+            conversation.append_message(role, text)
+    costs = [PictureCost(len(tiles), model.num_image_token * len(tiles)) for tiles in pictures]
+    ids = encode(tokenizer, conversation, [cost.tokens for cost in costs]).ids
+    require_room(len(ids), costs, model.config.llm_config.context_length)  # the answer itself may go on, as upstream's
     return Prompt(ids, pictures, conversation.stop)
 
 

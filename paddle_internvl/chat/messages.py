@@ -1,7 +1,7 @@
-"""OpenAI-style messages with pictures and clips in, `Response`s out.
+"""Chat with OpenAI-style messages: text, pictures and clips in, `Response`s out.
 
-Joins `prompt.messages` (turns), `media.opening` (pictures), `preprocess` (tiles) and `batch_generation` (text). What
-users write is tokenised with special tokens off; only media make image tokens.
+Joins `prompt.messages` (turns), `media.opening` (pictures), `preprocess` (tiles) and `batch_generation` (text). User
+text is tokenised with special tokens off; only media make image tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ Messages = Sequence[Mapping] | Dialogue
 
 @dataclass(frozen=True)
 class TokenCount:
-    """Tokens of a prompt: all, those of its pictures, and what each picture takes."""
+    """Token count of a prompt.
+
+    Attributes:
+        total: all tokens.
+        visual: tokens of all pictures.
+        pictures: tiles and tokens of each picture.
+    """
 
     total: int
     visual: int
@@ -35,11 +41,14 @@ class TokenCount:
 
 @dataclass(frozen=True)
 class ParsedMessages:
-    """Messages as a model reads them.
+    """Parsed messages: a conversation in a model's template, and its pictures before they are cut into tiles.
 
     Attributes:
-        conversation: in the model's template, its last turn open. pictures: RGB PIL image and tile options of each.
-        grids: how each is cut. costs: what each takes. side: S, pixels.
+        conversation: in the model's template, the assistant's last turn open.
+        pictures: RGB PIL image and tile options of each picture.
+        grids: tile grid of each picture.
+        costs: tiles and tokens of each picture.
+        side: S, tile side in pixels.
     """
 
     conversation: Conversation
@@ -49,7 +58,7 @@ class ParsedMessages:
     side: int
 
     def ids(self, tokenizer) -> list[int]:
-        """Token ids, with room for the pictures."""
+        """Token ids of the prompt, one `<IMG_CONTEXT>` for each visual token."""
         return encode(tokenizer, self.conversation, [cost.tokens for cost in self.costs]).ids
 
 
@@ -65,19 +74,23 @@ def parse(
     mark: str | None = None,
     opener: Callable = open_media,
 ) -> ParsedMessages:
-    """Messages in the model's template, their media opened, and how they will be cut.
+    """Parse messages into the model's template, open their media, and choose each picture's tile grid.
 
     Args:
-        messages: see `prompt.messages`; or parsed ones.
-        system: the system message if the messages hold none; "" for none at all; None: the model's own.
-        min_num, max_num, use_thumbnail: tiles of a picture that does not say it itself; None: the config's.
-        max_total_tiles: of all pictures together. mark: text that stands for a picture of its message.
-        opener: opens a medium in the place of `open_media`; its pictures need no more than a `size`.
-        model: an `InternVLChatModel`, for its template, config and tokens of a tile.
+        model: an `InternVLChatModel`, for its template, config and tokens per tile.
+        messages: see `prompt.messages`; or a parsed `Dialogue`.
+        system: system message for messages without one; "": no system turn; None: the model's.
+        min_num: minimum of tiles of a picture without an option of its own; None: the config's.
+        max_num: maximum of tiles of such a picture; None: the config's.
+        use_thumbnail: whether such a picture gets a thumbnail tile; None: the config's.
+        max_total_tiles: limit of the tiles of all pictures together.
+        mark: text that stands for a picture of its message.
+        opener: function in the place of `open_media`; its pictures need no more than a `size`.
     Returns:
-        The conversation in the model's template, the pictures, and the grid of each.
+        The conversation, the pictures, and the grid of each.
     Raises:
-        ValueError: messages, media or limits that make no prompt; FileNotFoundError: a medium that is not there.
+        ValueError: messages, media or limits that make no prompt.
+        FileNotFoundError: a medium that does not exist.
     """
     dialogue = messages if isinstance(messages, Dialogue) else parse_messages(messages)
     control = TileControl.from_config(
@@ -95,13 +108,19 @@ def parse(
     return ParsedMessages(conversation, pictures, grids, costs, control.side)
 
 
-def build_prompt(model, tokenizer, messages: Messages, context_length: int | None = None, **how) -> Prompt:
-    """The prompt of a conversation that ends with a user's message. how: see `parse`.
+def build_prompt(model, tokenizer, messages: Messages, context_length: int | None = None, **prompt_options) -> Prompt:
+    """The prompt of a conversation: token ids and tiles.
 
+    Args:
+        model: an `InternVLChatModel`.
+        tokenizer: the model's.
+        messages: a conversation that ends with a user's message.
+        context_length: limit of prompt and answer, in tokens; None: no limit.
+        prompt_options: of `parse`.
     Raises:
-        ContextOverflowError: as long as context_length; known before a picture is cut.
+        ContextOverflowError: the prompt has context_length tokens or more; raised before a picture is cut.
     """
-    parsed = parse(model, messages, **how)
+    parsed = parse(model, messages, **prompt_options)
     ids = parsed.ids(tokenizer)
     require_room(len(ids), parsed.costs, context_length)
     with timing.part("pictures"):
@@ -110,74 +129,94 @@ def build_prompt(model, tokenizer, messages: Messages, context_length: int | Non
 
 
 def answer_messages(
-    model, tokenizer, conversations: Sequence[Messages], generation_config=None, context_length=None, engine=None, **how
+    model,
+    tokenizer,
+    conversations: Sequence[Messages],
+    generation_config=None,
+    context_length=None,
+    engine=None,
+    **prompt_options,
 ) -> list[Response]:
-    """The answers to several conversations in one batch, equal to those one by one.
+    """Answer several conversations in one batch; batch = single.
 
     Args:
-        model: an `InternVLChatModel`. tokenizer: its. conversations: messages of each.
-        generation_config: for all, or a list with one for each. context_length: the most tokens of prompt and answer;
-            None: the model's. engine: see `BatchGeneration`. how: see `parse`.
+        model: an `InternVLChatModel`.
+        tokenizer: the model's.
+        conversations: messages of each conversation.
+        generation_config: of all conversations, or a list with one for each.
+        context_length: limit of prompt and answer, in tokens; None: the model's.
+        engine: see `BatchGeneration`.
+        prompt_options: of `parse`.
     Returns:
         One `Response` for each conversation.
     Raises:
-        ContextOverflowError: a prompt that leaves no room. Others: see `parse`.
+        ContextOverflowError: a prompt leaves no room for an answer.
+        ValueError: see `parse`.
     """
-    answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, how)
+    answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, prompt_options)
     for _ in answers:
         pass
     return answers.responses()
 
 
 def stream_text(
-    model, tokenizer, messages: Messages, generation_config=None, context_length=None, **how
+    model, tokenizer, messages: Messages, generation_config=None, context_length=None, **prompt_options
 ) -> Iterator[str]:
-    """One answer piece by piece, as it is made.
+    """Stream the text of one answer. Arguments and errors: see `answer_messages`.
 
-    Args:
-        model, tokenizer, context_length: as `answer_messages`. messages: of one conversation.
-        generation_config: its settings. how: see `parse`.
     Returns:
-        An iterator of texts whose sum is the answer; closing it stops the generation.
-    Raises:
-        As `answer_messages`.
+        An iterator of texts whose concatenation is the answer; closing it cancels the generation.
     """
-    for response in stream_responses(model, tokenizer, [messages], generation_config, context_length, **how):
+    for response in stream_responses(model, tokenizer, [messages], generation_config, context_length, **prompt_options):
         if response.text:
             yield response.text
 
 
 def stream_responses(
-    model, tokenizer, conversations: Sequence[Messages], generation_config=None, context_length=None, engine=None, **how
+    model,
+    tokenizer,
+    conversations: Sequence[Messages],
+    generation_config=None,
+    context_length=None,
+    engine=None,
+    **prompt_options,
 ) -> Iterator[Response]:
-    """Answers as they are made: `Response`s whose text is what is new since the one before of that index; the last one
-    of each index has the finish_reason, all tokens and log-probabilities. Arguments: see `answer_messages`."""
-    answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, how)
+    """Stream answers to several conversations. Arguments and errors: see `answer_messages`.
+
+    Returns:
+        An iterator of `Response`s with the text generated since the last `Response` of the same index. The last one of
+        each index has the finish_reason, all tokens and log-probabilities.
+    """
+    answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, prompt_options)
     for config in answers.configs:
         if config.n > 1:
-            raise ValueError(f"n={config.n}: a stream is of one answer to each prompt")
+            raise ValueError(f"n={config.n}: a stream has one answer to each prompt")
     for piece in answers:
         if piece.response is not None:
             yield replace(piece.response, text=piece.text, index=piece.index)
         elif piece.text:
-            made = answers.answers[piece.index]
-            yield Response(piece.text, len(made.ids), len(made.prompt.ids), None, index=piece.index)
+            request = answers.answers[piece.index]
+            yield Response(piece.text, len(request.ids), len(request.prompt.ids), None, index=piece.index)
 
 
-def _answers(model, tokenizer, conversations, generation_config, context_length, engine, how) -> BatchGeneration:
+def _answers(
+    model, tokenizer, conversations, generation_config, context_length, engine, prompt_options
+) -> BatchGeneration:
     limit = model.config.llm_config.context_length if context_length is None else context_length
-    prompts = [build_prompt(model, tokenizer, messages, limit, **how) for messages in conversations]
-    each = isinstance(generation_config, (list, tuple))
-    configs = [read_config(given) for given in generation_config] if each else read_config(generation_config)
+    prompts = [build_prompt(model, tokenizer, messages, limit, **prompt_options) for messages in conversations]
+    if isinstance(generation_config, (list, tuple)):
+        configs = [read_config(config) for config in generation_config]
+    else:
+        configs = read_config(generation_config)
     return BatchGeneration(model, tokenizer, prompts, configs, limit, engine)
 
 
-def render_prompt(model, messages: Messages, **how) -> str:
-    """The prompt as text, every picture shown as `<image>`; a tokenizer may put a BOS token before it."""
-    return parse(model, messages, **how).conversation.get_prompt()
+def render_prompt(model, messages: Messages, **prompt_options) -> str:
+    """Render the prompt as text, every picture as `<image>`; a tokenizer may put a BOS token before it."""
+    return parse(model, messages, **prompt_options).conversation.get_prompt()
 
 
-def count_tokens(model, tokenizer, messages: Messages, **how) -> TokenCount:
-    """How long the prompt of a conversation is, pictures included."""
-    parsed = parse(model, messages, **how)
+def count_tokens(model, tokenizer, messages: Messages, **prompt_options) -> TokenCount:
+    """Token count of the prompt of a conversation, pictures included."""
+    parsed = parse(model, messages, **prompt_options)
     return TokenCount(len(parsed.ids(tokenizer)), sum(cost.tokens for cost in parsed.costs), parsed.costs)

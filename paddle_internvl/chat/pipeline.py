@@ -24,7 +24,13 @@ from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
 
 @dataclass
 class Session:
-    """A conversation with a pipeline. `history` holds (question, answer) pairs, `response` the last answer."""
+    """A conversation with a pipeline.
+
+    Attributes:
+        messages: OpenAI-style messages of all turns.
+        history: (question, answer) pairs.
+        response: the last answer.
+    """
 
     messages: list[dict] = field(default_factory=list)
     history: History = field(default_factory=History)
@@ -38,8 +44,10 @@ class Session:
 
 
 class Pipeline:
-    """See `pipeline`. A context manager; `close` ends the engine's thread and frees the model's memory. Any thread may
-    call a pipeline; a `Session` belongs to one at a time."""
+    """LMDeploy's pipeline: see `pipeline`. A context manager; `close` stops the engine's thread and frees the model.
+
+    Thread-safe: any thread may call a pipeline. A `Session` is used by one thread at a time.
+    """
 
     def __init__(
         self, model_path, backend_config: EngineConfig | None = None, system: str | None = None, **hub_options
@@ -64,7 +72,10 @@ class Pipeline:
         Args:
             prompts: text; (text, picture or pictures); OpenAI-style messages; or a list of any of these. Pictures are
                 PIL images, paths, URLs or data URLs.
-            gen_config: a `GenerationConfig` or dict, or one for each prompt. use_tqdm: show progress.
+            gen_config: a `GenerationConfig` or dict, or one for each prompt.
+            use_tqdm: show progress.
+        Returns:
+            One `Response`, or a list of them.
         Raises:
             ValueError: a prompt of no such form; see `chat.messages.parse`.
         """
@@ -78,39 +89,41 @@ class Pipeline:
 
         responses: list[Response] = []
         with tqdm(total=len(conversations), disable=not use_tqdm) as bar:
-            while len(responses) < len(conversations):  # several at a time, so that not all tiles are there at once
+            while len(responses) < len(conversations):  # in batches: the tiles of all prompts may not fit into memory
                 first = len(responses)
-                some = slice(first, first + 4 * self.config.max_batch_size)
-                answered = self._answer(conversations[some], configs[some])
+                batch = slice(first, first + 4 * self.config.max_batch_size)
+                answered = self._answer(conversations[batch], configs[batch])
                 responses += [replace(response, index=first + i) for i, response in enumerate(answered)]
                 bar.update(len(answered))
         return responses
 
     def stream_infer(self, prompts, gen_config=None) -> Iterator[Response]:
-        """Answer prompts piece by piece; those of all prompts go on together.
+        """Stream answers to prompts; all prompts are generated in one batch.
 
         Args:
-            prompts, gen_config: as a call's.
+            prompts: as in a call.
+            gen_config: as in a call.
         Returns:
-            An iterator of `Response`s whose text is what is new, and whose index tells of which prompt; the last of
-            each has the finish_reason.
+            An iterator of `Response`s with new text and the index of their prompt; the last of each prompt has the
+            finish_reason.
         """
         conversations = [_messages(prompt) for prompt in ([prompts] if _is_single(prompts) else prompts)]
         yield from self._stream(conversations, gen_config)
 
     def chat(self, prompt, session: Session | None = None, gen_config=None, stream_response: bool = False):
-        """One more turn of a conversation.
+        """Answer one more turn of a conversation.
 
         Args:
-            prompt: text, or (text, pictures). session: an earlier turn's; None begins a conversation.
+            prompt: text, or (text, pictures).
+            session: the conversation; None: a new one.
             gen_config: a `GenerationConfig` or dict.
             stream_response: return an iterator of `Response`s instead; the session is extended when it ends.
         Returns:
             The session, with `.response` and `.history`.
         """
         session = Session() if session is None else session
-        (asked,) = _messages(prompt)
-        messages = [*session.messages, asked]
+        (question,) = _messages(prompt)
+        messages = [*session.messages, question]
         if stream_response:
             return self._stream_turn(session, messages, prompt, gen_config)
         (response,) = self._answer([messages], gen_config)
@@ -121,7 +134,7 @@ class Pipeline:
         return Session()
 
     def close(self) -> None:
-        """End the engine's thread, running answers with an `EngineClosedError`, and release the model."""
+        """Stop the engine's thread and release the model; running answers end with an `EngineClosedError`."""
         self._close_engine()
         self.model = self._engine = None
 
@@ -178,7 +191,7 @@ def _is_single(prompts) -> bool:
 
 
 def _messages(prompt) -> list[dict] | Dialogue:
-    """OpenAI-style messages of a prompt in any of LMDeploy's forms; parsed messages stay."""
+    """OpenAI-style messages of a prompt in one of LMDeploy's forms; a `Dialogue` is returned as it is."""
     if isinstance(prompt, Dialogue):
         return prompt
     if isinstance(prompt, str):

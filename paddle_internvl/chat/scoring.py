@@ -24,7 +24,7 @@ Answer = str | Sequence[int]
 
 @paddle.no_grad()
 def answer_log_probs(
-    model, tokenizer, messages: Messages, answers: Sequence[Answer], context_length: int | None = None, **how
+    model, tokenizer, messages: Messages, answers: Sequence[Answer], context_length: int | None = None, **prompt_options
 ) -> list[list[float]]:
     """Log-probabilities of the tokens of answers to one prompt.
 
@@ -35,16 +35,16 @@ def answer_log_probs(
         tokenizer: the model's.
         messages: a conversation that ends with a user's message.
         answers: texts, to which the token that ends an answer is added, or token ids, scored as they are.
-        context_length: the most tokens of prompt and answer; None: the model's.
-        how: see `chat.messages.parse`.
+        context_length: limit of prompt and answer, in tokens; None: the model's.
+        prompt_options: of `chat.messages.parse`.
     Returns:
         For each answer one natural logarithm for each token, the end token of a text included.
     Raises:
         ContextOverflowError: prompt and answer are longer than context_length.
-        ValueError: an answer without tokens. Others: see `parse`.
+        ValueError: an answer without tokens; see `parse` for the others.
     """
     limit = model.config.llm_config.context_length if context_length is None else context_length
-    parsed = parse(model, messages, **how)
+    parsed = parse(model, messages, **prompt_options)
     prompt = parsed.ids(tokenizer)
     rows = [_answer_ids(tokenizer, parsed, answer) for answer in answers]
     if not all(rows):

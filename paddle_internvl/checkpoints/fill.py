@@ -35,7 +35,7 @@ def fill(network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str) -> Non
         network: built under LazyGuard, sharded if the plan is.
         view: the checkpoint's tensors.
         plan: of this network.
-        dtype: that is computed in.
+        dtype: compute dtype.
     Raises:
         CheckpointError: the plan does not fit the network.
     """
@@ -54,7 +54,7 @@ def fill(network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str) -> Non
 
 
 def _quantization_config(decoder: nn.Layer) -> dict | None:
-    """config.json's quantization_config of a decoder as it is held; None: it has no quantized weights of ours."""
+    """quantization_config of a decoder with weight-only quantized layers, for config.json; None: it has none."""
     for layer in decoder.sublayers():
         if isinstance(layer, QuantizedLinear) and not layer.is_awq:
             return {"quant_method": f"weight_only_int{layer.bits}", "group_size": layer.group_size}
@@ -151,7 +151,7 @@ class _Filler:
             )
 
     def _share_floats(self, weight: np.ndarray, entry: PlanEntry, shard: ShardSpec | None) -> None:
-        """Store a shard of a float32 weight in the dtype that is computed in."""
+        """Store a shard of a float32 weight in the compute dtype."""
         weight = np.ascontiguousarray(weight[_slices(shard)])
         dtype = FLOATS[self._dtype]
         self._share(cast(weight.view(np.uint32), "F32", dtype), entry, dtype)

@@ -57,7 +57,7 @@ def load(
         trainable: plain parameters; False: the model is prepared for inference.
         overrides: fields of the config.
     Returns:
-        The model; its `process_group` is that of the ranks, or None.
+        The model; its `process_group` has the ranks, or is None.
     Raises:
         CheckpointError: weights that do not fit the model, all problems counted.
         ValueError: an unknown field, dtype or device, or options that exclude each other.
@@ -73,8 +73,8 @@ def load(
         shards = ShardPlan.of(vars(config.llm_config), group.rank, group.size)
     placement = choose_placement(device_map, device, config)
     device = placement.home
-    wanted = None if dtype is None else str(dtype).removeprefix("paddle.")
-    dtype, reason = runtime.choose_dtype(wanted, device)
+    requested = None if dtype is None else str(dtype).removeprefix("paddle.")
+    dtype, reason = runtime.choose_dtype(requested, device)
     if device == "cpu":
         runtime.set_cpu_threads()
     config.dtype = dtype
@@ -83,7 +83,7 @@ def load(
         device_of=placement.device,
         trainable=trainable,
         cpu_kernels=device == "cpu" and dispatch.choose_for("linear", Case("cpu", "float32")) == "native",
-        keep_dtype=wanted != "float32",
+        keep_dtype=requested != "float32",
         quantization=quantization,
         shards=shards,
     )
@@ -93,7 +93,7 @@ def load(
         blocks = blocks_of(model, placement)
         if group is not None:
             shard_layers(model, shards, group)
-    paddle.set_device(placement.home)  # where everything runs that is no block's
+    paddle.set_device(placement.home)  # of every layer outside the blocks
     plan = plan_loading(view, read_config(folder), options)
     fill(model, view, plan, dtype)
     if placement.several:
@@ -111,11 +111,11 @@ def _config(cls, folder, config, overrides: dict):
     fields = paddle_config(read_config(folder)) if config is None else config.to_dict()
     if config is not None and not overrides:
         return config
-    known = cls.config_class.from_dict(fields)
+    loaded = cls.config_class.from_dict(fields)
     for name in overrides:
-        if not hasattr(known, name):
+        if not hasattr(loaded, name):
             raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
-    return cls.config_class.from_dict({**fields, **overrides}) if overrides else known
+    return cls.config_class.from_dict({**fields, **overrides}) if overrides else loaded
 
 
 def _log(model, placement, dtype: str, reason: str, weights: str) -> None:
@@ -123,5 +123,6 @@ def _log(model, placement, dtype: str, reason: str, weights: str) -> None:
     attention = dispatch.choose_for("attention", Case(device, dtype))
     linear = f", linear: {dispatch.choose_for('linear', Case('cpu', dtype))}" if device == "cpu" else ""
     weights = f"; {weights}" if weights else ""
-    where = f"{dtype} on {placement} ({reason})"
-    logger.info(f"{model.checkpoint_folder}: {where}, attention: {attention}{linear}{weights}")
+    logger.info(
+        f"{model.checkpoint_folder}: {dtype} on {placement} ({reason}), attention: {attention}{linear}{weights}"
+    )

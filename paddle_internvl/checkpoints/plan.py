@@ -1,10 +1,10 @@
 """Loading plan: for every parameter its source tensors, storage form, device and shard. A pure list, without Paddle.
 
-In: a `CheckpointView` and how the model shall be held. Out: `PlanEntry`s, which `fill` carries out and
-`paddle-internvl info CKPT --plan` prints.
+In: a `CheckpointView` and `LoadOptions`. Out: `PlanEntry`s; `fill` executes them, `paddle-internvl info CKPT --plan`
+prints them.
 
 Storage forms:
-    cast         floats in the dtype that is computed in
+    cast         floats in the compute dtype
     stored       floats in the file's dtype, in memory of their own (its layout differs from the file's)
     mapped       floats in the file's dtype, the memory-mapped file itself
     quantized    integers of 8 or 4 bits with scales
@@ -32,14 +32,14 @@ FLOAT_FORMS = ("cast", "stored", "mapped")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model shall be held.
+    """Options that choose the storage form of every parameter.
 
     Attributes:
-        dtype: that is computed in: 'float32', 'bfloat16' or 'float16'.
+        dtype: compute dtype: 'float32', 'bfloat16' or 'float16'.
         device_of: name of a parameter -> 'cpu' or 'gpu:<index>'.
-        trainable: plain parameters in `dtype`; else whatever is cheapest to hold for inference.
+        trainable: plain parameters in `dtype`; False: the storage form that takes the least memory.
         cpu_kernels: whether the C++ kernels are available, which take bfloat16 and quantized weights.
-        keep_dtype: whether they may keep the file's dtype; False: everything in `dtype`.
+        keep_dtype: whether weights of the kernels may keep the file's dtype; False: everything in `dtype`.
         quantization: of float weights of the decoder's linear layers while loading; None: none.
         shards: this rank's part of a tensor-parallel decoder; None: all of it.
     """
@@ -55,19 +55,19 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class PlanEntry:
-    """Where one parameter comes from and how it is held.
+    """Source tensors, storage form, device and shard of one parameter.
 
     Attributes:
         parameter: name in the network.
         whole_shape: of the checkpoint's tensor, in Paddle's layout.
         source: 'float', 'packed' (Paddle's weight-only layout) or 'awq'.
-        tensors: names of the checkpoint's tensors that it is made of.
+        tensors: names of the checkpoint's tensors that the parameter is made of.
         rule: conversion rule that takes the tensors; '-': the folder is in Paddle's layout.
         storage: storage form, see the module.
         dtype: in memory, as in safetensors files ('F32', 'BF16', 'F16', 'I8', 'I4').
         device: 'cpu' or 'gpu:<index>'.
         shard: part of the whole parameter; None: all of it.
-        reason: why the storage form is not the usual one; '' if it is.
+        reason: obstacle to the requested storage form; '' if there is none.
     """
 
     parameter: str
@@ -144,26 +144,26 @@ def plan_loading(view: CheckpointView, config: dict, options: LoadOptions) -> Pl
     Args:
         view: the checkpoint's tensors under our names.
         config: its config.json.
-        options: how the model shall be held.
+        options: of the storage forms.
     Raises:
         CheckpointError: quantized tensors that don't belong together, or a quantization that can't be had.
     """
-    have, wanted = declared_quantization(config), options.quantization
+    have, requested = declared_quantization(config), options.quantization
     folder = view.checkpoint.folder
-    if wanted and have:
+    if requested and have:
         raise CheckpointError(f"{folder} is quantised already ({have.method}); load it as it is")
-    if options.trainable and (have or wanted):
-        method = (have or wanted).method
+    if options.trainable and (have or requested):
+        method = (have or requested).method
         raise CheckpointError(f"{folder}: {method} weights can't be trained; load the float checkpoint unquantised")
-    planner = _Planner(view, options, have or wanted)
+    planner = _Planner(view, options, have or requested)
     entries = tuple(
         planner.entry(name) for name in view.outputs if name.rpartition(".")[2] not in _COMPANIONS
     )  # fmt: skip
-    if wanted and not any(entry.storage in ("quantized", "dequantized") for entry in entries):
+    if requested and not any(entry.storage in ("quantized", "dequantized") for entry in entries):
         first = next((entry for entry in entries if entry.reason), None)
         reason = f"{first.parameter}: {first.reason}" if first else "it has no decoder"
         raise CheckpointError(f"{folder}: no weight can be quantised: {reason}")
-    return Plan(entries, have or wanted)
+    return Plan(entries, have or requested)
 
 
 class _Planner:

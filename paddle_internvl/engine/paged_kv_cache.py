@@ -37,7 +37,7 @@ class PagedKVCache:
 
     def __init__(self, decoder, blocks: int):
         config, dtype = decoder.config, decoder.model.norm.weight.dtype
-        self.kv_heads, self.head_dim = decoder.own_kv_heads, config.head_dim
+        self.kv_heads, self.head_dim = decoder.local_kv_heads, config.head_dim
         self._layer_devices = decoder.layer_devices or [None] * config.num_hidden_layers
         # Zeros: masked keys and values are multiplied by 0, and fresh memory may hold NaN.
         shape = [blocks * self.kv_heads * BLOCK_SIZE, self.head_dim]

@@ -92,4 +92,4 @@ def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
 def bytes_per_token(decoder) -> int:
     """Bytes of one position in the KV cache of all layers."""
     config, weight = decoder.config, decoder.model.norm.weight  # a norm has the dtype that is computed in
-    return 2 * config.num_hidden_layers * decoder.own_kv_heads * config.head_dim * weight.element_size()
+    return 2 * config.num_hidden_layers * decoder.local_kv_heads * config.head_dim * weight.element_size()

@@ -54,7 +54,7 @@ def activation_bytes(config: Mapping, plan: Plan) -> int:
         "width": shards.width,
         "features": shards.features // plan.tp,
         "queries": heads * shards.head_dim,
-        "keys": shards.own_kv_heads * shards.head_dim,
+        "keys": shards.local_kv_heads * shards.head_dim,
     }
     widths = {
         "vision": {

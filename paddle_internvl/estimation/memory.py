@@ -63,7 +63,7 @@ def estimate(config: Mapping, plan: Plan) -> Estimate:
     activations = activation_bytes(config, plan)
     if plan.device == "cpu" and not plan.native:  # a packed weight becomes floats at every call: three copies
         activations += 3 * plan.compute_bytes * max((each.numbers for each in weights if each.packed), default=0)
-    layers, keys = decoder_sizes(config["llm_config"]).layers, shards.own_kv_heads * shards.head_dim
+    layers, keys = decoder_sizes(config["llm_config"]).layers, shards.local_kv_heads * shards.head_dim
     pixels = 4 * 3 * tile.side**2 if plan.device == "cpu" else 0
     return Estimate(
         weights=sum(each.bytes for each in weights),

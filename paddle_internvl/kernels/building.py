@@ -96,11 +96,11 @@ def _sources() -> list[Path]:
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of all that decides what the library is."""
+    """Digest of everything that the library is built from: compiler, Paddle, flags, sources."""
     digest = hashlib.sha256()
     versions = [f"{name} {metadata.version(name)}" for name in ("paddlepaddle", "paddlepaddle-gpu") if _has(name)]
-    asked = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    for text in (asked, *versions, *FLAGS, *_LINKED, str(_paddle_folder())):
+    compiler_version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    for text in (compiler_version, *versions, *FLAGS, *_LINKED, str(_paddle_folder())):
         digest.update(text.encode() + b"\0")
     for file in sorted(SOURCES.iterdir()):
         if file.suffix in (".cc", ".h") and not file.match(_NOT_BUILT):
@@ -129,13 +129,13 @@ def _build(folder: Path, paddle: Path, compiler: str) -> None:
         if all(code == 0 for code, _ in results):
             folders = sorted({str((paddle / name).parent) for name in _LINKED})
             link = [compiler, "-shared", *map(str, objects), "-o", str(Path(aside) / LIBRARY)]
-            link += [f"-L{each}" for each in folders] + [f"-Wl,-rpath,{each}" for each in folders]
+            link += [f"-L{path}" for path in folders] + [f"-Wl,-rpath,{path}" for path in folders]
             link += [f"-l:{Path(name).name}" for name in _LINKED if (paddle / name).exists()]
             results.append(_run(link))
         log.write_text("".join(text for _, text in results))
         if all(code == 0 for code, _ in results):
             os.replace(Path(aside) / LIBRARY, folder / LIBRARY)
-            _say(f"kernels built in {time.monotonic() - began:.0f} s: {folder / LIBRARY}")
+            _log(f"kernels built in {time.monotonic() - began:.0f} s: {folder / LIBRARY}")
         else:
             (folder / LIBRARY).unlink(missing_ok=True)
             (folder / _FAILED).write_text(f"the kernels' build failed, see {log}")
@@ -146,7 +146,7 @@ def _run(command: list[str]) -> tuple[int, str]:
     return done.returncode, f"$ {' '.join(command)}\n{done.stdout}"
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     from paddlenlp.utils.log import logger
 
     logger.info(line)

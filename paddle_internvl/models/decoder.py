@@ -169,7 +169,7 @@ class DecoderForCausalLM(InternVLPretrainedModel):
     """The decoder with its output head.
 
     Attributes:
-        own_kv_heads: K of the layers here; fewer than the config's where the model is sharded.
+        local_kv_heads: K of the layers here; fewer than the config's where the model is sharded.
         layer_devices: device of each layer, where they are on several; set by `parallel.placement`.
     """
 
@@ -180,7 +180,7 @@ class DecoderForCausalLM(InternVLPretrainedModel):
         super().__init__(config)
         self.model = DecoderModel(config)
         self.lm_head = _linear(config, config.hidden_size, config.vocab_size)
-        self.own_kv_heads = config.num_key_value_heads
+        self.local_kv_heads = config.num_key_value_heads
         self.layer_devices: tuple[str, ...] | None = None
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -190,7 +190,7 @@ class DecoderForCausalLM(InternVLPretrainedModel):
         """An empty KV cache for `batch` sequences of up to `capacity` positions."""
         c, dtype = self.config, self.model.norm.weight.dtype
         return ContiguousKVCache(
-            c.num_hidden_layers, batch, capacity, self.own_kv_heads, c.head_dim, dtype, self.layer_devices
+            c.num_hidden_layers, batch, capacity, self.local_kv_heads, c.head_dim, dtype, self.layer_devices
         )  # fmt: skip
 
     def hidden_states(

@@ -126,14 +126,14 @@ class _LabelLogProbs(PyLayer):
         grad_hidden = paddle.empty_like(hidden)
         grad_weight = None if weight.stop_gradient else paddle.zeros(weight.shape, "float32")
         for start in range(0, hidden.shape[0], ctx.chunk):
-            own = slice(start, start + ctx.chunk)
-            rows, factor = hidden[own], grad[own].unsqueeze(-1)  # [c, D], [c, 1]
+            part = slice(start, start + ctx.chunk)
+            rows, factor = hidden[part], grad[part].unsqueeze(-1)  # [c, D], [c, 1]
             # d log p[label] / d logits = onehot(label) - softmax
             slope = paddle.matmul(rows, weight).astype("float32")  # [c, V]
-            slope.subtract_(normaliser[own].unsqueeze(-1)).exp_().multiply_(-factor)
-            slope.put_along_axis_(labels[own].unsqueeze(-1), factor, axis=-1, reduce="add")
+            slope.subtract_(normaliser[part].unsqueeze(-1)).exp_().multiply_(-factor)
+            slope.put_along_axis_(labels[part].unsqueeze(-1), factor, axis=-1, reduce="add")
             slope = slope.astype(hidden.dtype)
-            grad_hidden[own] = paddle.matmul(slope, weight, transpose_y=True)
+            grad_hidden[part] = paddle.matmul(slope, weight, transpose_y=True)
             if grad_weight is not None:
                 grad_weight.addmm_(rows.t().astype("float32"), slope.astype("float32"))
         return grad_hidden, None if grad_weight is None else grad_weight.astype(weight.dtype), None

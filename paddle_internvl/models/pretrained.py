@@ -57,8 +57,8 @@ class InternVLPretrainedModel(PretrainedModel):
             ValueError: a model that is prepared for inference, unless its parameters are there already.
         """
         parameter = next(iter(self.parameters()))
-        wanted = None if device is None else str(device).replace("Place(", "").rstrip(")").partition(":")[0]
-        if self.is_prepared and dtype is None and wanted == ("gpu" if parameter.place.is_gpu_place() else "cpu"):
+        kind = None if device is None else str(device).replace("Place(", "").rstrip(")").partition(":")[0]
+        if self.is_prepared and dtype is None and kind == ("gpu" if parameter.place.is_gpu_place() else "cpu"):
             return self
         self._require_plain("moved or cast")
         return super().to(device=device, dtype=dtype, blocking=blocking)

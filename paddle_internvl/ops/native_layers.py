@@ -145,7 +145,7 @@ def native_decoder_layer(layer, config: UpstreamConfig) -> NativeLayer:
     Raises:
         UnsupportedLayerError: the kernels don't implement the layer.
     """
-    _require_known_fields(config, _DECODER_FIELDS)
+    _require_supported_fields(config, _DECODER_FIELDS)
     builder = _StructBuilder(layer)
     q, k, v, o, down, gate, up = map(builder.linear, _DECODER_LINEARS)
     first, second, e = layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.head_dim
@@ -162,7 +162,7 @@ def native_vision_layer(layer, config: UpstreamConfig) -> NativeLayer:
     Raises:
         UnsupportedLayerError: the kernels don't implement the layer.
     """
-    _require_known_fields(config, _VISION_FIELDS)
+    _require_supported_fields(config, _VISION_FIELDS)
     builder = _StructBuilder(layer)
     qkv, proj, fc1, fc2 = map(builder.linear, _VISION_LINEARS)
     attention, norms = layer.attn, (layer.norm1, layer.norm2)
@@ -176,13 +176,13 @@ def native_vision_layer(layer, config: UpstreamConfig) -> NativeLayer:
     return builder.build(struct)
 
 
-def _require_known_fields(config: UpstreamConfig, known: set[str]) -> None:
-    """Refuse a config with a field that is not known and not at its default."""
+def _require_supported_fields(config: UpstreamConfig, supported: set[str]) -> None:
+    """Refuse a config with a field that the kernels don't support and that is not at its default."""
     for base in type(config).__mro__:
         if base is UpstreamConfig:
             return
         for name, parameter in inspect.signature(base.__init__).parameters.items():
-            if parameter.default is parameter.empty or name in known:
+            if parameter.default is parameter.empty or name in supported:
                 continue
             default = parameter.default or False  # None is a field's False too
             if (getattr(config, name, default) or False) != default:

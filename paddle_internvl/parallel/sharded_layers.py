@@ -56,7 +56,7 @@ def shard_layers(network: nn.Layer, plan: ShardPlan, group: ProcessGroup) -> Non
                 setattr(getattr(layer, parent), child, sharded)
     decoder.model.embed_tokens = ShardedEmbedding(plan, group)
     decoder.lm_head = ShardedHead(plan, group)
-    decoder.own_kv_heads = plan.own_kv_heads
+    decoder.local_kv_heads = plan.local_kv_heads
 
 
 def sum_partial_outputs(network: nn.Layer, group: ProcessGroup) -> None:

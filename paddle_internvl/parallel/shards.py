@@ -121,7 +121,7 @@ class ShardPlan:
         ]
 
     @property
-    def own_kv_heads(self) -> int:
+    def local_kv_heads(self) -> int:
         """kv heads on this rank."""
         return max(self.kv_heads // self.size, 1)
 
@@ -155,7 +155,7 @@ class ShardPlan:
     def _range(self, sharded: str) -> tuple[int, int]:
         if sharded == "kv_heads":
             first = self.rank * self.kv_heads // self.size
-            return first * self.head_dim, (first + self.own_kv_heads) * self.head_dim
+            return first * self.head_dim, (first + self.local_kv_heads) * self.head_dim
         total = self.features if sharded == "features" else self.heads * self.head_dim
         return self.rank * total // self.size, (self.rank + 1) * total // self.size
 

@@ -1,1 +1,1 @@
-"""Images and videos to pixel tiles: numpy and PIL, no model."""
+"""Preprocessing: pictures and frames to pixel tiles, with numpy and PIL, without a model."""

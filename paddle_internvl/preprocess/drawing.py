@@ -1,6 +1,6 @@
-"""Boxes drawn into a picture, with labels in any script a font can be found for.
+"""Drawing of bounding boxes and their labels into a picture.
 
-In: a PIL image and boxes (left, top, right, bottom in pixels, and a label). Out: a new PIL image. Knows no answers.
+In: a PIL image and boxes (left, top, right, bottom in pixels, and a label). Out: a new PIL image.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 _COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts", "C:/Windows/Fonts", "~/.fonts")
-_CJK_FONTS = (  # file names of fonts that hold Chinese, Japanese and Korean, the likeliest first
+_CJK_FONTS = (  # file names of fonts with Chinese, Japanese and Korean characters, best first
     "NotoSansCJK*", "SourceHanSans*", "wqy-*", "DroidSansFallback*", "PingFang*", "msyh*", "simhei*", "simsun*",
 )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def cjk_font() -> Path | None:
-    """A font on this machine that holds CJK characters, or None."""
+    """A font file of this machine with CJK characters, or None."""
     folders = [folder for name in _FONT_FOLDERS if (folder := Path(name).expanduser()).is_dir()]
     for pattern in _CJK_FONTS:
         for folder in folders:
@@ -34,12 +34,13 @@ def draw_boxes(image: Image.Image, boxes: Iterable, font: str | Path | None = No
     """A copy of a picture with boxes and their labels drawn in.
 
     Args:
-        image: PIL image. boxes: see `prompt.grounding.parse_boxes`; boxes of one label share a colour.
-        font: file of a font; None: Pillow's own, or for labels beyond Latin-1 a CJK font of this machine.
+        image: PIL image.
+        boxes: see `prompt.grounding.parse_boxes`; boxes of one label share a colour.
+        font: font file; None: Pillow's own, or a CJK font of this machine for labels beyond Latin-1.
     Returns:
         A new PIL image in mode RGB, of the same size.
     Raises:
-        ValueError: a label beyond Latin-1 where no such font is found; names the way out.
+        ValueError: a label beyond Latin-1 and no CJK font; names the way out.
     """
     boxes, picture = list(boxes), image.convert("RGB")
     draw = ImageDraw.Draw(picture)

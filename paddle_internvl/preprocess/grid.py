@@ -1,6 +1,6 @@
-"""Which tile grid a picture gets, and what it costs: pure integers. Cropping and token counts both ask here.
+"""Tile grid of a picture: integers only, shared by cropping and token counts.
 
-In: width, height and tile limits. Out: (columns, rows), tile and token counts. Knows no pixels.
+In: width, height and tile limits. Out: columns, rows and the number of tiles.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ TILE_SIDE = 448
 
 @dataclass(frozen=True)
 class TileGrid:
-    """A picture's tiles: columns x rows crops, and a thumbnail of the whole when there is more than one crop."""
+    """A picture's tiles.
+
+    Attributes:
+        columns, rows: of the crops.
+        thumbnail: whether the whole picture is one more tile.
+    """
 
     columns: int
     rows: int
@@ -21,21 +26,23 @@ class TileGrid:
 
     @property
     def tiles(self) -> int:
-        """T of this picture, the thumbnail counted."""
+        """T, the number of tiles, thumbnail counted."""
         return self.columns * self.rows + self.thumbnail
 
 
 @lru_cache(maxsize=256)
 def grid_candidates(min_num: int, max_num: int) -> tuple[tuple[int, int], ...]:
-    """All (columns, rows) with min_num <= columns * rows <= max_num, by area.
+    """All (columns, rows) with min_num <= columns * rows <= max_num, by area, in upstream's order.
 
     Raises:
-        ValueError: the limits leave no grid.
+        ValueError: not 1 <= min_num <= max_num.
+    Source: upstream `internvl/train/dataset.py`, `dynamic_preprocess`.
     """
     if not 1 <= min_num <= max_num:
         raise ValueError(f"tile limits min_num={min_num}, max_num={max_num}: 1 <= min_num <= max_num is needed")
-    # A set of the pairs in this very order, then a stable sort: among grids of one area upstream's order is that of
-    # a CPython set of int pairs, and it decides ties when min_num > 1.
+    # Upstream sorts a set by area. Among grids of one area the order is the set's iteration order, which decides ties
+    # where min_num > 1. It depends on both limits through the set's hash table (up to six orders of one area), so the
+    # same set is built here, with the same insertion order; `sorted` is stable.
     pairs = {
         (i, j)
         for n in range(min_num, max_num + 1)
@@ -47,10 +54,13 @@ def grid_candidates(min_num: int, max_num: int) -> tuple[tuple[int, int], ...]:
 
 
 def find_closest_aspect_ratio(aspect_ratio, target_ratios, width, height, image_size) -> tuple[int, int]:
-    """The grid whose shape is nearest to the picture's; on a tie the later one if the picture has the pixels for it.
+    """The grid whose aspect ratio is nearest to the picture's; on a tie the later one if the picture is large enough.
 
     Args:
-        aspect_ratio: width / height. target_ratios: (columns, rows) in order. width, height, image_size: pixels.
+        aspect_ratio: width / height.
+        target_ratios: (columns, rows) in order.
+        width, height: of the picture, pixels.
+        image_size: S, the tile side in pixels.
     Returns:
         (columns, rows).
     Source: upstream `internvl/train/dataset.py`, `find_closest_aspect_ratio`.
@@ -74,13 +84,13 @@ def choose_grid(
     image_size: int = TILE_SIDE,
     use_thumbnail: bool = True,
 ) -> TileGrid:
-    """The grid of a picture; a single tile never gets a thumbnail.
+    """The tile grid of a picture; a single tile has no thumbnail.
 
     Args:
-        width, height: of the picture, pixels. min_num, max_num: limits of columns * rows. image_size: S, pixels.
-        use_thumbnail: append the whole picture to several crops.
-    Returns:
-        Columns and rows, and whether there is a thumbnail.
+        width, height: of the picture, pixels.
+        min_num, max_num: limits of columns * rows.
+        image_size: S, the tile side in pixels.
+        use_thumbnail: append the whole picture to several tiles.
     Raises:
         ValueError: a picture without pixels, or limits that leave no grid.
     """

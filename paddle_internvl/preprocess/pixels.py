@@ -1,4 +1,4 @@
-"""Tiles to normalised numbers: PIL images in, float32 arrays out. Knows no grid and no model."""
+"""Normalisation of tiles: PIL images in, float32 arrays out."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @cache
 def _lookup() -> np.ndarray:
-    """float32 [3, 256]: the normalised value of every byte in every channel, as torchvision computes it."""
+    """Normalised value of every byte in every channel, as torchvision computes it: float32 [3, 256]."""
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
     mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     return (levels - mean[:, None]) / std[:, None]
 
 
 def normalize(tile: Image.Image, input_size: int) -> np.ndarray:
-    """One picture as float32 [3, S, S]: RGB, bicubic to S x S where it is not, / 255, ImageNet mean and deviation."""
+    """Normalise one tile: RGB, bicubic resize to S x S if needed, / 255, ImageNet mean and standard deviation.
+
+    Args:
+        tile: PIL image of any size and mode.
+        input_size: S, the tile side in pixels.
+    Returns:
+        float32 [3, S, S].
+    """
     if tile.mode != "RGB":
         tile = tile.convert("RGB")
     if tile.size != (input_size, input_size):
@@ -34,10 +41,10 @@ def normalize(tile: Image.Image, input_size: int) -> np.ndarray:
 
 
 def build_transform(input_size: int = TILE_SIDE) -> Callable:
-    """The normalisation of one tile, as a function.
+    """The normalisation of one tile as a function.
 
     Args:
-        input_size: S, pixels.
+        input_size: S, the tile side in pixels.
     Returns:
         A function from a PIL image of any size and mode to a Paddle tensor float32 [3, S, S].
     Source: upstream model cards, `build_transform` (torchvision Resize, ToTensor, Normalize).
@@ -50,17 +57,16 @@ def build_transform(input_size: int = TILE_SIDE) -> Callable:
 def normalize_into(levels: np.ndarray, out: np.ndarray) -> None:
     """Normalise bytes [H, W, 3] into float32 [3, H, W]."""
     for channel, table in enumerate(_lookup()):
-        np.take(table, levels[:, :, channel], out=out[channel], mode="clip")  # other modes make a copy of `out` first
+        np.take(table, levels[:, :, channel], out=out[channel], mode="clip")  # other modes copy `out` first
 
 
 def as_tensor(pixels: np.ndarray):
-    """Pixels as a Paddle tensor: on a CPU the same memory, whose copy would take half as long as all else; on a card a
-    copy there."""
+    """Pixels as a Paddle tensor: without a copy on a CPU, where the copy is a third of the time; copied to a card."""
     import paddle
 
     return paddle.from_dlpack(pixels) if paddle.get_device() == "cpu" else paddle.to_tensor(pixels)
 
 
 def normalize_all(tiles: list[Image.Image], input_size: int) -> np.ndarray:
-    """float32 [T, 3, S, S]."""
+    """Normalised tiles: float32 [T, 3, S, S]."""
     return np.stack([normalize(tile, input_size) for tile in tiles])

@@ -1,6 +1,6 @@
-"""A picture's tiles drawn: their borders and numbers over the picture, and a sheet that shows what each one costs.
+"""Drawing of a picture's tile grid, and of a sheet with the visual tokens of each tile.
 
-In: a PIL image and its `TileGrid`. Out: a new PIL image. Knows no model and no file.
+In: a PIL image and its `TileGrid`. Out: a new PIL image.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 from paddle_internvl.preprocess.grid import TileGrid
 
-_LIGHT, _DARK = (255, 255, 255), (0, 0, 0)  # white on black is seen on any picture
-_SIDE, _MARGIN = 896, 16  # pixels of a sheet: long side of its picture, and what stands around it
+_LIGHT, _DARK = (255, 255, 255), (0, 0, 0)  # white on black is visible on any picture
+_SIDE, _MARGIN = 896, 16  # pixels of a sheet: long side of its picture, and margin
 _THUMBNAIL, _LETTERS = 256, 18
 
 
 def draw_grid(image: Image.Image, grid: TileGrid, tokens: int | None = None) -> Image.Image:
-    """A copy of a picture with its tiles' borders and numbers drawn in.
+    """A copy of a picture with the borders and numbers of its tiles.
 
-    Tiles divide a picture evenly, whatever its shape; they are numbered from 1, row by row, as the model sees them. A
-    single tile gets no number, and numbers that don't fit into a tile are left out.
+    Tiles are numbered from 1, row by row, in the model's order. A single tile has no number, and a number that doesn't
+    fit into its tile is left out.
 
     Args:
-        image: PIL image. tokens: visual tokens of a tile, written under the numbers; None: numbers only.
+        image: PIL image.
+        grid: of the picture.
+        tokens: visual tokens of a tile, written under the number; None: numbers only.
     """
     picture = image.convert("RGB")
     draw = ImageDraw.Draw(picture)
@@ -41,10 +43,12 @@ def draw_grid(image: Image.Image, grid: TileGrid, tokens: int | None = None) -> 
 
 
 def draw_tiles(image: Image.Image, grid: TileGrid, tokens: int) -> Image.Image:
-    """A sheet about a picture: itself under its numbered tiles, its thumbnail, and the visual tokens of each and all.
+    """A sheet with the picture under its numbered tiles, its thumbnail, and the number of visual tokens.
 
     Args:
-        image: PIL image. tokens: visual tokens of a tile.
+        image: PIL image.
+        grid: of the picture.
+        tokens: visual tokens of a tile.
     """
     width, height = image.size
     scale = _SIDE / max(width, height)
@@ -72,7 +76,7 @@ def draw_tiles(image: Image.Image, grid: TileGrid, tokens: int) -> Image.Image:
 
 
 def _number(draw: ImageDraw.ImageDraw, tile: tuple, number: int, tokens: int | None, name: str = "") -> None:
-    """Write a tile's number, and what it costs, into its upper left corner, if there is room."""
+    """Write a tile's number and visual tokens into its upper left corner, if there is room."""
     left, top, right, bottom = tile
     size = max(10, min(right - left, bottom - top, 160) // 8)
     letters = ImageFont.load_default(size)

@@ -1,4 +1,4 @@
-"""A picture cut into tiles: PIL images in, PIL images out. Knows no tensors and no files."""
+"""Cropping of a picture into tiles: PIL images in, PIL images out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from paddle_internvl.preprocess.grid import TILE_SIDE, TileGrid, choose_grid
 
 
 def cut(image: Image.Image, grid: TileGrid, image_size: int = TILE_SIDE) -> list[Image.Image]:
-    """The crops of a grid, row by row, then the thumbnail: each S x S. Resized with PIL's default (bicubic)."""
+    """Crop a picture by its grid; resized with PIL's default (bicubic).
+
+    Args:
+        image: RGB PIL image.
+        grid: of the picture.
+        image_size: S, the tile side in pixels.
+    Returns:
+        Tiles of S x S pixels row by row, then the thumbnail.
+    """
     resized = image.resize((image_size * grid.columns, image_size * grid.rows))
     tiles = [
         resized.crop((x * image_size, y * image_size, (x + 1) * image_size, (y + 1) * image_size))
@@ -27,8 +35,9 @@ def dynamic_preprocess(
 
     Args:
         image: a PIL image, RGB (a palette image would be resized without interpolation).
-        min_num, max_num: limits of columns * rows. image_size: S, pixels. use_thumbnail: append the whole picture
-        as one more tile when there is more than one.
+        min_num, max_num: limits of columns * rows.
+        image_size: S, the tile side in pixels.
+        use_thumbnail: append the whole picture to several tiles.
     Returns:
         T images of S x S pixels, row by row.
     Source: upstream model cards, `dynamic_preprocess`.

@@ -1,10 +1,10 @@
-"""Pictures to normalised tiles on several cores, bit for bit what `tiles.cut` and `pixels.normalize_all` make.
+"""Tiling in threads: pictures to normalised tiles, bit for bit those of `tiles.cut` and `pixels.normalize_all`.
 
-In: RGB PIL images and their grids. Out: float32 tiles. Knows no files and no model.
+In: RGB PIL images and their grids. Out: float32 tiles.
 
 Pillow resizes in two passes, along rows and then along columns, and rounds to bytes between them. Rows are independent
-of each other in the first pass and columns in the second, so each pass is shared out by itself; a band resized at once
-by Pillow's `box` would begin at a rounded place and differ. Pillow and numpy let go of the interpreter's lock.
+in the first pass and columns in the second, so each pass is divided among threads; one resize with Pillow's `box` would
+start at a rounded position and differ. Pillow and numpy release the GIL.
 """
 
 from __future__ import annotations
@@ -20,28 +20,32 @@ from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.pixels import normalize_all, normalize_into
 from paddle_internvl.preprocess.tiles import cut
 
-_SHARED_PIXELS = 1 << 18  # of a picture and its tiles, below which threads cost more than they save
+_MIN_PIXELS = 1 << 18  # of a picture and its tiles, for threads to pay
 _BANDS = 2  # of rows, for each thread
-_SLENDER = 100  # times as high as wide: beyond it Pillow resizes columns first
+_MAX_ASPECT = 100  # height / width, above which Pillow resizes columns first
 
 
 def tile_pixels(image: Image.Image, grid: TileGrid, side: int, threads: int | None = None) -> np.ndarray:
     """The tiles of one picture.
 
     Args:
-        image: RGB. grid: how it is cut. side: S, pixels. threads: that share the work; None: one for each core.
+        image: RGB PIL image.
+        grid: of the picture.
+        side: S, the tile side in pixels.
+        threads: number of threads; None: one for each core, or one for a small picture.
     Returns:
         float32 [T, 3, S, S], row by row, the thumbnail last.
     """
-    threads = threads or runtime.cpu_cores()
-    pixels = image.width * image.height + grid.tiles * side * side
-    if threads == 1 or pixels < _SHARED_PIXELS or image.height > _SLENDER * image.width:
+    if threads is None:
+        pixels = image.width * image.height + grid.tiles * side * side
+        threads = runtime.cpu_cores() if pixels >= _MIN_PIXELS else 1
+    if threads == 1 or image.height > _MAX_ASPECT * image.width:
         return normalize_all(cut(image, grid, side), side)
     out = np.empty((grid.tiles, 3, side, side), np.float32)
     with ThreadPoolExecutor(threads) as pool:
         jobs = [pool.submit(_thumbnail, image, side, out[-1])] if grid.thumbnail else []
         edges = _edges(image.height, _BANDS * threads)
-        bands = list(pool.map(lambda rows: _widened(image, rows, side * grid.columns), zip(edges, edges[1:])))
+        bands = list(pool.map(lambda rows: _resize_rows(image, rows, side * grid.columns), zip(edges, edges[1:])))
         parts = _edges(side, -(-threads // grid.columns))
         for column in range(grid.columns):
             tiles = out[column : grid.columns * grid.rows : grid.columns]
@@ -53,7 +57,7 @@ def tile_pixels(image: Image.Image, grid: TileGrid, side: int, threads: int | No
 
 
 def all_pixels(pictures: Sequence[Image.Image], grids: Sequence[TileGrid], side: int) -> list[np.ndarray]:
-    """`tile_pixels` of each picture; where there are as many as cores, a picture is one thread's."""
+    """`tile_pixels` of each picture; one thread for each picture where there are as many as cores."""
     threads = runtime.cpu_cores()
     if len(pictures) < threads or threads == 1:
         return [tile_pixels(image, grid, side) for image, grid in zip(pictures, grids)]
@@ -62,7 +66,7 @@ def all_pixels(pictures: Sequence[Image.Image], grids: Sequence[TileGrid], side:
 
 
 def _edges(length: int, parts: int) -> list[int]:
-    """Where the parts of a length begin, and its end; each part has something in it."""
+    """Start of each part of a length, and its end; no part is empty."""
     parts = min(parts, length)
     return [length * i // parts for i in range(parts + 1)]
 
@@ -71,15 +75,21 @@ def _thumbnail(image: Image.Image, side: int, out: np.ndarray) -> None:
     normalize_into(np.asarray(image.resize((side, side))), out)
 
 
-def _widened(image: Image.Image, rows: tuple[int, int], width: int) -> Image.Image:
-    """Rows first..last after the first pass of a resize to `width`."""
+def _resize_rows(image: Image.Image, rows: tuple[int, int], width: int) -> Image.Image:
+    """First pass of a resize: rows first..last at the new width."""
     first, last = rows
     return image.crop((0, first, image.width, last)).resize((width, last - first))
 
 
 def _fill_column(bands: list[Image.Image], left: int, part: tuple[int, int], tiles: np.ndarray) -> None:
-    """Columns part[0]..part[1] of the tiles [rows, 3, S, S] of one column of the grid, which begins at `left`: the
-    second pass, and the normalisation."""
+    """Second pass of a resize, and normalisation, for a part of one column of the grid.
+
+    Args:
+        bands: of rows, after the first pass.
+        left: first pixel column of the grid's column.
+        part: first and last pixel column within it.
+        tiles: of the grid's column, float32 [rows, 3, S, S], filled in place.
+    """
     first, last = part
     rows, _, side, _ = tiles.shape
     source = Image.new("RGB", (last - first, sum(band.height for band in bands)))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_internvl.engine.request import ContextOverflowError
 from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.templates import get_conv_template
 from tests.random_checkpoints import ROOT, random_pixels
@@ -204,7 +205,7 @@ def test_batch_of_text(model, tokenizer):
 
 
 def test_batch_refusals(model, tokenizer, pixels):
-    with pytest.raises(ValueError, match="num_patches_list is needed"):
+    with pytest.raises(ValueError, match="pixel_values needs num_patches_list"):
         model.batch_chat(tokenizer, pixels, ["a"], GREEDY)
     with pytest.raises(ValueError, match="2 questions but num_patches_list has 1 entries"):
         model.batch_chat(tokenizer, pixels, ["a", "b"], GREEDY, num_patches_list=[3])
@@ -216,9 +217,10 @@ def test_batch_refusals(model, tokenizer, pixels):
         model.chat(tokenizer, None, "a", {"n": 2, "do_sample": True})
 
 
-def test_batches_of_anything(models, tokenizer, case):
+def test_batches_of_anything(models, tokenizer, case, monkeypatch):
     """No, one, several pictures; histories with pictures of their own; system messages; very uneven lengths."""
     model = models[case]
+    monkeypatch.setattr(type(model.config.llm_config), "context_length", 4096)  # beyond it dynamic rope still answers
     tiles = paddle.to_tensor(random_pixels(9, 56))
     earlier = [("<image>\nWhat is it?", "A thing."), ("And?", "No.")]
     samples = [  # question, tiles of its pictures, history, system message
@@ -241,6 +243,16 @@ def test_batches_of_anything(models, tokenizer, case):
     )
     assert list(zip(answers, after)) == single
     assert model.batch_chat(tokenizer, tiles, questions, GREEDY, counts, histories, system_messages=systems) == answers
+
+
+def test_a_prompt_beyond_the_context_is_refused(model, tokenizer, monkeypatch):
+    """As `chat_messages` refuses it."""
+    monkeypatch.setattr(type(model.config.llm_config), "context_length", 60)
+    long = "What is it? " * 9
+    with pytest.raises(ContextOverflowError, match="the limit is 60"):
+        model.chat(tokenizer, None, long, {"max_new_tokens": 4})
+    with pytest.raises(ContextOverflowError, match="the limit is 60"):
+        model.batch_chat(tokenizer, None, ["Hi", long], {"max_new_tokens": 4})
 
 
 def test_generate(model, pixels):

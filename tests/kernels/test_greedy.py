@@ -41,10 +41,7 @@ def expected(asked):
         return answers(asked, trainable=True)
 
 
-def test_answers_are_equal(isa, asked, expected):
+@pytest.mark.parametrize("stored", ["bfloat16", "float32"])
+def test_answers_are_equal(isa, asked, expected, stored):
     assert len(expected) >= 20 and all(expected)
-    assert answers(asked, dtype="bfloat16") == expected
-
-
-def test_answers_of_float32_weights_are_equal(asked, expected):
-    assert answers(asked, dtype="float32") == expected
+    assert answers(asked, dtype=stored) == expected

@@ -1,4 +1,6 @@
-"""Which frames of a clip a message shows, and how tiles are shared out."""
+"""Frame sampling, tile limits and the tile budget."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,7 +47,7 @@ def test_frames(source, how, indices):
         ({"bound": (11, 12)}, "begins behind the end of the clip at 10.00 s"),
     ],
 )
-def test_frames_that_are_not_there(how, message):
+def test_invalid_frames(how, message):
     with pytest.raises(ValueError, match=message):
         frame_indices(clip(100), **how)
 
@@ -59,6 +61,28 @@ def test_frames_rise_and_stay_inside(frames, fps, segments, start, length):
             assert "begins behind the end" in str(error)
             continue
         assert len(indices) and indices[0] >= 0 and indices[-1] < frames and (np.diff(indices) > 0).all()
+
+
+def test_limits_override_each_other():
+    control = TileControl(side=448, min_num=4, max_num=12, use_thumbnail=True)
+    assert (control.override({"max_num": 2}).min_num, control.override({"max_num": 6}).min_num) == (2, 4)
+    config = SimpleNamespace(
+        dynamic_image_size=True, tile_side=448, min_dynamic_patch=1, max_dynamic_patch=12, use_thumbnail=True
+    )  # fmt: skip
+    assert TileControl.from_config(config, max_num=6, min_num=None) == TileControl(448, 1, 6, True)
+    config.dynamic_image_size = False
+    assert TileControl.from_config(config, total=3) == TileControl(448, 1, 1, True, 3)
+
+
+def test_limits_that_contradict_each_other():
+    picture = (Image.new("RGB", (90, 30)), {"min_num": 9, "max_num": 2})
+    with pytest.raises(ValueError, match="min_num=9, max_num=2: 1 <= min_num <= max_num is needed"):
+        plan_grids([picture], TileControl(448, 1, 12, True))
+
+
+def test_a_budget_lowers_min_num():
+    pictures = [(Image.new("RGB", (900, 900)), {"min_num": 4, "max_num": 4})] * 2
+    assert [grid.tiles for grid in plan_grids(pictures, TileControl(448, 1, 12, False, total=3))] == [2, 1]
 
 
 def test_media_of_both_kinds():

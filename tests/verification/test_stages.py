@@ -87,7 +87,7 @@ def test_what_is_no_chat_model_is_an_error(tmp_path, capsys):
     config = tiny_config("dynamic_gqa")
     tower = random_checkpoint(tmp_path / "vit", {**config["vision_config"], "torch_dtype": "float32"})
     assert main(["verify", str(tower), str(tower)]) == 2
-    assert "verify compares whole InternVL chat models" in capsys.readouterr().err
+    assert "no InternVL chat model: its config.json has model_type 'intern_vit_6b'" in capsys.readouterr().err
 
 
 def test_errors_by_hand():
