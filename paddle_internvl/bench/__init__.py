@@ -1,4 +1,5 @@
-"""Load on a running server, and what it did to it: `traffic` is planned, `load` sends it, `report` counts.
+"""Benchmarks: a model's stages beside PyTorch, growth of time and memory with the input, and load on a server.
 
-In: a URL and numbers. Out: percentiles. Talks HTTP only: any server of OpenAI's API can be asked.
+`model` runs the `stages` of both sides in `trials` and makes `figures`; `growth` fits exponents; `traffic` plans
+requests, `load` sends them, `report` makes percentiles. `machine` measures the peaks of the machine.
 """

@@ -1,6 +1,6 @@
-"""Conversion of a checkpoint beside `cp` on the same disk, until the files are on disk in both.
+"""Time of a checkpoint's conversion beside `cp` on the same disk; both end when the files are on disk (fsync).
 
-In: a folder, rounds. Out: turns of both, as of any stage; memory is the converter's anonymous memory.
+In: a runner's folders and rounds. Out: a stage's figures; memory is the converter's anonymous memory.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from statistics import median
 
 from paddle_internvl.bench import machine
 from paddle_internvl.bench.stages import CONVERSION, CONVERSION_GOAL
-from paddle_internvl.bench.turns import FOREIGN_LIMIT, Bench
+from paddle_internvl.bench.trials import FOREIGN_LIMIT, TrialRunner
 
 COPY, CONVERT = "cp", "convert"
 _SAMPLE_SECONDS = 0.005
 
 
-def run(bench: Bench) -> dict:
+def run(runner: TrialRunner) -> dict:
     """Figures of the stage, in the form of `figures.summary`.
 
     Raises:
         ValueError: a process failed.
     """
-    source, target = bench.folders["hf"], bench.scratch / "made"
+    source, target = runner.folders["hf"], runner.scratch / "made"
     size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     rows = {name: {"seconds": [], "foreign": [], "peak": 0} for name in (COPY, CONVERT)}
-    for number in range(bench.rounds):
+    for number in range(runner.rounds):
         for name, row in rows.items():
-            bench.told(f"{CONVERSION}: {name}, round {number + 1} of {bench.rounds}")
-            seconds, foreign, peak = min(_tries(name, source, target, bench.tries), key=lambda turn: turn[1])
+            runner.on_progress(f"{CONVERSION}: {name}, round {number + 1} of {runner.rounds}")
+            seconds, foreign, peak = min(_tries(name, source, target, runner.tries), key=lambda trial: trial[1])
             row["seconds"].append(round(seconds, 4))
             row["foreign"].append(round(foreign, 3))
             row["peak"] = max(row["peak"], peak)
@@ -47,12 +47,12 @@ def run(bench: Bench) -> dict:
 
 
 def _tries(name: str, source: Path, target: Path, tries: int):
-    """(seconds, foreign share, peak) until a turn is not disturbed."""
+    """(seconds, foreign share, peak bytes) of each try, until a trial is not disturbed."""
     for _ in range(tries):
         os.sync()
-        load, begun = machine.Load(), time.perf_counter()
+        load, start = machine.CpuLoad(), time.perf_counter()
         peak = _copy(source, target) if name == COPY else convert(source, target)
-        seconds, foreign = time.perf_counter() - begun, load.foreign()
+        seconds, foreign = time.perf_counter() - start, load.foreign_share()
         shutil.rmtree(target)
         yield seconds, foreign, peak
         if foreign <= FOREIGN_LIMIT:
@@ -67,12 +67,12 @@ def _copy(source: Path, target: Path) -> int:
 
 def convert(source: Path, target: Path) -> int:
     """Convert a folder in a process of its own; returns its peak of anonymous memory in bytes."""
-    words = [sys.executable, "-m", "convert", "hf2pd", "--src", str(source), "--dst", str(target)]
-    return _finish(subprocess.Popen(words, stdout=subprocess.DEVNULL))
+    arguments = [sys.executable, "-m", "convert", "hf2pd", "--src", str(source), "--dst", str(target)]
+    return _finish(subprocess.Popen(arguments, stdout=subprocess.DEVNULL))
 
 
 def _finish(process: subprocess.Popen) -> int:
-    """Wait for a process; its peak of anonymous memory in bytes."""
+    """Wait for a process; returns its peak of anonymous memory in bytes."""
     peak = 0
     while process.poll() is None:
         peak = max(peak, anonymous(process.pid))
@@ -83,7 +83,7 @@ def _finish(process: subprocess.Popen) -> int:
 
 
 def anonymous(pid: int) -> int:
-    """Bytes of memory of a process that no file backs; 0: it has ended."""
+    """Bytes of a process's memory that no file backs; 0: the process has ended."""
     status = Path(f"/proc/{pid}/status")
     try:
         lines = [line for line in status.read_text().splitlines() if line.startswith("RssAnon")]

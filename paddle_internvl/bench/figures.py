@@ -1,6 +1,6 @@
-"""Turns to figures: medians, ratios to torch, errors, shares of what the machine can do.
+"""Figures of trials: medians, ratios to torch, errors, shares of the machine's peaks.
 
-In: turns and outputs of a stage. Out: a dict for JSON, and a table for people. Measures nothing.
+In: trials and outputs of a stage. Out: a dict for JSON, and a table for people. Measures nothing.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from statistics import median
 import numpy as np
 
 from paddle_internvl.bench.stages import CONTENDERS, TORCH, Stage
-from paddle_internvl.bench.turns import Turn
+from paddle_internvl.bench.trials import Trial
 from paddle_internvl.bench.work import Costs, Work
 
 
 def error(ours: np.ndarray, reference: np.ndarray) -> float:
-    """max|a - b| / max|b|; of integers the share that differs.
+    """Error of an output: max|a - b| / max|b|; of integers the share that differs.
 
     Raises:
-        ValueError: the shapes differ: the two did not do the same.
+        ValueError: the shapes differ.
     """
     if ours.shape != reference.shape:
         raise ValueError(f"one side made {list(ours.shape)}, the other {list(reference.shape)}")
@@ -29,8 +29,7 @@ def error(ours: np.ndarray, reference: np.ndarray) -> float:
 
 
 def work_of(stage: Stage, costs: Costs) -> Work | None:
-    """The least work of one run of a stage, or of one token where it is counted by tokens; None: it has none that is
-    known."""
+    """Work of one run of a stage, or of one decode step; None: `Costs` has no such kind."""
     numbers = {name: value for name, value in stage.numbers.items() if name != "tokens"}
     if stage.kind not in ("vision", "projector", "prefill", "decode"):
         return None
@@ -38,30 +37,33 @@ def work_of(stage: Stage, costs: Costs) -> Work | None:
 
 
 def summary(
-    stage: Stage, turns: Sequence[Turn], outputs: Mapping[str, np.ndarray], costs: Costs, peaks: Mapping[str, float]
+    stage: Stage, trials: Sequence[Trial], outputs: Mapping[str, np.ndarray], costs: Costs, peaks: Mapping[str, float]
 ) -> dict:
     """All figures of a stage.
 
     Args:
-        peaks: 'flops' and 'bandwidth' of the machine, a second.
+        stage: the stage.
+        trials: all of its trials.
+        outputs: contender -> output of its first round.
+        costs: work of the model's stages.
+        peaks: 'flops' and 'bandwidth' of the machine, a second; empty: no shares.
     Returns:
-        name, numbers, and by contender: seconds of each turn (of a token where the stage says so), the median of those
-        that nobody disturbed or, where `calm` is 0, of all,
-        ratios and goals, error, memory, shares of the machine's peaks.
+        Name, numbers, and for each contender: 'seconds' of each trial (per token where the stage counts tokens), their
+        'median' without disturbed trials (of all where 'calm' is 0), ratios and goals, error, memory, shares of peaks.
     """
     divisor = stage.numbers.get("tokens", 1) if stage.per == "token" else 1
-    work = work_of(stage, costs)
+    work = work_of(stage, costs) if peaks else None
     rows: dict[str, dict] = {}
-    for name in dict.fromkeys(turn.contender for turn in turns):
-        mine = [turn for turn in turns if turn.contender == name]
-        seconds = [turn.seconds / divisor for turn in mine]
-        calm = [turn.seconds / divisor for turn in mine if not turn.disturbed]
+    for name in dict.fromkeys(trial.contender for trial in trials):
+        mine = [trial for trial in trials if trial.contender == name]
+        seconds = [trial.seconds / divisor for trial in mine]
+        calm = [trial.seconds / divisor for trial in mine if not trial.disturbed]
         row = rows[name] = {
             "seconds": [round(s, 6) for s in seconds],
             "median": round(median(calm or seconds), 6),
             "calm": len(calm),
-            "foreign": [round(turn.foreign, 3) for turn in mine],
-            "peak": max(turn.peak for turn in mine),
+            "foreign": [round(trial.foreign, 3) for trial in mine],
+            "peak": max(trial.peak for trial in mine),
             "resident": mine[-1].resident,
         }
         if work is not None:
@@ -86,12 +88,12 @@ def table(document: Mapping):
     from rich.table import Table
 
     titles = ("stage", "", "median", "/ torch", "/ rival", "error", "peak memory", "FLOP/s, bytes/s of peak")
-    shown = Table(*titles, box=None)
+    result = Table(*titles, box=None)
     for stage in document["stages"]:
         first = stage["stage"]
         for name, row in stage["contenders"].items():
-            shares = [row.get(f"{what} share") for what in ("flops", "bandwidth")]
-            shown.add_row(
+            shares = [row.get(f"{peak} share") for peak in ("flops", "bandwidth")]
+            result.add_row(
                 first,
                 name,
                 _time(row["median"]) + ("/token" if stage["per"] else "") + ("" if row["calm"] else " *"),
@@ -102,11 +104,11 @@ def table(document: Mapping):
                 ", ".join(f"{100 * share:.0f} %" for share in shares if share is not None),
             )
             first = ""
-    return shown
+    return result
 
 
 def disturbed(document: Mapping) -> int:
-    """Medians that rest on disturbed turns alone."""
+    """Number of medians that rest on disturbed trials alone."""
     return sum(not row["calm"] for stage in document["stages"] for row in stage["contenders"].values())
 
 

@@ -1,7 +1,7 @@
-"""How time and memory grow with the input: the exponent of every curve, and the bound it is held to.
+"""Growth of time and memory with the input: the exponent of every curve, and its bound.
 
-In: a config.json whose layers are cut to a few, so that it ends in minutes: each layer keeps its published width. Out:
-a dict for JSON, and a table. A bound says how the work itself grows; what grows faster does more than it must.
+In: a config.json, reduced to a few layers of their published width, so that a run takes minutes. Out: a dict for JSON,
+and a table. A bound is the growth of the work itself: a curve above it does unnecessary work.
 """
 
 from __future__ import annotations
@@ -15,20 +15,27 @@ import numpy as np
 
 from convert.folder import read_config
 from paddle_internvl.bench.random_checkpoint import shallow, write_random
-from paddle_internvl.bench.turns import FOREIGN_LIMIT
+from paddle_internvl.bench.trials import FOREIGN_LIMIT
 from paddle_internvl.bench.worker import Worker
 
 LAYERS = 2
-_TRIES = 3  # more of a point that others disturbed in every round
+_QUANTITIES = ("seconds", "memory")
+_TRIES = 3  # further trials of a point that was disturbed in every round
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity that is doubled again and again.
+    """Measurements over one growing number.
 
-    Args:
-        over: the number of `kind` (a method of `ours.Ours`) that takes the values `at`; fixed: its other numbers.
-        seconds, memory: the largest exponents, of time and of the memory a run takes above the loaded model.
+    Attributes:
+        name: of the curve, on the command line.
+        title: of the curve, in tables.
+        kind: of work, a method of `ours.Ours`.
+        over: the argument of `kind` that grows.
+        at: its values.
+        seconds: bound of the exponent of time.
+        memory: bound of the exponent of a run's memory, without the loaded model.
+        fixed: the other arguments of `kind`.
     """
 
     name: str
@@ -56,7 +63,7 @@ CURVES = (
 
 
 def exponent(at: Sequence[float], values: Sequence[float]) -> float:
-    """The slope of the upper half of a curve on logarithmic scales: what does not grow hides growth in the lower."""
+    """Slope of the upper half of a curve on logarithmic scales; constant costs hide growth in the lower half."""
     kept = max(3, -(-len(at) // 2))
     return float(np.polyfit(np.log(at[-kept:]), np.log(values[-kept:]), 1)[0])
 
@@ -69,16 +76,21 @@ def measure(
     curves: Sequence[Curve] = CURVES,
     largest: int | None = None,
     environment: Mapping[str, str] | None = None,
-    told: Callable[[str], None] = lambda what: None,
+    on_progress: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """Measure curves, each point in a process of its own.
 
     Args:
-        config: a config.json. layers: of each tower. rounds: of a point; the fastest counts. largest: leave out what
-            lies above it. environment: variables of the processes. told: called before each point.
+        config: a config.json.
+        layers: of each tower.
+        rounds: trials of a point; the fastest counts.
+        curves: to measure.
+        largest: leave out points above.
+        environment: variables of the processes.
+        on_progress: called with a line before each point.
     Returns:
-        `.model`, `.layers`, `.curves`: at, seconds, memory (bytes), exponents, bounds, how many points
-        others disturbed, and whether each `holds`.
+        'model', 'layers', 'curves': values, seconds, memory (bytes), exponents, bounds, the number of disturbed points,
+        and whether each curve 'holds' its bounds.
     Raises:
         ValueError: fewer than three points are left of a curve, or a process failed.
     """
@@ -91,26 +103,28 @@ def measure(
                 raise ValueError(f"three points make a curve, and {curve.name} has {len(at)} up to {largest}")
             points = []
             for x in at:
-                told(f"{curve.title}: {x} {curve.name}")
+                on_progress(f"{curve.title}: {x} {curve.name}")
                 points.append(_point(folder, curve, x, rounds, environment))
-            document["curves"].append(_figures(curve, at, points))
+            document["curves"].append(summary(curve, at, points))
     return document
 
 
 def _point(folder: Path, curve: Curve, x: int, rounds: int, environment) -> dict:
     with Worker("ours", environment) as worker:
-        loaded = worker.ask({"do": "load", "folder": str(folder), "part": "all", "options": {}})
-        order = {"do": "run", "kind": curve.kind, "numbers": {**curve.fixed, curve.over: x}, "least_seconds": 0.2}
-        turns = [worker.ask(order) for _ in range(rounds)]
-        while min(turn["foreign"] for turn in turns) > FOREIGN_LIMIT and len(turns) < rounds + _TRIES:
-            turns.append(worker.ask(order))
-    # Without mapped files: a longer prompt has more of the embedding's pages, which have nothing to do with growth.
-    memory = max(turn["peak"] - turn["mapped"] for turn in turns) - (loaded["resident"] - loaded["mapped"])
-    return {**min(turns, key=lambda turn: turn["seconds"]), "memory": max(memory, 1)}
+        loaded = worker.send({"command": "load", "folder": str(folder), "part": "all", "options": {}})
+        numbers = {**curve.fixed, curve.over: x}
+        command = {"command": "run", "kind": curve.kind, "numbers": numbers, "least_seconds": 0.2}
+        trials = [worker.send(command) for _ in range(rounds)]
+        while min(trial["foreign"] for trial in trials) > FOREIGN_LIMIT and len(trials) < rounds + _TRIES:
+            trials.append(worker.send(command))
+    # Without mapped files: a longer prompt touches more pages of the embedding, which is no growth of a run.
+    memory = max(trial["peak"] - trial["mapped"] for trial in trials) - (loaded["resident"] - loaded["mapped"])
+    return {**min(trials, key=lambda trial: trial["seconds"]), "memory": max(memory, 1)}
 
 
-def _figures(curve: Curve, at: list[int], points: list[dict]) -> dict:
-    made = {
+def summary(curve: Curve, at: list[int], points: list[dict]) -> dict:
+    """Figures of one curve: exponents, bounds, and whether they hold."""
+    figures = {
         "name": curve.name,
         "curve": curve.title,
         "over": curve.name,
@@ -120,27 +134,27 @@ def _figures(curve: Curve, at: list[int], points: list[dict]) -> dict:
         "memory": [point["memory"] for point in points],
         "foreign": [round(point["foreign"], 3) for point in points],
     }
-    for what in ("seconds", "memory"):
-        made[f"{what} exponent"] = round(exponent(at, made[what]), 3)
-        made[f"{what} bound"] = getattr(curve, what)
-    made["disturbed"] = sum(foreign > FOREIGN_LIMIT for foreign in made["foreign"])
-    made["holds"] = all(made[f"{what} exponent"] <= made[f"{what} bound"] for what in ("seconds", "memory"))
-    return made
+    for quantity in _QUANTITIES:
+        figures[f"{quantity} exponent"] = round(exponent(at, figures[quantity]), 3)
+        figures[f"{quantity} bound"] = getattr(curve, quantity)
+    figures["disturbed"] = sum(foreign > FOREIGN_LIMIT for foreign in figures["foreign"])
+    figures["holds"] = all(figures[f"{q} exponent"] <= figures[f"{q} bound"] for q in _QUANTITIES)
+    return figures
 
 
 def table(document: Mapping):
     """A `rich` table of the curves."""
     from rich.table import Table
 
-    shown = Table("", "at", "time", "exponent", "bound", "memory", "exponent", "bound", "", box=None)
+    result = Table("", "at", "time", "exponent", "bound", "memory", "exponent", "bound", "", box=None)
     for curve in document["curves"]:
         for i, x in enumerate(curve["at"]):
             last = i == len(curve["at"]) - 1
             cells = [curve["curve"] if i == 0 else "", f"{x} {curve['over']}"]
-            for what, cell in (("seconds", f"{1000 * curve['seconds'][i]:.1f} ms"),
-                               ("memory", f"{curve['memory'][i] / 1e6:.0f} MB")):  # fmt: skip
-                fitted = [f"{curve[f'{what} exponent']:.2f}", f"<= {curve[f'{what} bound']:.1f}"] if last else ["", ""]
+            shown = (f"{1000 * curve['seconds'][i]:.1f} ms", f"{curve['memory'][i] / 1e6:.0f} MB")
+            for name, cell in zip(_QUANTITIES, shown):
+                fitted = [f"{curve[f'{name} exponent']:.2f}", f"<= {curve[f'{name} bound']:.1f}"] if last else ["", ""]
                 cells += [cell, *fitted]
             cells[2] += " *" if curve["foreign"][i] > FOREIGN_LIMIT else ""
-            shown.add_row(*cells, "" if curve["holds"] or not last else "grows too fast")
-    return shown
+            result.add_row(*cells, "" if curve["holds"] or not last else "grows too fast")
+    return result

@@ -1,6 +1,6 @@
-"""What both sides of a benchmark are given: the same random pixels, ids and pictures for the same numbers.
+"""Inputs of a benchmark: random pixels, token ids and pictures, equal for both sides.
 
-Out: numpy arrays and PIL images. Knows no framework.
+In: sizes. Out: numpy arrays and PIL images. Imports no framework.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def token_ids(length: int, vocabulary: int) -> np.ndarray:
 
 
 def image_token(vocabulary: int) -> int:
-    """The id that stands for a visual token: a random checkpoint has no tokenizer that says it."""
+    """Token id of a visual token's slot; a random checkpoint has no tokenizer to define it."""
     return vocabulary - 1
 
 

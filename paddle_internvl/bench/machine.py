@@ -1,20 +1,18 @@
-"""The machine a benchmark runs on: its name, what it does at most, and who else was using it.
+"""The machine of a benchmark: its description, its measured peaks, and the processor time that others took. Linux only.
 
-In: /proc. Out: a dict for the report, measured peaks, and the share of the processors that others took. Linux only.
+In: /proc and the C++ library's loops. Out: a dict for the report, FLOP/s, bytes/s, shares and bytes.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-
-import numpy as np
 
 from paddle_internvl import runtime, startup
 
@@ -22,7 +20,7 @@ _ISAS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "fma")
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "numpy", "pillow")
 _IDLE = (3, 4)  # fields of a processor's line in /proc/stat: idle, iowait
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_SIDE, _MEGABYTES, _REPEATS = 3072, 1024, 12
+_REPEATS, _REST_SECONDS = 8, 0.2  # a processor's clock varies: the best of several tries, apart from each other
 
 
 def describe() -> dict:
@@ -48,86 +46,87 @@ def _version(package: str) -> str | None:
         return None
 
 
-def peak_flops() -> float:
-    """Floating point operations a second of the best float32 product on all cores, by numpy's library or Paddle's."""
+def peaks() -> dict[str, float]:
+    """Peak FLOP/s and bytes/s of this machine, measured by loops of the C++ library (csrc/limits.h).
+
+    Returns:
+        'flops': float32 multiply-adds in registers, two operations each. 'bandwidth': memory that is read, more of it
+        than any cache holds. Both on all threads; 'flops of a thread' and 'bandwidth of a thread' on one. Empty where
+        the library can't be built: no other loop here reaches the peaks.
+    """
+    from paddle_internvl.kernels import library
+
     runtime.set_cpu_threads()
     startup.import_paddle()
-    import paddle
-
-    array = np.ones((_SIDE, _SIDE), np.float32)
-    tensor = paddle.to_tensor(array, place="cpu")
-    return 2.0 * _SIDE**3 / min(_best(lambda: array @ array), _best(lambda: paddle.matmul(tensor, tensor)))
-
-
-def peak_bandwidth() -> float:
-    """Bytes of memory a second that all cores together read at best, one part of an array each."""
-    cores = runtime.cpu_cores()
-    parts = np.array_split(np.ones(_MEGABYTES << 18, np.float32), 8 * cores)
-    with ThreadPoolExecutor(cores) as pool:
-        return (_MEGABYTES << 20) / _best(lambda: list(pool.map(_read, parts)))
-
-
-def _read(part: np.ndarray) -> float:
-    return float(np.dot(part, part))  # each number is loaded once from memory, and once more from the cache
+    if library.unavailable_reason():
+        return {}
+    functions = library.functions()
+    loops = {"flops": functions.internvl_flops, "bandwidth": functions.internvl_reading}
+    measured = {}
+    threads = functions.internvl_threads()
+    try:
+        for suffix, count in (("", threads), (" of a thread", 1)):
+            functions.internvl_set_threads(count)
+            for name, loop in loops.items():
+                loop.restype = ctypes.c_double
+                measured[name + suffix] = max(_after_rest(loop) for _ in range(_REPEATS))
+    finally:
+        functions.internvl_set_threads(threads)
+    return measured
 
 
-def _best(run) -> float:
-    times = []
-    for _ in range(_REPEATS):
-        begun = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+def _after_rest(loop) -> float:
+    time.sleep(_REST_SECONDS)
+    return loop()
 
 
-class Load:
-    """Who uses the processors, from when it is made on."""
+class CpuLoad:
+    """Use of the processors since this object was made."""
 
     def __init__(self):
-        self._begun = _ticks(), own_seconds()
+        self._start = _ticks(), cpu_seconds()
 
-    def foreign(self) -> float:
+    def foreign_share(self) -> float:
         """Share of all processors' time that neither this process, its ended children, nor idleness took, 0 to 1."""
-        (busy, whole), mine = self._begun
-        now_busy, now_whole = _ticks()
-        if now_whole == whole:
-            return 0.0  # shorter than a tick: nothing can be said
-        own = own_seconds() - mine
-        return max(0.0, (now_busy - busy) * _TICK - own) / ((now_whole - whole) * _TICK)
+        (busy_before, all_before), seconds_before = self._start
+        busy, all_ticks = _ticks()
+        if all_ticks == all_before:
+            return 0.0  # shorter than a tick
+        ours = cpu_seconds() - seconds_before
+        return max(0.0, (busy - busy_before) * _TICK - ours) / ((all_ticks - all_before) * _TICK)
 
 
-def own_seconds() -> float:
-    """Processor time of this process and of those it has waited for."""
+def cpu_seconds() -> float:
+    """Processor time of this process and of the children it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def _ticks() -> tuple[int, int]:
-    """Ticks of all processors that were not idle, and all. Guests are counted within user time already."""
+    """Busy ticks and all ticks of all processors. Guests are counted within user time already."""
     with open("/proc/stat") as file:
-        return busy_of([int(word) for word in file.readline().split()[1:9]])
+        return busy_and_all([int(word) for word in file.readline().split()[1:9]])
 
 
-def busy_of(fields: Sequence[int]) -> tuple[int, int]:
-    """(busy, whole) of the fields user, nice, system, idle, iowait, irq, softirq, steal."""
-    whole = sum(fields)
-    return whole - sum(fields[i] for i in _IDLE), whole
+def busy_and_all(fields: Sequence[int]) -> tuple[int, int]:
+    """Busy ticks and all ticks of the fields user, nice, system, idle, iowait, irq, softirq, steal."""
+    return sum(fields) - sum(fields[i] for i in _IDLE), sum(fields)
 
 
 def resident() -> tuple[int, int]:
-    """Bytes of this process's memory: now, and at most since `forget_peak`."""
-    return _of_status("VmRSS"), _of_status("VmHWM")
+    """Bytes of this process's resident memory: now, and the peak since `reset_peak`."""
+    return _status_bytes("VmRSS"), _status_bytes("VmHWM")
 
 
 def mapped() -> int:
-    """Bytes of files that are in this process's memory as parts of it: libraries, and weights that are mapped."""
-    return _of_status("RssFile")
+    """Resident bytes of this process that a file backs: libraries, and memory-mapped weights."""
+    return _status_bytes("RssFile")
 
 
-def _of_status(name: str) -> int:
+def _status_bytes(name: str) -> int:
     return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-def forget_peak() -> None:
-    """Let the peak of memory begin anew."""
+def reset_peak() -> None:
+    """Reset the peak of resident memory to what is resident now."""
     Path("/proc/self/clear_refs").write_text("5")

@@ -1,7 +1,7 @@
-"""The benchmark of a model's stages beside PyTorch: folders made, stages run, one document of it all.
+"""The benchmark of a model's stages beside PyTorch: makes the checkpoint folders, runs the stages, collects a document.
 
-In: a config.json (random weights are drawn) or a raw checkpoint folder. Out: a dict for JSON. The order of things is
-here; what a stage is, how it is timed and counted lies in `stages`, `turns` and `figures`.
+In: a config.json (random weights are drawn) or a raw checkpoint folder. Out: a dict for JSON. `stages` is the table of
+stages, `trials` times them, `figures` summarises.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convert.streaming import convert, is_paddle_layout
 from paddle_internvl.bench import conversion, figures, machine
 from paddle_internvl.bench.random_checkpoint import write_random
 from paddle_internvl.bench.stages import CONTENDERS, CONVERTED, select
-from paddle_internvl.bench.turns import FOREIGN_LIMIT, Bench
+from paddle_internvl.bench.trials import FOREIGN_LIMIT, TrialRunner
 from paddle_internvl.bench.work import Costs
 
 KERNELS = "PADDLE_INTERNVL_KERNELS"
@@ -34,14 +34,13 @@ def has_reference() -> bool:
 
 
 def measured_machine() -> dict:
-    """The machine and its measured peaks."""
-    peaks = {"flops": machine.peak_flops(), "bandwidth": machine.peak_bandwidth()}
-    return {**machine.describe(), "peaks": {name: round(value) for name, value in peaks.items()}}
+    """Description of this machine with its measured 'peaks', see `machine.peaks`."""
+    return {**machine.describe(), "peaks": {name: round(value) for name, value in machine.peaks().items()}}
 
 
 def bench_model(
     checkpoint: Path,
-    described: dict,
+    described_machine: dict,
     *,
     stages: Sequence[str] | None = None,
     rounds: int = 3,
@@ -49,40 +48,46 @@ def bench_model(
     reference: bool = True,
     device: str | None = None,
     scratch: Path | None = None,
-    told: Callable[[str], None] = lambda what: None,
-    done: Callable[[dict], None] = lambda document: None,
+    on_progress: Callable[[str], None] = lambda line: None,
+    on_stage: Callable[[dict], None] = lambda document: None,
     least_seconds: float = 0.5,
     tries: int = 3,
 ) -> dict:
     """Measure one model.
 
     Args:
-        checkpoint: a config.json or a raw Hugging Face folder. described: see `measured_machine`.
-        stages: names or kinds; None: all. rounds: of turns. kernels: False switches ours off, for comparison.
-        reference: whether torch takes part. device: 'cpu', 'gpu' or None. scratch: folder to work in, on the disk that
-            conversion is measured on. told: called before each turn. done: called with the
-            document after each stage, so that a run that is broken off leaves what it has.
-        least_seconds, tries: see `turns.Bench`.
+        checkpoint: a config.json or a raw Hugging Face folder.
+        described_machine: see `measured_machine`.
+        stages: names or kinds of stages; None: all.
+        rounds: trials of each contender.
+        kernels: False runs our side without its C++ operators.
+        reference: whether torch takes part.
+        device: 'cpu', 'gpu' or None.
+        scratch: working folder; conversion measures its disk. None: the temporary folder.
+        on_progress: called with a line before each trial.
+        on_stage: called with the document after each stage, so that an interrupted run keeps its finished stages.
+        least_seconds: of a trial, see `TrialRunner`.
+        tries: of a disturbed trial, see `TrialRunner`.
     Returns:
-        `.model`, `.machine`, and the stages' figures.
+        'model', 'machine', 'stages' (figures of each) and the arguments.
     Raises:
-        ValueError: an unknown stage, a folder in Paddle's layout, or a side that failed.
+        ValueError: an unknown stage, a folder in Paddle's layout, or a contender that failed.
     """
-    chosen, converts = select(stages)
+    selected, with_conversion = select(stages)
     config = read_config(checkpoint)
-    costs, counts = Costs(config), _bytes_of_parts(config)
+    costs, part_bytes = Costs(config), _part_bytes(config)
     document = {
         "benchmark": "model",
         "model": checkpoint.stem,
-        "parameters": counts["all"] // 4,
-        "machine": described,
+        "parameters": part_bytes["all"] // 4,
+        "machine": described_machine,
         "kernels": "on" if kernels else "off",
         "rounds": rounds,
         "foreign limit": FOREIGN_LIMIT,
         "stages": [],
     }
-    with _folders(checkpoint, config, any(CONVERTED in stage.contenders for stage in chosen), scratch) as folders:
-        with Bench(
+    with _folders(checkpoint, config, any(CONVERTED in stage.contenders for stage in selected), scratch) as folders:
+        with TrialRunner(
             contenders={name: c for name, c in CONTENDERS.items() if reference or c.side == "ours"},
             folders=folders,
             scratch=folders["scratch"],
@@ -91,27 +96,28 @@ def bench_model(
             least_seconds=least_seconds,
             environment={} if kernels else {KERNELS: "off"},
             device=device,
-            needs=counts,
-            told=told,
-        ) as bench:
-            for stage in chosen:
-                document["stages"].append(figures.summary(stage, *bench.run(stage), costs, described["peaks"]))
-                done(document)
-        if converts:
-            document["stages"].append(conversion.run(bench))
-            done(document)
+            part_bytes=part_bytes,
+            on_progress=on_progress,
+        ) as runner:
+            for stage in selected:
+                summary = figures.summary(stage, *runner.run(stage), costs, described_machine["peaks"])
+                document["stages"].append(summary)
+                on_stage(document)
+        if with_conversion:
+            document["stages"].append(conversion.run(runner))
+            on_stage(document)
     return document
 
 
-def _bytes_of_parts(config: dict) -> dict[str, int]:
+def _part_bytes(config: dict) -> dict[str, int]:
     """Bytes of the weights of each part as float32."""
     sizes = {name: prod(s) for rule in rules_for(config) for name, s in zip(rule.upstream, rule.shapes)}
     return {part: 4 * sum(n for name, n in sizes.items() if name.startswith(p)) for part, p in _PARTS.items()}
 
 
 @contextmanager
-def _folders(checkpoint: Path, config: dict, converted: bool, scratch: Path | None) -> Iterator[dict[str, Path]]:
-    """'hf', 'paddle' where it is needed, and 'scratch'; what was made is removed again."""
+def _folders(checkpoint: Path, config: dict, convert_too: bool, scratch: Path | None) -> Iterator[dict[str, Path]]:
+    """Folders 'hf', 'paddle' (if `convert_too`) and 'scratch'; temporary ones are removed at the end."""
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="paddle-internvl-bench-", dir=scratch))
@@ -123,7 +129,7 @@ def _folders(checkpoint: Path, config: dict, converted: bool, scratch: Path | No
             if is_paddle_layout(Checkpoint(folder)):
                 raise ValueError(f"{folder} is in Paddle's layout; torch reads raw Hugging Face folders, so give one")
         folders = {"hf": folder, "scratch": work}
-        if converted:
+        if convert_too:
             convert(folder, work / "paddle", to_paddle=True)
             folders["paddle"] = work / "paddle"
         yield folders

@@ -1,7 +1,7 @@
-"""This package's side of the benchmark: every kind of stage by the public model.
+"""Our side of the benchmark: every kind of stage run by the public model on Paddle.
 
-In: a checkpoint folder, a kind and its numbers. Out: a function that does the work once and returns what came of it.
-What need not be timed is done before. It times nothing itself.
+In: a checkpoint folder, a kind and its numbers. Out: a function that does the work once and returns its result. Work
+that is not to be timed is done before. Times nothing itself.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ Run = Callable[[], object]
 
 
 class Ours:
-    """Paddle's side.
+    """The model on Paddle.
 
     Args:
         device: 'cpu' or 'gpu'; None: a card where there is one.
+    Attributes:
+        model: the loaded model; None before `load`.
     """
 
     def __init__(self, device: str | None = None):
         runtime.set_cpu_threads()
         startup.import_paddle()
         import paddle
-        import paddlenlp.transformers  # noqa: F401  (slow to import: not a part of loading)
+        import paddlenlp.transformers  # noqa: F401  (slow to import, and no part of loading)
 
         import paddle_internvl  # noqa: F401
         from paddle_internvl.models import internvl  # noqa: F401
@@ -36,33 +38,44 @@ class Ours:
         self._paddle, self._device, self.model = paddle, runtime.choose_device(device), None
 
     def load(self, folder: Path, part: str, **options) -> None:
-        """Load a checkpoint. part: what the stages will need; here all is loaded, as users do."""
+        """Load a checkpoint.
+
+        Args:
+            folder: the checkpoint.
+            part: part of the model that the stages need; ignored here: all is loaded, as users do.
+            options: further arguments of `from_pretrained`.
+        """
         from paddle_internvl.modeling import InternVLChatModel
 
         self.model = InternVLChatModel.from_pretrained(str(folder), device=self._device, **options)
         self.model.img_context_token_id = inputs.image_token(self._vocabulary)
 
     def prepare(self, kind: str, **numbers) -> Run:
-        """The function that does a kind of stage once, given its numbers."""
+        """The function that does a stage of this kind once.
+
+        Args:
+            kind: name of a method below, without its underscore.
+            numbers: its arguments.
+        """
         run = getattr(self, f"_{kind}")(**numbers)
 
-        def done():
+        def timed():
             with self._paddle.no_grad():
-                made = run()
+                result = run()
             if self._device.startswith("gpu"):
                 self._paddle.device.synchronize()
-            return made
+            return result
 
-        return done
+        return timed
 
     @staticmethod
-    def array(made) -> np.ndarray:
-        """What a run returned, as an array."""
-        return made.astype("float32").numpy() if hasattr(made, "numpy") else made
+    def array(result) -> np.ndarray:
+        """The result of a run as an array."""
+        return result.astype("float32").numpy() if hasattr(result, "numpy") else result
 
     @property
     def stored_bits(self) -> int:
-        """Bits of a float weight as it is held: those of a checkpoint in bfloat16 may stay so on a CPU."""
+        """Bits of a float weight as it is stored: bfloat16 weights may stay so on a CPU."""
         return 32 if self.model is None else 8 * self.model.language_model.lm_head.weight.element_size()
 
     @property
@@ -95,8 +108,8 @@ class Ours:
         return lambda: decoder(input_ids=ids, cache=decoder.new_cache(batch, length), last_only=True)
 
     def _decode(self, length: int, tokens: int, batch: int = 1) -> Run:
-        decoder, whole = self.model.language_model, inputs.token_ids(length + tokens, self._vocabulary)
-        ids = self._paddle.to_tensor(whole).expand([batch, length + tokens])
+        decoder, every_id = self.model.language_model, inputs.token_ids(length + tokens, self._vocabulary)
+        ids = self._paddle.to_tensor(every_id).expand([batch, length + tokens])
         cache = decoder.new_cache(batch, length + tokens)
         with self._paddle.no_grad():
             decoder(input_ids=ids[:, :length], cache=cache, last_only=True)

@@ -1,4 +1,4 @@
-"""A benchmark's document to pictures.
+"""Plots of a benchmark's document.
 
 In: a dict of `model` or `growth`. Out: PNG files. Needs matplotlib (the extra `plots`).
 """
@@ -35,13 +35,13 @@ def draw_model(document: Mapping, folder: Path) -> list[Path]:
         for name, row in stage["contenders"].items()
         if name != TORCH
     ]
-    made = []
+    files = []
     shares = [(label, ratio, goal) for label, _, ratio, goal in bars if ratio is not None]
     if shares:
-        made.append(_bars(document, folder, "ratios", "time as a share of torch's by default", shares, 1.0))
+        files.append(_bars(document, folder, "ratios", "time as a share of torch's by default", shares, 1.0))
     times = [(label, seconds, None) for label, seconds, _, _ in bars]
-    made.append(_bars(document, folder, "times", "seconds", times, None))
-    return made
+    files.append(_bars(document, folder, "times", "seconds", times, None))
+    return files
 
 
 def _bars(document: Mapping, folder: Path, name: str, title: str, bars: list[tuple], line: float | None) -> Path:
@@ -74,21 +74,23 @@ def draw_growth(document: Mapping, folder: Path) -> list[Path]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    made = []
+    files = []
     for curve in document["curves"]:
         figure = _figure(_WIDTH, 3.6)
-        for axes, what in zip(figure.subplots(1, 2), ("seconds", "memory")):
-            xs, ys = curve["at"], curve[what]
-            axes.plot(xs, ys, marker="o", color="#2a6f97", label=f"measured, exponent {curve[what + ' exponent']:.2f}")
-            bound = curve[f"{what} bound"]
+        for axes, quantity in zip(figure.subplots(1, 2), ("seconds", "memory")):
+            xs, ys = curve["at"], curve[quantity]
+            axes.plot(
+                xs, ys, marker="o", color="#2a6f97", label=f"measured, exponent {curve[quantity + ' exponent']:.2f}"
+            )
+            bound = curve[f"{quantity} bound"]
             axes.plot(xs, [ys[-1] * (x / xs[-1]) ** bound for x in xs], "--", color="#b0b7bf", label=f"bound {bound}")
-            axes.set(xscale="log", yscale="log", xlabel=curve["over"], ylabel=what)
+            axes.set(xscale="log", yscale="log", xlabel=curve["over"], ylabel=quantity)
             axes.set_xticks(xs, [str(x) for x in xs], minor=False)
             axes.minorticks_off()
             axes.legend()
         figure.suptitle(f"{curve['curve']}, {document['model']}")
-        made.append(_saved(figure, folder, f"growth-{curve['name']}.png"))
-    return made
+        files.append(_saved(figure, folder, f"growth-{curve['name']}.png"))
+    return files
 
 
 def _saved(figure, folder: Path, name: str) -> Path:

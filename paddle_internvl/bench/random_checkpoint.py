@@ -1,7 +1,7 @@
-"""A checkpoint of random weights in a published shape: upstream's names, layout and dtype, as real safetensors.
+"""Checkpoints of random weights in a published shape: upstream's names, layout and dtype, as safetensors.
 
-In: a config.json's dict. Out: a folder that every reader of such checkpoints takes. The weights say nothing; they keep
-activations of a size at which comparing outputs means something.
+In: a config.json's dict. Out: a Hugging Face folder. The weights are scaled so that activations keep a size at which
+outputs can be compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROWS = 1 << 24  # numbers drawn at a time
 
 
 def shallow(config: Mapping, layers: int) -> dict:
-    """The config with so many layers in both towers: every width is kept, so that each layer costs what it does."""
+    """The config with so many layers in both towers and all widths unchanged."""
     parts = {part: {**config[part], "num_hidden_layers": layers} for part in ("vision_config", "llm_config")}
     return {**config, **parts}
 
@@ -32,7 +32,9 @@ def write_random(folder: Path, config: Mapping, seed: int = 0) -> Path:
     """Write a checkpoint folder in the config's torch_dtype (default: bfloat16), without a tokenizer.
 
     Args:
-        folder: made anew. config: in upstream's spelling. seed: equal seeds give equal bytes.
+        folder: created here.
+        config: in upstream's spelling.
+        seed: equal seeds give equal bytes.
     Returns:
         The folder.
     """

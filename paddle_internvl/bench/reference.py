@@ -1,11 +1,11 @@
-"""PyTorch's side of the benchmark: upstream's code on torch, as it runs where no flash attention is installed.
+"""PyTorch's side of the benchmark: upstream's code on torch, as it runs without flash attention.
 
-In: the same as `ours`. Out: the same. The vision tower is upstream's sequence of operations in short modules with
+In and out as in `ours`. The vision tower is upstream's sequence of operations in short modules with
 upstream's names, so that its tensors load as they are: one linear layer for q, k and v, attention by product, softmax
-and product, exact GELU. transformers' own InternVL is further from it: it has q, k and v apart. The language model is
-transformers' own class, which is the one upstream uses, with its scaled-dot-product attention; an InternLM2, whose code
-comes with the checkpoint, is the Llama that it is once its fused weight is taken apart. Only the last position's logits
-are made in prefill.
+and product, exact GELU. transformers' own InternVL has separate q, k and v. The language model is
+transformers' own class, which is the one upstream uses, with its scaled-dot-product attention.
+InternLM2, whose code comes with the checkpoint, runs as Llama after its fused weight is split. Prefill computes only
+the last position's logits.
 With `fused_attention` the vision tower takes torch's scaled-dot-product attention too; with `int8` the language model's
 linear layers are those of torch's dynamic quantisation. The only file of the benchmark that imports torch.
 """
@@ -130,7 +130,7 @@ def _shuffled(x, ratio: float):
 
 
 class Reference:
-    """Torch's side; on a card in bfloat16. Arguments and methods as `ours.Ours` has them."""
+    """The model on torch; bfloat16 on a card. Arguments and methods: see `ours.Ours`."""
 
     def __init__(self, device: str | None = None):
         cuda = torch.cuda.is_available() if device is None else device.startswith("gpu")
@@ -163,10 +163,10 @@ class Reference:
         return model.eval().to(self._device)
 
     def _fill(self, module: nn.Module, checkpoint: Checkpoint, prefix: str) -> None:
-        wanted = {name: f"{prefix}{name}" for name in module.state_dict()}
-        if prefix + "lm_head.weight" not in checkpoint.tensors and "lm_head.weight" in wanted:  # tied
-            wanted["lm_head.weight"] = f"{prefix}model.embed_tokens.weight"
-        module.load_state_dict({n: self._tensor(checkpoint, source) for n, source in wanted.items()}, assign=True)
+        sources = {name: f"{prefix}{name}" for name in module.state_dict()}
+        if prefix + "lm_head.weight" not in checkpoint.tensors and "lm_head.weight" in sources:  # tied
+            sources["lm_head.weight"] = f"{prefix}model.embed_tokens.weight"
+        module.load_state_dict({n: self._tensor(checkpoint, source) for n, source in sources.items()}, assign=True)
         module.eval()
 
     def _fill_from_ours(self, module: nn.Module, tensors: CheckpointView) -> None:
@@ -183,22 +183,22 @@ class Reference:
             return file.get_tensor(name).to(self._device, self._dtype, copy=True)
 
     def prepare(self, kind: str, **numbers):
-        """The function that does a kind of stage once, given its numbers."""
+        """The function that does a stage of this kind once."""
         run = getattr(self, f"_{kind}")(**numbers)
 
-        def done():
+        def timed():
             with torch.no_grad():
-                made = run()
+                result = run()
             if self._device == "cuda":
                 torch.cuda.synchronize()
-            return made
+            return result
 
-        return done
+        return timed
 
     @staticmethod
-    def array(made) -> np.ndarray:
-        """What a run returned, as an array."""
-        return made.float().cpu().numpy()
+    def array(result) -> np.ndarray:
+        """The result of a run as an array."""
+        return result.float().cpu().numpy()
 
     @property
     def stored_bits(self) -> int:
@@ -213,12 +213,12 @@ class Reference:
     def _side(self) -> int:
         return tile_sizes(self.config).side
 
-    def _given(self, array: np.ndarray):
+    def _to_tensor(self, array: np.ndarray):
         tensor = torch.from_numpy(array).to(self._device)
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
     def _pixels(self, picture, max_num: int, side: int):
-        """The cards' `load_image`, with what torchvision's ToTensor and Normalize do."""
+        """The model cards' `load_image`, with torchvision's ToTensor and Normalize written out."""
         mean, deviation = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         tiles = dynamic_preprocess(picture, max_num=max_num, image_size=side, use_thumbnail=True)
         made = []
@@ -232,7 +232,7 @@ class Reference:
         return lambda: self._pixels(picture, max_num, 448)
 
     def _vision(self, tiles: int):
-        pixels = self._given(inputs.pixels(tiles, self._side))
+        pixels = self._to_tensor(inputs.pixels(tiles, self._side))
         return lambda: self.vision(pixels)
 
     def _project(self, hidden):
@@ -240,15 +240,15 @@ class Reference:
 
     def _projector(self, tiles: int):
         width = self.config["vision_config"]["hidden_size"]
-        hidden = self._given(inputs.features(tiles, tile_sizes(self.config).patches, width))
+        hidden = self._to_tensor(inputs.features(tiles, tile_sizes(self.config).patches, width))
         return lambda: self._project(hidden)
 
     def _prefill(self, length: int):
-        ids = self._given(inputs.token_ids(length, self._vocabulary))
+        ids = self._to_tensor(inputs.token_ids(length, self._vocabulary))
         return lambda: self.language(ids, past_key_values=DynamicCache(), logits_to_keep=1).logits
 
     def _decode(self, length: int, tokens: int):
-        ids, cache = self._given(inputs.token_ids(length + tokens, self._vocabulary)), DynamicCache()
+        ids, cache = self._to_tensor(inputs.token_ids(length + tokens, self._vocabulary)), DynamicCache()
         with torch.no_grad():
             self.language(ids[:, :length], past_key_values=cache, logits_to_keep=1)
 
@@ -266,7 +266,7 @@ class Reference:
         def run():
             pixels = self._pixels(picture, 12, self._side).to(self._device, self._dtype)
             visual = self._project(self.vision(pixels)).flatten(0, 1)
-            ids = self._given(inputs.prompt(text, len(visual), self._vocabulary))
+            ids = self._to_tensor(inputs.prompt(text, len(visual), self._vocabulary))
             embeds = self.language.get_input_embeddings()(ids)
             embeds[ids == inputs.image_token(self._vocabulary)] = visual
             return self.language.generate(

@@ -1,7 +1,7 @@
-"""Outcomes to figures: percentiles of times, throughput, errors by status.
+"""Figures of a load test: percentiles of times, throughput, errors by status.
 
-In: `Outcome`s. Out: a dict of numbers for JSON, and a table for people. Every percentile is of the bad side: at p99 one
-in a hundred is worse, be it slower to begin or slower in going on.
+In: `Outcome`s. Out: a dict of numbers for JSON, and a table for people. Percentiles count from the good side: one in a
+hundred is worse than p99, whether large or small values are bad.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ _ROWS = {
 
 
 def percentiles(values: Sequence[float], worst: int = 1) -> dict[str, float] | None:
-    """p50, p95, p99, mean and worst; None: there are no values.
+    """p50, p95, p99, mean and worst of values; None without values.
 
     Args:
-        worst: 1: large values are bad; -1: small ones are.
+        values: to summarise.
+        worst: 1 if large values are bad, -1 if small values are.
     """
     if not len(values):
         return None
     array = np.asarray(values, float) * worst
     points = np.percentile(array, _PERCENTILES) * worst
-    shown = {f"p{p}": point for p, point in zip(_PERCENTILES, points)}
+    quantiles = {f"p{p}": point for p, point in zip(_PERCENTILES, points)}
     return {
         name: round(float(v), 6)
-        for name, v in {**shown, "mean": array.mean() * worst, "worst": array.max() * worst}.items()
+        for name, v in {**quantiles, "mean": array.mean() * worst, "worst": array.max() * worst}.items()
     }
 
 
 def times(outcomes: Sequence[Outcome]) -> dict:
-    """Percentiles over outcomes that went well: seconds, and tokens per second.
+    """Percentiles of answered requests: seconds, and tokens per second.
 
-    Inter-token times are those between two chunks of text: servers send one for each token that has text of its own.
+    Inter-token times lie between two chunks of text: a server sends one for each token that adds text.
     """
     good = [outcome for outcome in outcomes if outcome.status == OK]
     gaps = [gap for outcome in good for gap in np.diff(outcome.chunks)]
@@ -57,7 +58,7 @@ def times(outcomes: Sequence[Outcome]) -> dict:
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict:
-    """All figures of a run, as JSON has them. Seconds, from the first request's time to the last answer's end."""
+    """All figures of a run; its seconds count from the first request's planned time to the end of the last answer."""
     good = [outcome for outcome in outcomes if outcome.status == OK]
     seconds = max(outcome.due + outcome.ended for outcome in outcomes) - min(outcome.due for outcome in outcomes)
     by_kind = {kind: [o for o in outcomes if o.kind == kind] for kind in sorted({o.kind for o in outcomes})}
@@ -86,10 +87,10 @@ def table(figures: dict):
     """A `rich` table of a summary."""
     from rich.table import Table
 
-    shown = Table("", *[f"p{p}" for p in _PERCENTILES], "mean", "worst", box=None)
+    result = Table("", *[f"p{p}" for p in _PERCENTILES], "mean", "worst", box=None)
     rows = {title: (figures[name], unit) for name, (title, unit) in _ROWS.items()}
     rows |= {f"first token, {kind}": (of["time_to_first_token"], "ms") for kind, of in figures["by_kind"].items()}
     for title, (values, unit) in rows.items():
         cells = [f"{1000 * v:.1f} {unit}" if unit else f"{v:.1f}" for v in values.values()] if values else ["-"] * 5
-        shown.add_row(title, *cells)
-    return shown
+        result.add_row(title, *cells)
+    return result

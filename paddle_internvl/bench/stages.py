@@ -1,9 +1,9 @@
-"""What is measured, and who takes part: two tables.
+"""Stages and contenders of the model benchmark, as two tables.
 
-A `Stage` is a kind of work (a method of `ours.Ours` and `reference.Reference`) with its numbers; a `Contender` is a
-side and how its model is loaded. Stages that stand together and need the same of the same contenders share their
-processes, the smallest first, so that each one's peak of memory is its own. Goals are ratios that the project set
-itself for InternVL2_5-1B's shapes on two cores.
+A `Stage` is a kind of work (a method of `ours.Ours` and `reference.Reference`) with its arguments; a `Contender` is a
+side with the options of its loading. Neighbouring stages of the same part and contenders share processes, the smallest
+stage first, so that each stage's peak of memory is its own. Goals are the project's ratios for InternVL2_5-1B's shapes
+on two cores.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ _RAISED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to run a stage.
+    """A side with its loading options.
 
-    Args:
-        side: 'ours' or 'reference'. folder: 'hf' or 'paddle', of the work folder. options: of the side's `load`.
-        environment: of its process. rival: the best that torch does of the same, by name.
-        bits: of a linear layer's weight; None: as it is stored.
-        memory: that the model takes, as a share of its weights in float32.
+    Attributes:
+        side: 'ours' or 'reference'.
+        folder: 'hf' or 'paddle', the checkpoint's layout.
+        options: of the side's `load`.
+        environment: variables of its process.
+        rival: name of torch's fastest contender at the same precision.
+        bits: of a linear layer's weight; None: as stored.
+        memory: of the model, as a share of its weights in float32.
     """
 
     side: str
@@ -55,10 +58,14 @@ _FEW_BITS = (OURS, INT8, INT4, TORCH, BEST, TORCH_INT8)
 class Stage:
     """A row of the benchmark.
 
-    Args:
-        kind: what is done. numbers: how much of it. contenders: who does it, in turn. part: which of the model it
-            needs: 'vision', 'language', 'all' or '' (no model). goals: of torch's and of the rival's time, by
-            contender; None: not set. per: what a run is divided by, in the report.
+    Attributes:
+        name: in reports.
+        kind: of work, a method of both sides.
+        numbers: arguments of that method.
+        contenders: names, in the order of their trials.
+        part: of the model that the stage needs: 'vision', 'language', 'all' or '' (no model).
+        goals: contender -> goals for its ratio to torch and to its rival; None: no goal.
+        per: 'token' if times are reported per token.
     """
 
     name: str
@@ -96,21 +103,25 @@ STAGES = (
     Stage("load", "load", {}, (OURS, CONVERTED, TORCH), "all", {CONVERTED: (1.0, None)}),
     Stage("load and first token of 300", "cold", {"length": 300}, (OURS, CONVERTED, TORCH), "all"),
 )  # fmt: skip
-CONVERSION = "conversion"  # a stage too, of two other contenders: `conversion.py`
+CONVERSION = "conversion"  # a stage of contenders of its own: `conversion.py`
 CONVERSION_GOAL = 1 / 0.7  # of `cp`'s time
 
 
 def select(names: Sequence[str] | None) -> tuple[list[Stage], bool]:
-    """The stages whose name or kind is among the given (None: all), and whether the conversion is among them.
+    """Select stages by name or kind.
 
+    Args:
+        names: names or kinds; None: all stages.
+    Returns:
+        The stages, and whether the conversion is among them.
     Raises:
-        ValueError: a name that fits none.
+        ValueError: a name of no stage.
     """
     if not names:
         return list(STAGES), True
-    known = {stage.name for stage in STAGES} | {stage.kind for stage in STAGES} | {CONVERSION}
-    unknown = sorted(set(names) - known)
+    valid = {stage.name for stage in STAGES} | {stage.kind for stage in STAGES} | {CONVERSION}
+    unknown = sorted(set(names) - valid)
     if unknown:
         kinds = ", ".join(sorted({stage.kind for stage in STAGES} | {CONVERSION}))
-        raise ValueError(f"stage {unknown[0]!r} is not known; known: {kinds}, or a stage's whole name")
+        raise ValueError(f"stage {unknown[0]!r} does not exist; choose {kinds}, or a stage's whole name")
     return [stage for stage in STAGES if {stage.name, stage.kind} & set(names)], CONVERSION in names

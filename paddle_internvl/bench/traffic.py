@@ -1,7 +1,7 @@
-"""What is asked of a server, and when: requests of several kinds with Poisson arrivals, all of it by one seed.
+"""Planned requests of a load test: several kinds with Poisson arrivals, all drawn from one seed.
 
-In: a rate, a mix, a seed. Out: requests as the bytes of their bodies, each with the second of its arrival. Every text
-and picture is another one, so that no cache answers for the model. Opens no connection.
+In: a rate, a mix, a seed. Out: request bodies as bytes, each with its arrival in seconds. Every text and picture is
+different, so that no cache answers instead of the model. Opens no connection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ _QUESTIONS = {
 
 @dataclass(frozen=True)
 class Request:
-    """at: seconds after the beginning. kind: one of `KINDS`. body: JSON."""
+    """A planned request.
+
+    Attributes:
+        at: arrival in seconds after the start.
+        kind: one of `KINDS`.
+        body: JSON.
+    """
 
     at: float
     kind: str
@@ -42,35 +48,38 @@ def parse_mix(text: str) -> dict[str, float]:
     """Shares of the kinds, from 'text=0.5,picture=0.4,video=0.1'; they are scaled to 1.
 
     Raises:
-        ValueError: a kind that is not known, or shares that are none.
+        ValueError: an unknown kind, or a share that is not a number of 0 or more.
     """
     mix: dict[str, float] = {}
     for item in text.split(","):
         kind, _, share = (word.strip() for word in item.partition("="))
         if kind not in KINDS:
-            raise ValueError(f"mix: {kind!r} is not known; known: {', '.join(KINDS)}")
+            raise ValueError(f"mix: unknown kind {kind!r}; choose from {', '.join(KINDS)}")
         try:
             mix[kind] = float(share)
         except ValueError:
-            raise ValueError(f"mix: the share of {kind} is {share!r}, which is no number") from None
+            raise ValueError(f"mix: the share of {kind} is {share!r}, which is not a number") from None
     total = sum(mix.values())
     if not (all(share >= 0 for share in mix.values()) and 0 < total < math.inf):
-        raise ValueError(f"mix={text!r} holds no shares: each 0 or more, one of them above 0")
+        raise ValueError(f"mix={text!r} is not valid: each share is 0 or more, one above 0")
     return {kind: share / total for kind, share in mix.items()}
 
 
 def arrivals(rate: float, seed: int, requests: int | None = None, duration: float | None = None) -> list[float]:
-    """Seconds at which requests of a Poisson process arrive.
+    """Arrival times of a Poisson process, in seconds.
 
     Args:
-        rate: requests per second. requests: how many; or duration: those of so many seconds.
+        rate: requests per second.
+        seed: of the draws.
+        requests: number of requests; None: use `duration`.
+        duration: seconds after which no request arrives; None: use `requests`.
     Raises:
-        ValueError: a rate or an end that is none.
+        ValueError: a rate or an end that is not positive, both ends, or none.
     """
     if not 0 < rate < math.inf:
         raise ValueError(f"rate={rate} is not above 0")
     if (requests is None) == (duration is None):
-        raise ValueError("either a number of requests or a duration says when it ends")
+        raise ValueError("give either a number of requests or a duration")
     if requests is not None and requests < 1 or duration is not None and not 0 < duration < math.inf:
         raise ValueError(f"requests={requests}, duration={duration}: not above 0")
     random, times, now = np.random.default_rng([seed, 0]), [], 0.0
@@ -83,23 +92,23 @@ def arrivals(rate: float, seed: int, requests: int | None = None, duration: floa
             return times
 
 
-def plan(times: list[float], mix: Mapping[str, float], seed: int, **settings) -> Iterator[Request]:
-    """A request for each arrival. settings: further fields of the bodies."""
+def plan(times: list[float], mix: Mapping[str, float], seed: int, **fields) -> Iterator[Request]:
+    """A request for each arrival; `fields` are further fields of the bodies."""
     kinds = np.random.default_rng([seed, 1]).choice(list(mix), size=len(times), p=list(mix.values()))
     for number, (at, kind) in enumerate(zip(times, kinds)):
-        yield Request(at, str(kind), body(str(kind), number, seed, **settings))
+        yield Request(at, str(kind), body(str(kind), number, seed, **fields))
 
 
-def body(kind: str, number: int, seed: int, **settings) -> bytes:
-    """The body of a streamed chat request; another for each number."""
+def body(kind: str, number: int, seed: int, **fields) -> bytes:
+    """Body of a streamed chat request; each number gives another one."""
     random = np.random.default_rng([seed, 2, number])
     text = f"{_QUESTIONS[kind]} ({number})"
     if kind == "text":
         text += " " + " ".join(random.choice(_WORDS, size=random.integers(8, 64)))
     content = [*_media(kind, random), {"type": "text", "text": text}]
     message = {"role": "user", "content": content}
-    asked = {"messages": [message], "stream": True, "stream_options": {"include_usage": True}, **settings}
-    return json.dumps(asked).encode()
+    request = {"messages": [message], "stream": True, "stream_options": {"include_usage": True}, **fields}
+    return json.dumps(request).encode()
 
 
 def _media(kind: str, random: np.random.Generator) -> list[dict]:

@@ -1,6 +1,6 @@
-"""What a stage must do at the least: floating point operations of its products, bytes of weights and cache it reads.
+"""Work of a stage: floating point operations of its matrix products, bytes of weights and KV cache that it reads.
 
-In: a config.json's dict and a stage's numbers. Out: two numbers. Knows no framework: it is the same work for all.
+In: a config.json's dict and a stage's numbers. Out: the least work of any implementation. Imports no framework.
 """
 
 from __future__ import annotations
@@ -15,19 +15,29 @@ from convert.sizes import decoder_sizes, tile_sizes
 
 @dataclass(frozen=True)
 class Work:
-    """flops: of products. elements: weights that are read once for each run. cache: numbers of keys and values read."""
+    """Work of one run.
+
+    Attributes:
+        flops: floating point operations of matrix products.
+        elements: weights that are read once.
+        cache: numbers of keys and values that are read.
+    """
 
     flops: float = 0.0
     elements: int = 0
     cache: int = 0
 
     def bytes(self, bits: int) -> float:
-        """Bytes read, where a weight takes so many bits and the cache is float32."""
+        """Bytes read with weights of so many bits and a float32 KV cache."""
         return self.elements * bits / 8 + 4 * self.cache
 
 
 class Costs:
-    """The work of every kind of stage, from a config in upstream's spelling."""
+    """Work of every kind of stage.
+
+    Args:
+        config: a config.json's dict, in upstream's spelling.
+    """
 
     def __init__(self, config: Mapping):
         vision, llm = config["vision_config"], config["llm_config"]
@@ -41,8 +51,8 @@ class Costs:
         self.side, self.patches, self.visual = tile.side, tile.patches, tile.tokens
         self._vision = vision["num_hidden_layers"], vision["hidden_size"]
         self._across = decoder.layers * decoder.query_width
-        self._kept = decoder.cached_per_token
-        # Tied weights are one tensor, which is the table and the head at once.
+        self._cached_per_token = decoder.cached_per_token
+        # With tied weights one tensor is both table and head.
         self._counts.setdefault("head", self._counts.get("table", 0))
 
     def vision(self, tiles: int) -> Work:
@@ -59,20 +69,20 @@ class Costs:
         return Work(2.0 * tiles * self.visual * self._counts["projector"], self._counts["projector"])
 
     def prefill(self, length: int, batch: int = 1) -> Work:
-        """Prompts, with the logits of the last position of each; causal attention sees half of the square."""
+        """Prefill of prompts with the last positions' logits; causal attention computes half of the square."""
         weights, head = self._counts["decoder"], self._counts["head"]
         flops = 2.0 * length * weights + 2.0 * self._across * length**2 + 2.0 * head
         return Work(batch * flops, weights + head)
 
     def decode(self, length: int, batch: int = 1) -> Work:
-        """One step behind `length` tokens of each row."""
+        """One decode step of each row after `length` cached tokens."""
         weights = self._counts["decoder"] + self._counts["head"]
         flops = 2.0 * weights + 4.0 * self._across * length
-        return Work(batch * flops, weights, batch * length * self._kept)
+        return Work(batch * flops, weights, batch * length * self._cached_per_token)
 
 
 def _part(name: str) -> str:
-    """Which part of the model a matrix belongs to."""
+    """The part of the model that a matrix belongs to."""
     if name.startswith("mlp1."):
         return "projector"
     if name.startswith("vision_model."):

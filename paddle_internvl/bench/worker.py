@@ -1,7 +1,7 @@
-"""A process that holds one contender of a benchmark and does what it is told, and the controller's handle of it.
+"""Worker process of a benchmark, which holds one contender's model, and the controller's handle of it.
 
-Orders and answers are lines of JSON: {"do": "load", ...} and {"do": "run", ...}; the process ends with its input.
-A run is timed in here, so that no time of the controller's is in it.
+Commands and replies are lines of JSON: {"command": "load", ...} and {"command": "run", ...}; the process ends with its
+input. It times a run itself, so that no time of the controller is part of it.
 
     python -m paddle_internvl.bench.worker ours|reference
 """
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,59 +22,61 @@ import numpy as np
 
 from paddle_internvl.bench import machine
 
-_WARM_BELOW = 5.0  # seconds: a first run that is shorter does not count
+_WARM_UP_BELOW = 5.0  # seconds: a first run that is shorter warms up and does not count
 _END_SECONDS = 30
 
 
 class Worker:
-    """A contender's process.
+    """A contender's process; a context that ends it.
 
     Args:
-        side: 'ours' or 'reference'. environment: variables besides this process's own. device: 'cpu', 'gpu' or None.
+        side: 'ours' or 'reference'.
+        environment: variables besides this process's own.
+        device: 'cpu', 'gpu' or None, see `runtime.choose_device`.
     """
 
     def __init__(self, side: str, environment: dict[str, str] | None = None, device: str | None = None):
-        words = [sys.executable, "-m", "paddle_internvl.bench.worker", side, *([device] if device else [])]
+        arguments = [sys.executable, "-m", "paddle_internvl.bench.worker", side, *([device] if device else [])]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (open for as long as the process is)
-        self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
             env={**os.environ, **(environment or {})},
         )  # fmt: skip
 
-    def ask(self, order: dict) -> dict:
-        """Do something and wait for it.
+    def send(self, command: dict) -> dict:
+        """Send a command and wait for its reply.
 
         Raises:
-            ValueError: it failed, or the process has ended; holds the last line of what it said.
+            ValueError: the command failed, or the process ended; holds its last line.
         """
         try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             raise ValueError(f"a process of the benchmark ended: {self._last_line()}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise ValueError(f"the benchmark's {order.get('kind', order['do'])} failed: {answer['error']}")
-        return answer
+        reply = json.loads(line)
+        if "error" in reply:
+            raise ValueError(f"the benchmark's {command.get('kind', command['command'])} failed: {reply['error']}")
+        return reply
 
     def _last_line(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        code = self._process.wait()
-        return f"{lines[-1] if lines else 'it said nothing'} (exit code {code})"
+        code = self.process.wait()
+        return f"{lines[-1] if lines else 'without output'} (exit code {code})"
 
     def end(self) -> None:
         """End the process."""
-        self._process.stdin.close()
+        self.process.stdin.close()
         try:
-            self._process.wait(_END_SECONDS)
+            self.process.wait(_END_SECONDS)
         finally:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdout.close()
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
             self._log.close()
 
     def __enter__(self) -> Worker:
@@ -83,29 +86,31 @@ class Worker:
         self.end()
 
 
-def measure(run, least_seconds: float, warm: bool = False) -> tuple[dict, object]:
+def measure(run: Callable[[], object], least_seconds: float, is_warm: bool = False) -> tuple[dict, object]:
     """Time a function.
 
     Args:
-        run: does the work once. least_seconds: repeat it for so long. warm: the first run counts too, however short.
+        run: does the work once.
+        least_seconds: the work is repeated until so many seconds have passed.
+        is_warm: the first run counts too, however short.
     Returns:
-        Seconds of a run (the mean), runs, the share of the processors that others had meanwhile, bytes of memory at
-        the most and then, bytes of mapped files in it; and what the last run returned.
+        'seconds' of a run (the mean), 'runs', the 'foreign' share of the processors meanwhile, bytes of 'peak' and
+        'resident' memory and of 'mapped' files in it; and the result of the last run.
     """
-    machine.forget_peak()
-    load, begun = machine.Load(), time.perf_counter()
-    made, runs = run(), 1
-    seconds = time.perf_counter() - begun
-    if seconds < _WARM_BELOW and not warm:
-        load, begun, runs, seconds = machine.Load(), time.perf_counter(), 0, 0.0
+    machine.reset_peak()
+    load, start = machine.CpuLoad(), time.perf_counter()
+    result, runs = run(), 1
+    seconds = time.perf_counter() - start
+    if seconds < _WARM_UP_BELOW and not is_warm:
+        load, start, runs, seconds = machine.CpuLoad(), time.perf_counter(), 0, 0.0
     while not runs or seconds < least_seconds:
-        made = run()
+        result = run()
         runs += 1
-        seconds = time.perf_counter() - begun
-    foreign = load.foreign()
+        seconds = time.perf_counter() - start
+    foreign = load.foreign_share()
     resident, peak = machine.resident()
     figures = {"seconds": seconds / runs, "runs": runs, "foreign": foreign, "peak": peak, "resident": resident}
-    return {**figures, "mapped": machine.mapped()}, made
+    return {**figures, "mapped": machine.mapped()}, result
 
 
 def _side(name: str, device: str | None):
@@ -116,40 +121,45 @@ def _side(name: str, device: str | None):
     return Side(device)
 
 
-class _Obedience:
-    """What orders do to a side. What was prepared for the last stage is kept: its next turn needs no first run."""
+class CommandLoop:
+    """Executes commands on a side. The last stage stays prepared: another trial of it needs no warm-up.
+
+    Args:
+        side: an `ours.Ours` or a `reference.Reference`.
+    """
 
     def __init__(self, side):
         self._side, self._stage, self._run = side, None, None
 
-    def __call__(self, order: dict) -> dict:
-        if order["do"] == "ready":
+    def execute(self, command: dict) -> dict:
+        """Execute one command; returns its reply."""
+        if command["command"] == "ping":
             return {}
-        if order["do"] == "load":
-            load = partial(self._side.load, Path(order["folder"]), order["part"], **order["options"])
-            return {**measure(load, 0, warm=True)[0], "stored": self._side.stored_bits}
-        stage = order["kind"], order["numbers"]
-        warm = stage == self._stage or order.get("cold", False)
+        if command["command"] == "load":
+            load = partial(self._side.load, Path(command["folder"]), command["part"], **command["options"])
+            return {**measure(load, 0, is_warm=True)[0], "stored": self._side.stored_bits}
+        stage = command["kind"], command["numbers"]
+        is_warm = stage == self._stage or command.get("cold", False)
         if stage != self._stage:
-            self._run = None  # what it holds is freed first
-            self._run, self._stage = self._side.prepare(order["kind"], **order["numbers"]), stage
-        figures, made = measure(self._run, order["least_seconds"], warm)
-        if order.get("save"):
-            np.save(order["save"], self._side.array(made))
+            self._run = None  # frees its memory first
+            self._run, self._stage = self._side.prepare(command["kind"], **command["numbers"]), stage
+        figures, result = measure(self._run, command["least_seconds"], is_warm)
+        if command.get("save"):
+            np.save(command["save"], self._side.array(result))
         return {**figures, "stored": self._side.stored_bits}
 
 
 def main() -> int:
-    """Obey until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    obey = _Obedience(_side(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
+    """Execute commands until the input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries print to the log
+    loop = CommandLoop(_side(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
     for line in sys.stdin:
         try:
-            answer = obey(json.loads(line))
+            reply = loop.execute(json.loads(line))
         except (ValueError, RuntimeError, OSError, MemoryError, AttributeError, TypeError) as error:
-            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
-        print(json.dumps(answer), file=answers, flush=True)
+            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+        print(json.dumps(reply), file=replies, flush=True)
     return 0
 
 

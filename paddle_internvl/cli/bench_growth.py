@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             curves=[curves[name] for name in arguments.curves or curves],
             largest=arguments.largest,
             environment={} if arguments.kernels == "on" else {KERNELS: "off"},
-            told=bar.set_description_str,
+            on_progress=bar.set_description_str,
         )
     console = conventions.console()
     console.print(growth.table(document))

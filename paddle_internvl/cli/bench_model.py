@@ -1,8 +1,8 @@
 """Time every stage of a model beside PyTorch, in turn, on random weights of a published shape.
 
 A config.json gets random weights, written once and loaded by both sides; a folder is taken as it is. With torch and
-transformers installed (the extra `bench`) two of torch's forms take turns with ours: its default and its fastest.
-Turns that other processes disturb are repeated, then left out, or marked with * if all turns were disturbed.
+transformers installed (the extra `bench`) trials of ours, torch's default and torch's fastest form are interleaved.
+Trials that other processes disturb are repeated, then left out, or marked with * if all were disturbed.
 
 stages: preprocess, vision, projector, prefill, decode, answer, load, cold, conversion, or a stage's whole name
 
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models", metavar="CONFIG|CKPT", nargs="*", type=Path, help=f"(default: {' and '.join(_DEFAULT)})"
     )
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these; see below (default: all)")
-    parser.add_argument("--rounds", type=integer(1), default=3, help="turns of each (default: 3)")
-    parser.add_argument("--tries", type=integer(1), default=3, help="of a turn that is disturbed (default: 3)")
+    parser.add_argument("--rounds", type=integer(1), default=3, help="trials of each (default: 3)")
+    parser.add_argument("--tries", type=integer(1), default=3, help="of a disturbed trial (default: 3)")
     parser.add_argument("--kernels", choices=("on", "off"), default="on", help="our C++ operators (default: on)")
     parser.add_argument("--no-torch", action="store_true", help="our figures only")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="(default: a card where there is one)")
@@ -58,13 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     reference = has_reference() and not arguments.no_torch
     if not reference and not arguments.no_torch:
         print('torch is not installed, so only our figures are shown: pip install -e ".[bench]"', file=sys.stderr)
-    described, documents, console = measured_machine(), [], conventions.console()
-    console.print(_machine_line(described))
+    machine, documents, console = measured_machine(), [], conventions.console()
+    console.print(_machine_line(machine))
     for model in models:
         with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not progress.shown()) as bar:
             document = bench_model(
                 model,
-                described,
+                machine,
                 stages=arguments.stages,
                 rounds=arguments.rounds,
                 tries=arguments.tries,
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
                 reference=reference,
                 device=arguments.device,
                 scratch=arguments.folder,
-                told=bar.set_description_str,
-                done=lambda made: _write(arguments.json, [*documents, made]),
+                on_progress=bar.set_description_str,
+                on_stage=lambda document: _write(arguments.json, [*documents, document]),
             )
         documents.append(document)
         console.print(f"\n{document['model']}, {document['parameters'] / 1e6:.0f} million parameters, random weights")
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         if figures.disturbed(document):
             console.print(
                 f"* other processes had more than {100 * document['foreign limit']:.0f} % of the processors in every "
-                f"turn; the other medians leave such turns out"
+                f"trial; the other medians leave such trials out"
             )
         if arguments.plot:
             for file in plots.draw_model(document, arguments.plot):
@@ -95,11 +95,11 @@ def _write(file: Path | None, documents: list[dict]) -> None:
         file.write_text(json.dumps(documents, indent=1), encoding="utf-8")
 
 
-def _machine_line(described: dict) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
-    flops, bandwidth = (f"{value / 1e9:.0f}" for value in described["peaks"].values())
-    sets = " ".join(described["instruction sets"])
-    return (
-        f"{described['processor']}, {described['cores']} cores, {sets}; "
-        f"at most {flops} GFLOP/s and {bandwidth} GB/s; {versions}"
-    )
+def _machine_line(machine: dict) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    peaks = machine["peaks"]
+    limits = "peaks not measured: no C++ library"
+    if peaks:
+        limits = f"at most {peaks['flops'] / 1e9:.0f} GFLOP/s and {peaks['bandwidth'] / 1e9:.0f} GB/s"
+    sets = " ".join(machine["instruction sets"])
+    return f"{machine['processor']}, {machine['cores']} cores, {sets}; {limits}; {versions}"

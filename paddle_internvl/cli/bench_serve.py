@@ -55,10 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     import anyio
     from rich.console import Console
 
-    from paddle_internvl.bench import own_server, report
+    from paddle_internvl.bench import report, server_process
 
     flags = shlex.split(arguments.serve_flags)
-    with own_server.served(arguments.checkpoint, flags) if arguments.checkpoint else nullcontext(arguments.url) as url:
+    server = server_process.served(arguments.checkpoint, flags) if arguments.checkpoint else nullcontext(arguments.url)
+    with server as url:
         outcomes = anyio.run(_measure, url, arguments, times, mix)
     options = ("rate", "seed", "max_tokens", "ignore_eos", "timeout")
     figures = {"benchmark": "serve", "mix": mix, **{name: getattr(arguments, name) for name in options}}
@@ -83,7 +84,7 @@ async def _measure(url: str, arguments: argparse.Namespace, times: list[float], 
 
     silent = not sys.stderr.isatty()
     async with load.client(url, arguments.api_key or os.environ.get("OPENAI_API_KEY")) as client:
-        fields = {"model": arguments.model or await load.model_of(client), "max_tokens": arguments.max_tokens}
+        fields = {"model": arguments.model or await load.served_model(client), "max_tokens": arguments.max_tokens}
         if arguments.ignore_eos:
             fields["ignore_eos"] = True
         planned = traffic.plan(times, mix, arguments.seed, **fields)

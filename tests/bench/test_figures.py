@@ -1,4 +1,4 @@
-"""Figures of turns by hand: medians, ratios, errors, shares; and that the table and the plots show them."""
+"""Figures of trials computed by hand: medians, ratios, errors, shares; tables and plots of them."""
 
 import json
 
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from paddle_internvl.bench import figures, growth, plots
 from paddle_internvl.bench.stages import BEST, INT8, OURS, TORCH, TORCH_INT8, Stage
-from paddle_internvl.bench.turns import Turn
+from paddle_internvl.bench.trials import Trial
 from paddle_internvl.bench.work import Costs
 from tests.random_checkpoints import tiny_config
 
@@ -19,22 +19,22 @@ STAGE = Stage(
 )  # fmt: skip
 
 
-def turn(name, seconds, foreign=0.0, peak=100):
-    return Turn(name, 0, seconds, 1, foreign, peak, 50, stored=16)
+def trial(name, seconds, foreign=0.0, peak=100):
+    return Trial(name, 0, seconds, 1, foreign, peak, 50, stored=16)
 
 
 @pytest.fixture
 def summary():
-    turns = [turn(OURS, s) for s in (4.0, 8.0, 100.0)] + [turn(INT8, 2.0, foreign=0.5)]
-    turns += [turn(TORCH, s) for s in (16.0, 12.0, 20.0)] + [turn(BEST, 10.0), turn(TORCH_INT8, 4.0)]
+    trials = [trial(OURS, s) for s in (4.0, 8.0, 100.0)] + [trial(INT8, 2.0, foreign=0.5)]
+    trials += [trial(TORCH, s) for s in (16.0, 12.0, 20.0)] + [trial(BEST, 10.0), trial(TORCH_INT8, 4.0)]
     outputs = {name: np.array([1.0, 2.0]) * scale for name, scale in ((OURS, 1.0), (INT8, 1.1), (TORCH, 1.0))}
     elements = COSTS.decode(5).elements
-    return figures.summary(STAGE, turns, outputs, COSTS, {"flops": 1e9, "bandwidth": float(elements)})
+    return figures.summary(STAGE, trials, outputs, COSTS, {"flops": 1e9, "bandwidth": float(elements)})
 
 
 def test_medians_and_ratios(summary):
     ours, int8, torch = (summary["contenders"][name] for name in (OURS, INT8, TORCH))
-    assert ours["seconds"] == [1.0, 2.0, 25.0] and ours["median"] == 2.0  # of a token: four are decoded
+    assert ours["seconds"] == [1.0, 2.0, 25.0] and ours["median"] == 2.0  # per token: four are decoded
     assert ours["of torch"] == 0.5 == ours["goal of torch"] and ours["of rival"] == 0.8 and ours["rival"] == BEST
     assert int8["of rival"] == 0.5 and int8["rival"] == TORCH_INT8 and int8["goal of rival"] == 0.55
     assert int8["calm"] == 0 and ours["calm"] == 3
@@ -42,9 +42,9 @@ def test_medians_and_ratios(summary):
     assert ours["error"] == 0.0 and int8["error"] == pytest.approx(0.1)
 
 
-def test_disturbed_turns_do_not_count_where_others_are_there():
-    turns = [turn(OURS, s, foreign) for s, foreign in ((4.0, 0.0), (100.0, 0.5), (8.0, 0.1), (200.0, 0.2))]
-    row = figures.summary(STAGE, turns, {}, COSTS, {"flops": 1e9, "bandwidth": 1e9})["contenders"][OURS]
+def test_disturbed_trials_do_not_count_beside_others():
+    trials = [trial(OURS, s, foreign) for s, foreign in ((4.0, 0.0), (100.0, 0.5), (8.0, 0.1), (200.0, 0.2))]
+    row = figures.summary(STAGE, trials, {}, COSTS, {"flops": 1e9, "bandwidth": 1e9})["contenders"][OURS]
     assert row["median"] == 1.5 and row["calm"] == 2 and row["seconds"] == [1.0, 25.0, 2.0, 50.0]
 
 
@@ -58,9 +58,14 @@ def test_shares_of_the_machine(summary):
 
 
 def test_without_torch_there_are_no_ratios():
-    made = figures.summary(STAGE, [turn(OURS, 4.0)], {OURS: np.ones(2)}, COSTS, {"flops": 1e9, "bandwidth": 1e9})
+    made = figures.summary(STAGE, [trial(OURS, 4.0)], {OURS: np.ones(2)}, COSTS, {"flops": 1e9, "bandwidth": 1e9})
     assert not {"of torch", "of rival", "error"} & made["contenders"][OURS].keys()
     assert made["contenders"][OURS]["rival"] is None
+
+
+def test_without_peaks_there_are_no_shares():
+    row = figures.summary(STAGE, [trial(OURS, 4.0)], {}, COSTS, {})["contenders"][OURS]
+    assert "flops share" not in row and "bandwidth share" not in row
 
 
 def test_errors():
@@ -98,21 +103,21 @@ AT = [1, 2, 4, 8, 16]
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
-def test_exponents_of_curves_that_are_known(power):
+def test_exponents_of_exact_curves(power):
     assert growth.exponent(AT, [3 * x**power for x in AT]) == pytest.approx(power)
-    hidden = growth.exponent(AT, [50 + x**power for x in AT])  # a cost that does not grow hides some of it
+    hidden = growth.exponent(AT, [50 + x**power for x in AT])  # a constant cost hides some of the growth
     assert 0 < hidden < power
 
 
-def test_a_curve_is_held_to_its_bound():
+def test_bounds_of_a_curve():
     curve = growth.Curve("rows", "a stage", "prefill", "batch", tuple(AT), seconds=1.1, memory=1.1)
     points = [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT]
-    assert growth._figures(curve, AT, points)["holds"]
+    assert growth.summary(curve, AT, points)["holds"]
     squared = [{**point, "memory": 10 * x**2} for point, x in zip(points, AT)]
-    made = growth._figures(curve, AT, squared)
+    made = growth.summary(curve, AT, squared)
     assert not made["holds"] and made["memory exponent"] == pytest.approx(2.0) and made["disturbed"] == 0
     noisy = [{**point, "foreign": 0.5 * (x == 16)} for point, x in zip(points, AT)]
-    assert growth._figures(curve, AT, noisy)["disturbed"] == 1
+    assert growth.summary(curve, AT, noisy)["disturbed"] == 1
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(growth.table({"curves": [made]}))
     assert "grows too fast" in console.export_text()
@@ -120,6 +125,6 @@ def test_a_curve_is_held_to_its_bound():
 
 def test_growth_plots(tmp_path):
     curve = growth.Curve("rows", "a stage", "prefill", "batch", tuple(AT), seconds=1.1, memory=1.1)
-    made = growth._figures(curve, AT, [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT])
+    made = growth.summary(curve, AT, [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT])
     (file,) = plots.draw_growth({"model": "tiny", "curves": [made]}, tmp_path)
     assert file.name == "growth-rows.png" and file.read_bytes().startswith(b"\x89PNG")

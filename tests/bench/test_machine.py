@@ -1,4 +1,4 @@
-"""What the machine says of itself, and who used it."""
+"""Description, measured peaks and foreign load of the machine."""
 
 import mmap
 import os
@@ -7,38 +7,39 @@ import numpy as np
 import pytest
 
 from paddle_internvl.bench import machine
+from paddle_internvl.kernels import library
 
 
 def test_busy_ticks():
     """user, nice, system, idle, iowait, irq, softirq, steal: idle and iowait are not busy; stolen time is."""
-    assert machine.busy_of([10, 20, 30, 400, 50, 6, 7, 8]) == (81, 531)
+    assert machine.busy_and_all([10, 20, 30, 400, 50, 6, 7, 8]) == (81, 531)
 
 
-def test_what_others_had(monkeypatch):
+def test_foreign_share(monkeypatch):
     ticks = iter([(100, 1000), (180, 1100)])
     seconds = iter([1.0, 1.3])
     monkeypatch.setattr(machine, "_ticks", lambda: next(ticks))
-    monkeypatch.setattr(machine, "own_seconds", lambda: next(seconds))
+    monkeypatch.setattr(machine, "cpu_seconds", lambda: next(seconds))
     monkeypatch.setattr(machine, "_TICK", 0.01)
-    load = machine.Load()
+    load = machine.CpuLoad()
     # 0.8 busy seconds of 1.0, 0.3 of them ours
-    assert load.foreign() == pytest.approx(0.5)
+    assert load.foreign_share() == pytest.approx(0.5)
 
 
-def test_a_share_is_never_below_none(monkeypatch):
+def test_a_foreign_share_is_never_negative(monkeypatch):
     ticks, seconds = iter([(0, 0), (10, 100), (5, 5), (5, 5)]), iter([0.0, 5.0, 5.0])
     monkeypatch.setattr(machine, "_ticks", lambda: next(ticks))
-    monkeypatch.setattr(machine, "own_seconds", lambda: next(seconds))
-    assert machine.Load().foreign() == 0.0  # a tick is coarse: our own time may seem more than all
-    assert machine.Load().foreign() == 0.0  # nor can anything be said within one
+    monkeypatch.setattr(machine, "cpu_seconds", lambda: next(seconds))
+    assert machine.CpuLoad().foreign_share() == 0.0  # a tick is coarse: our own time may seem more than all
+    assert machine.CpuLoad().foreign_share() == 0.0  # within one tick
 
 
-def test_the_peak_of_memory_begins_anew():
-    memory = mmap.mmap(-1, 64 << 20)  # which goes back to the system, whatever an allocator would keep
+def test_the_peak_of_memory_can_be_reset():
+    memory = mmap.mmap(-1, 64 << 20)  # returned to the system at once, unlike an allocator's memory
     np.frombuffer(memory, np.uint8)[:] = 1
     high = machine.resident()[1]
     memory.close()
-    machine.forget_peak()
+    machine.reset_peak()
     now, peak = machine.resident()
     assert peak < high - (48 << 20) and peak >= now - (4 << 20)
 
@@ -49,10 +50,21 @@ def test_description():
     assert described["memory"] > 1 << 30 and described["processor"]
 
 
-def test_mapped_files_are_told_apart(tmp_path):
+def test_mapped_files_are_counted_apart(tmp_path):
     file = tmp_path / "weights"
     file.write_bytes(bytes(32 << 20))
     before, whole = machine.mapped(), machine.resident()[0]
     with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         bytes(memory)
         assert machine.mapped() - before > 30 << 20 and machine.resident()[0] - whole > 30 << 20
+
+
+def test_peaks(monkeypatch):
+    """More than one operation a cycle and one byte a cycle, less than 100 times that: units and counts are right."""
+    monkeypatch.setattr(machine, "_REPEATS", 1)
+    monkeypatch.setattr(machine, "_REST_SECONDS", 0)
+    peaks = machine.peaks()
+    assert list(peaks) == ["flops", "bandwidth", "flops of a thread", "bandwidth of a thread"]
+    assert all(1e9 < peak < 1e13 for peak in peaks.values())
+    monkeypatch.setattr(library, "unavailable_reason", lambda: "no compiler")
+    assert machine.peaks() == {}

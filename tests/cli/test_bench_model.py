@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from paddle_internvl.bench import growth, machine
-from paddle_internvl.bench.worker import Worker
+from paddle_internvl.bench.ours import Ours
+from paddle_internvl.bench.worker import CommandLoop, Worker
 from paddle_internvl.cli.main import main
 from tests.random_checkpoints import TINY, random_checkpoint, tiny_config
 
@@ -15,11 +16,26 @@ CONFIG = str(TINY / "qwen2.json")
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
-    """Peaks of small products; and no turn is repeated because the tests' neighbours are at work."""
-    monkeypatch.setattr(machine, "_SIDE", 64)
-    monkeypatch.setattr(machine, "_MEGABYTES", 1)
-    for module in ("turns", "conversion"):
+    """Fixed peaks; no trial is repeated because of other tests that run beside."""
+    monkeypatch.setattr(machine, "peaks", lambda: {"flops": 1e11, "bandwidth": 1e10})
+    for module in ("trials", "conversion"):
         monkeypatch.setattr(f"paddle_internvl.bench.{module}.FOREIGN_LIMIT", 1.0)
+
+
+class WorkerHere:
+    """A `Worker` within this process: its commands and replies are the same."""
+
+    def __init__(self, side, environment=None, device=None):
+        self.loop = CommandLoop(Ours(device))
+
+    def send(self, command):
+        return self.loop.execute(command)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        return None
 
 
 def test_ours_alone(tmp_path, capsys):
@@ -45,30 +61,31 @@ def test_ours_alone(tmp_path, capsys):
 def test_growth(tmp_path, capsys, monkeypatch):
     curve = growth.Curve("frames", "a clip", "clip", "frames", (1, 2, 3), 99, 99, {"width": 60, "height": 40})
     monkeypatch.setattr(growth, "CURVES", (curve,))
+    monkeypatch.setattr(growth, "Worker", WorkerHere)
     file = tmp_path / "growth.json"
     words = ["bench", "growth", CONFIG, "--rounds", "1", "--layers", "1", "--kernels", "off"]
     assert main([*words, "--json", str(file)]) == 0
-    (made,) = json.loads(file.read_text())["curves"]
-    assert made["at"] == [1, 2, 3] and min(made["seconds"]) > 0 and made["holds"]
+    (figures,) = json.loads(file.read_text())["curves"]
+    assert figures["at"] == [1, 2, 3] and min(figures["seconds"]) > 0 and figures["holds"]
     assert "a clip" in capsys.readouterr().out
 
 
-def test_what_a_process_says_when_it_fails(tmp_path):
+def test_errors_of_a_worker_process(tmp_path):
     with Worker("ours") as worker:
         with pytest.raises(ValueError, match="load failed: CheckpointError: .*holds neither model.safetensors"):
             (tmp_path / "config.json").write_text(json.dumps(tiny_config("qwen2")))
-            worker.ask({"do": "load", "folder": str(tmp_path), "part": "all", "options": {}})
+            worker.send({"command": "load", "folder": str(tmp_path), "part": "all", "options": {}})
         with pytest.raises(ValueError, match="sing failed: AttributeError"):
-            worker.ask({"do": "run", "kind": "sing", "numbers": {}, "least_seconds": 0})
-        worker._process.kill()
+            worker.send({"command": "run", "kind": "sing", "numbers": {}, "least_seconds": 0})
+        worker.process.kill()
         with pytest.raises(ValueError, match="a process of the benchmark ended: .*exit code -9"):
-            worker.ask({"do": "ready"})
+            worker.send({"command": "ping"})
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model", CONFIG, "--stages", "sing"], "stage 'sing' is not known; known: answer"),
+        (["model", CONFIG, "--stages", "sing"], "stage 'sing' does not exist; choose answer"),
         (["model", "none.json", "--no-torch"], "none.json does not exist"),
         (["growth", "--curves", "moon"], "there is no curve 'moon'; curves: tiles, prompt"),
         (
@@ -84,9 +101,9 @@ def test_wrong_calls(words, message, capsys):
 @pytest.mark.torch
 @pytest.mark.parametrize("case", ["qwen2", "dynamic_gqa", "phi3_su", "llama"])
 def test_both_sides_compute_the_same(case, tmp_path):
-    """Every kind of stage on both sides, on weights that mean something to every layer."""
+    """Every kind of stage on both sides, on weights that matter in every layer."""
     folder = random_checkpoint(tmp_path / "hf", tiny_config(case))
-    made = {}
+    outputs = {}
     kinds = {
         "preprocess": {"width": 300, "height": 200, "max_num": 4},
         "vision": {"tiles": 2},
@@ -97,15 +114,15 @@ def test_both_sides_compute_the_same(case, tmp_path):
     }
     for side, options in (("ours", {}), ("reference", {}), ("reference", {"fused_attention": True})):
         with Worker(side) as worker:
-            worker.ask({"do": "load", "folder": str(folder), "part": "all", "options": options})
+            worker.send({"command": "load", "folder": str(folder), "part": "all", "options": options})
             for kind, numbers in kinds.items():
-                file = tmp_path / "made.npy"
-                order = {"kind": kind, "numbers": numbers, "least_seconds": 0.0, "save": str(file)}
-                figures = worker.ask({"do": "run", **order})
+                file = tmp_path / "output.npy"
+                command = {"kind": kind, "numbers": numbers, "least_seconds": 0.0, "save": str(file)}
+                figures = worker.send({"command": "run", **command})
                 assert figures["seconds"] > 0
-                made[side + str(options), kind] = np.load(file)
+                outputs[side + str(options), kind] = np.load(file)
     for kind in kinds:
-        ours, default, best = (made[side, kind] for side in ("ours{}", "reference{}",
+        ours, default, best = (outputs[side, kind] for side in ("ours{}", "reference{}",
                                                             "reference{'fused_attention': True}"))  # fmt: skip
         np.testing.assert_allclose(ours, default, rtol=0, atol=2e-5 * max(1, np.abs(default).max()), err_msg=kind)
         np.testing.assert_allclose(best, default, rtol=0, atol=2e-5 * max(1, np.abs(default).max()), err_msg=kind)

@@ -1,6 +1,6 @@
-"""A server for the length of a benchmark: `paddle-internvl serve` as a process of its own, on a free port.
+"""Server process for a benchmark: `paddle-internvl serve` on a free port.
 
-In: a checkpoint and flags. Out: its URL, once it is ready. It is ended in any case.
+In: a checkpoint and flags. Out: its URL as soon as it is ready. The process is ended in any case.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ def served(checkpoint: str, flags: Sequence[str] = ()) -> Iterator[str]:
     """The URL of a server, without `/v1`.
 
     Args:
-        checkpoint: folder or hub id. flags: further ones of `paddle-internvl serve`.
+        checkpoint: folder or hub id.
+        flags: further flags of `paddle-internvl serve`.
     Raises:
         ValueError: the server ended before it was ready; holds its last line.
     """
-    words = [sys.executable, "-m", "paddle_internvl.cli.main", "serve", checkpoint, "--server-port", "0", *flags]
+    arguments = [sys.executable, "-m", "paddle_internvl.cli.main", "serve", checkpoint, "--server-port", "0", *flags]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, KEYS_VARIABLE: ""})
+        process = subprocess.Popen(arguments, stdout=log, stderr=log, env={**os.environ, KEYS_VARIABLE: ""})
         try:
-            yield _ready(process, log)
+            yield _wait_until_ready(process, log)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -47,7 +48,7 @@ def served(checkpoint: str, flags: Sequence[str] = ()) -> Iterator[str]:
                 process.wait()
 
 
-def _ready(process: subprocess.Popen, log: BinaryIO) -> str:
+def _wait_until_ready(process: subprocess.Popen, log: BinaryIO) -> str:
     until, url = time.monotonic() + _LOAD_SECONDS, None
     while time.monotonic() < until:
         if process.poll() is not None:
@@ -74,4 +75,4 @@ def _text(log: BinaryIO) -> bytes:
 
 def _last_line(log: BinaryIO) -> str:
     lines = _text(log).decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    return lines[-1].removeprefix("error: ") if lines else "no output"
