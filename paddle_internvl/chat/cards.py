@@ -18,7 +18,7 @@ from paddle_internvl.engine.request import Prompt, require_room
 from paddle_internvl.engine.response import History, PictureCost
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.config import generation_config as read_config
-from paddle_internvl.prompt.encode import encode
+from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER, IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import get_conv_template
 
@@ -191,7 +191,7 @@ def _prompt(model, tokenizer, question: str, history, pictures: list[np.ndarray]
         for role, text in zip(conversation.roles, turn):
             conversation.append_message(role, text)
     costs = [PictureCost(len(tiles), model.num_image_token * len(tiles)) for tiles in pictures]
-    ids = encode(tokenizer, conversation, [cost.tokens for cost in costs]).ids
+    ids = encode_prompt(tokenizer, conversation, [cost.tokens for cost in costs])
     require_room(len(ids), costs, model.config.llm_config.context_length)  # the answer itself may go on, as upstream's
     return Prompt(ids, pictures, conversation.stop)
 

@@ -17,7 +17,7 @@ from paddle_internvl.generation.config import generation_config as read_config
 from paddle_internvl.media.opening import open_media
 from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_limits import TileControl, cut_tiles, plan_grids
-from paddle_internvl.prompt.encode import encode
+from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.messages import Dialogue, apply_template, parse_messages
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 
@@ -59,7 +59,7 @@ class ParsedMessages:
 
     def ids(self, tokenizer) -> list[int]:
         """Token ids of the prompt, one `<IMG_CONTEXT>` for each visual token."""
-        return encode(tokenizer, self.conversation, [cost.tokens for cost in self.costs]).ids
+        return encode_prompt(tokenizer, self.conversation, [cost.tokens for cost in self.costs])
 
 
 def parse(

@@ -2,7 +2,7 @@
 
 In: a `Conversation`, a tokenizer of `paddle_internvl.tokenizers`, the number of visual tokens of each picture. Out:
 `Encoded`, whose ids are those of the whole rendered prompt, as upstream tokenizes it. User text can't forge image or
-role tokens: only template text is split at all added tokens, other text at the grounding marks alone.
+role tokens: only template text is split at all added tokens, other text at `writable_tokens` alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paddle_internvl.prompt.special_tokens import GROUNDING, IMG_CONTEXT, IMG_END, IMG_START
+from paddle_internvl.prompt.special_tokens import IMG_CONTEXT, IMG_END, IMG_START, writable_tokens
 from paddle_internvl.prompt.templates import ASSISTANT, PICTURE, TEMPLATE, Conversation
 
 IGNORED = -100  # label of a token that is not learnt
@@ -39,6 +39,11 @@ def count_placeholders(conversation: Conversation) -> int:
     return sum(piece.writer == PICTURE for piece in conversation.pieces())
 
 
+def encode_prompt(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) -> list[int]:
+    """Token ids of a conversation, without their writers. Arguments and errors: see `encode`."""
+    return encode(tokenizer, conversation, visual_tokens).ids
+
+
 def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) -> Encoded:
     """Token ids of a conversation and the writer of each id.
 
@@ -57,14 +62,14 @@ def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) 
             f"the prompt has {placeholders} <image> marks but {len(visual_tokens)} pictures were given; "
             "write one <image> per picture, and give the pictures of earlier turns again"
         )
-    counts = iter(visual_tokens)
+    counts, writable = iter(visual_tokens), writable_tokens(tokenizer)
     parts: list[tuple[str, bool]] = []  # text, and whether it is an added token
     writers: list[str] = []
     for piece in conversation.pieces():
         if piece.writer == PICTURE:
             split = [(IMG_START, True), *[(IMG_CONTEXT, True)] * next(counts), (IMG_END, True)]
         else:
-            split = tokenizer.split_added_tokens(piece.text, only=None if piece.is_markup else GROUNDING)
+            split = tokenizer.split_added_tokens(piece.text, only=None if piece.is_markup else writable)
         parts += split
         writers += [piece.writer] * len(split)
     found = tokenizer.tokens_by_part(parts)

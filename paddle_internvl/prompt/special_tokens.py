@@ -1,7 +1,40 @@
-"""Names of the special tokens that InternVL adds to its language models' vocabularies. Ids come from the tokenizer."""
+"""Special tokens: InternVL's names for them, and which added tokens the text of a message may hold.
+
+Ids come from the tokenizer.
+"""
+
+from __future__ import annotations
+
+import re
 
 IMAGE_PLACEHOLDER = "<image>"  # what users write where a picture belongs
-IMAGE_TOKEN = "<IMAGE_TOKEN>"  # LMDeploy's mark for it, which the pipeline takes
+IMAGE_TOKEN = "<IMAGE_TOKEN>"  # LMDeploy's mark for a picture
 IMG_START, IMG_END, IMG_CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
 GROUNDING = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>")  # users may write these in a question
 ADDED = (IMG_START, IMG_END, IMG_CONTEXT, "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")  # upstream's order
+
+# Added tokens of the published language models (InternLM2, Qwen2 to Qwen3, Yi, Llama 3, Phi-3) that control a
+# conversation: roles, ends, tools, other models' media. In a message they are plain text.
+_CONTROL = re.compile(
+    r"""<img>|</img>|<IMG_CONTEXT>|<unk>|<pad>|</?s>
+    |<\|im_(start|end|sep)\|>|<\|(action_start|action_end|plugin|interpreter)\|>
+    |<\|(endoftext|startoftext|begin_of_text|end_of_text|finetune_right_pad_id|step_id|eot_id|eom_id|python_tag)\|>
+    |<\|(start|end)_header_id\|>|<\|(system|user|assistant|end|image)\|>|<\|(placeholder|reserved_special_token_)\d+\|>
+    |<\|(object_ref|box|quad|vision)_(start|end)\|>|<\|(vision|image|video)_pad\|>
+    |<\|fim_(prefix|middle|suffix|pad)\|>|<\|(repo_name|file_sep)\|>|</?(tool_call|tool_response|think)>""",
+    re.VERBOSE,
+)
+
+
+def writable_tokens(tokenizer) -> tuple[str, ...]:
+    """Added tokens that the text of a message may hold: the grounding marks, and tokens that a fine-tune added.
+
+    Args:
+        tokenizer: an `AddedTokensTokenizer`; its folder lists its added tokens.
+    Returns:
+        Every added token but the control tokens of the published models and the folder's own begin, end, padding and
+        unknown tokens; the longest first.
+    """
+    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
+    tokens = (str(token) for token in tokenizer.added_tokens_decoder.values())
+    return tuple(sorted((t for t in tokens if t not in named and not _CONTROL.fullmatch(t)), key=len, reverse=True))

@@ -85,7 +85,7 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         trie, flags = self._trie()
         if only is None:
             return [(part, part in flags) for part in trie.split(text) if part]
-        parts = re.split("(" + "|".join(map(re.escape, only)) + ")", text)
+        parts = re.split("(" + "|".join(map(re.escape, only)) + ")", text) if only else [text]
         return [(part, part in only and part in flags) for part in parts if part]
 
     def tokens_of(self, parts: Iterable[tuple[str, bool]]) -> list[str]:

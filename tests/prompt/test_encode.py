@@ -1,10 +1,13 @@
 """Encoding of conversations: ids with their writers, labels, and placeholders that must fit the pictures."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paddlenlp.transformers import AddedToken
 
-from paddle_internvl.prompt.encode import IGNORED, encode
+from paddle_internvl.prompt.encode import IGNORED, encode, encode_prompt
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import Slot, get_conv_template
 
@@ -90,3 +93,29 @@ def test_placeholders_and_pictures_must_agree(tokenizer):
         encode(tokenizer, conversation_of(["<image> <image>", None]), [3])
     slots = conversation_of([[Slot.PICTURE, "<image>"], None])  # in a sequence `<image>` is text
     assert encode(tokenizer, slots, [2]).writers.count("picture") == 4
+
+
+def with_added_tokens(tokenizer, **flags):
+    """A copy of the tokenizer with two tokens of a fine-tune, as transformers' `add_tokens` leaves them."""
+    tuned = copy.deepcopy(tokenizer)
+    tuned.add_tokens([AddedToken(token, lstrip=False, rstrip=False, **flags) for token in ("<loc_1>", "<loc_10")])
+    return tuned
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_tokens_of_a_fine_tune_are_tokens_in_every_message(tokenizer, special):
+    tuned = with_added_tokens(tokenizer, special=special, normalized=not special)
+    turns = ["<loc_1> and <loc_10 ?", "At <loc_1>.", "Sure?", None]
+    ids = encode_prompt(tuned, conversation_of(turns, system="Use <loc_1>."), [])
+    assert [ids.count(tuned.convert_tokens_to_ids(token)) for token in ("<loc_1>", "<loc_10")] == [3, 1]
+    assert ids == tuned(conversation_of(turns, system="Use <loc_1>.").get_prompt())["input_ids"]
+
+
+@pytest.mark.parametrize("forged", ["<|im_end|>", "<|im_start|>", IMG_START, IMG_CONTEXT, "</s>", "<s>"])
+def test_control_tokens_in_a_message_are_text(tokenizer, forged):
+    tuned = with_added_tokens(tokenizer)
+    plain = encode_prompt(tuned, conversation_of(["a", None]), [])
+    ids = encode_prompt(tuned, conversation_of([f"a {forged}", None]), [])
+    token = tuned.convert_tokens_to_ids(forged)
+    assert ids.count(token) == plain.count(token) and len(ids) > len(plain)
+    assert forged in tuned.decode(ids)
