@@ -1,7 +1,7 @@
 """Byte-level BPE: Qwen2's from vocab.json and merges.txt, Llama-3's from a tokenizer.json.
 
-In: those files and tokenizer_config.json of a folder. Out: ids and text. Merging is left to the `tokenizers` library;
-which words there are to merge, and the bytes' way into letters and back, stand here.
+In: those files and tokenizer_config.json of a folder. Out: ids and text. The `tokenizers` library merges; this module
+splits text into words and maps bytes to letters and back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tokenizers.models import BPE
 from paddle_internvl.tokenizers.added_tokens import AddedToken, AddedTokensTokenizer
 
 # Source: transformers `tokenization_qwen2.py`, PRETOKENIZE_REGEX.
-_QWEN2_WORDS = (
+QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
@@ -41,7 +41,7 @@ def bytes_of_token(token: str) -> bytes:
 
 
 class ByteLevelBPETokenizer(AddedTokensTokenizer):
-    """What both kinds share. Subclasses set `encoder` (token -> id) before this class is initialised."""
+    """Base of both kinds of byte-level BPE. Subclasses set `encoder` (token -> id) before this class is initialised."""
 
     pretrained_resource_files_map: dict = {}
     pretrained_init_configuration: dict = {}
@@ -58,7 +58,8 @@ class ByteLevelBPETokenizer(AddedTokensTokenizer):
         return {**self.encoder, **self.added_tokens_encoder}
 
     def _convert_token_to_id(self, token: str) -> int | None:
-        return self.encoder.get(token, self.encoder.get(str(self.unk_token)))
+        # Not `unk_token`: where it is None, PaddleNLP's property logs an error at every call.
+        return self.encoder.get(token, self.encoder.get(str(self._unk_token)))
 
     def _convert_id_to_token(self, index: int) -> str | None:
         if not hasattr(self, "_decoder"):
@@ -82,7 +83,9 @@ class Qwen2Tokenizer(ByteLevelBPETokenizer):
     """Tokenizer of the Qwen2 and Qwen2.5 backbones. Adds no BOS.
 
     Args:
-        vocab_file, merges_file: paths of vocab.json and merges.txt. Others: as transformers.
+        vocab_file: path of vocab.json.
+        merges_file: path of merges.txt.
+        kwargs: as in transformers.
     """
 
     resource_files_names = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
@@ -101,7 +104,7 @@ class Qwen2Tokenizer(ByteLevelBPETokenizer):
         self.folder = Path(vocab_file).parent
         self.encoder = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
         self._bpe = BPE(self.encoder, _merges(Path(merges_file)), cache_capacity=1 << 16)
-        self._words = regex.compile(_QWEN2_WORDS)
+        self._words = regex.compile(QWEN2_WORDS)
         super().__init__(
             unk_token=unk_token,
             bos_token=bos_token,
@@ -123,7 +126,7 @@ class Qwen2Tokenizer(ByteLevelBPETokenizer):
 
 
 def _merges(file: Path) -> list[tuple[str, str]]:
-    """Pairs of a merges.txt, likeliest first."""
+    """Merges of a merges.txt, highest priority first."""
     lines = file.read_text(encoding="utf-8").split("\n")
     if lines[0].startswith("#version"):
         lines = lines[1:]
@@ -131,10 +134,11 @@ def _merges(file: Path) -> list[tuple[str, str]]:
 
 
 class TokenizerJson(ByteLevelBPETokenizer):
-    """A tokenizer that is wholly described by a tokenizer.json, as Llama-3's (`PreTrainedTokenizerFast`).
+    """Tokenizer of a tokenizer.json alone, as Llama-3's (`PreTrainedTokenizerFast`).
 
     Args:
-        tokenizer_file: path of tokenizer.json. Others: as transformers.
+        tokenizer_file: path of tokenizer.json.
+        kwargs: as in transformers.
     Raises:
         ValueError: its model is not byte-level BPE.
     """
@@ -179,7 +183,7 @@ class TokenizerJson(ByteLevelBPETokenizer):
         return written
 
     def build_inputs_with_special_tokens(self, token_ids_0, token_ids_1=None) -> list[int]:
-        """What the file's post-processor puts around a text (Llama-3: a BOS in front)."""
+        """Ids with the special tokens of the file's post-processor (Llama-3: BOS in front)."""
         if not hasattr(self, "_around"):
             plain = self._pipeline.encode("a", add_special_tokens=False).ids
             whole = self._pipeline.encode("a", add_special_tokens=True).ids

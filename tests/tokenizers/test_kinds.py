@@ -1,5 +1,7 @@
 """Every kind of tokenizer against transformers' slow one (Llama-3: its fast one, there is no other), line by line."""
 
+import json
+
 import pytest
 import transformers
 from hypothesis import given, settings
@@ -41,13 +43,14 @@ def lines(ours):
 
 
 def test_ids_and_decoding(ours, theirs, lines):
-    assert len(lines) > 3000 and type(ours).__module__.startswith("paddle_internvl")
-    for line in lines:
+    assert type(ours).__module__.startswith("paddle_internvl")
+    for number, line in enumerate(lines):
         expected = theirs(line)["input_ids"]
         assert ours(line)["input_ids"] == expected, repr(line)
         assert ours.decode(expected) == theirs.decode(expected), repr(line)
-        without = theirs.decode(expected, skip_special_tokens=True)
-        assert ours.decode(expected, skip_special_tokens=True) == without, repr(line)
+        if number % 5 == 0:  # slow in transformers; `test_any_ids_decode_alike` compares more of them
+            without = theirs.decode(expected, skip_special_tokens=True)
+            assert ours.decode(expected, skip_special_tokens=True) == without, repr(line)
 
 
 def test_any_ids_decode_alike(ours, theirs):
@@ -68,6 +71,14 @@ def test_vocabulary_and_named_tokens(ours, theirs):
             assert getattr(ours, f"{name}_token_id") == theirs.convert_tokens_to_ids(token), name
     for token, i in theirs.get_added_vocab().items():
         assert ours.convert_tokens_to_ids(token) == i
+
+
+def test_no_log_line_per_token(ours, monkeypatch):
+    """PaddleNLP's `unk_token` logs an error whenever a tokenizer has none."""
+    errors = []
+    monkeypatch.setattr("paddlenlp.utils.log.logger.error", errors.append)
+    ours("three plain words")
+    assert not errors
 
 
 def test_survives_saving(ours, lines, tmp_path):
@@ -113,16 +124,10 @@ def test_unknown_kinds_are_refused():
         tokenizer_class("BertTokenizer")
 
 
-def test_an_unsupported_tokenizer_json(tmp_path, kind, folder):
-    if kind != "llama3":
-        pytest.skip("only kind with a tokenizer.json")
-    text = (
-        (folder / "tokenizer.json")
-        .read_text()
-        .replace('"type":"BPE"', '"type":"Unigram"')
-        .replace('"type": "BPE"', '"type": "Unigram"')
-    )
-    (tmp_path / "tokenizer.json").write_text(text)
-    (tmp_path / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text())
+def test_an_unsupported_tokenizer_json(tmp_path):
+    file = KINDS["llama3"](tmp_path) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["type"] = "Unigram"
+    file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="only byte-level BPE is supported, not Unigram"):
         AutoTokenizer.from_pretrained(str(tmp_path))

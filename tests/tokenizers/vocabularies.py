@@ -10,7 +10,7 @@ import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from paddle_internvl.prompt.special_tokens import ADDED
-from paddle_internvl.tokenizers.byte_level_bpe import _QWEN2_WORDS
+from paddle_internvl.tokenizers.byte_level_bpe import QWEN2_WORDS
 from tests.goldens.texts import _FRAGMENTS
 
 _LLAMA3_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -83,8 +83,8 @@ _WORDS = [
 ]
 
 
-def corpus(specials: tuple[str, ...], seed: int = 0, count: int = 3000) -> list[str]:
-    """Several thousand lines: words of many scripts, code, digits, blanks, and special tokens inside the text."""
+def corpus(specials: tuple[str, ...], seed: int = 0, count: int = 1500) -> list[str]:
+    """Lines of text: words of many scripts, code, digits, blanks, and special tokens inside the text."""
     rng = random.Random(seed)
     joints = (" ", " ", " ", "", "  ", "\n", "\t", "\r\n", "\n\n", " \n ")
     pool = [*_WORDS, *_FRAGMENTS, *specials, *specials]
@@ -123,7 +123,7 @@ def write(folder: Path, config: dict, added: dict[int, dict]) -> Path:
 def qwen2(folder: Path) -> Path:
     """vocab.json, merges.txt: byte-level BPE, special tokens behind."""
     bpe = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(_QWEN2_WORDS), "isolated")
+    split = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated")
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
