@@ -107,15 +107,10 @@ def load(
 
 
 def _config(cls, folder, config, overrides: dict):
-    """The config, validated with its overrides."""
-    fields = paddle_config(read_config(folder)) if config is None else config.to_dict()
-    if config is not None and not overrides:
-        return config
-    loaded = cls.config_class.from_dict(fields)
-    for name in overrides:
-        if not hasattr(loaded, name):
-            raise ValueError(f"{name!r} is neither an argument of from_pretrained nor a field of the config")
-    return cls.config_class.from_dict({**fields, **overrides}) if overrides else loaded
+    """A config of its own for the model, validated with the overrides."""
+    if config is None:
+        config = cls.config_class.from_dict(paddle_config(read_config(folder)))
+    return config.with_overrides(**overrides)
 
 
 def _log(model, placement, dtype: str, reason: str, weights: str) -> None:

@@ -34,7 +34,7 @@ class UpstreamConfig(PretrainedConfig):
         """
         unknown = sorted(fields.keys() - vars(self).keys())
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no field of {type(self).__name__}")
+            raise ValueError(f"{unknown[0]!r} is neither an argument nor a field of {type(self).__name__}")
         return type(self).from_dict({**self.to_dict(), **fields})
 
     def to_diff_dict(self, saving_file: bool = False) -> dict:

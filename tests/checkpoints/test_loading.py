@@ -76,7 +76,7 @@ def test_the_cards_arguments(folder, models):
         ({"dtype": "int8"}, "dtype='int8' is not supported; use one of float32, bfloat16, float16"),
         ({"device": "gpu"}, "this Paddle sees no CUDA card"),
         ({"device": "tpu"}, "device='tpu' is not supported"),
-        ({"nonsense": 1}, "'nonsense' is neither an argument of from_pretrained nor a field"),
+        ({"nonsense": 1}, "'nonsense' is neither an argument nor a field of InternVLChatConfig"),
     ],
 )
 def test_refused_arguments(folder, arguments, message):
@@ -89,6 +89,15 @@ def test_refused_arguments(folder, arguments, message):
 def test_config_overrides(folder):
     model = AutoModel.from_pretrained(str(folder), select_layer=-2)
     assert model.config.select_layer == -2 and model.select_layer == -2
+    with pytest.raises(ValueError, match="select_layer=99 is not one of the 4 hidden states"):
+        AutoModel.from_pretrained(str(folder), select_layer=99)
+
+
+def test_a_given_config_is_copied(folder):
+    config = InternVLChatConfig.from_dict(tiny_config("dynamic_gqa"))
+    before = config.to_dict()
+    model = AutoModel.from_pretrained(str(folder), config=config, select_layer=-2, dtype="float32")
+    assert config.to_dict() == before and model.config.select_layer == -2
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,8 @@ def test_internlm2_learns(language_folder):
 
 def test_scores_are_means_over_lengths(language_folder, monkeypatch):
     """A token that is certain has log-probability 0, and counts."""
-    from paddle_internvl import modeling
-
     model = AutoModel.from_pretrained(str(language_folder))
     ids, log_probs = np.array([[5, 6, 7], [8, 2, 0]]), np.array([[0.0, -3.0, 0.0], [-1.0, 0.0, 0.0]])
-    monkeypatch.setattr(modeling, "generate_ids", lambda *_: (ids, log_probs))
+    monkeypatch.setattr("paddle_internvl.generation.batch.generate_ids", lambda *_: (ids, log_probs))
     _, scores = model.generate(paddle.to_tensor([[1, 5]] * 2), max_new_tokens=3, eos_token_id=2)
     np.testing.assert_allclose(scores.numpy(), [[-1.0], [-0.5]])

@@ -60,7 +60,7 @@ def test_overrides_make_a_copy():
 
 @pytest.mark.parametrize("name", ["nonsense", "tile_side", "to_dict"])
 def test_an_unknown_override_is_named(name):
-    with pytest.raises(ValueError, match=f"'{name}' is no field of InternVLChatConfig"):
+    with pytest.raises(ValueError, match=f"'{name}' is neither an argument nor a field of InternVLChatConfig"):
         InternVLChatConfig.from_dict(tiny_config("dynamic_gqa")).with_overrides(**{name: 1})
 
 
