@@ -166,4 +166,4 @@ def test_every_command_has_its_row():
 
     (commands_table, *_) = pages.tables(pages.DOCS / "command-line.md")
     rows = {row[0].strip("| `") for row in commands_table[2:]}
-    assert rows == {*main._COMMANDS, "python -m convert"}, "docs/command-line.md tells of the commands there are"
+    assert rows == {*main.COMMANDS, "python -m convert"}, "docs/command-line.md tells of the commands there are"

@@ -25,7 +25,7 @@ from paddle_internvl.cli import (
     verify,
 )
 
-_COMMANDS = {
+COMMANDS = {
     "chat": chat,
     "demo": demo,
     "serve": serve,
@@ -62,7 +62,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"paddle_internvl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in _COMMANDS.items():
+    for name, module in COMMANDS.items():
         summary, _, details = module.__doc__.partition("\n\n")
         command = commands.add_parser(
             name, help=summary, description=summary, epilog=details.strip(), different=_DIFFERENT.get(name)
@@ -77,7 +77,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    return conventions.run(lambda: _COMMANDS[arguments.command].run(arguments), arguments)
+    return conventions.run(lambda: COMMANDS[arguments.command].run(arguments), arguments)
 
 
 def main_and_exit() -> None:

@@ -91,7 +91,7 @@ def _compiler() -> str:
     return path
 
 
-def _sources() -> list[Path]:
+def sources() -> list[Path]:
     return [file for file in sorted(SOURCES.glob("*.cc")) if not file.match(_NOT_BUILT)]
 
 
@@ -117,9 +117,9 @@ def _build(folder: Path, paddle: Path, compiler: str) -> None:
     (folder / _FAILED).unlink(missing_ok=True)
     log, began = folder / _LOG, time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder) as aside:
-        objects = [Path(aside) / f"{source.stem}.o" for source in _sources()]
+        objects = [Path(aside) / f"{source.stem}.o" for source in sources()]
         headers = [f"-I{paddle / 'include'}", f"-I{paddle / 'include' / 'third_party'}"]
-        commands = [[compiler, *FLAGS, *headers, "-c", str(s), "-o", str(o)] for s, o in zip(_sources(), objects)]
+        commands = [[compiler, *FLAGS, *headers, "-c", str(s), "-o", str(o)] for s, o in zip(sources(), objects)]
         bar = progress.bar("building CPU kernels, once", len(commands), "file", delay=0)
         with bar, ThreadPoolExecutor(runtime.cpu_cores()) as pool:
             results = []

@@ -9,18 +9,22 @@ from paddle import nn
 from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
 
-_SWIGLU = {"native": operators.swiglu, "fused": F.swiglu, "reference": lambda gate, up: F.silu(gate) * up}
-_GELU = {"native": operators.gelu, "reference": F.gelu}
+SWIGLU_IMPLEMENTATIONS = {
+    "native": operators.swiglu,
+    "fused": F.swiglu,
+    "reference": lambda gate, up: F.silu(gate) * up,
+}
+GELU_IMPLEMENTATIONS = {"native": operators.gelu, "reference": F.gelu}
 
 
 def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
     """silu(gate) * up."""
-    return _SWIGLU[dispatch.choose("swiglu", gate)](gate, up)
+    return SWIGLU_IMPLEMENTATIONS[dispatch.choose("swiglu", gate)](gate, up)
 
 
 def gelu(x: paddle.Tensor) -> paddle.Tensor:
     """GELU by erf: x times the normal distribution function of x."""
-    return _GELU[dispatch.choose("gelu", x)](x)
+    return GELU_IMPLEMENTATIONS[dispatch.choose("gelu", x)](x)
 
 
 class GELU(nn.Layer):

@@ -22,7 +22,7 @@ from paddle_internvl.ops import dispatch
 
 _ROWS = 256  # query rows per block of the blockwise implementation
 _MASKED = -1e30  # finite: a row without any allowed key (left padding) must stay finite too
-_MASKED_HALF = {paddle.float16: -6e4, paddle.bfloat16: -1e30}  # the same within the range of these dtypes
+MASKED_HALF = {paddle.float16: -6e4, paddle.bfloat16: -1e30}  # the same within the range of these dtypes
 
 
 def attention(
@@ -67,7 +67,7 @@ def attention(
         distance = lengths.unsqueeze(-1) - paddle.arange(k.shape[1])  # [B, M]: 1 for the query's own position
         key_mask = distance >= 1 if window is None else paddle.logical_and(distance >= 1, distance <= window)
         causal, window = False, None
-    return _IMPLEMENTATIONS[implementation](q, k, v, causal, key_mask, window, segment_ids)
+    return IMPLEMENTATIONS[implementation](q, k, v, causal, key_mask, window, segment_ids)
 
 
 def cached_attention(
@@ -163,7 +163,7 @@ def _blockwise(q, k, v, causal, key_mask, window, segment_ids):
     return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
 
 
-def _reference(q, k, v, causal, key_mask, window, segment_ids):
+def reference(q, k, v, causal, key_mask, window, segment_ids):
     b, length, heads, e = q.shape
     total, kv = k.shape[1], k.shape[2]
     q = (q * e**-0.5).reshape([b, length, kv, heads // kv, e])  # scaled before the product: float16 would overflow
@@ -214,7 +214,7 @@ def _flash_one_query(q, k, v, key_mask, window):
 
 def _additive(allowed, shape, dtype) -> paddle.Tensor:
     """Additive mask of scores. Finite, unlike the one that Paddle makes of a bool mask: rows of padding stay finite."""
-    hidden = paddle.full([], _MASKED_HALF[dtype], dtype)
+    hidden = paddle.full([], MASKED_HALF[dtype], dtype)
     return paddle.where(allowed, paddle.zeros([], dtype), hidden).expand(shape)
 
 
@@ -233,4 +233,4 @@ def _row_bounds(key_mask, window, segment_ids, batch: int, length: int) -> paddl
     return bounds.reshape([batch, 1, length, 1])
 
 
-_IMPLEMENTATIONS = {"reference": _reference, "blockwise": _blockwise, "flash": _flash}
+IMPLEMENTATIONS = {"reference": reference, "blockwise": _blockwise, "flash": _flash}

@@ -14,19 +14,19 @@ from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
 
 
-def _reference_rms_norm(x, weight, eps):
+def reference_rms_norm(x, weight, eps):
     x32 = x.astype("float32")
     scale = paddle.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
     return (x32 * scale).astype(x.dtype) * weight
 
 
-_RMS_NORM = {
+RMS_NORM_IMPLEMENTATIONS = {
     "native": operators.rms_norm,
     "fused": lambda x, weight, eps: fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1)[0],
     "paddle": lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps)[0],
-    "reference": _reference_rms_norm,
+    "reference": reference_rms_norm,
 }
-_LAYER_NORM = {
+LAYER_NORM_IMPLEMENTATIONS = {
     "native": operators.layer_norm,
     "reference": lambda x, weight, bias, eps: F.layer_norm(x, weight.shape, weight, bias, eps),
 }
@@ -47,7 +47,7 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, eps: float) -> paddle.Tens
     """
     if x.dtype != weight.dtype:  # a residual sum kept wider than the weights
         return rms_norm(x, weight.astype(x.dtype), eps).astype(weight.dtype)
-    return _RMS_NORM[dispatch.choose("rms_norm", x)](x, weight, eps)
+    return RMS_NORM_IMPLEMENTATIONS[dispatch.choose("rms_norm", x)](x, weight, eps)
 
 
 def add_rms_norm(x: paddle.Tensor, y: paddle.Tensor, weight: paddle.Tensor, eps: float):
@@ -88,5 +88,5 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         weight, bias = self.weight.astype(x.dtype), self.bias.astype(x.dtype)
-        norm = _LAYER_NORM[dispatch.choose("layer_norm", x)]
+        norm = LAYER_NORM_IMPLEMENTATIONS[dispatch.choose("layer_norm", x)]
         return norm(x, weight, bias, self._epsilon).astype(self.weight.dtype)

@@ -109,16 +109,16 @@ class Rope:
 
 def apply(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:
     """Rotate x [B, L, H, E] by tables [B, L, 1, E] of x's dtype; halves of E are paired, as in Llama."""
-    return _IMPLEMENTATIONS[dispatch.choose("rope", x)](x, cos, sin)
+    return IMPLEMENTATIONS[dispatch.choose("rope", x)](x, cos, sin)
 
 
-def _reference(x, cos, sin):
+def reference_rope(x, cos, sin):
     half = x.shape[-1] // 2
     rotated = paddle.concat([-x[..., half:], x[..., :half]], axis=-1)
     return x * cos + rotated * sin
 
 
-def _fused(x, cos, sin):
+def fused_rope(x, cos, sin):
     """Paddle's kernel takes one table for all rows of a batch: the rows are passed as one row, B * L long."""
     shape = x.shape
     row, table = [1, -1, *shape[2:]], [1, -1, 1, shape[-1]]
@@ -132,4 +132,4 @@ def _native(x, cos, sin):
     return operators.rope(x, *(table.expand([x.shape[0], -1, -1, -1]).contiguous() for table in (cos, sin)))
 
 
-_IMPLEMENTATIONS = {"fused": _fused, "native": _native, "reference": _reference}
+IMPLEMENTATIONS = {"fused": fused_rope, "native": _native, "reference": reference_rope}

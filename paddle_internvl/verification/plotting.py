@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paddle_internvl.verification.stages import Rung
 
-_HOLDS, _PARTS, _SHOWN, _BOUND = "#00629b", "#c0392b", "#6b7280", "#1f2937"
+_HOLDS, OUT_OF_BOUND, _SHOWN, _BOUND = "#00629b", "#c0392b", "#6b7280", "#1f2937"
 _ROW, _HEAD = 0.24, 1.6  # inches: of a stage, and of everything else
 
 
@@ -51,7 +51,7 @@ def figure_of(rungs: Sequence[Rung], title: str = ""):
     axes = figure.add_subplot(xscale="log", xlim=(left, right), ylim=(len(rungs) - 0.5, -0.5))
     axes.set_title(title, fontsize=11, parse_math=False)  # names of folders
     for row, rung in enumerate(rungs):
-        color = _PARTS if not rung.holds else _SHOWN if rung.bound is None else _HOLDS
+        color = OUT_OF_BOUND if not rung.holds else _SHOWN if rung.bound is None else _HOLDS
         place = min(max(rung.error, left), right)
         marker = "o" if isfinite(rung.error) else ">"
         axes.plot([left, place], [row, row], color=color, linewidth=1, alpha=0.4)
@@ -62,7 +62,7 @@ def figure_of(rungs: Sequence[Rung], title: str = ""):
     axes.set_yticks(range(len(rungs)), [rung.stage for rung in rungs], fontsize=8)
     axes.set_xlabel("relative error (hollow: none; arrow: not comparable)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
-    dots = (("within its bound", _HOLDS), ("out of bound", _PARTS), ("not judged", _SHOWN))
+    dots = (("within its bound", _HOLDS), ("out of bound", OUT_OF_BOUND), ("not judged", _SHOWN))
     marks = [Line2D([], [], marker="o", linestyle="", color=color, label=name) for name, color in dots]
     marks.append(Line2D([], [], color=_BOUND, linewidth=2, label="bound"))
     figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=9, frameon=False)

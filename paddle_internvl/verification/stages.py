@@ -133,7 +133,7 @@ def compare(held_to: Ladder, checked: Ladder, what: str) -> list[Rung]:
         Rung(
             name,
             held_to.get(name, checked.get(name)).shape,
-            _error(checked.get(name), held_to.get(name)),
+            relative_error(checked.get(name), held_to.get(name)),
             _bound(name, what),
         )
         for name in stages
@@ -141,7 +141,7 @@ def compare(held_to: Ladder, checked: Ladder, what: str) -> list[Rung]:
     ]
 
 
-def _error(a: np.ndarray | None, b: np.ndarray | None) -> float:
+def relative_error(a: np.ndarray | None, b: np.ndarray | None) -> float:
     if a is None or b is None or a.shape != b.shape:
         return float("inf")
     if a.dtype.kind in "iu":

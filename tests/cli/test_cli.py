@@ -4,11 +4,11 @@ import io
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from PIL import Image
 
-from paddle_internvl.cli import doctor
 from paddle_internvl.cli.main import main
 from tests.random_checkpoints import TINY
 
@@ -182,9 +182,13 @@ def test_doctor(capsys):
 
 
 def test_doctor_has_advice_for_problems(capsys, monkeypatch):
-    real = doctor._version
-    versions = {"sentencepiece": None, "paddlepaddle-gpu": "3.3.1"}
-    monkeypatch.setattr(doctor, "_version", lambda name: versions[name] if name in versions else real(name))
+    def version(name: str) -> str:
+        if name == "sentencepiece":
+            raise metadata.PackageNotFoundError
+        return "3.3.1" if name == "paddlepaddle-gpu" else installed(name)
+
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", version)
     assert main(["doctor", "--json"]) == 1
     found = {row["what"]: row for row in json.loads(capsys.readouterr().out)}
     assert found["sentencepiece"]["advice"] == "pip install sentencepiece"

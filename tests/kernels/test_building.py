@@ -44,7 +44,7 @@ def test_built_once_by_several_at_once(compiler):
         made = set(pool.map(lambda _: building.library(), range(4)))
     (path,) = made
     assert path.read_text() == "made\n" and path.is_relative_to(compiler / "cache" / "kernels")
-    once = len(building._sources()) + 1  # and the link
+    once = len(building.sources()) + 1  # and the link
     assert calls(compiler) == once
     assert building.library() == path and calls(compiler) == once
     assert building.library(force=True) == path and calls(compiler) == 2 * once
@@ -152,9 +152,9 @@ def test_the_command_says_why_there_are_none(compiler, capsys):
     assert "no kernels: the kernels' build failed, see" in capsys.readouterr().out
 
 
-def test_doctor_says_what_is_lost(monkeypatch):
+def test_doctor_notes_missing_kernels(monkeypatch):
     from paddle_internvl.cli import doctor
 
     monkeypatch.setenv("PADDLE_INTERNVL_KERNELS", "off")
-    found = doctor._kernels()
-    assert found.state == doctor.NOTE and "switched off" in found.detail and "Paddle's own operators" in found.advice
+    (found,) = (finding for finding in doctor.findings() if "switched off" in finding.detail)
+    assert found.state == doctor.NOTE and "Paddle's own operators" in found.advice

@@ -96,7 +96,7 @@ def test_norm_of_a_sum(isa):
     total, normalised = library.run("internvl_add_norm", x, y, weight, None, 1e-6, 0)
     np.testing.assert_array_equal(total.numpy(), (x + y).numpy())
     np.testing.assert_allclose(
-        normalised.numpy(), norms._reference_rms_norm(x + y, weight, 1e-6).numpy(), rtol=1e-5, atol=1e-6
+        normalised.numpy(), norms.reference_rms_norm(x + y, weight, 1e-6).numpy(), rtol=1e-5, atol=1e-6
     )
 
 
@@ -108,7 +108,7 @@ def test_rope(isa, b, length, heads, half):
     x = paddle.randn([b, length, heads, 2 * half])
     with dispatch.force(rope="native"):
         turned = rope.apply(x, cos, sin)
-    np.testing.assert_allclose(turned.numpy(), rope._reference(x, cos, sin).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(turned.numpy(), rope.reference_rope(x, cos, sin).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_operators_are_their_references(isa):

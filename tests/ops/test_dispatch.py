@@ -70,7 +70,7 @@ def played():
     patch.setattr(F, "flashmask_attention", flashmask_attention)
     patch.setattr(F, "scaled_dot_product_attention", scaled_dot_product_attention)
     patch.setattr(fused, "fused_rotary_position_embedding", rotary)
-    patch.setitem(attention._MASKED_HALF, paddle.float32, -1e30)
+    patch.setitem(attention.MASKED_HALF, paddle.float32, -1e30)
     yield
     patch.undo()
 
@@ -133,7 +133,9 @@ def test_fused_rope(shape):
     positions = paddle.to_tensor(np.random.default_rng(0).integers(0, 50, shape))
     x = paddle.randn([*shape, 6, 8])
     cos, sin = tables.tables(positions)
-    np.testing.assert_allclose(rope._fused(x, cos, sin).numpy(), rope._reference(x, cos, sin).numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        rope.fused_rope(x, cos, sin).numpy(), rope.reference_rope(x, cos, sin).numpy(), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("width", [64, 60])
@@ -281,12 +283,12 @@ def test_a_forced_implementation_that_can_not_run_is_an_error(on):
 
 def test_every_candidate_has_its_function():
     tables = {
-        "attention": {*attention._IMPLEMENTATIONS, "native"},
-        "rms_norm": norms._RMS_NORM,
-        "layer_norm": norms._LAYER_NORM,
-        "rope": rope._IMPLEMENTATIONS,
-        "swiglu": activations._SWIGLU,
-        "gelu": activations._GELU,
+        "attention": {*attention.IMPLEMENTATIONS, "native"},
+        "rms_norm": norms.RMS_NORM_IMPLEMENTATIONS,
+        "layer_norm": norms.LAYER_NORM_IMPLEMENTATIONS,
+        "rope": rope.IMPLEMENTATIONS,
+        "swiglu": activations.SWIGLU_IMPLEMENTATIONS,
+        "gelu": activations.GELU_IMPLEMENTATIONS,
     }
     for name, table in tables.items():
         assert {candidate.name for candidate in dispatch.CANDIDATES[name]} == set(table), name

@@ -39,7 +39,7 @@ def test_probes_agree_with_what_paddle_documents(anything_goes, played, operatio
 
 
 def test_a_form_that_is_off_is_found(anything_goes, played, monkeypatch):
-    monkeypatch.setitem(attention._IMPLEMENTATIONS, "flash", lambda q, *rest: attention._reference(q * 1.01, *rest))
+    monkeypatch.setitem(attention.IMPLEMENTATIONS, "flash", lambda q, *rest: attention.reference(q * 1.01, *rest))
     parity = measured("attention")["prefill 1B"]
     assert parity.state == "off" and parity.error > 1e-3
 

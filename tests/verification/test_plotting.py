@@ -64,7 +64,7 @@ def test_nothing_apart_at_all():
 
 
 def test_the_file_shows_a_stage_out_of_its_bound(tmp_path):
-    red = np.array([round(255 * each) for each in to_rgb(plotting._PARTS)])
+    red = np.array([round(255 * each) for each in to_rgb(plotting.OUT_OF_BOUND)])
     seen = {}
     for name, rungs in (("all", RUNGS), ("held", RUNGS[:2])):
         plotting.save(rungs, "B against A", tmp_path / f"{name}.png")

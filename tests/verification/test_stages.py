@@ -92,10 +92,10 @@ def test_what_is_no_chat_model_is_an_error(tmp_path, capsys):
 
 def test_errors_by_hand():
     a = np.array([3.0, 4.0])
-    assert stages._error(a, a) == 0
-    assert stages._error(a + [0.0, 0.4], a) == pytest.approx(0.1)  # max: 0.4 / 4; Euclidean: 0.4 / 5
-    assert stages._error(a, a[:1]) == stages._error(a * np.nan, a) == float("inf")
-    assert stages._error(np.array([1, 2]), np.array([1, 3])) == 1.0
+    assert stages.relative_error(a, a) == 0
+    assert stages.relative_error(a + [0.0, 0.4], a) == pytest.approx(0.1)  # max: 0.4 / 4; Euclidean: 0.4 / 5
+    assert stages.relative_error(a, a[:1]) == stages.relative_error(a * np.nan, a) == float("inf")
+    assert stages.relative_error(np.array([1, 2]), np.array([1, 3])) == 1.0
 
 
 @pytest.mark.torch
