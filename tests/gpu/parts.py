@@ -1,8 +1,8 @@
-"""The parts of a network whose CUDA programs are examined, each as a layer with the inputs it is given.
+"""CUDA programs of the parts of a network (vision, prefill, decode, training), each traced as a layer.
 
-In: a case of configs/tiny, a dtype, what a card can do. Out: name -> Graph. Run it in a process of its own, where the
-placeholders may stay: `python -m tests.gpu.parts CASE:DTYPE:MAJOR ...` prints one JSON document, which `test_graphs`
-reads.
+In: a case of configs/tiny, a dtype, a compute capability. Out: name -> Graph. Runs in a process of its own, where the
+placeholders of CUDA's operators may stay: `python -m tests.gpu.parts CASE:DTYPE:MAJOR:PART,PART ...` prints one JSON
+document for `test_graphs`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 
 warnings.filterwarnings("ignore")
 
@@ -27,11 +28,11 @@ from tests.random_checkpoints import tiny_config  # noqa: E402
 
 HEAD = 16  # width of a vision head: that of the tiny configs, 12, is one that flash attention does not take
 B, L, PAST, TILES = 2, 9, 7, 2
+QUANTIZED = ("decode in 8 bits", "decode in 4 bits")  # after the other parts: the network is replaced
 
 
 def network(case: str, dtype: str) -> InternVLChatModel:
-    """A random network of a tiny config, a little wider: with vision heads that flash attention takes, and linear
-    layers that the kernels for few bits take."""
+    """A random network of a tiny config, widened to sizes that flash attention and the weight-only kernels accept."""
     config = tiny_config(case)
     vision, language = config["vision_config"], config["llm_config"]
     vision["hidden_size"] = HEAD * vision["num_attention_heads"]
@@ -43,42 +44,42 @@ def network(case: str, dtype: str) -> InternVLChatModel:
     return model
 
 
-def given(shape, dtype) -> InputSpec:
-    """An input that needs no gradient."""
+def spec(shape, dtype) -> InputSpec:
+    """An input without a gradient."""
     return InputSpec(shape, dtype, stop_gradient=True)
 
 
 class Part(nn.Layer):
-    """A network, and what is captured of it. Paddle captures a layer's `forward`: see `part`."""
+    """A network with one method for each traced part. Paddle traces `forward`: see `part`."""
 
     def __init__(self, model: InternVLChatModel):
         super().__init__()
         self.model = model
 
-    def see(self, pixel_values):
+    def vision(self, pixel_values):
         return self.model.extract_feature(pixel_values)
 
-    def read(self, embeds, positions):
+    def prefill(self, embeds, positions):
         decoder = self.model.language_model
         cache = decoder.new_cache(B, L)
         return decoder(inputs_embeds=embeds, position_ids=positions, cache=cache, last_only=True)
 
-    def read_padded(self, embeds, mask):
+    def padded_prefill(self, embeds, mask):
         return self.model.language_model(inputs_embeds=embeds, attention_mask=mask)
 
-    def speak(self, ids, positions):
+    def decode(self, ids, positions):
         decoder = self.model.language_model
         cache = decoder.new_cache(B, PAST + 1)
         cache.advance(PAST)
         return decoder(input_ids=ids, position_ids=positions, cache=cache)
 
-    def speak_paged(self, ids, positions):
+    def paged_decode(self, ids, positions):
         decoder = self.model.language_model
         cache = PagedKVCache(decoder, 4)
         rows = cache.rows([[0, 1], [2]], [17, 3], 1)
         return decoder(input_ids=ids, position_ids=positions, cache=rows)
 
-    def read_paged(self, embeds, positions):
+    def prefill_after_prefix(self, embeds, positions):
         decoder = self.model.language_model
         cache = PagedKVCache(decoder, 4)
         rows = cache.rows([[0, 1]], [PAST], L)
@@ -87,7 +88,7 @@ class Part(nn.Layer):
     def whole(self, pixel_values, ids, mask, flags, labels):
         return self.model(pixel_values, ids, mask, image_flags=flags, labels=labels, return_dict=False)
 
-    def learn(self, pixel_values, ids, mask, flags, labels):
+    def loss(self, pixel_values, ids, mask, flags, labels):
         return self.whole(pixel_values, ids, mask, flags, labels)[0]
 
 
@@ -101,75 +102,71 @@ def parts(model) -> dict[str, tuple[str, list[InputSpec]]]:
     config = model.config
     side, width = config.force_image_size, config.llm_config.hidden_size
     dtype = str(model.get_input_embeddings().weight.dtype).removeprefix("paddle.")
-    pixels = given([TILES, 3, side, side], "float32")
-    embeds, ids, one = given([B, L, width], dtype), given([B, L], "int64"), given([B, 1], "int64")
-    batch = [pixels, ids, given([B, L], "int64"), given([TILES], "int64"), given([B, L], "int64")]
+    pixels = spec([TILES, 3, side, side], "float32")
+    embeds, ids, one = spec([B, L, width], dtype), spec([B, L], "int64"), spec([B, 1], "int64")
+    batch = [pixels, ids, spec([B, L], "int64"), spec([TILES], "int64"), spec([B, L], "int64")]
     return {
-        "vision": ("see", [pixels]),
-        "prefill": ("read", [embeds, ids]),
-        "padded prefill": ("read_padded", [embeds, given([B, L], "int64")]),
-        "prefill behind a prefix": ("read_paged", [given([1, L, width], dtype), given([1, L], "int64")]),
-        "decode": ("speak", [one, one]),
-        "paged decode": ("speak_paged", [one, one]),
+        "vision": ("vision", [pixels]),
+        "prefill": ("prefill", [embeds, ids]),
+        "padded prefill": ("padded_prefill", [embeds, spec([B, L], "int64")]),
+        "prefill after a prefix": ("prefill_after_prefix", [spec([1, L, width], dtype), spec([1, L], "int64")]),
+        "decode": ("decode", [one, one]),
+        "paged decode": ("paged_decode", [one, one]),
         "whole": ("whole", batch),
-        "training": ("learn", batch),
+        "training": ("loss", batch),
     }
 
 
 def quantise(model, bits: int, dtype: str) -> None:
-    """Put layers of few bits, as they lie on a card, in the place of the decoder blocks' linear layers."""
+    """Replace the decoder blocks' linear layers by quantized ones in a card's layout."""
     for layer in model.language_model.model.layers:
         for holder in (layer.self_attn, layer.mlp):
             for name, linear in list(holder.named_children()):
                 k, n = linear.weight.shape
                 assert not packing_obstacle(k, n, bits, -1), packing_obstacle(k, n, bits, -1)
-                few = QuantizedLinear(k, n, bits, -1, bias=linear.bias is not None)
-                few.bias, few.implementation = linear.bias, "kernel"
-                few.quant_weight = paddle.zeros([n * bits // 8, k], "int8")
-                few.quant_scale = paddle.zeros([n], dtype)
-                setattr(holder, name, few)
+                quantized = QuantizedLinear(k, n, bits, -1, bias=linear.bias is not None)
+                quantized.bias, quantized.implementation = linear.bias, "kernel"
+                quantized.quant_weight = paddle.zeros([n * bits // 8, k], "int8")
+                quantized.quant_scale = paddle.zeros([n], dtype)
+                setattr(holder, name, quantized)
 
 
-def graphs(case: str, dtype: str, capability: tuple[int, int]) -> dict[str, graph.Graph]:
-    """Every part's program."""
-    made = {}
+def graphs(case: str, dtype: str, capability: tuple[int, int], names: Sequence[str]) -> dict[str, graph.Graph]:
+    """Programs of the parts called `names`."""
+    programs = {}
     with pretending.card(capability):
         model = network(case, dtype)
-        for name, (method, inputs) in parts(model).items():
+        for name in names:
+            bits = int(name.removeprefix("decode in ")[0]) if name in QUANTIZED else 0
+            if bits:
+                model = network(case, dtype)
+                quantise(model, bits, dtype)
             training = name == "training"
             model.train() if training else model.eval()
             for parameter in model.parameters():
                 parameter.stop_gradient = not training
-            made[name] = graph.build(part(model, method), *inputs, backward=training)
-        model.eval()
-        for bits in (8, 4):
-            few = network(case, dtype)
-            quantise(few.eval(), bits, dtype)
-            for parameter in few.parameters():
-                parameter.stop_gradient = True
-            method, inputs = parts(few)["decode"]
-            made[f"decode in {bits} bits"] = graph.build(part(few, method), *inputs)
-    return made
+            method, inputs = parts(model)["decode" if bits else name]
+            programs[name] = graph.build(part(model, method), *inputs, backward=training)
+    return programs
 
 
-def document(case: str, dtype: str, capability: tuple[int, int]) -> dict:
-    """What `graphs` has found, as JSON."""
+def document(case: str, dtype: str, major: str, names: str) -> dict:
+    """Findings about the programs of `graphs`, for JSON; `names` are separated by commas."""
     return {
         name: {
-            "faults": made.faults(dtype),
-            "casts": [[*kind, count] for kind, count in sorted(made.casts().items())],
-            "count": made.count(),
-            "kernels": sorted(made.kernels()),
-            "outputs": made.outputs,
+            "faults": program.faults(dtype),
+            "casts": [[*kind, count] for kind, count in sorted(program.casts().items())],
+            "count": program.count(),
+            "kernels": sorted(program.kernels()),
+            "outputs": program.outputs,
         }
-        for name, made in graphs(case, dtype, capability).items()
+        for name, program in graphs(case, dtype, (int(major), 0), names.split(",")).items()
     }
 
 
-def main(wanted: list[str]) -> None:
-    """Print what was asked for, 'case:dtype:major' -> document."""
-    asked = {name: name.split(":") for name in wanted}
-    print(json.dumps({name: document(case, dtype, (int(major), 0)) for name, (case, dtype, major) in asked.items()}))
+def main(requests: list[str]) -> None:
+    """Print a JSON document, 'case:dtype:major' -> findings, for arguments 'case:dtype:major:parts'."""
+    print(json.dumps({request.rpartition(":")[0]: document(*request.split(":")) for request in requests}))
 
 
 if __name__ == "__main__":

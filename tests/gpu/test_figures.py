@@ -16,7 +16,7 @@ from tests.gpu.rounding import emulated
 from tests.random_checkpoints import CASES, ROOT, TOKENIZER, random_pixels
 
 RECORDED = json.loads(RECORD.read_text())
-SETTINGS = {"max_new_tokens": 24}
+SETTINGS = {"max_new_tokens": 8}
 # A rounding of bfloat16 is at most 2^-9 of a value, one of float16 2^-12; these are some dozens of them, one by one.
 BOUNDS = {"bfloat16": 4e-2, "float16": 5e-3}
 
