@@ -42,21 +42,21 @@ def write(
     device = runtime.choose_device(device)
     from paddle_internvl.verification.card import examine
 
-    document, sound = examine(checkpoint, config, device, lambda line: print(f"{line} ...", file=sys.stderr))
+    document, passed = examine(checkpoint, config, device, lambda line: print(f"{line} ...", file=sys.stderr))
     document["findings"] = findings()
     out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(document, ensure_ascii=False))
     else:
         _show(document)
-        print(f"{'all checks passed' if sound else 'a check failed'}; the whole report is in {out}")
-    return EXIT_OK if sound else EXIT_DIFFERENT
+        print(f"{'all checks passed' if passed else 'a check failed'}; the whole report is in {out}")
+    return EXIT_OK if passed else EXIT_DIFFERENT
 
 
 def _show(document: dict) -> None:
     from rich.table import Table
 
-    parity = Table("operation", "probe", "state", "error", "twin's", title="parity")
+    parity = Table("operation", "probe", "state", "error", "reference's", title="parity")
     for row in document["parity"]:
         figures = ("" if row[name] is None else f"{row[name]:.1e}" for name in ("error", "twin_error"))
         parity.add_row(f"{row['operation']} {row['form']}", row["name"], row["state"], *figures)

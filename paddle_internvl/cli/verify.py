@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     source, destination = chat_folder(arguments.source), chat_folder(arguments.destination)
     startup.import_paddle()
     from paddle_internvl.verification import plotting, stages
-    from paddle_internvl.verification.reference import climb_reference
+    from paddle_internvl.verification.reference import capture_reference_stages
 
     if arguments.plot:
         plotting.check_target(arguments.plot)
@@ -62,43 +62,48 @@ def run(arguments: argparse.Namespace) -> int:
     question = (picture, arguments.question, arguments.max_new_tokens)
     # One model at a time: only its stages stay in memory.
     with progress.bar("stages", 2, "folder") as bar:
-        checked = stages.climb(destination, *question, tensor_parallel_degree=arguments.tp)
+        candidate = stages.capture_stages(destination, *question, tensor_parallel_degree=arguments.tp)
         bar.update()
-        held_to = climb_reference(source, checked) if arguments.torch else stages.climb(source, *question)
+        if arguments.torch:
+            reference = capture_reference_stages(source, candidate)
+        else:
+            reference = stages.capture_stages(source, *question)
         bar.update()
     if arguments.tp > 1 and os.environ.get("PADDLE_TRAINER_ID", "0") != "0":
         return EXIT_OK  # every rank computes the stages, rank 0 reports them
-    rungs = stages.compare(held_to, checked, difference)
+    results = stages.compare_stages(reference, candidate, difference)
     if arguments.plot:
-        plotting.save(rungs, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
-    first = next((rung for rung in rungs if not rung.holds), None)
+        plotting.save(results, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
+    first = next((result for result in results if not result.holds), None)
     if arguments.json:
         document = {
             "difference": difference,
             # JSON has no infinity: null where two stages can't be compared
             "stages": [
-                {**asdict(rung), "error": rung.error if isfinite(rung.error) else None, "holds": rung.holds}
-                for rung in rungs
+                {**asdict(result), "error": result.error if isfinite(result.error) else None, "holds": result.holds}
+                for result in results
             ],
             "first out of bound": first.stage if first else None,
         }
         print(json.dumps(document))
     else:
-        _show(rungs)
+        _show(results)
         if first:
             print(f"{first.stage} is the first stage out of its bound: {first.error:.2g} > {first.bound:.2g}")
         else:
-            print(f"all {len(rungs)} stages are within their bounds; the folders' weights differ in: {difference}")
+            print(f"all {len(results)} stages are within their bounds; the folders' weights differ in: {difference}")
     return EXIT_DIFFERENT if first else EXIT_OK
 
 
-def _show(rungs) -> None:
+def _show(results) -> None:
     from rich.table import Table
 
     table = Table("stage", "shape", "error", "bound", "", box=None)
-    for rung in rungs:
-        error, bound = f"{rung.error:.1e}", f"{rung.bound:.0e}" if rung.bound is not None else "-"
-        if rung.stage in _IDS:
-            error, bound = "different" if rung.error else "equal", "-" if rung.bound is None else "equal"
-        table.add_row(rung.stage, " x ".join(map(str, rung.shape)), error, bound, "" if rung.holds else "out of bound")
+    for result in results:
+        error, bound = f"{result.error:.1e}", f"{result.bound:.0e}" if result.bound is not None else "-"
+        if result.stage in _IDS:
+            error, bound = "different" if result.error else "equal", "-" if result.bound is None else "equal"
+        table.add_row(
+            result.stage, " x ".join(map(str, result.shape)), error, bound, "" if result.holds else "out of bound"
+        )
     conventions.console().print(table)

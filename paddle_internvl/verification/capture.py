@@ -1,6 +1,6 @@
-"""Named stages of the network, recorded while it runs: for parity work, where the first divergence is what counts.
+"""Activations of the network's stages, recorded by forward hooks while it runs.
 
-In: a model. Out: name -> tensor, in the order of computation. The network itself knows nothing of this.
+In: a model. Out: name -> tensor, in the order of computation.
 
     pixel_values, vit.embed, vit.block.{i}, shuffle, projector, embeds, dec.block.{i}, dec.norm, logits
 """
@@ -30,7 +30,7 @@ def _outputs(model: InternVLNetwork) -> dict[str, nn.Layer]:
 
 
 def _inputs(model: InternVLNetwork) -> dict[str, nn.Layer]:
-    """Stages that are what a layer is given."""
+    """Stages that are a layer's input."""
     return {
         "pixel_values": model.vision_model.embeddings,
         "shuffle": model.mlp1,
@@ -40,17 +40,17 @@ def _inputs(model: InternVLNetwork) -> dict[str, nn.Layer]:
 
 @contextmanager
 def capture(model: InternVLNetwork) -> Iterator[dict[str, paddle.Tensor]]:
-    """Within this context the returned dict collects every stage the model runs through; the last run counts."""
+    """Collect the stages of forward passes within this context in the returned dict; the last pass counts."""
     stages: dict[str, paddle.Tensor] = {}
 
-    def note_output(name: str):
+    def record_output(name: str):
         return lambda layer, inputs, output: stages.__setitem__(name, output)
 
-    def note_input(name: str):
+    def record_input(name: str):
         return lambda layer, inputs: stages.__setitem__(name, inputs[0])
 
-    hooks = [layer.register_forward_post_hook(note_output(name)) for name, layer in _outputs(model).items()]
-    hooks += [layer.register_forward_pre_hook(note_input(name)) for name, layer in _inputs(model).items()]
+    hooks = [layer.register_forward_post_hook(record_output(name)) for name, layer in _outputs(model).items()]
+    hooks += [layer.register_forward_pre_hook(record_input(name)) for name, layer in _inputs(model).items()]
     try:
         yield stages
     finally:

@@ -1,7 +1,6 @@
-"""What a card does with this package, as one document to send in: machine, parity of every form, answers, roofline.
+"""Report about a card: machine, parity of every implementation, answers, roofline.
 
-In: a checkpoint and a config; the device. Out: a dict for JSON, and whether everything is as it should be. It knows no
-command line.
+In: a checkpoint, a config and the device. Out: a dict for JSON, and whether all checks passed.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ _ANSWER = {"max_new_tokens": 48}
 
 
 def machine(dtype: str) -> dict:
-    """What was measured, and which forms it takes."""
-    found = {
+    """Versions, the card, and the implementations that it takes for each operation."""
+    description = {
         "paddle_internvl": paddle_internvl.__version__,
         "python": platform.python_version(),
         "paddle": paddle.__version__,
@@ -41,7 +40,7 @@ def machine(dtype: str) -> dict:
     if runtime.cuda_capability():
         device = "gpu"
         card = paddle.device.cuda.get_device_properties()
-        found |= {
+        description |= {
             "card": paddle.device.cuda.get_device_name(),
             "capability": runtime.cuda_capability(),
             "cuda": paddle.version.cuda(),
@@ -50,26 +49,25 @@ def machine(dtype: str) -> dict:
             "cards": paddle.device.cuda.device_count(),
         }
     case, machine = dispatch.Case(device, dtype), dispatch.this_machine()
-    found["forms"] = {
+    description["forms"] = {
         operation: {candidate.name: candidate.obstacle(case, machine) or "available" for candidate in candidates}
         for operation, candidates in dispatch.CANDIDATES.items()
     }
-    found["taken"] = {operation: dispatch.choose_for(operation, case) for operation in dispatch.CANDIDATES}
-    return found
+    description["taken"] = {operation: dispatch.choose_for(operation, case) for operation in dispatch.CANDIDATES}
+    return description
 
 
 def answers(checkpoint: Path, picture: Path, dtype: str, device: str) -> dict:
-    """The same questions on the device in `dtype` and on a CPU in float32: the answers, one by one and in a batch, and
-    how long they took."""
+    """Answers on the device in `dtype`, one by one and in a batch, and on a CPU in float32; with their seconds."""
     document = {"questions": list(QUESTIONS), "checkpoint": checkpoint.name}
     content = [{"type": "image", "image": str(picture)}]
     rounds = [[{"role": "user", "content": [*content, {"type": "text", "text": text}]}] for text in QUESTIONS]
-    for name, where, kind in (("cpu", "cpu", "float32"), ("card", device, dtype)):
-        paddle.set_device(where)
-        model = InternVLChatModel.from_pretrained(str(checkpoint), device=where, dtype=kind)
-        begun = time.perf_counter()
+    for name, place, model_dtype in (("cpu", "cpu", "float32"), ("card", device, dtype)):
+        paddle.set_device(place)
+        model = InternVLChatModel.from_pretrained(str(checkpoint), device=place, dtype=model_dtype)
+        start = time.perf_counter()
         document[name] = [model.chat_messages(messages, _ANSWER).text for messages in rounds]
-        document[f"{name}_seconds"] = time.perf_counter() - begun
+        document[f"{name}_seconds"] = time.perf_counter() - start
         if name == "card":
             document["batch"] = [response.text for response in model.batch_chat_messages(rounds, _ANSWER)]
     document["same"] = document["card"] == document["cpu"]
@@ -78,28 +76,31 @@ def answers(checkpoint: Path, picture: Path, dtype: str, device: str) -> dict:
 
 
 def examine(
-    checkpoint: Path, config: Path, device: str, tell: Callable[[str], None] = lambda line: None, **sizes
+    checkpoint: Path, config: Path, device: str, on_progress: Callable[[str], None] = lambda line: None, **sizes
 ) -> tuple[dict, bool]:
-    """The whole document, and whether every form that is here is as near to its twin as it should be and the answers
-    are those of a CPU.
+    """Run all checks of a device.
 
     Args:
-        checkpoint: folder with a model, beside assets/shapes.png of the repository's demo. config: config.json of the
-            model whose speed is measured. device: 'gpu' or 'cpu'. tell: is given a line as each part begins.
-        sizes: of `roofline.model_rows` and `roofline.peaks`, for small machines.
+        checkpoint: folder with a model, within the repository's demo, whose assets/shapes.png is asked about.
+        config: config.json of the model whose speed is measured.
+        device: 'gpu' or 'cpu'.
+        on_progress: called with a line at the start of each check.
+        sizes: arguments of `roofline.model_rows` and `roofline.peaks`, for small machines.
+    Returns:
+        The document, and whether every available implementation is within its bound and the answers equal a CPU's.
     """
     dtype, _ = runtime.choose_dtype(None, device)
     paddle.set_device(device)
     document: dict = {"machine": machine(dtype)}
-    tell("parity of every form with its plain twin")
+    on_progress("parity of every implementation with the reference")
     document["parity"] = [asdict(parity) for parity in measure_all(dtype)]
-    tell("answers of the checkpoint")
+    on_progress("answers of the checkpoint")
     picture = checkpoint.parents[1] / "assets/shapes.png"
     document["answers"] = answers(checkpoint, picture, dtype, device)
-    tell("speed beside the device's own")
+    on_progress("speed beside the device's own")
     peaks = {name: sizes.pop(name) for name in ("side", "megabytes") if name in sizes}
     architecture = InternVLChatConfig.from_dict(paddle_config(read_config(config)))
     rows = roofline.peaks(dtype, **peaks) + roofline.model_rows(architecture, dtype, **sizes)
     document["roofline"] = {"config": config.name, "rows": [asdict(row) for row in rows]}
-    sound = all(parity["state"] in ("ok", "not here") for parity in document["parity"])
-    return document, sound and document["answers"]["same"] and document["answers"]["batch_same"]
+    passed = all(parity["state"] in ("ok", "not here") for parity in document["parity"])
+    return document, passed and document["answers"]["same"] and document["answers"]["batch_same"]

@@ -1,6 +1,6 @@
-"""A ladder's errors as a plot: one row per stage, from the first computed at the top, on a logarithmic scale.
+"""Plot of errors by stage: one row a stage, the first computed one at the top, on a logarithmic scale.
 
-In: `ladder.Rung`s. Out: a matplotlib figure, or a file. Judges nothing: colours are the rungs' own verdicts.
+In: `stages.StageResult`s. Out: a matplotlib figure, or a file.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from collections.abc import Sequence
 from math import floor, isfinite, log10
 from pathlib import Path
 
-from paddle_internvl.verification.stages import Rung
+from paddle_internvl.verification.stages import StageResult
 
 _HOLDS, OUT_OF_BOUND, _SHOWN, _BOUND = "#00629b", "#c0392b", "#6b7280", "#1f2937"
 _ROW, _HEAD = 0.24, 1.6  # inches: of a stage, and of everything else
 
 
 def check_target(target: Path) -> None:
-    """Refuse, before anything is computed, a file that could not be written.
+    """Refuse a file that can't be written, before the stages are computed.
 
+    Args:
+        target: of --plot.
     Raises:
-        ImportError: matplotlib is not installed. ValueError: no kind of picture. FileNotFoundError: no such folder.
+        ImportError: matplotlib is not installed.
+        ValueError: an ending of no picture format.
+        FileNotFoundError: no such folder.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,34 +36,36 @@ def check_target(target: Path) -> None:
         raise FileNotFoundError(f"--plot {target}: there is no folder {target.absolute().parent}")
 
 
-def figure_of(rungs: Sequence[Rung], title: str = ""):
+def figure_of(results: Sequence[StageResult], title: str = ""):
     """The plot, as a `matplotlib.figure.Figure`.
 
-    An error is a dot, filled where the stage holds; its bound is a short line in the same row. Errors of zero stand
-    at the left rim, marked by a hollow dot, those that can't be measured (other shapes, values not finite) at the
-    right rim, marked by an arrow, since a logarithmic scale has no place for either.
+    An error is a filled dot; its bound is a short line in the same row. An error of zero is a hollow dot at the left
+    rim, an infinite one (other shapes, values not finite) an arrow at the right rim: a logarithmic scale has neither.
 
     Args:
-        rungs: stages in the order of computation; see `ladder.compare`.
+        results: stages in the order of computation, see `stages.compare_stages`.
+        title: of the plot.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    sizes = [each for rung in rungs for each in (rung.error, rung.bound) if each and isfinite(each)] or [1.0]
+    sizes = [size for result in results for size in (result.error, result.bound) if size and isfinite(size)] or [1.0]
     left, right = 10.0 ** (floor(log10(min(sizes))) - 1), 10.0 ** (floor(log10(max(sizes))) + 2)
-    figure = Figure(figsize=(8, _HEAD + _ROW * len(rungs)), layout="constrained")
-    axes = figure.add_subplot(xscale="log", xlim=(left, right), ylim=(len(rungs) - 0.5, -0.5))
+    figure = Figure(figsize=(8, _HEAD + _ROW * len(results)), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlim=(left, right), ylim=(len(results) - 0.5, -0.5))
     axes.set_title(title, fontsize=11, parse_math=False)  # names of folders
-    for row, rung in enumerate(rungs):
-        color = OUT_OF_BOUND if not rung.holds else _SHOWN if rung.bound is None else _HOLDS
-        place = min(max(rung.error, left), right)
-        marker = "o" if isfinite(rung.error) else ">"
+    for row, result in enumerate(results):
+        color = OUT_OF_BOUND if not result.holds else _SHOWN if result.bound is None else _HOLDS
+        place = min(max(result.error, left), right)
+        marker = "o" if isfinite(result.error) else ">"
         axes.plot([left, place], [row, row], color=color, linewidth=1, alpha=0.4)
-        axes.plot([place], [row], marker, color=color, clip_on=False, gid=rung.stage,
-                  markerfacecolor=color if rung.error else "white")  # fmt: skip
-        if rung.bound is not None:
-            axes.plot([rung.bound] * 2, [row - 0.5, row + 0.5], color=_BOUND, linewidth=2, gid=f"bound {rung.stage}")
-    axes.set_yticks(range(len(rungs)), [rung.stage for rung in rungs], fontsize=8)
+        axes.plot([place], [row], marker, color=color, clip_on=False, gid=result.stage,
+                  markerfacecolor=color if result.error else "white")  # fmt: skip
+        if result.bound is not None:
+            axes.plot(
+                [result.bound] * 2, [row - 0.5, row + 0.5], color=_BOUND, linewidth=2, gid=f"bound {result.stage}"
+            )
+    axes.set_yticks(range(len(results)), [result.stage for result in results], fontsize=8)
     axes.set_xlabel("relative error (hollow: none; arrow: not comparable)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     dots = (("within its bound", _HOLDS), ("out of bound", OUT_OF_BOUND), ("not judged", _SHOWN))
@@ -69,6 +75,6 @@ def figure_of(rungs: Sequence[Rung], title: str = ""):
     return figure
 
 
-def save(rungs: Sequence[Rung], title: str, target: Path) -> None:
-    """Write the plot into a file, whose ending says which kind: png, svg, pdf …"""
-    figure_of(rungs, title).savefig(target, dpi=120)
+def save(results: Sequence[StageResult], title: str, target: Path) -> None:
+    """Write the plot into a file; its ending selects the format: png, svg, pdf …"""
+    figure_of(results, title).savefig(target, dpi=120)

@@ -1,8 +1,7 @@
-"""The same ladder climbed by transformers' own InternVL on torch: the reference that is not ours.
+"""Stages of a checkpoint computed by transformers' InternVL on torch: a reference that is not ours.
 
-In: a checkpoint folder, and the pixel tiles and prompt that our ladder began with. Out: the stages by our names.
-The only file that imports torch, and only when asked to. Needs disk for two copies of the weights, which are brought
-into transformers' layout first.
+In: a checkpoint folder, and the pixel tiles and prompt of our stages. Out: stages under our names. torch is imported
+within the function. Needs disk for two copies of the weights, which are converted to transformers' layout first.
 """
 
 from __future__ import annotations
@@ -15,17 +14,20 @@ import numpy as np
 from convert.folder import read_config
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert, is_paddle_layout
-from paddle_internvl.verification.stages import Ladder
+from paddle_internvl.verification.stages import Stages
 
 
-def climb_reference(folder: Path, given: Ladder) -> Ladder:
-    """Every stage that transformers' model computes for `given`'s pixel_values and prompt, in float32 on the CPU.
+def capture_reference_stages(folder: Path, ours: Stages) -> Stages:
+    """All stages that transformers' model computes, in float32 on the CPU.
 
     Args:
-        folder: of any layout that `convert` reads. given: a ladder of ours, for its inputs and the number of tokens.
+        folder: checkpoint of any layout that `convert` reads.
+        ours: our stages, for 'pixel_values', 'prompt' and the number of 'tokens'.
+    Returns:
+        Stage -> array.
     Raises:
-        ImportError: torch or transformers is missing. ValueError (CheckpointError): transformers' InternVL can't
-        express this model.
+        ImportError: torch or transformers is missing.
+        ValueError (CheckpointError): transformers' InternVL can't express this model.
     """
     try:
         import torch
@@ -36,22 +38,22 @@ def climb_reference(folder: Path, given: Ladder) -> Ladder:
     with tempfile.TemporaryDirectory() as scratch:
         native = native_folder(folder, Path(scratch))
         model = InternVLForConditionalGeneration.from_pretrained(native, torch_dtype=torch.float32).eval()
-    stages: Ladder = {}
+    stages: Stages = {}
     for name, module in _outputs(model).items():
         module.register_forward_hook(lambda _, inputs, output, name=name: stages.__setitem__(name, _array(output)))
     for name, module in _inputs(model).items():
         module.register_forward_pre_hook(lambda _, inputs, name=name: stages.__setitem__(name, _array(inputs)))
-    ids = torch.from_numpy(given["prompt"])
-    pixels = torch.from_numpy(given["pixel_values"])
+    ids = torch.from_numpy(ours["prompt"])
+    pixels = torch.from_numpy(ours["pixel_values"])
     with torch.no_grad():
         model(input_ids=ids, pixel_values=pixels)
-        ladder = dict(stages)
-        length = given["tokens"].shape[1]
-        made = model.generate(
+        prefill = dict(stages)  # generate overwrites them
+        length = ours["tokens"].shape[1]
+        generated = model.generate(
             input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), do_sample=False,
             min_new_tokens=length, max_new_tokens=length, eos_token_id=None, pad_token_id=0,
         )  # fmt: skip
-    return {**ladder, "tokens": made[:, ids.shape[1] :].numpy()}
+    return {**prefill, "tokens": generated[:, ids.shape[1] :].numpy()}
 
 
 def native_folder(folder: Path, scratch: Path) -> Path:
@@ -79,7 +81,7 @@ def _outputs(model) -> dict:
 
 
 def _inputs(model) -> dict:
-    """Our stages that are what a torch module is given."""
+    """Our stages that are a torch module's input."""
     return {"shuffle": model.model.multi_modal_projector, "embeds": model.model.language_model.layers[0]}
 
 

@@ -1,7 +1,7 @@
-"""How near the vision tower, prefill and decode come to what the device can do at most.
+"""Roofline of the vision tower, prefill and decode: FLOP/s and bytes/s beside the device's measured peaks.
 
-In: a config; the current device. Out: rows of seconds, FLOP/s and bytes/s, beside the device's own product and copy.
-The model is random: time does not depend on what weights say.
+In: a config; the current device. Out: rows of seconds, FLOP/s and bytes/s. The model's weights are random: time does
+not depend on their values.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ class Row:
     """One measurement.
 
     Attributes:
-        seconds: the median. flops: floating point operations a second, of products alone. bytes: read a second, of
-            weights and cache.
+        what: is measured.
+        seconds: the median.
+        flops: floating point operations of matrix products, a second.
+        bytes: of weights and KV cache that are read, a second.
     """
 
     what: str
@@ -35,14 +37,14 @@ class Row:
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """Median time of a call, after two that do not count."""
+    """Median seconds of a call, after two warm-up calls."""
     times = []
     for _ in range(2 + _REPEATS):
         _wait()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         run()
         _wait()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return statistics.median(times[2:])
 
 
@@ -55,13 +57,13 @@ def _bytes(tensor: paddle.Tensor) -> int:
     return int(tensor.size) * tensor.element_size()
 
 
-def _row(what: str, run: Callable, flops: float, read: float) -> Row:
+def _row(name: str, run: Callable, flops: float, read: float) -> Row:
     seconds = _seconds(run)
-    return Row(what, seconds, flops / seconds, read / seconds)
+    return Row(name, seconds, flops / seconds, read / seconds)
 
 
 def peaks(dtype: str, side: int = 8192, megabytes: int = 512) -> list[Row]:
-    """What the device does at most, measured: a square product, and a copy of memory (read and written)."""
+    """Peaks of the device: FLOP/s of a square matrix product, bytes/s of a copy (read and written)."""
     a, b = (paddle.ones([side, side], dtype) for _ in range(2))
     memory = paddle.ones([megabytes << 18], "float32")
     return [
@@ -77,7 +79,7 @@ def _weights(layer) -> tuple[int, int]:
 
 
 def model_rows(config: InternVLChatConfig, dtype: str, tiles: int = 4, prompt: int = 2048, batch: int = 1) -> list[Row]:
-    """The vision tower on `tiles` tiles, a prefill of `prompt` tokens, and decode steps of `batch` rows behind it."""
+    """Rows of the vision tower on `tiles` tiles, prefill of `prompt` tokens, and one decode step of `batch` rows."""
     model = InternVLNetwork(config)
     model.to(dtype=dtype)
     model.eval()
@@ -88,7 +90,7 @@ def model_rows(config: InternVLChatConfig, dtype: str, tiles: int = 4, prompt: i
     elements, size = _weights(model.vision_model.encoder)
     square = 4.0 * vision.num_hidden_layers * vision.hidden_size
     with paddle.no_grad():
-        see = _row(
+        vision_row = _row(
             f"vision, {tiles} tiles",
             lambda: model.extract_feature(pixels),
             tiles * patches * (2.0 * elements + square * patches),
@@ -96,23 +98,23 @@ def model_rows(config: InternVLChatConfig, dtype: str, tiles: int = 4, prompt: i
         )
         elements, size = _weights(decoder.model.layers)
         across = llm.layers * llm.query_width
-        held = llm.cached_per_token * pixels.element_size()
+        cached_bytes = llm.cached_per_token * pixels.element_size()
         head = decoder.lm_head.weight
         embeds = paddle.zeros([batch, prompt, llm.width], dtype)
 
-        def read():
+        def run_prefill():
             cache = decoder.new_cache(batch, prompt + 2 + _REPEATS)
             decoder(inputs_embeds=embeds, cache=cache, last_only=True)
             return cache
 
         flops = 2.0 * elements * prompt + 2.0 * across * prompt**2 + 2.0 * int(head.size)
-        prefill = _row(f"prefill, {batch} x {prompt} tokens", read, batch * flops, size + _bytes(head))
-        cache, token = read(), paddle.zeros([batch, 1], "int64")
+        prefill = _row(f"prefill, {batch} x {prompt} tokens", run_prefill, batch * flops, size + _bytes(head))
+        cache, token = run_prefill(), paddle.zeros([batch, 1], "int64")
         flops = batch * (2.0 * (elements + int(head.size)) + 4.0 * across * prompt)
         step = _row(
-            f"decode, {batch} behind {prompt}",
+            f"decode, {batch} after {prompt}",
             lambda: decoder(input_ids=token, cache=cache),
             flops,
-            size + _bytes(head) + batch * prompt * held,
+            size + _bytes(head) + batch * prompt * cached_bytes,
         )
-    return [see, prefill, step]
+    return [vision_row, prefill, step]

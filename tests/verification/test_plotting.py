@@ -1,4 +1,4 @@
-"""`verify --plot`: dots stand where the errors are, bounds where the bounds are, and colours say what the rungs say."""
+"""`verify --plot`: positions of errors and bounds, colours of results."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from paddle_internvl.cli.main import main
-from paddle_internvl.verification.stages import Rung
+from paddle_internvl.verification.stages import StageResult
 from tests.random_checkpoints import ROOT
 
 pytest.importorskip("matplotlib")
@@ -18,12 +18,12 @@ from matplotlib.colors import to_rgb
 from paddle_internvl.verification import plotting, stages
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
-RUNGS = [
-    Rung("tiles", (1,), 0.0, 2e-5),
-    Rung("vit.embed", (1,), 3e-7, 2e-5),
-    Rung("vit.block.0", (1,), 4e-3, 2e-5),
-    Rung("projector", (1,), float("inf"), 0.1),
-    Rung("tokens", (1,), 1.0, None),
+RESULTS = [
+    StageResult("tiles", (1,), 0.0, 2e-5),
+    StageResult("vit.embed", (1,), 3e-7, 2e-5),
+    StageResult("vit.block.0", (1,), 4e-3, 2e-5),
+    StageResult("projector", (1,), float("inf"), 0.1),
+    StageResult("tokens", (1,), 1.0, None),
 ]
 
 
@@ -35,39 +35,39 @@ def drawn(figure) -> dict:
 
 
 def test_dots_and_bounds_stand_where_they_should():
-    figure = plotting.figure_of(RUNGS)
+    figure = plotting.figure_of(RESULTS)
     left, right = figure.axes[0].get_xlim()
     lines = drawn(figure)
     expected = {"tiles": left, "vit.embed": 3e-7, "vit.block.0": 4e-3, "projector": right, "tokens": 1.0}
-    assert {rung.stage: lines[rung.stage].get_xdata()[0] for rung in RUNGS} == expected
+    assert {result.stage: lines[result.stage].get_xdata()[0] for result in RESULTS} == expected
     assert left < 3e-7 and right > 1
-    assert [lines[rung.stage].get_ydata()[0] for rung in RUNGS] == [0, 1, 2, 3, 4]
+    assert [lines[result.stage].get_ydata()[0] for result in RESULTS] == [0, 1, 2, 3, 4]
     bounds = {name.removeprefix("bound "): line for name, line in lines.items() if name.startswith("bound ")}
     assert {name: set(line.get_xdata()) for name, line in bounds.items()} == {
         "tiles": {2e-5}, "vit.embed": {2e-5}, "vit.block.0": {2e-5}, "projector": {0.1},
     }  # fmt: skip
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == [rung.stage for rung in RUNGS]
+    assert names == [result.stage for result in RESULTS]
 
 
 def test_marks_tell_verdicts_apart():
-    lines = drawn(plotting.figure_of(RUNGS))
-    colors = [lines[rung.stage].get_color() for rung in RUNGS]
+    lines = drawn(plotting.figure_of(RESULTS))
+    colors = [lines[result.stage].get_color() for result in RESULTS]
     assert colors[0] == colors[1] and colors[2] == colors[3] and len(set(colors)) == 3
     assert lines["tiles"].get_markerfacecolor() == "white" and lines["projector"].get_marker() == ">"
 
 
 def test_nothing_apart_at_all():
-    rungs = [Rung("tiles", (1,), 0.0, 2e-5), Rung("tokens", (1,), 0.0, None)]
-    figure = plotting.figure_of(rungs)
+    results = [StageResult("tiles", (1,), 0.0, 2e-5), StageResult("tokens", (1,), 0.0, None)]
+    figure = plotting.figure_of(results)
     assert drawn(figure)["tokens"].get_xdata()[0] == figure.axes[0].get_xlim()[0] < 2e-5
 
 
 def test_the_file_shows_a_stage_out_of_its_bound(tmp_path):
     red = np.array([round(255 * each) for each in to_rgb(plotting.OUT_OF_BOUND)])
     seen = {}
-    for name, rungs in (("all", RUNGS), ("held", RUNGS[:2])):
-        plotting.save(rungs, "B against A", tmp_path / f"{name}.png")
+    for name, results in (("all", RESULTS), ("held", RESULTS[:2])):
+        plotting.save(results, "B against A", tmp_path / f"{name}.png")
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
         seen[name] = int((abs(pixels - red).max(axis=2) < 8).sum())
     # the legend holds one dot of the kind in both
@@ -77,24 +77,24 @@ def test_the_file_shows_a_stage_out_of_its_bound(tmp_path):
 def test_command(tmp_path, capsys, monkeypatch):
     """The plot shows the numbers of the JSON document."""
     shown = []
-    monkeypatch.setattr(plotting, "figure_of", lambda rungs, title, made=plotting.figure_of: (
-        shown.append((rungs, title)) or made(rungs, title)
+    monkeypatch.setattr(plotting, "figure_of", lambda results, title, made=plotting.figure_of: (
+        shown.append((results, title)) or made(results, title)
     ))  # fmt: skip
     monkeypatch.setattr(stages, "sample_picture", lambda: Image.effect_noise((448, 448), 60).convert("RGB"))
     target = tmp_path / "errors.svg"
     assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--json", "--plot", str(target)]) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
-    ((rungs, title),) = shown
-    assert [(each["stage"], each["error"]) for each in document["stages"]] == [(r.stage, r.error) for r in rungs]
+    ((results, title),) = shown
+    assert [(each["stage"], each["error"]) for each in document["stages"]] == [(r.stage, r.error) for r in results]
     assert title.splitlines() == [str(CHECKPOINT), f"against {CHECKPOINT}"]
-    assert all(f'id="{rung.stage}"' in target.read_text() for rung in rungs)
+    assert all(f'id="{result.stage}"' in target.read_text() for result in results)
 
 
 @pytest.mark.parametrize(
     "target, said", [("out.xyz", "its ending must be one of"), ("no/out.png", "there is no folder")]
 )
-def test_a_target_that_can_not_be_is_told_before_the_work(target, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(stages, "climb", lambda *_, **__: pytest.fail("it computes first"))
+def test_an_invalid_target_is_refused_before_the_stages_run(target, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stages, "capture_stages", lambda *_, **__: pytest.fail("it computes first"))
     assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--plot", str(tmp_path / target)]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1

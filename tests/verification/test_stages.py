@@ -1,4 +1,4 @@
-"""`verify`: equal folders pass at every stage, and a damaged weight is found at the stage where it acts."""
+"""`verify`: equal folders pass at every stage; a damaged weight is found at its own stage."""
 
 import json
 import shutil
@@ -33,8 +33,8 @@ def test_raw_and_converted_are_equal(case, tmp_path, capsys):
     assert convert_cli(["hf2pd", "--src", str(source), "--dst", str(tmp_path / "pd")]) == 0
     code, document = verify(capsys, source, tmp_path / "pd")
     assert code == 0 and document["first out of bound"] is None and document["difference"] == "nothing"
-    assert [rung["stage"] for rung in document["stages"]] == STAGES
-    assert all(rung["error"] == 0 for rung in document["stages"])
+    assert [result["stage"] for result in document["stages"]] == STAGES
+    assert all(result["error"] == 0 for result in document["stages"])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_raw_and_converted_are_equal(case, tmp_path, capsys):
         ("language_model.output.weight", "logits"),
     ],
 )
-def test_a_damaged_weight_is_found_where_it_acts(tensor, stage, tmp_path, capsys):
+def test_a_damaged_weight_is_found_at_its_stage(tensor, stage, tmp_path, capsys):
     source = random_checkpoint(tmp_path / "hf", float32("dynamic_gqa"))
     damaged = shutil.copytree(source, tmp_path / "damaged")
     tensors = load_file(damaged / "model.safetensors")
@@ -60,7 +60,7 @@ def test_a_damaged_weight_is_found_where_it_acts(tensor, stage, tmp_path, capsys
     assert f"{stage} is the first stage out of its bound" in capsys.readouterr().out
 
 
-def test_a_layer_too_few_is_out_of_bound(tmp_path, capsys):
+def test_a_missing_layer_is_out_of_bound(tmp_path, capsys):
     config = float32("dynamic_gqa")
     source = random_checkpoint(tmp_path / "hf", config)
     config["llm_config"]["num_hidden_layers"] -= 1
@@ -74,8 +74,8 @@ def test_quantized_parts_have_wider_bounds_and_others_do_not(tmp_path, capsys):
     arguments = ["hf2pd", "--src", str(source), "--dst", str(tmp_path / "int8"), "--quantize", "weight_only_int8"]
     assert convert_cli(arguments) == 0
     code, document = verify(capsys, source, tmp_path / "int8")
-    bounds = {rung["stage"]: rung["bound"] for rung in document["stages"]}
-    errors = {rung["stage"]: rung["error"] for rung in document["stages"]}
+    bounds = {result["stage"]: result["bound"] for result in document["stages"]}
+    errors = {result["stage"]: result["error"] for result in document["stages"]}
     assert code == 0 and document["difference"] == "weight_only_int8"
     assert bounds["embeds"] == stages.EXACT and errors["embeds"] == 0
     assert bounds["logits"] > 0.01 and 1e-4 < errors["logits"] < bounds["logits"]
@@ -83,14 +83,35 @@ def test_quantized_parts_have_wider_bounds_and_others_do_not(tmp_path, capsys):
     assert verify(capsys, tmp_path / "int8", tmp_path / "int8")[1]["difference"] == "nothing"
 
 
-def test_what_is_no_chat_model_is_an_error(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        (("awq", 128), None, "awq"),
+        (("weight_only_int8", 64), ("weight_only_int8", 128), "weight_only_int8"),
+        (("weight_only_int8", -1), ("weight_only_int4", 64), "weight_only_int4"),
+        (("awq", 128), ("awq", 128), "nothing"),
+    ],
+)
+def test_difference_of_quantized_folders(one, other, difference, tmp_path):
+    for name, quantization in (("one", one), ("other", other)):
+        config = tiny_config("qwen2")
+        if quantization:
+            method, group_size = quantization
+            fields = {"quant_method": method, "group_size": group_size, "bits": 4}
+            config["llm_config"]["quantization_config"] = fields
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    assert stages.difference(tmp_path / "one", tmp_path / "other") == difference
+
+
+def test_a_bare_vision_tower_is_refused(tmp_path, capsys):
     config = tiny_config("dynamic_gqa")
     tower = random_checkpoint(tmp_path / "vit", {**config["vision_config"], "torch_dtype": "float32"})
     assert main(["verify", str(tower), str(tower)]) == 2
     assert "no InternVL chat model: its config.json has model_type 'intern_vit_6b'" in capsys.readouterr().err
 
 
-def test_errors_by_hand():
+def test_relative_error_by_hand():
     a = np.array([3.0, 4.0])
     assert stages.relative_error(a, a) == 0
     assert stages.relative_error(a + [0.0, 0.4], a) == pytest.approx(0.1)  # max: 0.4 / 4; Euclidean: 0.4 / 5
@@ -103,13 +124,13 @@ def test_errors_by_hand():
 def test_against_transformers(case, tmp_path, capsys):
     source = random_checkpoint(tmp_path / "hf", float32(case))
     code, document = verify(capsys, source, source, "--torch")
-    assert code == 0 and [rung["stage"] for rung in document["stages"]] == STAGES[3:]
+    assert code == 0 and [result["stage"] for result in document["stages"]] == STAGES[3:]
     damaged = random_checkpoint(tmp_path / "other", float32(case), seed=1)
     assert verify(capsys, source, damaged, "--torch")[1]["first out of bound"] == "vit.embed"
 
 
 @pytest.mark.torch
-def test_what_transformers_can_not_express_is_an_error(tmp_path, capsys):
+def test_a_model_that_transformers_lacks_is_refused(tmp_path, capsys):
     source = random_checkpoint(tmp_path / "hf", tiny_config("phi3_yarn"))
     assert main(["verify", str(source), str(source), "--torch"]) == 2
     assert "type 'yarn' can't be expressed in transformers' layout" in capsys.readouterr().err
