@@ -9,18 +9,32 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+UV := $(BIN)/uv
+# uv takes the lock file in seconds, pip in minutes; the index is pip's, so that a mirror serves both.
+INDEX = $(or $(PIP_INDEX_URL),$(shell $(BIN)/pip config get global.index-url 2>/dev/null))
+INSTALL = $(UV) pip install --system-certs $(if $(MAKE_TERMOUT),,--quiet) $(addprefix --default-index ,$(INDEX)) \
+	--python $(BIN)/python
 
 .PHONY: setup demo test lint bench docs goldens lock sanitize
 setup: $(READY)
 
-$(READY): requirements.lock setup.py
+$(UV):
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; none was found"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
-demo: $(READY)
+$(READY): requirements.lock setup.py | $(UV)
+	@echo "installing everything of requirements.lock into .venv: 2.5 GB"
+	$(INSTALL) --no-deps -r requirements.lock -e .
+	@touch $@
+
+# The tour needs Paddle for CPUs only; `make setup` adds the rest.
+.venv/ready-cpu: requirements.lock setup.py | $(UV)
+	@echo "installing paddle_internvl[cpu] into .venv: 1.6 GB"
+	$(INSTALL) --constraint requirements.lock -e '.[cpu]'
+	@touch $@
+
+demo: .venv/ready-cpu
 	$(BIN)/python -m demo.scripts.tour
 
 test: $(READY)
@@ -37,7 +51,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 goldens: $(READY)
-	@test -n "$(UPSTREAM)" || { echo "error: say UPSTREAM=<checkout of OpenGVLab/InternVL>"; exit 2; }
+	@test -n "$(UPSTREAM)" || { echo "error: give UPSTREAM=<checkout of OpenGVLab/InternVL>"; exit 2; }
 	$(PYTHON) -m venv .venv-reference
 	.venv-reference/bin/pip install --quiet -r requirements.lock
 	.venv-reference/bin/pip install --quiet torch==2.13.0 transformers==4.55.4 einops==0.8.1
@@ -54,7 +68,6 @@ sanitize:
 	OMP_NUM_THREADS=2 build/sanitize
 
 lock: $(READY)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 setup.py \
+	$(UV) pip compile --quiet --universal --python-version 3.10 setup.py \
 		--extra cpu --extra video --extra serve --extra scale --extra demo --extra notebooks --extra plots --extra docs \
 		--extra test --no-annotate --output-file requirements.lock
