@@ -30,7 +30,7 @@ $(READY): requirements.lock setup.py | $(UV)
 
 # The tour needs Paddle for CPUs only; `make setup` adds the rest.
 .venv/ready-cpu: requirements.lock setup.py | $(UV)
-	@echo "installing paddle_internvl[cpu] into .venv: 1.6 GB"
+	@echo "installing paddle_internvl[cpu] into .venv: 1.6 GB; the first run then builds the CPU kernels, once"
 	$(INSTALL) --constraint requirements.lock -e '.[cpu]'
 	@touch $@
 

@@ -7,12 +7,15 @@ Exit code 1 when an answer is not the expected one. The questions stand in demo/
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
+from convert import command_line
 from convert.cli import main as convert
 
 DEMO = Path(__file__).parent.parent
@@ -21,7 +24,7 @@ ASSETS = DEMO / "assets"
 
 
 def media(files: list[str]) -> list[dict]:
-    """What a message holds for pictures or a clip."""
+    """The content parts of a message for pictures or a clip."""
     return [
         {"type": "video_url", "video_url": {"url": str(ASSETS / file), "num_segments": 4}}
         if file.endswith(".gif")
@@ -30,15 +33,20 @@ def media(files: list[str]) -> list[dict]:
     ]
 
 
+def dimmed(text: str) -> str:
+    """Text in a faint colour on a terminal, unless $NO_COLOR is set."""
+    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+
+
 def ask(model, stop: dict) -> bool:
-    """One stop of the tour, which may have several questions about the same pictures; whether all went well."""
+    """Ask the questions of one stop about its pictures; returns whether all answers are the expected ones."""
     content, messages, well = media(stop["pictures"]), [], True
     shown = ", ".join(f"demo/assets/{file}" for file in stop["pictures"]) or "no picture"
     for question, expected in stop["questions"]:
         messages.append({"role": "user", "content": [*content, {"type": "text", "text": question}]})
         if content or not messages[1:]:
             tiles = sum(picture.tiles for picture in model.count_tokens(messages).pictures)
-            print(f"\n\033[2m{shown}" + (f" ({tiles} tiles)" if tiles else "") + "\033[0m")
+            print("\n" + dimmed(shown + (f" ({tiles} tile{'s' * (tiles > 1)})" if tiles else "")))
         content = []
         print(f"  > {question}\n    ", end="")
         pieces = []
@@ -52,24 +60,24 @@ def ask(model, stop: dict) -> bool:
     return well
 
 
-def main() -> int:
+def tour() -> int:
     """Run the tour; returns the exit code."""
     from paddle_internvl import startup
 
-    begun = time.monotonic()
+    began = time.monotonic()
     shutil.rmtree(CONVERTED, ignore_errors=True)
     print(f"$ python -m convert hf2pd --src {SOURCE} --dst {CONVERTED}", flush=True)
     if convert(["hf2pd", "--src", str(SOURCE), "--dst", str(CONVERTED)]):
-        return 2
+        return command_line.EXIT_USAGE
     startup.import_paddle()
     from paddlenlp.transformers import AutoModel
 
     model = AutoModel.from_pretrained(str(CONVERTED))
     stops = json.loads((ASSETS / "tour.json").read_text(encoding="utf-8"))
     well = [ask(model, stop) for stop in stops]
-    print(f"\n{sum(well)} of {len(well)} stops as expected, {time.monotonic() - begun:.1f} s")
-    return 0 if all(well) else 1
+    print(f"\n{sum(well)} of {len(well)} stops as expected, {time.monotonic() - began:.1f} s")
+    return command_line.EXIT_OK if all(well) else command_line.EXIT_DIFFERENT
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.run(tour, argparse.Namespace(), (ValueError, OSError, ImportError)))
