@@ -52,7 +52,7 @@ class _ImportedLoader:
 
 def install_hook() -> None:
     """Register with PaddleNLP's Auto classes: now if it is imported already, otherwise as soon as it is."""
-    import_hook.install("paddlenlp", before=_provide_hub_download, after=_register)
+    import_hook.install("paddlenlp", before=provide_hub_download, after=_register)
 
 
 def import_lean() -> None:
@@ -72,7 +72,7 @@ def import_lean() -> None:
     package.__version__ = _LEAN_VERSION
     sys.modules["paddlenlp"] = package
     try:
-        _provide_hub_download()
+        provide_hub_download()
         import_module("paddlenlp.data")  # before transformers, which otherwise imports itself in a circle
         _register(package)
         import_module("paddle").disable_signal_handler()  # the last line of PaddleNLP's __init__
@@ -99,19 +99,18 @@ def _register(_paddlenlp) -> None:
     import_module("paddle_internvl.registration").register()
 
 
-def _provide_hub_download() -> None:
-    """Give aistudio-sdk from 0.3 on the `hub.download` that PaddleNLP imports, and this package never calls: PaddleOCR
-    3 needs such an aistudio-sdk, and could not be installed beside PaddleNLP otherwise."""
+def provide_hub_download() -> None:
+    """Give aistudio-sdk from 0.3 on the `hub.download` that PaddleNLP imports: PaddleOCR 3 needs such an aistudio-sdk,
+    and could not be installed beside PaddleNLP otherwise."""
     try:
         hub = import_module("aistudio_sdk.hub")
     except ImportError:  # PaddleNLP's own import says what is missing
         return
     if not hasattr(hub, "download"):
-        hub.download = _removed_download
+        hub.download = _hub_download
 
 
-def _removed_download(*_args, **_options):
-    raise ImportError(
-        "aistudio-sdk 0.3 has no hub.download, which PaddleNLP's from_aistudio needs; "
-        "load by hub='aistudio', or pip install 'aistudio-sdk<0.3'"
-    )
+def _hub_download(repo_id: str, filename: str, revision: str = "master", cache_dir: str | None = None) -> dict:
+    """`aistudio_sdk.hub.download` as PaddleNLP's `aistudio_download` calls it, by the function that took its place."""
+    download = import_module("aistudio_sdk.file_download").model_file_download
+    return {"path": download(repo_id, filename, revision=revision, local_dir=cache_dir)}

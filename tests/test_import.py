@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,18 +50,26 @@ print(os.environ["OMP_NUM_THREADS"], "sklearn" in sys.modules)
 
 
 @pytest.mark.parametrize(
-    ("first", "whole"),
+    "first",
     [
-        ("import aistudio_sdk.hub as hub; del hub.download; import paddle_internvl", True),  # as aistudio-sdk 0.3
-        ("import paddle, paddlenlp, paddle_internvl", True),
-        ("from paddle_internvl.models.decoder import DecoderForCausalLM", True),
-        ("import paddle; from paddle_internvl import AutoModel", False),
+        "import paddle, paddlenlp, paddle_internvl",
+        "import aistudio_sdk.hub as hub; del hub.download\n"  # as aistudio-sdk 0.3
+        "from paddle_internvl.models.decoder import DecoderForCausalLM",
     ],
 )
-def test_registration_in_any_order(first, whole, hf_folders):
+def test_registration_in_any_order(first, hf_folders):
     """Also of `import paddle` before this package: Paddle itself sets one thread."""
     cores = len(os.sched_getaffinity(0))
-    assert run(first + CHECK.format(folder=str(hf_folders["dynamic_gqa"]))) == f"{cores} {whole}"
+    assert run(first + CHECK.format(folder=str(hf_folders["dynamic_gqa"]))) == f"{cores} True"
+
+
+def test_auto_classes_of_the_lean_import(hf_folders):
+    """The first request for a name of PaddleNLP that the lean import left out runs the whole import."""
+    first = "import paddle; from paddle_internvl import AutoModel"
+    then = "import paddlenlp; print(paddlenlp.Taskflow.__name__, paddlenlp.peft.LoRAModel.__name__)"
+    cores = len(os.sched_getaffinity(0))
+    shown = run(first + CHECK.format(folder=str(hf_folders["dynamic_gqa"])) + then)
+    assert shown.splitlines() == [f"{cores} False", "Taskflow LoRAModel"]
 
 
 def test_a_user_s_threads_are_kept_when_paddle_came_first():
@@ -83,11 +92,21 @@ print(sorted(lean), paddlenlp.Taskflow.__name__, "sklearn" in sys.modules)
 """
 
 
-def test_lean_import_becomes_the_whole_one_on_request():
+def test_lean_import_becomes_the_whole_one_for_a_subpackage():
     assert run(LEAN) == "[] Taskflow True"
-    assert run("from paddle_internvl import startup; startup.import_paddle()\n"
-               "import paddlenlp; print(paddlenlp.Taskflow.__name__, paddlenlp.peft.LoRAModel.__name__)"
-               ) == "Taskflow LoRAModel"  # fmt: skip
+
+
+def test_hub_download_of_a_newer_aistudio_sdk(monkeypatch):
+    from paddlenlp.transformers.aistudio_utils import aistudio_download
+
+    calls = []
+    newer = SimpleNamespace(model_file_download=lambda *args, **options: calls.append((args, options)) or "a file")
+    monkeypatch.setitem(sys.modules, "aistudio_sdk.file_download", newer)
+    monkeypatch.delattr("aistudio_sdk.hub.download")
+    paddlenlp_import.provide_hub_download()
+    monkeypatch.setattr("paddlenlp.transformers.aistudio_utils.download", sys.modules["aistudio_sdk.hub"].download)
+    assert aistudio_download("me/tiny", "config.json", cache_dir="here") == "a file"
+    assert calls == [(("me/tiny", "config.json"), {"revision": "master", "local_dir": "here"})]
 
 
 def test_another_paddlenlp_is_imported_whole(monkeypatch):
