@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import tempfile
 import warnings
 
 import pytest
 
 warnings.filterwarnings("ignore")
+# Hub caches of this run alone, set before the clients are imported: no test finds what an earlier one downloaded.
+_CACHES = tempfile.TemporaryDirectory(prefix="hub-caches-")
+os.environ.update(dict.fromkeys(("HF_HOME", "MODELSCOPE_CACHE", "AISTUDIO_HUB_CACHE"), _CACHES.name))
 
 from paddle_internvl import startup  # noqa: E402
 

@@ -85,8 +85,8 @@ def test_answered_rows_are_not_answered_again(source, tmp_path, capsys, monkeypa
 def test_workers_answer_the_same_and_one_may_die(source, tmp_path):
     """Two processes of Ray, one of them killed at its work: order, answers and errors are those of one process."""
     alone, target = tmp_path / "alone.jsonl", tmp_path / "out.jsonl"
-    long = {"prompt": "hello", "generation": {"max_new_tokens": 300, "ignore_eos": True}}
-    source = write(source, [*ROWS, *[long] * 8])
+    long = {"prompt": "hello", "generation": {"max_new_tokens": 200, "ignore_eos": True}}
+    source = write(source, [*ROWS, *[long] * 5])
     answer(source, alone)
     words = ["batch", str(source), str(target), CHECKPOINT, "--workers", "2", "--batch-size", "3"]
     run = subprocess.Popen(
