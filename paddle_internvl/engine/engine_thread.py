@@ -41,16 +41,12 @@ class Submission:
     Attributes:
         requests: the requests.
         deliver: called in the engine's thread with the number of a request and its piece or exception.
-        sequences: the requests in the engine.
-        added: whether the engine's thread has taken the submission from the inbox.
-        cancelled: whether the requests are cancelled.
+        sequences: the requests in the engine; empty while the submission is in the inbox.
     """
 
     requests: Sequence[RequestState]
     deliver: Callable[[int, Piece | Exception], None]
     sequences: list[EngineSequence] = field(default_factory=list)
-    added: bool = False
-    cancelled: bool = False
 
 
 class EngineThread:
@@ -62,10 +58,9 @@ class EngineThread:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self._changed = threading.Condition()  # guards the fields below
-        self._inbox: list[Submission] = []  # new or cancelled ones
-        self._num_submitted = 0  # requests of submissions that are not added yet
-        self._accepting, self._closing, self._busy = True, False, False
+        self._changed = threading.Condition()  # guards the inbox and the two flags; notified at every change
+        self._inbox: list[Submission] = []  # not added to the engine yet
+        self._accepting, self._closing = True, False
         self._last_step = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         engine.should_yield = lambda: bool(self._inbox)
@@ -90,7 +85,6 @@ class EngineThread:
             if not self._accepting or not self._thread.is_alive():
                 raise EngineClosedError("the engine takes no more requests")
             self._require_room(len(requests))
-            self._num_submitted += len(requests)
             self._inbox.append(submission)
             self._changed.notify_all()
         return submission
@@ -99,16 +93,21 @@ class EngineThread:
         limits = self.engine.limits
         if limits.max_waiting is None:
             return
-        queued = len(self.engine.scheduler.sequences) + self._num_submitted
+        queued = len(self.engine.scheduler.sequences) + self._num_submitted()
         if queued and queued + requests > limits.max_batch_size + limits.max_waiting:
-            raise QueueFullError(f"{queued} answers are asked for already; try again later")
+            raise QueueFullError(f"{queued} requests are queued or running already; try again later")
+
+    def _num_submitted(self) -> int:
+        """Requests in the inbox."""
+        return sum(len(submission.requests) for submission in list(self._inbox))
 
     def cancel(self, submission: Submission) -> None:
-        """Cancel the unfinished requests of a submission."""
+        """Cancel the unfinished requests of a submission; any thread may call this."""
         with self._changed:
-            submission.cancelled = True
-            self._inbox.append(submission)
-            self._changed.notify_all()
+            if submission in self._inbox:
+                self._inbox.remove(submission)
+            for sequence in submission.sequences:
+                self.engine.cancel(sequence)
 
     async def stream(self, prompt: Prompt, config: GenerationConfig) -> AsyncIterator[Piece]:
         """Pieces of the config's n answers to a prompt; the last piece of each answer has its response.
@@ -167,7 +166,7 @@ class EngineThread:
             self._thread.join()
 
     def _has_work(self) -> bool:
-        return bool(self._inbox) or self._busy or not self.engine.idle
+        return bool(self._inbox) or not self.engine.idle
 
     @property
     def healthy(self) -> bool:
@@ -183,7 +182,7 @@ class EngineThread:
         running = stages.count(Stage.DECODE)
         return EngineStats(
             **asdict(engine.counters),
-            waiting=len(engine.scheduler.waiting) + self._num_submitted,
+            waiting=len(engine.scheduler.waiting) + self._num_submitted(),
             running=running,
             prefilling=len(stages) - running,
             blocks_used=engine.pool.used,
@@ -193,44 +192,28 @@ class EngineThread:
     # ------------------------------------------------------------------------------------------------- the thread
     def _run(self) -> None:
         try:
-            while not self._closing:
-                self._process_inbox()
+            while self._wait_for_work():
                 self._step()
         finally:  # also after an unexpected error: no request waits for ever
             self._end_all(EngineClosedError("the server is shutting down"))
 
-    def _process_inbox(self) -> None:
-        """Wait for work; add new submissions and cancel others."""
+    def _wait_for_work(self) -> bool:
+        """Wait for requests and add them to the engine; returns False once `close` ends the thread."""
         with self._changed:
-            self._busy = False
-            self._changed.notify_all()
+            self._changed.notify_all()  # `close` waits for the last request
             self._changed.wait_for(lambda: self._closing or self._has_work())
-            self._busy = True
-            inbox, self._inbox = self._inbox, []
-            for submission in inbox:
-                self._add(submission)
-                if submission.cancelled:
-                    self._cancel_sequences(submission)
+            while self._inbox and not self._closing:
+                self._add(self._inbox.pop(0))
+            return not self._closing
 
     def _add(self, submission: Submission) -> None:
-        if submission.added:
-            return
-        submission.added = True
-        self._num_submitted -= len(submission.requests)
-        if submission.cancelled:
-            return
         try:
             for number, request in enumerate(submission.requests):
                 deliver = partial(self._deliver, submission, number)
                 submission.sequences.append(self.engine.add(request, deliver))
         except Exception as error:
-            self._cancel_sequences(submission)
+            self.cancel(submission)
             self._deliver(submission, len(submission.sequences), RequestFailedError.caused_by(error))
-
-    def _cancel_sequences(self, submission: Submission) -> None:
-        for sequence in submission.sequences:
-            if sequence.stage is not Stage.FINISHED:
-                self.engine.cancel(sequence)
 
     def _deliver(self, submission: Submission, number: int, piece: Piece | Exception) -> None:
         try:
@@ -241,8 +224,6 @@ class EngineThread:
 
     def _step(self) -> None:
         self._last_step = time.monotonic()
-        if self.engine.idle or self._closing:
-            return
         try:
             self.engine.step()
         except Exception as error:  # not of a single request: all are ended, and the next ones may succeed
@@ -253,14 +234,11 @@ class EngineThread:
         """Refuse new requests, and end all others with an error."""
         with self._changed:
             self._accepting = False
-            inbox, self._inbox = self._inbox, []
-        for submission in inbox:
-            if not submission.added:
+            while self._inbox:
+                submission = self._inbox.pop()
                 for number in range(len(submission.requests)):
                     self._deliver(submission, number, error)
-        self._end_sequences(error)
-        with self._changed:
-            self._busy = False
+            self._end_sequences(error)
             self._changed.notify_all()
 
     def _end_sequences(self, error: Exception) -> None:

@@ -8,33 +8,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import paddle
 
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.generation.sampling import PendingSample, Sampler
+from paddle_internvl.generation.sampling import PendingSample, SampledTokens, Sampler
 from paddle_internvl.models.decoder import DecoderForCausalLM, count_positions
 from paddle_internvl.ops import transfers
 
 FINISHED = -1  # in place of a token id, in rows that ended before
-
-
-@dataclass(frozen=True)
-class Step:
-    """Tokens of one step.
-
-    Attributes:
-        ids: int64 [B], `FINISHED` in rows that ended before.
-        log_probs: see `SampledTokens`.
-        top: see `SampledTokens`.
-    """
-
-    ids: np.ndarray
-    log_probs: np.ndarray | None
-    top: list[dict[int, float]] | None
 
 
 def generate_steps(
@@ -43,8 +28,8 @@ def generate_steps(
     attention_mask: paddle.Tensor | None,
     config: GenerationConfig,
     stop: Callable[[int, list[int]], bool] = lambda row, ids: False,
-) -> Iterator[Step]:
-    """Decode until every row has ended or has `config.max_new_tokens`.
+) -> Iterator[SampledTokens]:
+    """Decode until every row has ended or has `config.max_new_tokens`; ids are `FINISHED` in rows that ended before.
 
     Args:
         decoder: the language model.
@@ -68,7 +53,7 @@ def generate_steps(
             tokens = in_flight.popleft().wait()
             for row in np.flatnonzero(alive):
                 generated[row].append(int(tokens.ids[row]))
-            yield Step(np.where(alive, tokens.ids, FINISHED), tokens.log_probs, tokens.top)
+            yield replace(tokens, ids=np.where(alive, tokens.ids, FINISHED))
             for row in np.flatnonzero(alive):
                 alive[row] = not (tokens.ids[row] in ends or stop(row, generated[row]))
             if not alive.any():
@@ -109,7 +94,7 @@ def generate_ids(
     attention_mask: paddle.Tensor | None,
     config: GenerationConfig,
     pad_token_id: int,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[SampledTokens], None] = lambda step: None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """All new ids at once.
 
@@ -130,7 +115,6 @@ def generate_ids(
     ids = np.stack([step.ids for step in steps], axis=1)
     log_probs = None
     if config.log_probs:
-        log_probs = np.where(ids == FINISHED, 0.0, np.stack([step.log_probs for step in steps], axis=1)).astype(
-            np.float32
-        )
+        log_probs = np.stack([step.log_probs for step in steps], axis=1)
+        log_probs[ids == FINISHED] = 0.0
     return np.where(ids == FINISHED, pad_token_id, ids), log_probs

@@ -130,7 +130,7 @@ def test_a_full_queue(start, prompt):
     async def crowd():
         tasks = [asyncio.create_task(collect(thread, prompt, ENDLESS)) for _ in range(2)]
         await wait_until(lambda: thread.stats().running == 1 and thread.stats().waiting == 1)
-        with pytest.raises(QueueFullError, match="2 answers are asked for already"):
+        with pytest.raises(QueueFullError, match="2 requests are queued or running"):
             await collect(thread, prompt, ENDLESS)
         for task in tasks:
             task.cancel()

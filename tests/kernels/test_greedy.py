@@ -41,7 +41,10 @@ def expected(asked):
         return answers(asked, trainable=True)
 
 
-@pytest.mark.parametrize("stored", ["bfloat16", "float32"])
-def test_answers_are_equal(isa, asked, expected, stored):
+def test_answers_are_equal(isa, asked, expected):
     assert len(expected) >= 20 and all(expected)
-    assert answers(asked, dtype=stored) == expected
+    assert answers(asked, dtype="bfloat16") == expected
+
+
+def test_answers_of_float32_weights_are_equal(asked, expected):
+    assert answers(asked, dtype="float32") == expected

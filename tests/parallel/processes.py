@@ -1,7 +1,7 @@
 """Two ranks as two processes; run as a script it is the program of each rank.
 
-processes.py answers OUT FOLDER QUESTION    under the launcher: answers from Python, `chat` and `verify`; see `answers`
-processes.py endless                        commands without end; every rank prints `going` for each
+processes.py answers OUT FOLDER QUESTION PORT   under the launcher: answers, then a server; see `answers`
+processes.py endless                            commands without end; every rank prints `going` for each
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def batch_answers(model) -> list[str]:
     return [response.text for response in model.batch_chat_messages(conversations, {"max_new_tokens": 9})]
 
 
-def answers(target: str, folder: str, question: str) -> None:
-    """Every rank writes to TARGET.<rank>: what it computes and prints, under the names of its keys."""
+def answers(target: str, folder: str, question: str, port: str) -> None:
+    """Every rank writes the results of Python, `chat` and `verify` to TARGET.<rank>, then runs `serve` to its end."""
     from paddle_internvl import run_rank, startup
 
     startup.import_paddle()
@@ -112,6 +112,8 @@ def answers(target: str, folder: str, question: str) -> None:
     results["chat"] = printed("chat", folder, "--question", question)
     results["verify"] = printed("verify", folder, folder)
     Path(f"{target}.{model.process_group.rank}").write_text(json.dumps(results))
+    model.process_group.barrier()
+    sys.exit(main(["serve", folder, "--tp", "2", "--server-port", port]))
 
 
 def endless() -> None:

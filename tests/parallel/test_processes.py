@@ -5,9 +5,9 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from tests.random_checkpoints import TOKENIZER
 CHECKPOINT = str(TOKENIZER)
 QUESTION = "Hello, who are you?"
 TIMEOUT = 300  # of what must happen; no test depends on how long it takes
-PROGRAM = str(Path(sys.executable).with_name("paddle-internvl"))
 
 
 @pytest.fixture(scope="module")
@@ -38,29 +37,56 @@ def model():
     return AutoModel.from_pretrained(CHECKPOINT)
 
 
+@dataclass
+class Launch:
+    """Two launched ranks. `results`: of `processes.answers` on each rank; `url`: of the server that they run then."""
+
+    process: subprocess.Popen
+    folder: Path
+    results: list[dict]
+    url: str
+
+
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> list[dict]:
-    """Results of `processes.answers` on each rank, of a single launch."""
-    folder = tmp_path_factory.mktemp("ranks")
+def launched(tmp_path_factory) -> Launch:
+    """The single launch of this module."""
+    folder, (port,) = tmp_path_factory.mktemp("ranks"), free_ports(1)
     script = str(Path(__file__).with_name("processes.py"))
-    command = launch(folder, script, "answers", str(folder / "results"), CHECKPOINT, QUESTION)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=launch_environment())
-    assert done.returncode == 0, done.stderr + (folder / "workerlog.0").read_text()
-    return [json.loads((folder / f"results.{rank}").read_text()) for rank in (0, 1)]
+    command = launch(folder, script, "answers", str(folder / "results"), CHECKPOINT, QUESTION, str(port))
+    process = subprocess.Popen(
+        command, env=launch_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not is_ready(url):
+            assert process.poll() is None, (folder / "workerlog.0").read_text()
+            time.sleep(0.2)
+        yield Launch(process, folder, [json.loads((folder / f"results.{rank}").read_text()) for rank in (0, 1)], url)
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.parametrize("quantized", [False, True], ids=["float", "8 bit"])
-def test_two_processes_equal_one(ranks, model, quantized):
+def test_two_processes_equal_one(launched, model, quantized):
     """Every rank has the answers of a batch; those of an engine's thread are rank 0's alone."""
     whole = AutoModel.from_pretrained(CHECKPOINT, load_in_8bit=True) if quantized else model
+    ranks = launched.results
     assert [rank[f"batch {quantized}"] for rank in ranks] == [batch_answers(whole)] * 2
     assert [rank[f"engine {quantized}"] for rank in ranks] == [engine_answers(whole), None]
 
 
 @pytest.mark.parametrize("command", ["chat", "verify"])
-def test_on_the_command_line_under_the_launcher(ranks, model, command):
+def test_on_the_command_line_under_the_launcher(launched, model, command):
     """Rank 0 alone prints the same as one process; `verify` compares two processes with one."""
-    printed, nothing = (rank[command] for rank in ranks)
+    printed, nothing = (rank[command] for rank in launched.results)
     if command == "chat":
         assert printed == model.chat_messages([{"role": "user", "content": QUESTION}]).text
     else:
@@ -83,37 +109,22 @@ def test_a_killed_rank_ends_the_other(killed):
             process.wait()
 
 
-def test_a_server_over_two_processes(tmp_path, model):
+def test_a_server_over_two_processes(launched, model):
     """It answers several requests at a time as one process does; SIGTERM to every rank lets rank 0 end the server."""
-    (port,) = free_ports(1)
-    command = launch(tmp_path, PROGRAM, "serve", CHECKPOINT, "--tp", "2", "--server-port", str(port))
-    process = subprocess.Popen(
-        command, env=launch_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
-        while True:
-            try:
-                if httpx.get(f"{url}/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                assert process.poll() is None, (tmp_path / "workerlog.0").read_text()
-            time.sleep(0.2)
-        questions = [QUESTION, "What can you do?"]
-        bodies = [
-            {"model": Path(CHECKPOINT).name, "messages": [{"role": "user", "content": question}], "max_tokens": 64}
-            for question in questions
-        ]
-        with ThreadPoolExecutor(2) as pool:
-            ask = partial(httpx.post, f"{url}/v1/chat/completions", timeout=TIMEOUT)
-            replies = [r.json()["choices"][0]["message"]["content"] for r in pool.map(lambda b: ask(json=b), bodies)]
-        settings = {"max_new_tokens": 64}
-        assert replies == [model.chat_messages([{"role": "user", "content": q}], settings).text for q in questions]
-    finally:
-        process.terminate()
-        process.wait(TIMEOUT)
-    assert "closed" in (tmp_path / "workerlog.0").read_text()
-    assert "Traceback" not in (tmp_path / "workerlog.1").read_text()
+    questions = [QUESTION, "What can you do?"]
+    bodies = [
+        {"model": Path(CHECKPOINT).name, "messages": [{"role": "user", "content": question}], "max_tokens": 64}
+        for question in questions
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        ask = partial(httpx.post, f"{launched.url}/v1/chat/completions", timeout=TIMEOUT)
+        replies = [r.json()["choices"][0]["message"]["content"] for r in pool.map(lambda b: ask(json=b), bodies)]
+    settings = {"max_new_tokens": 64}
+    assert replies == [model.chat_messages([{"role": "user", "content": q}], settings).text for q in questions]
+    launched.process.terminate()
+    launched.process.wait(TIMEOUT)
+    assert "closed" in (launched.folder / "workerlog.0").read_text()
+    assert "Traceback" not in (launched.folder / "workerlog.1").read_text()
 
 
 @pytest.mark.parametrize(
