@@ -26,6 +26,7 @@ from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_json
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")
 MAX_SHARD_SIZE = 5 * 10**9  # bytes of tensors in a file, where the caller names no other size
 _MAX_HEADER = 100 << 20
+_FILE_NAME = re.compile(r"[^/\\\0]+\.safetensors")  # in the folder itself
 _UNITS = {"": 1, "B": 1} | {f"{letter}{kind}": base**power for kind, base in (("B", 1000), ("IB", 1024))
                             for power, letter in enumerate("KMGT", start=1)}  # fmt: skip
 T = TypeVar("T")
@@ -91,6 +92,23 @@ def read_header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     return tensors, metadata
 
 
+def weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> shard, as the index of a sharded checkpoint has it.
+
+    Raises:
+        CheckpointError: no index of safetensors, or one that names a file outside the folder.
+    """
+    index = folder / INDEX_FILE
+    content = read_json(index)
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict):
+        raise CheckpointError(f"{index} has no weight_map; download it again")
+    for name, shard in shards.items():
+        if not isinstance(shard, str) or not _FILE_NAME.fullmatch(shard):
+            raise CheckpointError(f"{index} places {name} in {shard!r}, which is no file name; download it again")
+    return shards
+
+
 class Checkpoint:
     """The safetensors of a folder, one file or shards with an index.
 
@@ -105,13 +123,13 @@ class Checkpoint:
         if not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is not a folder; give the folder that holds config.json")
         index = self.folder / INDEX_FILE
-        promised = read_json(index)["weight_map"] if index.exists() else None
+        promised = weight_map(self.folder) if index.exists() else None
         names = sorted(set(promised.values())) if promised else [SINGLE_FILE]
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] | None = None
         for name in names:
             file = self.folder / name
-            if not file.exists():
+            if not file.is_file():
                 raise CheckpointError(self._absence(name, promised is not None))
             tensors, metadata = read_header(file)
             twice = sorted(tensors.keys() & self.tensors.keys())
@@ -208,11 +226,16 @@ def parse_size(size: int | str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def shard_names(count: int) -> list[str]:
-    """File names of a checkpoint of `count` files."""
+def shard_names(count: int, generation: int = 1) -> list[str]:
+    """File names of a checkpoint of `count` files.
+
+    Args:
+        generation: another number gives other names, for shards beside those of an older checkpoint.
+    """
     if count == 1:
         return [SINGLE_FILE]
-    return [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    prefix = "model" if generation == 1 else f"model-{generation}"
+    return [f"{prefix}-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
 
 
 def in_shards(tensors: list[T], size: Callable[[T], int], max_shard_size: int) -> list[list[T]]:

@@ -1,13 +1,13 @@
-"""One safetensors file from many outputs: made in pieces by a few threads, each writing its own place in the file.
+"""Safetensors files of a new checkpoint: tensors are made in pieces by a few threads, each written at its place.
 
-In: tensors to be made, and where their sources are. Out: a file that has its name only once it is whole and on disk.
-Memory is a buffer of a few MiB a thread (64 rows, if they are longer), whatever the size of the file.
+In: tensors to be made. Out: files that get their names only when they are whole and on disk. Memory is a buffer of a
+few MiB a thread (more only for tensors that must be made at once), whatever the size of the file.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -15,37 +15,51 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.dtypes import SIZES, carrier, cast
-from convert.outputs import Output
+from convert.dtypes import SIZES, carrier
 from convert.piece_file import PieceFile
-from convert.safetensors_io import Checkpoint, header_bytes
+from convert.safetensors_io import header_bytes
 
-_PIECE = 8 << 20  # bytes of output that a thread makes at a time
-_ROWS = 64  # the fewest rows of a transpose made at a time: narrower blocks are slow
+_PIECE = 8 << 20  # bytes of a tensor that a thread makes at a time
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor to write: how it is made, the dtype of its sources, and the dtype it gets."""
+class NewTensor:
+    """A tensor to write.
 
-    output: Output
-    source_dtype: str
+    Attributes:
+        name: in the file.
+        dtype: of safetensors, e.g. 'BF16'.
+        shape: of at least one axis.
+        fill: called as fill(out, first, last) from any thread; writes rows first..last into `out`
+            [last - first, ...] of `carrier(dtype)`.
+        rows: fewest rows that are made at a time.
+    """
+
+    name: str
     dtype: str
+    shape: tuple[int, ...]
+    fill: Callable[[np.ndarray, int, int], None]
+    rows: int = 1
 
     @property
     def nbytes(self) -> int:
-        return prod(self.output.shape) * SIZES[self.dtype]
+        return prod(self.shape) * SIZES[self.dtype]
+
+
+def header_of(tensors: Sequence[NewTensor], metadata: dict[str, str]) -> bytes:
+    """The first bytes of the file that holds `tensors` in this order."""
+    return header_bytes([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors], metadata)
 
 
 class ShardWriter:
     """Writes files one after the other; a file is brought to disk while the next one is made.
 
     Args:
-        checkpoint: the source. metadata: of every file's header.
+        metadata: of every file's header.
     """
 
-    def __init__(self, checkpoint: Checkpoint, metadata: dict[str, str]):
-        self._checkpoint, self._metadata = checkpoint, metadata
+    def __init__(self, metadata: dict[str, str]):
+        self._metadata = metadata
         # Twice the cores: while one thread waits for the disk another makes the next piece.
         self._makers = ThreadPoolExecutor(2 * min(4, os.cpu_count() or 1))
         self._syncer = ThreadPoolExecutor(1)
@@ -61,15 +75,18 @@ class ShardWriter:
             for settled in self._settling:
                 settled.result()
 
-    def write(self, file: Path, tensors: list[Tensor], progress: Callable[[int], None]) -> None:
-        """Write `file` under a temporary name; it gets its own when it is on disk, at the latest on leaving the
-        context. `progress` is told the bytes written of this file.
+    def write(self, file: Path, tensors: Sequence[NewTensor], on_progress: Callable[[int], None]) -> None:
+        """Write a file under a temporary name; it is renamed when it is on disk, at the latest on leaving the context.
 
+        Args:
+            file: the path.
+            tensors: in the order of the file.
+            on_progress: called with the bytes of this file written so far.
         Raises:
-            OSError: as the system says, e.g. no space left.
+            OSError: of the system, e.g. no space left.
         """
-        header = header_bytes([(t.output.name, t.dtype, t.output.shape) for t in tensors], self._metadata)
-        target = PieceFile(file.with_suffix(".tmp"), len(header) + sum(tensor.nbytes for tensor in tensors))
+        header, temporary = header_of(tensors, self._metadata), file.with_suffix(".tmp")
+        target = PieceFile(temporary, len(header) + sum(tensor.nbytes for tensor in tensors))
         try:
             start = target.buffer(0, len(header))
             start[:] = np.frombuffer(header, np.uint8)
@@ -82,43 +99,36 @@ class ShardWriter:
             written = 0
             for piece in pieces:
                 written += piece.result()
-                progress(written)
+                on_progress(written)
         except BaseException:
-            self._makers.shutdown(cancel_futures=True)  # nobody may write to a closed file
+            self._makers.shutdown(cancel_futures=True)  # before the file is closed
             target.close()
+            temporary.unlink(missing_ok=True)
             raise
-        self._checkpoint.release()
-        self._settling.append(self._syncer.submit(_settle, target, file))
+        self._settling.append(self._syncer.submit(_settle, target, temporary, file))
 
-    def _submit(self, tensor: Tensor, target: PieceFile, offset: int) -> list[Future]:
-        shape = tensor.output.shape
-        if prod(shape) == 0:
+    def _submit(self, tensor: NewTensor, target: PieceFile, offset: int) -> list[Future]:
+        if tensor.nbytes == 0:
             return []
-        row_bytes = tensor.nbytes // shape[0]
-        rows = shape[0] if tensor.output.whole else max(1, _PIECE // row_bytes)
-        if tensor.output.transposed:
-            rows = max(_ROWS, rows // _ROWS * _ROWS)
+        count = tensor.shape[0]
+        row_bytes = tensor.nbytes // count
+        rows = max(tensor.rows, _PIECE // row_bytes // tensor.rows * tensor.rows)
         pieces = []
-        for first in range(0, shape[0], rows):
-            last, place = min(first + rows, shape[0]), offset + first * row_bytes
-            pieces.append(self._makers.submit(self._write_rows, tensor, target, place, first, last))
+        for first in range(0, count, rows):
+            place, last = offset + first * row_bytes, min(first + rows, count)
+            pieces.append(self._makers.submit(_write_rows, tensor, target, place, first, last))
         return pieces
 
-    def _write_rows(self, tensor: Tensor, target: PieceFile, offset: int, first: int, last: int) -> int:
-        output = tensor.output
-        shape, made = (last - first, *output.shape[1:]), carrier(tensor.source_dtype)
-        filled = target.buffer(offset, prod(shape) * SIZES[tensor.dtype])
-        if tensor.dtype == tensor.source_dtype:
-            output.fill(self._checkpoint.array, filled.view(made).reshape(shape), first, last)
-        else:
-            rows = np.empty(shape, made)
-            output.fill(self._checkpoint.array, rows, first, last)
-            filled[:] = cast(rows, tensor.source_dtype, tensor.dtype).reshape(-1).view(np.uint8)
-        target.write(offset, filled)
-        return filled.size
+
+def _write_rows(tensor: NewTensor, target: PieceFile, offset: int, first: int, last: int) -> int:
+    shape = (last - first, *tensor.shape[1:])
+    memory = target.buffer(offset, prod(shape) * SIZES[tensor.dtype])
+    tensor.fill(memory.view(carrier(tensor.dtype)).reshape(shape), first, last)
+    target.write(offset, memory)
+    return memory.size
 
 
-def _settle(target: PieceFile, file: Path) -> None:
-    """Bring a file to disk, then give it its name: what has the name is whole."""
+def _settle(target: PieceFile, temporary: Path, file: Path) -> None:
+    """Bring a file to disk, then rename it: a file with the final name is whole."""
     target.settle()
-    os.replace(file.with_suffix(".tmp"), file)
+    os.replace(temporary, file)

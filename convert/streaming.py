@@ -1,42 +1,51 @@
-"""One checkpoint folder into another: streamed, resumable, audited, and never half there.
+"""Conversion of a checkpoint folder: streamed, resumable, audited.
 
-In: a source folder, a destination, a direction. Out: the destination folder and an `Audit`. Knows no rule by name.
-
-Work happens in `.DST.part` beside the destination, which is renamed at the very end. Finished shards in it survive a
-killed run; the next run with the same plan goes on behind them.
+In: a source folder, a destination, a direction. Out: the destination folder and an `Audit`. Knows no rule by name;
+`checkpoint_writer` writes the files.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from convert import CheckpointError
-from convert.dtypes import FLOATS, is_float
+from convert.checkpoint_writer import write_checkpoint
+from convert.destination import PART
+from convert.dtypes import FLOATS, carrier, cast, is_float
 from convert.folder import read_config, token_id
 from convert.mappings import hf_native, paddle_config, quantized_tables, rules_for
 from convert.outputs import Output
 from convert.quant_config import Quantization, declared_quantization, with_quantization
 from convert.rules import Rule, dtype_of, plan
-from convert.safetensors_io import INDEX_FILE, PICKLES, Checkpoint, in_shards, index_text, shard_names
-from convert.shard_writer import ShardWriter, Tensor
+from convert.safetensors_io import INDEX_FILE, MAX_SHARD_SIZE, PICKLES, Checkpoint
+from convert.shard_writer import NewTensor
 
 PADDLE_LAYOUT = {"format": "np", "layout": "paddle_internvl"}
 UPSTREAM_LAYOUT = {"format": "pt"}
-_PLAN_FILE = "plan.json"
+_TRANSPOSED_ROWS = 64  # fewest rows of a transpose made at a time: narrower blocks are slow
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What a conversion did: counts of tensors, bytes of weights, seconds, and the shards taken from an earlier run."""
+    """What a conversion did.
+
+    Attributes:
+        keys_in: tensors of the source.
+        keys_out: tensors of the destination.
+        dropped: tensors of the source that the destination does not need.
+        bytes_in: of the source's tensors.
+        bytes_out: of the destination's tensors.
+        shards: weight files of the destination.
+        resumed: those of them that an interrupted run had finished.
+        seconds: wall time.
+    """
 
     keys_in: int
     keys_out: int
@@ -56,7 +65,7 @@ class Audit:
 
 
 def is_paddle_layout(checkpoint: Checkpoint) -> bool:
-    """Whether the linear weights are Paddle's [in, out]: said by the files' metadata, never guessed from shapes."""
+    """Whether the linear weights are Paddle's [in, out]; the files' metadata decides, never a shape."""
     return (checkpoint.metadata or {}).get("format") in ("np", "pd")
 
 
@@ -68,66 +77,63 @@ def convert(
     layout: str = "upstream",
     quantization: Quantization | None = None,
     dtype: str | None = None,
-    max_shard_size: int = 5_000_000_000,
+    max_shard_size: int = MAX_SHARD_SIZE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Audit:
     """Convert a checkpoint folder.
 
     Args:
-        source, destination: folders; the destination must not exist, or be empty.
+        source: checkpoint folder.
+        destination: new folder; it must not exist, or be empty.
         to_paddle: Hugging Face -> Paddle, else Paddle -> Hugging Face.
-        layout: of the Hugging Face folder to be written, 'upstream' or 'transformers'. Read ones say it themselves.
-        quantization: of the decoder blocks' linear weights, on the way to Paddle; Paddle's own methods only.
+        layout: of the Hugging Face folder to be written, 'upstream' or 'transformers'.
+        quantization: of the decoder blocks' linear weights, on the way to Paddle; weight_only methods only.
         dtype: 'bfloat16', 'float16' or 'float32' to cast every float tensor; None keeps the bytes.
-        max_shard_size: bytes of tensors per file. progress: called with bytes written so far and in all.
+        max_shard_size: bytes of tensors per file.
+        progress: called with bytes written so far and in all.
     Returns:
         What was done: tensors, bytes, shards, seconds.
     Raises:
         CheckpointError: anything that keeps the result from being exact and whole; nothing is left at the destination.
     """
     begun = time.monotonic()
-    source, destination = Path(source), Path(destination)
+    source = Path(source)
     checkpoint = Checkpoint(source)
+    stamps = _stamps(checkpoint)
     rules, config = _rules_and_config(source, checkpoint, to_paddle, layout, quantization)
     _refuse_wrong_direction(checkpoint, to_paddle)
-    _refuse_occupied(source, destination)
+    if Path(destination).resolve() == source.resolve():
+        raise CheckpointError(f"source and destination are the same folder: {source}")
     planned = plan(rules, checkpoint.tensors, to_paddle=to_paddle)
     tensors = [_tensor(output, checkpoint, dtype) for _, output in planned]
-    shards = in_shards(tensors, lambda tensor: tensor.nbytes, max_shard_size)
-    files = dict(zip(shard_names(len(shards)), shards))
-    total = sum(tensor.nbytes for tensor in tensors)
-    part = destination.parent / f".{destination.name}.part"
-    finished = _open_part_folder(part, checkpoint, files, to_paddle)
-    _refuse_full_disk(part, total - sum((part / name).stat().st_size for name in finished))
-    try:
-        with ShardWriter(checkpoint, PADDLE_LAYOUT if to_paddle else UPSTREAM_LAYOUT) as writer:
-            done = 0
-            for name, shard in files.items():
-                if name not in finished:
-                    writer.write(part / name, shard, partial(_advance, progress, done, total))
-                done += sum(tensor.nbytes for tensor in shard)
-                progress(done, total)
-        _add_other_files(part, source, {**config, "torch_dtype": dtype} if dtype else config, files)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CheckpointError(f"no space left at {destination.parent}; make room and run the same again") from None
-        raise
-    _give_name(part, destination)
-    used = {copy.source for tensor in tensors for copy in tensor.output.copies}
+
+    def after_shard() -> None:
+        checkpoint.release()
+        if _stamps(checkpoint) != stamps:
+            raise CheckpointError(f"{source} has been changed while it was read; run it again")
+
+    shards, resumed = write_checkpoint(
+        Path(destination),
+        tensors,
+        PADDLE_LAYOUT if to_paddle else UPSTREAM_LAYOUT,
+        _other_files(source, {**config, "torch_dtype": dtype} if dtype else config),
+        replace=False,
+        max_shard_size=max_shard_size,
+        resume_key=json.dumps([stamps, to_paddle]),
+        on_progress=progress,
+        after_shard=after_shard,
+    )
+    used = {copy.source for _, output in planned for copy in output.copies}
     return Audit(
         keys_in=len(checkpoint.tensors),
         keys_out=len(tensors),
         dropped=len(checkpoint.tensors) - len(used),
         bytes_in=sum(info.nbytes for info in checkpoint.tensors.values()),
-        bytes_out=total,
-        shards=len(shards),
-        resumed=len(finished),
+        bytes_out=sum(tensor.nbytes for tensor in tensors),
+        shards=shards,
+        resumed=resumed,
         seconds=time.monotonic() - begun,
     )
-
-
-def _advance(progress: Callable[[int, int], None], before: int, total: int, written: int) -> None:
-    progress(before + written, total)
 
 
 def _rules_and_config(
@@ -149,10 +155,29 @@ def _rules_and_config(
     return hf_native.rules(native), native
 
 
-def _tensor(output: Output, checkpoint: Checkpoint, dtype: str | None) -> Tensor:
+def _tensor(output: Output, checkpoint: Checkpoint, dtype: str | None) -> NewTensor:
     source = dtype_of(output, checkpoint.tensors)
     casts = dtype and is_float(source) and output.dtype is None  # AWQ's scales are part of its packing
-    return Tensor(output, source, FLOATS[dtype] if casts and not output.name.endswith(".scales") else source)
+    target = FLOATS[dtype] if casts and not output.name.endswith(".scales") else source
+    rows = output.shape[0] if output.whole else _TRANSPOSED_ROWS if output.transposed else 1
+    return NewTensor(output.name, target, output.shape, partial(_fill, output, checkpoint, source, target), rows)
+
+
+def _fill(
+    output: Output, checkpoint: Checkpoint, source: str, target: str, out: np.ndarray, first: int, last: int
+) -> None:
+    if source == target:
+        output.fill(checkpoint.array, out, first, last)
+        return
+    rows = np.empty(out.shape, carrier(source))
+    output.fill(checkpoint.array, rows, first, last)
+    out[:] = cast(rows, source, target)
+
+
+def _stamps(checkpoint: Checkpoint) -> list:
+    """Path, size and time of change of the source files."""
+    files = sorted({info.file for info in checkpoint.tensors.values()})
+    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _refuse_wrong_direction(checkpoint: Checkpoint, to_paddle: bool) -> None:
@@ -161,66 +186,14 @@ def _refuse_wrong_direction(checkpoint: Checkpoint, to_paddle: bool) -> None:
         raise CheckpointError(f"{checkpoint.folder} is in {have} layout already; {use} is the other direction")
 
 
-def _refuse_occupied(source: Path, destination: Path) -> None:
-    if destination.resolve() == source.resolve():
-        raise CheckpointError(f"source and destination are the same folder: {source}")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise CheckpointError(f"{destination} is not empty; remove it or choose another --dst")
-
-
-def _refuse_full_disk(part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part).free
-    if free < needed:
-        if not any(part.glob("*.safetensors")):
-            shutil.rmtree(part)
-        raise CheckpointError(f"no space at {part.parent}: {needed:,} bytes are needed, {free:,} are free")
-
-
-def _open_part_folder(part: Path, checkpoint: Checkpoint, files: dict[str, list[Tensor]], to_paddle: bool) -> set[str]:
-    """Make the work folder, or take over an earlier run's; returns the names of the files that are finished."""
-    sources = sorted({info.file for info in checkpoint.tensors.values()})
-    stamps = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in sources]
-    targets = {name: [[t.output.name, t.dtype, t.output.shape] for t in shard] for name, shard in files.items()}
-    fingerprint = hashlib.sha256(json.dumps([stamps, targets, to_paddle]).encode()).hexdigest()
-    note = part / _PLAN_FILE
-    if note.exists() and note.read_text() == fingerprint:
-        for unfinished in part.glob("*.tmp"):
-            unfinished.unlink()
-        return {name for name in files if (part / name).exists()}
-    if part.exists():
-        shutil.rmtree(part)
-    part.mkdir(parents=True)
-    note.write_text(fingerprint)
-    return set()
-
-
-def _add_other_files(part: Path, source: Path, config: dict, files: dict[str, list[Tensor]]) -> None:
-    """The index, and all that stands beside the weights: config, generation config, tokenizer, remote code."""
-    if len(files) > 1:
-        weight_map = {t.output.name: name for name, shard in files.items() for t in shard}
-        total = sum(t.nbytes for shard in files.values() for t in shard)
-        (part / INDEX_FILE).write_text(index_text(weight_map, total))
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.suffix not in (".safetensors", *PICKLES) and file.name != INDEX_FILE:
-            shutil.copyfile(file, part / file.name)
+def _other_files(source: Path, config: dict) -> dict[str, Path | str]:
+    """The files beside the weights: config, generation config, tokenizer, remote code."""
+    files: dict[str, Path | str] = {
+        file.name: file
+        for file in sorted(source.iterdir())
+        if file.is_file() and file.suffix not in (".safetensors", *PICKLES)
+        if file.name != INDEX_FILE and not file.name.startswith(PART)
+    }
     if config != read_config(source):
-        text = json.dumps(config, indent=2, ensure_ascii=False)
-        (part / "config.json").write_text(text + "\n", encoding="utf-8")
-    (part / _PLAN_FILE).unlink()
-
-
-def _give_name(part: Path, destination: Path) -> None:
-    for file in part.iterdir():
-        _sync(file)
-    if destination.exists():
-        destination.rmdir()
-    os.rename(part, destination)
-    _sync(destination.parent)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        files["config.json"] = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return files

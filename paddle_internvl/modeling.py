@@ -93,15 +93,17 @@ class _FromCheckpoint:
     def read_folder(self, folder: Path) -> None:
         """Read the end tokens and the image token from the folder's tokenizer and generation files."""
 
-    def save_pretrained(self, save_directory, max_shard_size: int = 5_000_000_000, **_paddlenlp) -> None:
-        """Write config, weights and tokenizer files so that `from_pretrained` gives the same model back bit for bit.
+    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
+        """Write config, weights and tokenizer files: `from_pretrained` gives the same model back bit for bit.
 
         Args:
-            save_directory: a folder, made if it is not there. max_shard_size: bytes of tensors per file.
+            save_directory: a folder, made if it does not exist. Others: of `checkpoints.saving.save`.
+        Raises:
+            ValueError: several processes share the model, or an argument is not supported.
         """
         if self.process_group is not None:
             raise ValueError("a tensor-parallel model can't be saved; load it in one process to save it")
-        saving.save(self, save_directory, max_shard_size)
+        saving.save(self, save_directory, *args, **kwargs)
 
     def cuda(self, *_args):
         """Move the model to the current CUDA card, as in the cards' `.eval().cuda()`."""

@@ -1,106 +1,145 @@
-"""A model -> a folder that loads back bit for bit.
+"""`save_pretrained`: a model as the tensors and files of a checkpoint, which `convert.checkpoint_writer` writes.
 
-In: a network. Out: config.json, safetensors in Paddle's layout with the true dtypes in their headers, and the tokenizer
-files of the folder the model came from. It knows neither text nor pictures.
+In: a network. Out: a folder that loads back bit for bit: config.json, safetensors in Paddle's layout with the true
+dtypes in their headers, and the tokenizer files of the folder that the model came from.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import paddle
 from paddlenlp.transformers import PretrainedModel
 
-from convert.dtypes import FLOATS, SIZES, cast
+from convert.checkpoint_writer import write_checkpoint
+from convert.dtypes import FLOATS, carrier, cast
 from convert.folder import BESIDE_WEIGHTS
-from convert.safetensors_io import INDEX_FILE, header_bytes, in_shards, index_text, shard_names
+from convert.safetensors_io import MAX_SHARD_SIZE, parse_size
+from convert.shard_writer import NewTensor
 from convert.streaming import PADDLE_LAYOUT
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 
-
-@dataclass(frozen=True)
-class _Entry:
-    """One tensor of the folder; its bytes are fetched when they are written."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * SIZES[self.dtype]
+_ROWS = 4096  # of the vocabulary that are compared at a time
 
 
-def save(model: PretrainedModel, folder: str | os.PathLike, max_shard_size: int = 5_000_000_000) -> None:
-    """Write a model.
+def save(
+    model: PretrainedModel,
+    folder: str | os.PathLike,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    state_dict: Mapping[str, paddle.Tensor] | None = None,
+    is_main_process: bool = True,
+    save_function: Callable | None = None,
+    merge_tensor_parallel: bool = False,
+    variant: str | None = None,
+    safe_serialization: bool = True,
+) -> None:
+    """Write a model as a checkpoint folder. The arguments are those of PaddleNLP's `save_pretrained`.
 
     Args:
-        folder: made if needed; weights that are in it are replaced. max_shard_size: bytes of tensors per file.
+        model: a network; its config is not changed.
+        folder: made if it does not exist; a checkpoint in it is replaced when the new one is whole and on disk.
+        max_shard_size: bytes of tensors per file, or text as '5GB'.
+        state_dict: weights to write in place of the model's parameters, with the same names and shapes.
+        is_main_process: False: another process writes, and this call does nothing.
+        save_function: accepted and not called: the files are safetensors.
+        merge_tensor_parallel: accepted: the weights of a model that can be saved are whole.
+        variant: only None is supported.
+        safe_serialization: only True is supported.
+    Raises:
+        ValueError: an argument or state_dict that is not supported.
+        CheckpointError: no space left, or another process writes to the folder; the old checkpoint is as it was.
     """
+    if variant is not None:
+        raise ValueError(f"variant={variant!r} is not supported: the weight files have one name each")
+    if not safe_serialization:
+        raise ValueError("safe_serialization=False is not supported: only safetensors are written")
+    if not is_main_process:
+        return
     folder = Path(folder)
     if folder.is_file():
-        raise ValueError(f"{folder} is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = _entries(model)
-    shards = in_shards(entries, lambda entry: entry.nbytes, max_shard_size)
-    names = shard_names(len(shards))
-    for old in [*folder.glob("model*.safetensors"), folder / INDEX_FILE]:
-        if old.name not in names:
-            old.unlink(missing_ok=True)
-    for file, shard in zip(names, shards):
-        _write(folder / file, shard)
-    if len(shards) > 1:
-        weight_map = {entry.name: file for file, shard in zip(names, shards) for entry in shard}
-        (folder / INDEX_FILE).write_text(index_text(weight_map, sum(entry.nbytes for entry in entries)))
-    computes, model.config.dtype = model.config.dtype, _dtype(model)
-    model.config.save_pretrained(str(folder))
-    model.config.dtype = computes
-    came_from = getattr(model, "checkpoint_folder", None)
-    if came_from is not None and came_from.resolve() != folder.resolve():
-        for name in BESIDE_WEIGHTS:
-            if (came_from / name).is_file():
-                shutil.copyfile(came_from / name, folder / name)
+        raise ValueError(f"{folder} is a file; name a folder")
+    quantized = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, QuantizedLinear)}
+    weights = dict(model.named_parameters())
+    if state_dict is not None:
+        if quantized:
+            raise ValueError("state_dict can't be given for a model with quantised weights; save the model without it")
+        _require_same_weights(state_dict, weights)
+        weights = {name: paddle.to_tensor(state_dict[name]) for name in weights}
+    dtype = _dtype(weights)
+    tensors = [_float_tensor(name, weight, FLOATS[dtype]) for name, weight in weights.items()]
+    for name, layer in quantized.items():
+        tensors += _quantized_tensors(name, layer)
+    files = {"config.json": _config_text(model, weights, dtype), **_files_beside(model, folder)}
+    size = parse_size(max_shard_size)
+    write_checkpoint(folder, tensors, PADDLE_LAYOUT, files, replace=True, max_shard_size=size)
 
 
-def _entries(model: PretrainedModel) -> list[_Entry]:
-    dtype = FLOATS[_dtype(model)]
-    entries = [_entry(name, parameter, dtype) for name, parameter in model.named_parameters()]
-    for name, layer in model.named_sublayers():
-        if isinstance(layer, QuantizedLinear) and layer.is_awq:
-            floats = (layer.inputs, layer.outputs)
-            entries.append(_Entry(f"{name}.weight", "F32", floats, lambda layer=layer: layer.dequantized().numpy()))
-        elif isinstance(layer, QuantizedLinear):
-            packed, scales = layer.packed()
-            dtype = _exact_dtype(scales)
-            carried = cast(scales.view(np.uint32), "F32", dtype)
-            entries.append(_Entry(f"{name}.quant_weight", "I8", packed.shape, lambda packed=packed: packed))
-            entries.append(_Entry(f"{name}.quant_scale", dtype, scales.shape, lambda carried=carried: carried))
-    return entries
+def _require_same_weights(given: Mapping, weights: Mapping) -> None:
+    missing, unknown = sorted(weights.keys() - set(given)), sorted(set(given) - weights.keys())
+    if missing or unknown:
+        problem = f"lacks {missing[0]}" if missing else f"has the unknown {unknown[0]}"
+        raise ValueError(f"state_dict {problem} ({len(missing)} missing, {len(unknown)} unknown)")
+    for name, weight in weights.items():
+        have, need = list(given[name].shape), list(weight.shape)
+        if have != need:
+            raise ValueError(f"state_dict: {name} has shape {have}, the model {need}")
 
 
-def _dtype(model: PretrainedModel) -> str:
-    """'bfloat16' where there are weights of it: on a CPU they may stand beside others in float32. Else the first's."""
-    dtypes = [str(parameter.dtype).removeprefix("paddle.") for parameter in model.parameters()]
+def _dtype(weights: Mapping[str, paddle.Tensor]) -> str:
+    """The checkpoint's dtype: 'bfloat16' if any weight has it (on a CPU others are float32), else the first's."""
+    dtypes = [_name_of(weight) for weight in weights.values()]
     return "bfloat16" if "bfloat16" in dtypes else dtypes[0]
 
 
-def _entry(name: str, parameter, dtype: str) -> _Entry:
-    """A parameter as it is; in bfloat16 where the model's others are and it loses nothing."""
-    own, shape = FLOATS[str(parameter.dtype).removeprefix("paddle.")], tuple(parameter.shape)
-    if (own, dtype) != ("F32", "BF16") or _exact_dtype(parameter.numpy()) != "BF16":
-        return _Entry(name, own, shape, lambda: _bytes_of(parameter))
-    return _Entry(name, dtype, shape, lambda: cast(_bytes_of(parameter).view(np.uint32), own, dtype))
+def _name_of(tensor: paddle.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("paddle.")
 
 
-def _bytes_of(parameter) -> np.ndarray:
-    two_bytes = str(parameter.dtype) == "paddle.bfloat16"  # numpy has no such type
-    return (parameter.detach().view("int16") if two_bytes else parameter).numpy()
+def _float_tensor(name: str, weight: paddle.Tensor, dtype: str) -> NewTensor:
+    """A float parameter in its dtype; in BF16 where the checkpoint's dtype is that and float32 values lose nothing."""
+    stored = FLOATS[_name_of(weight)]
+    narrow = (stored, dtype) == ("F32", "BF16") and _exact_dtype(weight.numpy()) == "BF16"
+    target = dtype if narrow else stored
+
+    def fill(out: np.ndarray, first: int, last: int) -> None:
+        out[:] = cast(_carried(weight[first:last]), stored, target)
+
+    return NewTensor(name, target, tuple(weight.shape), fill)
+
+
+def _carried(weight: paddle.Tensor) -> np.ndarray:
+    """The bytes of a float tensor as unsigned integers (see `convert.dtypes`)."""
+    stored = weight.detach()
+    if _name_of(weight) == "bfloat16":  # numpy has no such type
+        return stored.view("int16").numpy().view(np.uint16)
+    return stored.numpy().view(carrier(FLOATS[_name_of(weight)]))
+
+
+def _quantized_tensors(name: str, layer: QuantizedLinear) -> list[NewTensor]:
+    """The tensors of a quantised weight: Paddle's packed integers and scales; AWQ's as float32."""
+    if layer.is_awq:
+        shape = (layer.inputs, layer.outputs)
+        return [_whole(f"{name}.weight", "F32", shape, lambda: layer.dequantized().numpy().view(np.uint32))]
+    packed, scales = layer.packed()
+    dtype = _exact_dtype(scales)
+    carried = cast(scales.view(np.uint32), "F32", dtype)
+    return [
+        _whole(f"{name}.quant_weight", "I8", packed.shape, lambda: packed.view(np.uint8)),
+        _whole(f"{name}.quant_scale", dtype, scales.shape, lambda: carried),
+    ]
+
+
+def _whole(name: str, dtype: str, shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> NewTensor:
+    """A tensor that is made at once."""
+
+    def fill(out: np.ndarray, first: int, last: int) -> None:
+        out[:] = make()
+
+    return NewTensor(name, dtype, tuple(shape), fill, rows=shape[0])
 
 
 def _exact_dtype(values: np.ndarray) -> str:
@@ -112,12 +151,26 @@ def _exact_dtype(values: np.ndarray) -> str:
     return "F32"
 
 
-def _write(file: Path, entries: list[_Entry]) -> None:
-    part = file.with_suffix(".tmp")
-    with open(part, "wb") as stream:
-        stream.write(header_bytes([(entry.name, entry.dtype, entry.shape) for entry in entries], PADDLE_LAYOUT))
-        for entry in entries:
-            stream.write(np.ascontiguousarray(entry.read()).data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, file)
+def _config_text(model: PretrainedModel, weights: Mapping[str, paddle.Tensor], dtype: str) -> str:
+    """config.json with the dtype of the weights; `tie_word_embeddings` only where head and embedding are equal."""
+    fields = {**model.config.to_diff_dict(saving_file=True), "torch_dtype": dtype}
+    llm = fields.get("llm_config", fields)
+    if llm.get("tie_word_embeddings") and not _is_tied(weights):
+        llm["tie_word_embeddings"] = False
+    return json.dumps(fields, indent=2, sort_keys=True) + "\n"
+
+
+def _is_tied(weights: Mapping[str, paddle.Tensor]) -> bool:
+    """Whether the head [D, V] is the transposed embedding [V, D], value by value."""
+    embedding = next(weight for name, weight in weights.items() if name.endswith("model.embed_tokens.weight"))
+    head = next(weight for name, weight in weights.items() if name.endswith("lm_head.weight"))
+    rows = (slice(first, first + _ROWS) for first in range(0, embedding.shape[0], _ROWS))
+    return all(np.array_equal(_carried(embedding[at]), _carried(head[:, at]).T) for at in rows)
+
+
+def _files_beside(model: PretrainedModel, folder: Path) -> dict[str, Path]:
+    """Tokenizer and generation files of the folder that the model came from."""
+    source = getattr(model, "checkpoint_folder", None)
+    if source is None or source.resolve() == folder.resolve():
+        return {}
+    return {name: source / name for name in BESIDE_WEIGHTS if (source / name).is_file()}

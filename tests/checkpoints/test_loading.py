@@ -151,7 +151,9 @@ def test_saved_is_loaded_bit_for_bit(models, case, tmp_path, shard):
     assert (len(Checkpoint(tmp_path / "saved").tensors) > 0) and (shard > 1 << 30) == (
         tmp_path / "saved/model.safetensors"
     ).exists()
-    assert again.config.to_dict() == models[case].config.to_dict()
+    config = models[case].config.to_dict()
+    config["llm_config"]["tie_word_embeddings"] = False  # every head here differs from the embedding
+    assert again.config.to_dict() == config
     convert(tmp_path / "saved", tmp_path / "hf", to_paddle=False)  # and is a Hugging Face folder again
     assert same(AutoModel.from_pretrained(str(tmp_path / "hf")), models[case])
 

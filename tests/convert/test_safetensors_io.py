@@ -1,6 +1,7 @@
 """The reader and writer against the safetensors library, and every way a file or folder can be broken."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from convert import CheckpointError
-from convert.safetensors_io import Checkpoint, header_bytes, in_shards, read_header
+from convert.safetensors_io import Checkpoint, header_bytes, in_shards, parse_size, read_header
 
 
 @settings(max_examples=40, deadline=None)
@@ -86,6 +87,46 @@ def test_index_that_is_no_json(folder):
     (folder / "model.safetensors.index.json").write_text("{")
     with pytest.raises(CheckpointError, match="not valid JSON"):
         Checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.safetensors", "/etc/x.safetensors", "sub/../../x.safetensors", "sub/x.safetensors", "", ".",
+     "/dev/zero", "model\0.safetensors", "a\\b.safetensors", 7, None],
+)  # fmt: skip
+def test_an_index_that_leaves_the_folder(folder, name):
+    index = {"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"index.json places b in .*, which is no file name; download it again"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": ["a"]}'])
+def test_an_index_without_a_map(folder, content):
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"index.json has no weight_map; download it again"):
+        Checkpoint(folder)
+
+
+def test_a_shard_that_is_no_file(folder):
+    (folder / "model-2.safetensors").unlink()
+    os.mkfifo(folder / "model-2.safetensors")  # opening it would wait for ever
+    with pytest.raises(CheckpointError, match="lacks the shard model-2.safetensors"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [(7, 7), ("7", 7), ("5GB", 5 * 10**9), ("1024GB", 1024 * 10**9), ("0.5 MiB", 1 << 19), ("2tb", 2 * 10**12)],
+)  # fmt: skip
+def test_sizes(size, count):
+    assert parse_size(size) == count
+
+
+@pytest.mark.parametrize("size", ["many", "", "5 apples", 0, "-1", "0GB", None])
+def test_what_is_no_size(size):
+    with pytest.raises(CheckpointError, match="is no size; write 5GB, 500MB or a number of bytes"):
+        parse_size(size)
 
 
 def test_pickle(tmp_path):

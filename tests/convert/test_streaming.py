@@ -2,20 +2,16 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from convert import CheckpointError, shard_writer
-from convert.safetensors_io import Checkpoint
+from convert import CheckpointError
+from convert.safetensors_io import Checkpoint, header_bytes
 from convert.streaming import convert
 from paddle_internvl.bench import conversion
-from tests.random_checkpoints import ROOT, TOKENIZER_FILES, random_checkpoint, tiny_config
+from tests.random_checkpoints import TOKENIZER_FILES, random_checkpoint, tiny_config, upstream_shapes
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -78,61 +74,56 @@ def test_cast(tmp_path):
     assert all(np.array_equal(one.array(n), again.array(n)) for n in one.tensors)
 
 
-class Killed(BaseException):
-    """Ends a conversion as a kill would: no handler of ours catches it."""
+OPTIONS = {"to_paddle": True, "max_shard_size": 200_000}
 
 
-def test_a_killed_run_is_resumed(tmp_path, monkeypatch):
+@pytest.fixture
+def interrupted(tmp_path):
+    """A source, and the undisturbed conversion of it; a run to `pd` has ended within its third shard."""
     source = random_checkpoint(tmp_path / "hf", tiny_config("dynamic_gqa"))
-    convert(source, tmp_path / "whole", to_paddle=True, max_shard_size=200_000)
-    written = []
-    write = shard_writer.ShardWriter.write
+    convert(source, tmp_path / "whole", **OPTIONS)
+    tensors = Checkpoint(tmp_path / "whole").tensors.values()
+    first_two = sum(tensor.nbytes for tensor in tensors if tensor.file.name.startswith(("model-00001", "model-00002")))
 
-    def write_two(self, file, tensors, progress):
-        if len(written) == 2:
-            file.with_suffix(".tmp").write_bytes(b"half a shard")
-            raise Killed
-        written.append(file.name)
-        write(self, file, tensors, progress)
+    def interrupt(done, _total):
+        if done > first_two:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(shard_writer.ShardWriter, "write", write_two)
-    with pytest.raises(Killed):
-        convert(source, tmp_path / "pd", to_paddle=True, max_shard_size=200_000)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "pd", progress=interrupt, **OPTIONS)
     assert not (tmp_path / "pd").exists()
-    assert not (tmp_path / ".pd.part/config.json").exists()
-    monkeypatch.undo()
-    audit = convert(source, tmp_path / "pd", to_paddle=True, max_shard_size=200_000)
-    assert audit.resumed == 2
-    assert contents(tmp_path / "pd") == contents(tmp_path / "whole")
+    return source, tmp_path / "whole"
 
 
-def test_another_plan_starts_anew(tmp_path, monkeypatch):
+def test_an_interrupted_run_is_resumed(interrupted, tmp_path):
+    source, whole = interrupted
+    audit = convert(source, tmp_path / "pd", **OPTIONS)
+    assert audit.resumed == 2 < audit.shards
+    assert contents(tmp_path / "pd") == contents(whole)
+
+
+@pytest.mark.parametrize("change", [{"max_shard_size": 150_000}, {"dtype": "bfloat16"}])
+def test_other_options_start_anew(interrupted, tmp_path, change):
+    assert convert(interrupted[0], tmp_path / "pd", **{**OPTIONS, **change}).resumed == 0
+
+
+def test_another_source_starts_anew(interrupted, tmp_path):
+    os.utime(interrupted[0] / "model.safetensors")  # for all that its size and time show
+    assert convert(interrupted[0], tmp_path / "pd", **OPTIONS).resumed == 0
+
+
+def test_a_source_that_changes_meanwhile_is_refused(tmp_path):
     source = random_checkpoint(tmp_path / "hf", tiny_config("dynamic_gqa"))
-    monkeypatch.setattr("convert.streaming._add_other_files", lambda *_: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
-        convert(source, tmp_path / "pd", to_paddle=True, max_shard_size=200_000)
-    monkeypatch.undo()
-    os.utime(source / "model.safetensors")  # the source is another file now
-    assert convert(source, tmp_path / "pd", to_paddle=True, max_shard_size=200_000).resumed == 0
 
+    def change(done, total):
+        if done == total:
+            with open(source / "model.safetensors", "r+b") as stream:
+                stream.seek(-4, os.SEEK_END)
+                stream.write(b"\0" * 4)
 
-def test_a_real_kill_leaves_nothing_that_looks_like_a_checkpoint(tmp_path):
-    config = tiny_config("dynamic_gqa")
-    config["llm_config"]["vocab_size"] = 400_000  # some 200 MB, so that there is time to kill
-    source = random_checkpoint(tmp_path / "hf", config)
-    command = [sys.executable, "-m", "convert", "hf2pd", "--src", str(source), "--dst", str(tmp_path / "pd")]
-    process = subprocess.Popen([*command, "--max-shard-size", "1MB"], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not list(tmp_path.glob(".pd.part/*.safetensors")) and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if process.returncode == -signal.SIGKILL:
-        assert not (tmp_path / "pd").exists()
-    assert subprocess.run([*command, "--max-shard-size", "1MB"], cwd=ROOT, capture_output=True).returncode == (
-        0 if process.returncode == -signal.SIGKILL else 2
-    )
-    convert(tmp_path / "pd", tmp_path / "back", to_paddle=False)
-    assert (tmp_path / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match=r"hf has been changed while it was read; run it again"):
+        convert(source, tmp_path / "pd", to_paddle=True, progress=change)
+    assert not (tmp_path / "pd").exists()
 
 
 def test_refusals(tmp_path):
@@ -184,11 +175,22 @@ def test_progress_reaches_the_end(tmp_path, case):
     assert done == sorted(done) and seen[-1][0] == seen[-1][1] > 0
 
 
+def zero_checkpoint(folder: Path, config: dict) -> Path:
+    """A Hugging Face folder whose weights are a hole in the file: large, and made at once."""
+    folder.mkdir()
+    header = header_bytes([(name, "BF16", shape) for name, shape in upstream_shapes(config).items()], {"format": "pt"})
+    (folder / "model.safetensors").write_bytes(header)
+    size = sum(2 * int(np.prod(shape)) for shape in upstream_shapes(config).values())
+    os.truncate(folder / "model.safetensors", len(header) + size)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def test_memory_does_not_grow_with_the_model(tmp_path):
     """Anonymous memory stays below 150 MB plus the largest tensor, whatever the size (here 500 MB)."""
     config = tiny_config("biased_v1")
     config["llm_config"].update(hidden_size=1536, intermediate_size=16384, num_hidden_layers=3, vocab_size=4096)
-    source = random_checkpoint(tmp_path / "hf", config)
+    source = zero_checkpoint(tmp_path / "hf", config)
     largest = max(info.nbytes for info in Checkpoint(source).tensors.values())
     size = (source / "model.safetensors").stat().st_size
     peak = conversion.convert(source, tmp_path / "pd")
