@@ -4,7 +4,7 @@
     python -m demo.notebooks.run 02 05           # those whose names begin so
 
 In: the .ipynb files of this folder, the only source of the notebooks. Out: the same files with new outputs. Each runs
-in a folder of its own that is gone afterwards, so what one writes never helps the next. Knows nothing of what they do.
+in a temporary folder of its own.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ _KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-_COLUMNS = "120"  # of what commands print: kept outputs must not follow whoever's terminal they were made in
-SECONDS = 900  # that one cell may take, on a machine that is busy with other things
+_COLUMNS = "120"  # width of printed tables: kept outputs must not depend on a terminal
+CELL_TIMEOUT = 900  # seconds
 
 
 def notebooks(*beginnings: str) -> list[Path]:
-    """The files whose names begin with one of these, or all.
+    """The notebook files whose names begin with one of these, or all.
 
+    Args:
+        beginnings: e.g. '02'.
     Raises:
-        ValueError: nothing begins so.
+        ValueError: no name begins so.
     """
     files = sorted(HERE.glob("*.ipynb"))
     for beginning in beginnings:
@@ -38,9 +40,15 @@ def notebooks(*beginnings: str) -> list[Path]:
     return [file for file in files if file.name.startswith(beginnings or "")]
 
 
-def execute(file: Path, folder: Path):
-    """A notebook executed in a folder: an nbformat node with its outputs and neutral metadata.
+def execute(file: Path, folder: Path, kernel=None):
+    """Execute a notebook.
 
+    Args:
+        file: the notebook.
+        folder: working folder.
+        kernel: a `jupyter_client.AsyncKernelManager` whose kernel is reset and used; None: a new kernel.
+    Returns:
+        An nbformat node with the outputs and neutral metadata.
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed; shows the cell and its traceback.
     """
@@ -48,15 +56,20 @@ def execute(file: Path, folder: Path):
     from nbclient import NotebookClient
 
     notebook = nbformat.read(file, as_version=4)
+    if kernel is not None:
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}"))
     client = NotebookClient(
         notebook,
-        timeout=SECONDS,
+        km=kernel,
+        timeout=CELL_TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         coalesce_streams=True,
     )
     client.execute(env={**os.environ, "COLUMNS": _COLUMNS})
+    if kernel is not None:
+        del notebook.cells[0]
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
@@ -80,9 +93,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NN", help="beginnings of names, e.g. 02 (default: all)")
     for file in notebooks(*parser.parse_args().names):
-        begun = time.monotonic()
+        start = time.monotonic()
         renew(file)
-        print(f"{file.name}: {time.monotonic() - begun:.1f} s, {file.stat().st_size / 1e3:.0f} kB")
+        print(f"{file.name}: {time.monotonic() - start:.1f} s, {file.stat().st_size / 1e3:.0f} kB")
     return 0
 
 

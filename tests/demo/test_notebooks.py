@@ -1,4 +1,4 @@
-"""The notebooks: each runs from first cell to last, says what its file keeps, and is written as it should be."""
+"""The notebooks: each runs from first to last cell with the outputs that its file keeps; its texts have one form."""
 
 import ast
 import base64
@@ -34,7 +34,7 @@ def code_cells(notebook):
 
 
 def text_of(cell) -> str:
-    """What a cell's outputs say, pictures and reprs aside."""
+    """The streams of a cell's outputs."""
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
@@ -56,9 +56,20 @@ def test_there_are_five():
         notebooks("09")
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all notebooks, which imports Paddle once; `execute` resets its names."""
+    from jupyter_client import AsyncKernelManager
+    from nbclient.util import run_sync
+
+    manager = AsyncKernelManager(kernel_name="python3")
+    yield manager
+    run_sync(manager.shutdown_kernel)(now=True)
+
+
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_it_runs_and_says_what_it_keeps(file, tmp_path):
-    kept, fresh = read(file), execute(file, tmp_path)
+def test_outputs_are_those_that_the_file_keeps(file, kernel, tmp_path):
+    kept, fresh = read(file), execute(file, tmp_path, kernel)
     assert [path.name for path in tmp_path.iterdir()] == ["internvl-work"]
     for before, after in zip(code_cells(kept), code_cells(fresh)):
         assert not FAILURE.search(text_of(after)), text_of(after)
@@ -79,9 +90,9 @@ def test_kept_outputs_are_there_and_clean(file):
     for picture in pictures:
         image = Image.open(io.BytesIO(base64.b64decode(picture)))
         assert image.width >= 200 and len(image.convert("RGB").getcolors(1 << 24)) >= 4
-    said = "".join(text_of(cell) for cell in code_cells(notebook))
-    assert not MACHINE.search(said + json.dumps([output.get("data", {}).get("text/plain") for output in outputs]))
-    assert not FAILURE.search(said) and "\x1b" not in said
+    text = "".join(text_of(cell) for cell in code_cells(notebook))
+    assert not MACHINE.search(text + json.dumps([output.get("data", {}).get("text/plain") for output in outputs]))
+    assert not FAILURE.search(text) and "\x1b" not in text
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
@@ -96,7 +107,7 @@ def test_every_text_is_chinese_first_then_english(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_headings_are_those_that_readers_of_ai_studio_expect(file):
+def test_headings_follow_ai_studio(file):
     texts = [cell.source for cell in read(file).cells if cell.cell_type == "markdown"]
     texts = [re.sub(r"```.*?```", "", text, flags=re.DOTALL) for text in texts]
     headings = re.findall(r"^## (.+)$", "\n".join(texts), re.MULTILINE)
@@ -110,7 +121,7 @@ def test_headings_are_those_that_readers_of_ai_studio_expect(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_one_variable_chooses_the_checkpoint(file):
+def test_one_variable_selects_the_checkpoint(file):
     cells = code_cells(read(file))
     assigned = [
         target.id
@@ -126,7 +137,7 @@ def test_one_variable_chooses_the_checkpoint(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_it_belongs_to_no_machine(file):
+def test_metadata_are_neutral(file):
     notebook = read(file)
     assert notebook.metadata == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -137,15 +148,15 @@ def test_it_belongs_to_no_machine(file):
 
 
 def test_requirements_are_those_of_setup():
-    asked = environment.requirements("serve")
-    assert "paddlenlp==3.0.0b4" in asked and any(text.startswith("fastapi") for text in asked)
+    required = environment.requirements("serve")
+    assert "paddlenlp==3.0.0b4" in required and any(text.startswith("fastapi") for text in required)
     installed = {text.partition(";")[0].strip() for text in metadata.requires("paddle_internvl") if "extra" not in text}
     names = {re.split(r"[<>=\[ ;]", text)[0].lower() for text in environment.requirements()}
     assert names >= {re.split(r"[<>=\[ ;]", text)[0].lower() for text in installed}
 
 
 @pytest.mark.parametrize(
-    ("requirement", "there"),
+    ("requirement", "installed"),
     [
         ("numpy", True),
         ("numpy>=1.24,<2", True),
@@ -154,8 +165,8 @@ def test_requirements_are_those_of_setup():
         ("no-such-package; python_version < '3'", True),
     ],
 )
-def test_what_is_installed_is_known(requirement, there):
-    assert environment.is_installed(requirement) is there
+def test_installed_requirements_are_recognized(requirement, installed):
+    assert environment.is_installed(requirement) is installed
 
 
 def test_an_old_paddle_is_refused_and_a_new_one_left_alone(monkeypatch):
@@ -166,7 +177,7 @@ def test_an_old_paddle_is_refused_and_a_new_one_left_alone(monkeypatch):
         environment.paddle_requirement()
 
 
-def test_without_paddle_a_cpu_gets_its_build_and_a_card_a_word(monkeypatch):
+def test_without_paddle_a_cpu_gets_its_build_and_a_card_an_error(monkeypatch):
     monkeypatch.setattr(environment, "find_spec", lambda name: None)
     monkeypatch.setattr(environment.shutil, "which", lambda name: None)
     assert environment.paddle_requirement() == environment.requirements("cpu")[-1:]
@@ -176,13 +187,13 @@ def test_without_paddle_a_cpu_gets_its_build_and_a_card_a_word(monkeypatch):
         environment.paddle_requirement()
 
 
-def _in_a_fresh_kernel(script: str, folder) -> str:
-    """What a new process says that begins as a notebook does."""
+def _in_a_new_process(script: str, folder) -> str:
+    """Output of a new process that begins like a notebook."""
     begin = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from demo.notebooks import environment as e; "
     return subprocess.check_output([sys.executable, "-c", begin + script], cwd=folder, text=True)
 
 
-def test_on_ai_studio_only_what_lacks_is_put_beside_the_image(tmp_path):
+def test_ai_studio_installs_only_missing_packages_beside_the_image(tmp_path):
     aistudio = tmp_path / "aistudio"
     aistudio.mkdir()
     script = f"""
@@ -196,14 +207,14 @@ e._pip = pip
 work = e.prepare(also=["some-package>=1", "numpy"])
 print(json.dumps([calls, str(work), os.environ["PYTHONPATH"].split(":")[:2], sys.path[:2]]))
 """
-    *said, last = _in_a_fresh_kernel(f"exec({script!r})", tmp_path).splitlines()
+    *lines, last = _in_a_new_process(f"exec({script!r})", tmp_path).splitlines()
     calls, work, python_path, path = json.loads(last)
     libraries = str(aistudio / "external-libraries")
     assert calls[0] == ["install", "--dry-run", "--report", "-", "some-package>=1"]
     assert calls[1] == ["install", "--no-deps", "--upgrade", "--target", libraries, "some-package==1.2"]
     assert len(calls) == 2 and not any("paddle" in argument for argument in calls[1])
     assert work == str(aistudio / "work/internvl") and python_path == path == [str(ROOT), libraries]
-    assert "installed 1 packages: some-package" in said[0]
+    assert "installed 1 packages: some-package" in lines[0]
 
 
 def test_a_repository_that_is_not_installed_gets_a_command(tmp_path):
@@ -214,7 +225,7 @@ e.shutil.which = lambda name: None
 e._write_launcher(e.Path("bin"))
 print(subprocess.check_output(["paddle-internvl", "--version"], text=True))
 """
-    assert "paddle_internvl 0." in _in_a_fresh_kernel(f"exec({script!r})", tmp_path)
+    assert "paddle_internvl 0." in _in_a_new_process(f"exec({script!r})", tmp_path)
 
 
 def test_locate_finds_folders_here_and_in_the_repository(tmp_path, monkeypatch):
