@@ -1,10 +1,11 @@
-"""Show a checkpoint's or config's architecture, memory, and the tokens of a picture. Loads no weights.
+"""Show a checkpoint's architecture, memory, loading plan, and the tokens of a picture. Loads no weights.
 
 examples:
   paddle-internvl info CKPT
   paddle-internvl info configs/tiny/dynamic_gqa.json --size 1920x1080
   paddle-internvl info CKPT --image photo.jpg --json
   paddle-internvl info CKPT --image photo.jpg --plot tiles.png
+  paddle-internvl info CKPT --plan --device gpu --tp 2
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", metavar="OUT", type=picture_file, help="draw --image under its tiles, with tokens, into OUT"
     )
+    plan = parser.add_argument_group("loading plan")
+    plan.add_argument("--plan", action="store_true", help="instead: what each parameter is loaded from, and how")
+    plan.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="of the plan (default: cpu)")
+    plan.add_argument("--tp", type=integer(1), default=1, metavar="N", help="ranks of the plan (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -130,6 +135,24 @@ def _gigabytes(sizes: dict[str, int]) -> str:
     return ", ".join(f"{dtype} {size / 1e9:.2f} GB" for dtype, size in sizes.items())
 
 
+def print_plan(arguments: argparse.Namespace) -> int:
+    """Print the loading plan; returns the exit code."""
+    from rich.table import Table
+
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.cli.info_plan import plan_rows
+
+    rows = plan_rows(chat_folder(arguments.checkpoint), arguments.device, arguments.tp)
+    if arguments.json:
+        print(json.dumps(rows))
+        return EXIT_OK
+    table = Table(*rows[0], box=None)
+    for row in rows:
+        table.add_row(*(" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()))
+    conventions.console().print(table)
+    return EXIT_OK
+
+
 def run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
@@ -137,6 +160,8 @@ def run(arguments: argparse.Namespace) -> int:
     from convert.mappings import paddle_config
     from paddle_internvl.checkpoints.folder_checks import chat_folder
 
+    if arguments.plan:
+        return print_plan(arguments)
     config = paddle_config(read_config(chat_folder(arguments.checkpoint, weights=False)))
     document = describe(config)
     size = _size(arguments)
