@@ -26,7 +26,7 @@ def read_json(file: Path) -> dict:
         CheckpointError: the file is no JSON.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))  # other tools write a byte order mark
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{file} is not valid JSON: {error}") from None
 

@@ -178,7 +178,8 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         super().__init__(config)
         self.template: str = config.template
         self.conv_template: Conversation = get_conv_template(config.template)
-        self.system_message: str = config.get("system_message", self.conv_template.system_message)
+        system = config.get("system_message")  # null in raw InternVL3 folders: the template's message is meant
+        self.system_message: str = self.conv_template.system_message if system is None else system
 
     def read_folder(self, folder: Path) -> None:
         in_tokenizer = token_id(folder, IMG_CONTEXT)

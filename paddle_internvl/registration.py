@@ -6,7 +6,6 @@ four methods; the classes that they return are imported when the methods are cal
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cache, partial, wraps
 from importlib import import_module
@@ -17,14 +16,20 @@ from paddlenlp.generation import TextIteratorStreamer
 from paddlenlp.transformers import AutoConfig, AutoTokenizer
 from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
 
+from convert.folder import read_json
 from paddle_internvl.checkpoints import hub
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
-_MODELS = {  # config.json's architectures[0] -> our class
+_MODELS = {  # an architecture of config.json -> our class
     "InternVLChatModel": "InternVLChatModel",
     "InternVLForConditionalGeneration": "InternVLChatModel",
     "InternVisionModel": "InternVisionModel",
     "InternLM2ForCausalLM": "InternLM2ForCausalLM",
+    # model_type, where other tools saved `architectures` as null, left it out or wrote their wrapper's name
+    "internvl_chat": "InternVLChatModel",
+    "internvl": "InternVLChatModel",
+    "intern_vit_6b": "InternVisionModel",
+    "internlm2": "InternLM2ForCausalLM",
 }
 _CONFIGS = ("InternVLChatConfig", "InternVLConfig", "InternVisionConfig", "InternLM2Config")
 _MODEL_TYPES = ("internvl_chat", "internvl", "internlm2")  # whose tokenizers are ours
@@ -91,8 +96,9 @@ def _model_class(theirs, pretrained_model_name_or_path, config_file_path, config
     """The model class of a config.json: ours for our architectures. AutoModel has no `register`."""
     fields = config
     if config is None:
-        fields = json.loads(Path(config_file_path).read_text(encoding="utf-8"))
-    for name in (fields.get("architectures") if hasattr(fields, "get") else None) or ():
+        fields = _read_json(Path(config_file_path))
+    names = (*(fields.get("architectures") or ()), fields.get("model_type")) if hasattr(fields, "get") else ()
+    for name in names:
         if name in _MODELS:
             return getattr(import_module("paddle_internvl.modeling"), _MODELS[name])
     return theirs(pretrained_model_name_or_path, config_file_path, config)
@@ -127,4 +133,4 @@ def _without_hub_options(options: dict) -> dict:
 
 
 def _read_json(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}

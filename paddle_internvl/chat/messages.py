@@ -71,7 +71,6 @@ def parse(
     max_num: int | None = None,
     use_thumbnail: bool | None = None,
     max_total_tiles: int | None = None,
-    mark: str | None = None,
     opener: Callable = open_media,
 ) -> ParsedMessages:
     """Parse messages into the model's template, open their media, and choose each picture's tile grid.
@@ -84,7 +83,6 @@ def parse(
         max_num: maximum of tiles of such a picture; None: the config's.
         use_thumbnail: whether such a picture gets a thumbnail tile; None: the config's.
         max_total_tiles: limit of the tiles of all pictures together.
-        mark: text that stands for a picture of its message.
         opener: function in the place of `open_media`; its pictures need no more than a `size`.
     Returns:
         The conversation, the pictures, and the grid of each.
@@ -103,7 +101,7 @@ def parse(
     conversation.system_message = next(
         text for text in (dialogue.system, system, model.system_message) if text is not None
     )
-    apply_template(conversation, dialogue.turns, [len(images) for images, _ in opened], mark)
+    apply_template(conversation, dialogue.turns, [len(images) for images, _ in opened])
     costs = tuple(PictureCost(grid.tiles, grid.tiles * model.num_image_token) for grid in grids)
     return ParsedMessages(conversation, pictures, grids, costs, control.side)
 
@@ -125,7 +123,7 @@ def build_prompt(model, tokenizer, messages: Messages, context_length: int | Non
     require_room(len(ids), parsed.costs, context_length)
     with timing.part("pictures"):
         tiles = cut_tiles(parsed.pictures, parsed.grids, parsed.side)
-    return Prompt(ids, tiles, parsed.conversation.stop)
+    return Prompt(ids, tiles, parsed.conversation.stop, model.end_token_ids)
 
 
 def answer_messages(

@@ -19,7 +19,6 @@ from paddle_internvl.engine.engine_thread import EngineThread
 from paddle_internvl.engine.response import History, Response
 from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.prompt.messages import Dialogue
-from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
 
 
 @dataclass
@@ -63,7 +62,7 @@ class Pipeline:
         self._engine.start()
         self._close_engine = weakref.finalize(self, self._engine.close)
         self._prompt_options = {
-            "system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles, "mark": IMAGE_TOKEN,
+            "system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles,
         }  # fmt: skip
 
     def __call__(self, prompts, gen_config=None, use_tqdm: bool = False) -> Response | list[Response]:

@@ -28,6 +28,7 @@ class Prompt:
         ids: token ids, `<IMG_CONTEXT>` where visual tokens belong.
         pictures: float32 tiles [T, 3, S, S] of each picture, in order.
         stop: token of the template that ends an answer; None: no template.
+        end_token_ids: further tokens that end an answer, of the folder's generation_config.json.
         strip: whether white space around the answer is removed, as upstream does.
         picture_keys: `picture_key` of each picture; made here, in the caller's thread, since hashing many tiles takes
             longer than a decode step.
@@ -36,6 +37,7 @@ class Prompt:
     ids: list[int]
     pictures: list[np.ndarray]
     stop: str | None
+    end_token_ids: tuple[int, ...] = ()
     strip: bool = True
     picture_keys: tuple[bytes, ...] = field(init=False)
 
@@ -143,7 +145,7 @@ class RequestState:
         context_length: limit of prompt and answer together, where the answer ends; None: no limit.
         index: number of the answer among the config's n.
     Attributes:
-        config: the settings with the template's end token and the ids of the bad words.
+        config: the settings with the prompt's end tokens and the ids of the bad words.
         max_tokens: limit of the answer.
         ids: tokens generated so far.
         costs: tiles and visual tokens of each picture.
@@ -153,11 +155,13 @@ class RequestState:
     """
 
     def __init__(self, model, tokenizer, prompt: Prompt, config: GenerationConfig, context_length=None, index: int = 0):
-        ends = () if prompt.stop is None else (tokenizer.convert_tokens_to_ids(prompt.stop),)
+        stop = () if prompt.stop is None else (tokenizer.convert_tokens_to_ids(prompt.stop),)
         bad = {_single_token(tokenizer, word) for word in config.bad_words}
         self.prompt, self.index = prompt, index
         self.config = replace(
-            config, eos_token_id=(*config.eos_token_id, *ends), bad_token_ids=(*config.bad_token_ids, *bad)
+            config,
+            eos_token_id=(*config.eos_token_id, *stop, *prompt.end_token_ids),
+            bad_token_ids=(*config.bad_token_ids, *bad),
         )
         self.costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
         require_room(len(prompt.ids), self.costs, context_length)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import re
+from urllib.parse import unquote_to_bytes
 
 from paddle_internvl.media.errors import MediaError
 
@@ -13,11 +15,16 @@ _MEDIA_TYPES = {
     "image": re.compile(r"image/.*", re.IGNORECASE),
     "video": re.compile(r"video/.*|image/(gif|webp|png|apng)", re.IGNORECASE),
 }
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")  # RFC 4648 §5
+_SPACE = b" \t\r\n"  # line breaks of MIME encoders
 _GENERIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")  # for every kind: the content decides
 
 
 def decode_data_url(url: str, kind: str | None = None, limit: int | None = None) -> bytes:
-    """The content of a data URL, decoded by strict base64.
+    """The content of a data URL.
+
+    Clients write base64 with line breaks, without padding, percent-encoded or in the URL-safe alphabet; every form is
+    decoded. Other characters are an error.
 
     Args:
         url: the data URL.
@@ -32,16 +39,14 @@ def decode_data_url(url: str, kind: str | None = None, limit: int | None = None)
     media_type = match["type"].strip()
     if kind and media_type.lower() not in _GENERIC_TYPES and not _MEDIA_TYPES[kind].fullmatch(media_type):
         raise MediaError(f"a data URL of this type is no {kind}")
-    too_large = MediaError(f"the data URL holds more than {limit} bytes", 413)
-    length = len(url) - match.end()
-    if limit is not None and length // 4 * 3 - 2 > limit:
-        raise too_large
-    if length % 4 or url.endswith("==="):  # Python accepts any number of padding characters
-        raise MediaError("the data URL holds no valid base64")
+    encoded = unquote_to_bytes(url[match.end() :]).translate(_URL_SAFE, delete=_SPACE)
+    digits = encoded.rstrip(b"=")
+    padding = len(encoded) - len(digits)
+    if limit is not None and len(digits) * 3 // 4 > limit:
+        raise MediaError(f"the data URL holds more than {limit} bytes", 413)
+    if len(digits) % 4 == 1 or (padding and len(encoded) % 4) or padding > 2:
+        raise MediaError("the data URL holds no valid base64: its length or padding is wrong; it may be truncated")
     try:
-        data = base64.b64decode(url[match.end() :], validate=True)
-    except ValueError as error:
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except binascii.Error as error:
         raise MediaError("the data URL holds no valid base64") from error
-    if limit is not None and len(data) > limit:
-        raise too_large
-    return data

@@ -1,7 +1,8 @@
 """OpenAI-style messages parsed into turns of text and media, and turns put into a conversation template.
 
 In: a list of {"role", "content"} dicts. Out: a `Dialogue`: the system message, and `Turn`s whose `Media` stand where
-they belong. Opens no file and decodes no picture: `media` does.
+they belong. Opens no file and decodes no picture: `media` does. As in LMDeploy and vLLM, turns need not alternate: two
+messages of the user in a row, a greeting of the assistant first, and system messages anywhere are rendered in order.
 
 Content is a string, or a list of parts:
     {"type": "text", "text": ...}
@@ -18,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from paddle_internvl.prompt.special_tokens import GROUNDING
+from paddle_internvl.prompt.special_tokens import GROUNDING, IMAGE_TOKEN
 from paddle_internvl.prompt.templates import Conversation, Slot
 
-_ROLES = ("user", "assistant")
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}  # of a message -> turn
 # type of a part -> kind of media, and the key of the source inside the part's own field
 _MEDIA = {
     "image_url": ("image", "url"),
@@ -55,7 +56,7 @@ class Turn:
     """One message of the user or the assistant.
 
     Attributes:
-        role: 'user' or 'assistant'.
+        role: 'user', 'assistant' or 'system' (a system message that is not the conversation's first message).
         parts: texts and media in order. Only a user's turn holds media.
     """
 
@@ -70,11 +71,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Parsed messages: alternating turns, the last one the user's.
+    """Parsed messages.
 
     Attributes:
-        system: the system message; None: the messages hold none, "": no system turn at all.
-        turns: of user and assistant.
+        system: the first message, if it is a system message; None: it is not; "": no system turn at all.
+        turns: the other messages; the last one is not the assistant's.
     """
 
     system: str | None
@@ -114,22 +115,18 @@ def parse_messages(messages: Sequence[Mapping]) -> Dialogue:
         place = f"messages[{i}]"
         if not isinstance(message, Mapping) or "role" not in message:
             raise ValueError(f"{place} is no dict with a role")
-        role, parts = message["role"], _parts(message.get("content"), place)
-        if role == "system":
-            if i > 0:
-                raise ValueError(f"{place} is a system message; only the first message can be one")
-            if not all(isinstance(part, str) for part in parts):
-                raise ValueError(f"{place}: a system message holds text only")
-            system = "\n".join(parts)
-            continue
-        if role not in _ROLES:
-            raise ValueError(f"{place} has role {role!r}; supported: system, {', '.join(_ROLES)}")
-        if role == "assistant" and not all(isinstance(part, str) for part in parts):
+        if message["role"] not in _ROLES:
+            raise ValueError(f"{place} has role {message['role']!r}; supported: {', '.join(_ROLES)}")
+        role, parts = _ROLES[message["role"]], _parts(message.get("content"), place)
+        if role != "user" and not all(isinstance(part, str) for part in parts):
             raise ValueError(f"{place}: media belong in a user's message")
-        if role != _ROLES[len(turns) % 2]:
-            raise ValueError(f"{place} is the {role}'s, but the turns must alternate, the user's first")
-        turns.append(Turn(role, tuple(parts)))
-    if not turns or turns[-1].role != "user":
+        if role == "system":
+            parts = ["\n".join(parts)]
+        if role == "system" and i == 0:
+            (system,) = parts
+        else:
+            turns.append(Turn(role, tuple(parts)))
+    if not any(turn.role == "user" for turn in turns) or turns[-1].role == "assistant":
         raise ValueError("the last message must be the user's")
     return Dialogue(system, turns)
 
@@ -160,47 +157,43 @@ def _part(part, place: str) -> str | Media:
     return Media(medium, source, options, place)
 
 
-def apply_template(
-    conversation: Conversation, turns: Sequence[Turn], picture_counts: Sequence[int], mark: str | None = None
-) -> None:
+def apply_template(conversation: Conversation, turns: Sequence[Turn], picture_counts: Sequence[int]) -> None:
     """Put turns into a conversation template, and open the assistant's turn that is to be generated.
 
     A turn's pictures stand before its text, numbered where there are several or earlier ones, as upstream was trained;
-    between several texts they stay where they are.
+    between several texts they stay where they are, and `<IMAGE_TOKEN>` in a text places one picture, as in LMDeploy.
 
     Args:
         conversation: an empty conversation of the template; changed in place.
         turns: of a `Dialogue`.
         picture_counts: pictures of each medium in order: 1, or a clip's frames.
-        mark: text that stands for one picture of its turn (LMDeploy's `<IMAGE_TOKEN>`); None: no text does.
     Raises:
         ValueError: marks and pictures of a turn differ in number.
     """
+    prefixes = dict(zip(("user", "assistant"), conversation.roles), system=conversation.system_prefix)
     counts, earlier = iter(picture_counts), 0
     for turn in turns:
         media = [(medium.kind, next(counts)) for medium in turn.media]
-        content = _content(turn, media, earlier, mark if media else None)
-        conversation.append_message(conversation.roles[_ROLES.index(turn.role)], content)
+        conversation.append_message(prefixes[turn.role], _content(turn, media, earlier))
         earlier += sum(count for _, count in media)
     conversation.append_message(conversation.roles[1], None)
 
 
-def _content(turn: Turn, media: list[tuple[str, int]], earlier: int, mark: str | None) -> list[str | Slot]:
+def _content(turn: Turn, media: list[tuple[str, int]], earlier: int) -> list[str | Slot]:
     """A turn's texts and picture slots.
 
     Args:
         turn: of text and media.
         media: kind and number of pictures of each medium of the turn.
         earlier: number of pictures before the turn.
-        mark: see `apply_template`.
     """
     texts = [part for part in turn.parts if isinstance(part, str)]
-    marks = sum(text.count(mark) for text in texts) if mark else 0
+    marks = sum(text.count(IMAGE_TOKEN) for text in texts) if media else 0
     if marks:
         pictures = sum(count for _, count in media)
         if marks != pictures:
-            raise ValueError(f"the prompt has {marks} {mark} marks but {pictures} pictures were given")
-        first, *rest = "\n".join(texts).split(mark)
+            raise ValueError(f"the prompt has {marks} {IMAGE_TOKEN} marks but {pictures} pictures were given")
+        first, *rest = "\n".join(texts).split(IMAGE_TOKEN)
         return [first, *(part for chunk in rest for part in (Slot.PICTURE, chunk))]
     pictures = sum(count for kind, count in media if kind == "image")
     numbered, number, blocks = pictures > 1 or earlier > 0, earlier, []

@@ -71,7 +71,7 @@ class Conversation:
         roles: text before a user's and before an assistant's turn.
         sep: separator after a turn.
         system_message: "" leaves the whole system turn out.
-        messages: (role, content); content None is the turn to be generated.
+        messages: (role or system prefix, content); content None is the turn to be generated.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Conversation:
     def pieces(self) -> list[Piece]:
         """The prompt as pieces, in order. The token that ends an answer is the assistant's."""
         out: list[Piece] = []
+        writers = {self.system_prefix: SYSTEM, self.roles[0]: USER, self.roles[1]: ASSISTANT}
         if self.system_message:
             out += [
                 Piece(self.system_prefix, TEMPLATE, is_markup=True),
@@ -103,7 +104,7 @@ class Conversation:
             out.append(Piece(role, TEMPLATE, is_markup=True))
             if message is None:
                 continue
-            writer = USER if role == self.roles[0] else ASSISTANT
+            writer = writers[role]
             parts = _split_marks(message) if isinstance(message, str) and writer == USER else message
             out += [Piece(p.value, PICTURE) if isinstance(p, Slot) else Piece(p, writer) for p in _joined(parts)]
             end = self.stop if writer == ASSISTANT else ""

@@ -84,7 +84,8 @@ class Preparer:
         ids = self.tokenizer.build_inputs_with_special_tokens(self.tokenizer.convert_tokens_to_ids(tokens))
         if not ids:
             raise ApiError("invalid", "prompt: it has no tokens", "prompt")
-        return Prompt(ids, [], get_conv_template(self.model.template).stop, strip=False)
+        stop = get_conv_template(self.model.template).stop
+        return Prompt(ids, [], stop, self.model.end_token_ids, strip=False)
 
     async def _run(self, work: Callable[..., T], *arguments) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

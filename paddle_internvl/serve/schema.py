@@ -184,10 +184,9 @@ class Message(Body):
 
     def plain(self) -> dict:
         """The message as a dict for `prompt.messages.parse_messages`."""
-        role = "system" if self.role == "developer" else self.role
         if not isinstance(self.content, list):
-            return {"role": role, "content": self.content or ""}
-        return {"role": role, "content": [part.model_dump(exclude_none=True) for part in self.content]}
+            return {"role": self.role, "content": self.content or ""}
+        return {"role": self.role, "content": [part.model_dump(exclude_none=True) for part in self.content]}
 
     @property
     def characters(self) -> int:

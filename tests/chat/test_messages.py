@@ -50,6 +50,7 @@ def model(models):
 def test_messages_are_chat(models, tokenizer, case, monkeypatch):
     model = models[case]
     monkeypatch.setattr(type(model.config.llm_config), "context_length", 4096)  # the tiny configs end at 128 tokens
+    monkeypatch.setattr(model, "end_token_ids", ())  # as upstream, `chat` goes on behind them
     a, b = picture(112, 56, 1), picture(56, 56, 2)
     one = {"type": "image", "image": a}
     other = {"type": "image_data", "image_data": {"data": b}}
@@ -203,10 +204,10 @@ def test_an_overflow_is_known_before_pictures_are_cut(model, monkeypatch):
         ("Hi", "messages are a list of dicts"),
         ([], "the last message must be the user's"),
         ([{"content": "x"}], r"messages\[0\] is no dict with a role"),
-        ([{"role": "tool", "content": "x"}], "role 'tool'; supported: system, user, assistant"),
-        ([user("a"), user("b")], r"messages\[1\] is the user's, but the turns must alternate"),
+        ([{"role": "tool", "content": "x"}], "role 'tool'; supported: system, developer, user, assistant"),
         ([user("a"), said("b")], "the last message must be the user's"),
-        ([user("a"), {"role": "system", "content": "b"}], "only the first message can be one"),
+        ([{"role": "system", "content": "b"}], "the last message must be the user's"),
+        ([user("a"), {"role": "system", "content": [image(56, 56)]}], "media belong in a user"),
         ([{"role": "user", "content": 3}], "content is a string or a list of parts, not int"),
         ([{"role": "user", "content": [{"type": "audio"}]}], r"messages\[0\].content\[0\] is neither"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "image_url has no 'url'"),
@@ -350,3 +351,32 @@ def test_anything_is_answered_or_refused(model, turns, config, budget):
     assert response.generate_token_len <= config["max_new_tokens"]
     assert response.finish_reason in ("stop", "length") and len(response.alternatives) == config.get("n", 1) - 1
     assert GenerationConfig(max_new_tokens=1).max_new_tokens == 1
+
+
+def test_turns_in_any_order(model):
+    """As in LMDeploy and vLLM: every message is a turn of its own, in the order of the messages."""
+    system = {"role": "system", "content": "Be brief."}
+    prompt = model.render_prompt([system, system, said("Hello!"), user("One."), user("Two."), system])
+    roles = [turn.split("\n", 1)[0] for turn in prompt.split("<|im_start|>")[1:]]
+    assert roles == ["system", "system", "assistant", "user", "user", "system", "assistant"]
+    developer = {"role": "developer", "content": "Be brief."}
+    assert model.render_prompt([developer, user("One.")]) == model.render_prompt([system, user("One.")])
+
+
+def test_image_tokens_place_the_pictures(model):
+    """LMDeploy's mark, in a message as in a prompt of `pipeline`."""
+    pictures = [image(56, 56), image(56, 56)]
+    prompt = model.render_prompt([user(*pictures, "First <IMAGE_TOKEN>, then <IMAGE_TOKEN>.")])
+    assert "First <image>, then <image>." in prompt and "Image-1" not in prompt
+    with pytest.raises(ValueError, match="the prompt has 1 <IMAGE_TOKEN> marks but 2 pictures"):
+        model.render_prompt([user(*pictures, "<IMAGE_TOKEN>")])
+    assert "<IMAGE_TOKEN>" in model.render_prompt([user("What is <IMAGE_TOKEN>?")])  # no picture: text
+
+
+def test_end_tokens_of_the_folder_end_an_answer(model, monkeypatch):
+    """Those of generation_config.json, beside the template's."""
+    whole = model.chat_messages([user("Hi")], TOKENS).token_ids
+    monkeypatch.setattr(model, "end_token_ids", (whole[2],))
+    answer = model.chat_messages([user("Hi")], TOKENS)
+    assert answer.finish_reason == "stop" and answer.token_ids == whole[: whole.index(whole[2]) + 1]
+    assert model.chat_messages([user("Hi")], {**TOKENS, "ignore_eos": True}).token_ids == whole

@@ -1,6 +1,7 @@
-"""Row 4: data URLs are strict base64, of a fitting media type and within the limit."""
+"""Row 4: data URLs are base64 in any of its usual forms, of a fitting media type and within the limit."""
 
 import base64
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,21 @@ from paddle_internvl.media.errors import MediaError
 
 BODY = bytes(range(256))
 TEXT = base64.b64encode(BODY).decode()
-NOT_BASE64 = [TEXT[:-1], TEXT + "A", "é", "A===", "AA\nAA", " AAAA", "A", "AA-_", "AA%2B", "=AAA", "AAAA====", "AA AA"]
+NOT_BASE64 = [TEXT[:-1], TEXT + "A", "é", "A===", "A", "=AAA", "AAAA====", "AA%", "AA*A", "AA%00A"]
 NOT_BASE64 += ["AAA=AAAA", "AAAA=", "AA==AA==", "AAAA==", "===="]
+
+
+FORMS = {
+    "line breaks": base64.encodebytes(BODY).decode(),
+    "CRLF and tabs": "\r\n\t".join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76)),
+    "spaces around": f" {TEXT}\n",
+    "no padding": TEXT.rstrip("="),
+    "percent-encoded": quote(TEXT, safe=""),
+    "percent-encoded in lower case": TEXT.replace("+", "%2b").replace("/", "%2f").replace("=", "%3d"),
+    "URL-safe": base64.urlsafe_b64encode(BODY).decode(),
+    "URL-safe without padding": base64.urlsafe_b64encode(BODY).decode().rstrip("="),
+    "percent-encoded line breaks": TEXT[:40] + "%0A" + TEXT[40:],
+}
 
 
 def status(*arguments):
@@ -35,6 +49,11 @@ def status(*arguments):
 )
 def test_data_urls(start, kind):
     assert decode_data_url(start + TEXT, kind, 256) == BODY
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_base64(form):
+    assert decode_data_url("data:image/png;base64," + FORMS[form], "image", 256) == BODY
 
 
 @pytest.mark.parametrize(

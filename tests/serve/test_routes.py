@@ -233,8 +233,8 @@ def test_messages_that_make_no_prompt_are_400(serve):
     server = serve()
     for messages in (
         [{"role": "assistant", "content": "a"}],
-        [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
-        [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}],
+        [{"role": "system", "content": "a"}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
     ):
         response = server.ask(messages=messages)
         assert response.status_code == 400 and response.json()["error"]["message"].startswith(("messages[", "the last"))
