@@ -1,4 +1,4 @@
-"""The model runner: what an engine computes with its model and KV cache, as a few methods on tensors.
+"""The model runner: vision, prefill and decode of a model on its paged KV cache, as methods on tensors.
 
 In: token ids, tiles and block tables. Out: visual tokens, embeddings and logits. No requests, no scheduling.
 """

@@ -49,7 +49,7 @@ class Response:
         return self.text
 
     def _repr_html_(self) -> str:
-        """The answer and what it cost, in a notebook."""
+        """The answer and its cost, in a notebook."""
         cost = f"{self.input_token_len} + {self.generate_token_len} tokens"
         if self.pictures:
             cost += f", {len(self.pictures)} pictures of {sum(p.tiles for p in self.pictures)} tiles"

@@ -1,4 +1,4 @@
-"""What an engine has done so far, and what it is doing."""
+"""Counters and state of an engine, for health checks and metrics."""
 
 from __future__ import annotations
 

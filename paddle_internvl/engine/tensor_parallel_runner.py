@@ -1,4 +1,4 @@
-"""The model runner of a tensor-parallel model, and what every rank calls.
+"""The model runner of a tensor-parallel model: command replay on every rank, and `run_rank`.
 
 Every rank runs the same program. An answer (`chat`, `chat_messages`, ...) is a collective call: rank 0's engine
 schedules and broadcasts each command of its runner, the other ranks execute it, and all return rank 0's answer. A

@@ -101,7 +101,7 @@ class ProcessGroup:
         for peer, connection in self._connections.items():
             arguments = (peer, connection)
             threading.Thread(target=self._listen, args=arguments, name=f"rank {peer}", daemon=True).start()
-        atexit.register(self._say_goodbye)
+        atexit.register(self._send_goodbye)
 
     @property
     def leads(self) -> bool:
@@ -217,8 +217,8 @@ class ProcessGroup:
         print(f"error: rank {peer} has ended, so rank {self.rank} of {self.size} ends too", file=sys.stderr, flush=True)
         os._exit(1)
 
-    def _say_goodbye(self) -> None:
-        """At exit: tell the peers that this is no failure; after one they end too, when the connection breaks."""
+    def _send_goodbye(self) -> None:
+        """At exit: announce a regular end to the peers. After a failure they end too, when the connection breaks."""
         if not self.collectives.failed:
             with suppress(OSError):  # the peer has ended first
                 self._send(_GOODBYE)
