@@ -51,7 +51,9 @@ def chat(
         history: earlier (question, answer) pairs.
         return_history: also return the history with this turn.
         num_patches_list: number of tiles of each picture; None: all tiles are one picture.
-        IMG_START_TOKEN: must be the default, as the two arguments after it; upstream's signature has them.
+        IMG_START_TOKEN: as upstream's signature; must be the default.
+        IMG_END_TOKEN: likewise.
+        IMG_CONTEXT_TOKEN: likewise.
         verbose: print the number of tiles, the prompt and the answer.
     Returns:
         The answer, or (answer, history).

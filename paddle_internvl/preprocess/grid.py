@@ -59,7 +59,8 @@ def find_closest_aspect_ratio(aspect_ratio, target_ratios, width, height, image_
     Args:
         aspect_ratio: width / height.
         target_ratios: (columns, rows) in order.
-        width, height: of the picture, pixels.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
         image_size: S, the tile side in pixels.
     Returns:
         (columns, rows).
@@ -87,10 +88,14 @@ def choose_grid(
     """The tile grid of a picture; a single tile has no thumbnail.
 
     Args:
-        width, height: of the picture, pixels.
-        min_num, max_num: limits of columns * rows.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        min_num: least number of tiles.
+        max_num: largest number of tiles.
         image_size: S, the tile side in pixels.
         use_thumbnail: append the whole picture to several tiles.
+    Returns:
+        The grid.
     Raises:
         ValueError: a picture without pixels, or limits that leave no grid.
     """

@@ -35,7 +35,8 @@ def dynamic_preprocess(
 
     Args:
         image: a PIL image, RGB (a palette image would be resized without interpolation).
-        min_num, max_num: limits of columns * rows.
+        min_num: least number of tiles.
+        max_num: largest number of tiles.
         image_size: S, the tile side in pixels.
         use_thumbnail: append the whole picture to several tiles.
     Returns:

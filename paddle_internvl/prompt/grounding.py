@@ -33,7 +33,8 @@ def parse_boxes(text: str, size: tuple[int, int]) -> list[Box]:
     """All boxes of an answer, in order.
 
     Args:
-        text: with or without the `<ref>` and `<box>` marks. size: width and height of the original picture, pixels.
+        text: an answer, with or without the `<ref>` and `<box>` marks.
+        size: width and height of the original picture, in pixels.
     Returns:
         Boxes whose corners lie in the picture; what is malformed, outside 0..1000 or empty is left out.
     Raises:

@@ -1,5 +1,4 @@
-"""The site that MkDocs makes of docs/: whole, in both languages, found by Chinese words, and asking nothing of other
-hosts."""
+"""The MkDocs site of docs/: complete in both languages, searchable in Chinese, without requests to other hosts."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ import socket
 
 import pytest
 
-from tests.pages import twins
+from tests.docs.pages import twins
 from tests.random_checkpoints import ROOT
 
 pytest.importorskip("mkdocs", reason="the documentation's packages are not installed: pip install -e '.[docs]'")
@@ -21,8 +20,8 @@ def site(tmp_path_factory):
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
 
-    def refuse(*_args, **_how):
-        raise AssertionError("the build asks another host")
+    def refuse(*_args, **_options):
+        raise AssertionError("the build opens a connection")
 
     folder = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +32,7 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_every_page_is_there_in_both_languages(site):
+def test_every_page_exists_in_both_languages(site):
     names = {f"{english.stem}.html" for english, _ in twins() if english.name != "README.md"} | {"api.html"}
     for folder in (site, site / "zh"):
         assert names <= {page.name for page in folder.glob("*.html")}
@@ -57,7 +56,7 @@ def test_chinese_words_are_in_the_search_index(site):
         if entry["location"].startswith("zh/")
         for word in re.split(index["config"]["separator"], entry["title"] + " " + entry["text"])
     }
-    assert {"图片", "切片", "量化", "报错"} <= words  # taken apart by jieba, not one run of characters
+    assert {"图片", "切片", "量化", "报错"} <= words  # segmented by jieba
     assert any(not entry["location"].startswith("zh/") for entry in index["docs"])
 
 
@@ -65,4 +64,4 @@ def test_reference_has_a_row_for_each_argument(site):
     text = (site / "api.html").read_text(encoding="utf-8")
     for name in ("pixel_values", "num_patches_list", "return_history", "tensor_parallel_degree", "max_new_tokens"):
         assert re.search(rf"<td>\s*<code>{name}</code>", text), name
-    assert "Args:" not in re.sub(r"<code>.*?</code>", "", text, flags=re.S), "a section that was not taken apart"
+    assert "Args:" not in re.sub(r"<code>.*?</code>", "", text, flags=re.S), "a section that was not parsed"

@@ -1,6 +1,6 @@
-"""README and docs/ as tests see them: their headings, fenced blocks, tables and figures.
+"""Parser of README and docs/: headings, fenced blocks, tables.
 
-In: Markdown files. Out: plain values. Runs nothing.
+In: Markdown files. Out: plain values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ _FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n+)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S
 )
 _COMMENT = re.compile(r"(^|\s+)#(?!!)\s.*$", re.M)
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,12 @@ class Block:
     """A fenced block.
 
     Attributes:
-        page, line: where it begins. language: of the fence. text: what is in it. reason: why it is not run; '' if it
-            is. output: the text block right behind it, which must be what it prints; None: it has none.
+        page: the file.
+        line: of its first line.
+        language: of the fence.
+        text: its content.
+        reason: for skipping it; '' if it runs.
+        output: the `text` block that follows it, its expected output; None: no such block.
     """
 
     page: Path
@@ -72,7 +75,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def without_comments(code: str) -> str:
-    """Code or commands without what only explains them."""
+    """Code or commands without comments."""
     return "\n".join(line.rstrip() for line in _COMMENT.sub("", code).splitlines() if line.strip())
 
 
@@ -94,23 +97,7 @@ def headings(page: Path) -> list[int]:
     return [len(marks) for marks in re.findall(r"^(#+) ", prose(page), re.M)]
 
 
-def by_heading(page: Path) -> list[str]:
-    """The prose between headings, each with its heading."""
-    return re.split(r"^(?=#+ )", prose(page), flags=re.M)
-
-
-def figures(text: str) -> list[str]:
-    """Every number, sorted. Those of addresses, and the marks of lists, are not figures."""
-    text = re.sub(r"^\s*\d+\. ", "", re.sub(r"\]\([^)]*\)|https?://\S+", " ", text), flags=re.M)
-    return sorted(_NUMBER.findall(text))
-
-
 def tables(page: Path) -> list[list[list[str]]]:
     """Tables, each its rows of cells."""
     runs = re.findall(r"(?:^\|.*\|$\n?)+", prose(page), re.M)
     return [[[cell.strip() for cell in row.strip("|").split(" | ")] for row in run.splitlines()] for run in runs]
-
-
-def code_spans(text: str) -> list[str]:
-    """What stands between single backticks, sorted."""
-    return sorted(re.findall(r"`([^`\n]+)`", text))

@@ -1,8 +1,7 @@
-"""Every block of README and docs/ does what its page says: Python and commands run, page by page, and what a `text`
-block behind one shows is what it prints.
+"""Code blocks of README and docs/: Python and commands run, and print the `text` block that follows them.
 
 A page's blocks run in order, in this process, in a folder of their own that has `demo` and `configs`. The Chinese
-pages hold the same blocks (tests/test_docs.py). `<!-- not run: why -->` in front of a block keeps it from being run.
+pages hold the same blocks (test_pages.py). `<!-- not run: why -->` before a block skips it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.pages import ENGLISH, Block, blocks, commands
+from tests.docs.pages import ENGLISH, Block, blocks, commands
 from tests.random_checkpoints import ROOT
 
 PORT = 23333  # of the pages; the server that a page starts here is on a free one
@@ -24,7 +23,7 @@ PAGES = [page for page in ENGLISH if any(block.language in RUN and not block.rea
 
 
 class Page:
-    """What one page's blocks share: names, and a server if one was started."""
+    """State of one page's blocks: their names, and a server if a block starts one."""
 
     def __init__(self, stack: contextlib.ExitStack, monkeypatch):
         self.stack, self.port = stack, PORT
@@ -32,16 +31,16 @@ class Page:
         monkeypatch.setitem(sys.modules, "page", self.module)  # dataclasses look their module up
 
     def run(self, block: Block) -> str:
-        """Run a block; returns what it prints."""
+        """Run a block; returns its output."""
         text = block.text.replace(str(PORT), str(self.port))
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
             if block.language == "python":
                 exec(compile("\n" * block.line + text, str(block.page), "exec"), self.module.__dict__)
             else:
                 for words in commands(text):
                     assert self.command(words) == 0, f"{block}: {' '.join(words)}"
-        return said.getvalue()
+        return output.getvalue()
 
     def command(self, words: list[str]) -> int:
         """Run a command line here; returns its exit code."""
@@ -59,7 +58,7 @@ class Page:
             return ending.code or 0
 
     def serve(self, checkpoint: str) -> int:
-        """What `serve CKPT` does, in a thread and on a free port."""
+        """`serve CKPT` in a thread, on a free port."""
         from paddle_internvl.serve.server import load_engine, model_name
         from paddle_internvl.serve.settings import Settings
         from tests.serve.running import running
@@ -85,9 +84,9 @@ def test_blocks_run(page, tmp_path, monkeypatch):
         for block in blocks(page):
             if block.language not in RUN or block.reason:
                 continue
-            said = state.run(block)
+            output = state.run(block)
             if block.output is not None:
-                assert _lines(said) == _lines(block.output), str(block)
+                assert _lines(output) == _lines(block.output), str(block)
     left = [thread.name for thread in threading.enumerate() if thread not in threads and not thread.daemon]
     assert not left, f"{page} leaves threads behind: {left}"
 
@@ -96,6 +95,6 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
-def test_what_is_not_run_says_why():
-    kept = [block for page in ENGLISH for block in blocks(page) if block.reason]
-    assert kept and all(len(block.reason) > 8 for block in kept)
+def test_skipped_blocks_have_a_reason():
+    skipped = [block for page in ENGLISH for block in blocks(page) if block.reason]
+    assert skipped and all(len(block.reason) > 8 for block in skipped)
