@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import anyio
 import httpcore
@@ -85,9 +86,14 @@ class Fetcher:
     ):
         self._limits = limits
         self._backend = _PinnedBackend(addresses_of, permitted)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or httpx.create_ssl_context(),
-            max_connections=limits.concurrent_fetches,
+        self._tls = tls
+
+    @cached_property
+    def _pool(self) -> httpcore.AsyncConnectionPool:
+        """The connections, made by the first fetch: reading the authorities' certificates delays a server's start."""
+        return httpcore.AsyncConnectionPool(
+            ssl_context=self._tls or httpx.create_ssl_context(),
+            max_connections=self._limits.concurrent_fetches,
             max_keepalive_connections=0,
             retries=1,
             network_backend=self._backend,
@@ -173,5 +179,6 @@ class Fetcher:
 
     async def aclose(self) -> None:
         """Close the open connections."""
-        await self._pool.aclose()
+        if "_pool" in vars(self):
+            await self._pool.aclose()
         self._backend.threads.shutdown(wait=False, cancel_futures=True)

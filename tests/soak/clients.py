@@ -52,7 +52,7 @@ class Clients:
 
     def __post_init__(self):
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
-        self._http = httpx.AsyncClient(base_url=self.url, limits=limits, timeout=HANG, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=self.url, limits=limits, timeout=HANG, trust_env=False, verify=False)
 
     async def aclose(self) -> None:
         """Close every connection that is kept."""
