@@ -31,7 +31,7 @@ def print_table(report: dict) -> None:
     from rich.table import Table
 
     console = Console(soft_wrap=True)
-    for title in ("sent", "kinds", "left", "left_as_the_server_saw_it", "told_429_and_came_back", "most", "metrics"):
+    for title in ("sent", "kinds", "left", "left_in_the_log", "retried_after_429", "highest", "metrics"):
         words = ", ".join(f"{name} {count:g}" for name, count in sorted(report[title].items()))
         console.print(f"{title.replace('_', ' ')}: {words or 'none'}")
     table = Table("", *report["sights"], box=None)
@@ -74,13 +74,13 @@ def main() -> int:
     model = AutoModel.from_pretrained(str(arguments.checkpoint))
     with tqdm(desc="requests, warm-up included", disable=not sys.stderr.isatty()) as bar:
 
-        def told(sent, fault) -> None:
+        def on_request(sent, fault) -> None:
             bar.update()
             if fault:
                 print(f"fault: {sent.kind}: {fault}", file=sys.stderr)
 
         async def run() -> dict:
-            return await soak(model, arguments.checkpoint, arguments.requests, arguments.seed, told=told)
+            return await soak(model, arguments.checkpoint, arguments.requests, arguments.seed, on_request=on_request)
 
         report = anyio.run(run)
     print_table(report)

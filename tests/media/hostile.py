@@ -1,4 +1,4 @@
-"""A server on this machine that answers byte by byte what a test tells it to, and remembers who came."""
+"""HTTP server on this machine with scripted, also invalid, responses; it records the requests."""
 
 from __future__ import annotations
 
@@ -18,23 +18,31 @@ def moved(to: str, status: str = "302 Found") -> bytes:
 
 
 class Server:
-    """Attributes: port; heads: of every request; open, most: connections now, and most at a time; came: all of them."""
+    """A server's state.
+
+    Attributes:
+        port: on 127.0.0.1.
+        heads: header block of every request.
+        open: open connections.
+        max_open: most open connections at a time.
+        requests: number of connections so far.
+    """
 
     def __init__(self, answers):
-        self.answers, self.heads, self.open, self.most, self.came = answers, [], 0, 0, 0
+        self.answers, self.heads, self.open, self.max_open, self.requests = answers, [], 0, 0, 0
 
     async def talk(self, reader, writer):
-        self.open, self.came = self.open + 1, self.came + 1
-        self.most = max(self.most, self.open)
+        self.open, self.requests = self.open + 1, self.requests + 1
+        self.max_open = max(self.max_open, self.open)
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head.decode("latin-1"))
             path = head.split()[1].decode()
-            told = self.answers.get(path, answer(b"", status="404 Not Found"))
-            if callable(told):
-                await told(writer)
+            reply = self.answers.get(path, answer(b"", status="404 Not Found"))
+            if callable(reply):
+                await reply(writer)
             else:
-                writer.write(told)
+                writer.write(reply)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             self.heads.append("gone")

@@ -201,13 +201,13 @@ def test_decoder_has_no_secret_in_its_environment(monkeypatch):
 
 
 def test_concurrent_decodes_are_limited(monkeypatch):
-    processes, most = [], 0
+    processes, peak = [], 0
     open_process = clip_decoder.anyio.open_process
 
     async def counted(*arguments, **options):
-        nonlocal most
+        nonlocal peak
         processes.append(await open_process(*arguments, **options))
-        most = max(most, sum(process.returncode is None for process in processes))
+        peak = max(peak, sum(process.returncode is None for process in processes))
         return processes[-1]
 
     async def main():
@@ -217,7 +217,7 @@ def test_concurrent_decodes_are_limited(monkeypatch):
 
     monkeypatch.setattr(clip_decoder.anyio, "open_process", counted)
     assert all(isinstance(result, MediaError) for result in asyncio.run(main()))
-    assert (len(processes), most) == (4, 2)
+    assert (len(processes), peak) == (4, 2)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -302,7 +302,7 @@ def test_a_refused_request_fetches_nothing():
         for parts in ([image(url)] * 17, [image(url), image("/etc/passwd", max_num=0)], [image(url), image(url, x=1)]):
             with pytest.raises(MediaError):
                 await loader.load(dialogue(*parts))
-        assert server.came == 0
+        assert server.requests == 0
         await loader.aclose()
 
     served({"/": answer(PICTURE)}, work)

@@ -135,17 +135,17 @@ class Served:
     def gate(self):
         return self.server.config.app.state.gate
 
-    def client(self, **how) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=WAIT, trust_env=False, verify=False, **how)
+    def client(self, **options) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=WAIT, trust_env=False, verify=False, **options)
 
     def ask(self, path: str = "/v1/chat/completions", body: dict | None = None, **more) -> httpx.Response:
         """POST a body (a question to the chat) with more fields."""
         with self.client() as client:
             return client.post(path, json={**(QUESTION if body is None else body), **more})
 
-    def get(self, path: str, **how) -> httpx.Response:
+    def get(self, path: str, **options) -> httpx.Response:
         with self.client() as client:
-            return client.get(path, **how)
+            return client.get(path, **options)
 
     def connect(self, buffer: int | None = None) -> socket.socket:
         """A plain connection. buffer: bytes that it takes without being read."""

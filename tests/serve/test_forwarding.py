@@ -119,9 +119,9 @@ def test_answers_are_those_of_a_single_server(tiny, fronted, picture_url):
             "/",
         ):
             assert content_of(front.get(path)) == content_of(single.get(path)), path
-        for how in ({"content": b"{"}, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}):
+        for request in ({"content": b"{"}, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}):
             with front.client() as one, single.client() as other:
-                assert content_of(one.post(CHAT, **how)) == content_of(other.post(CHAT, **how))
+                assert content_of(one.post(CHAT, **request)) == content_of(other.post(CHAT, **request))
 
 
 def test_the_front_guards(fronted):

@@ -120,17 +120,17 @@ def test_settings(client, picture_url, expected):
 def test_log_probabilities_are_those_of_the_python_api(client, tiny, picture_url):
     picture = {"type": "image", "image": str(ROOT / "demo/assets/shapes.png")}
     messages = [{"role": "user", "content": [{"type": "text", "text": QUESTION}, picture]}]
-    own = tiny.chat_messages(messages, {"max_new_tokens": 64, "log_probs": True, "top_logprobs": 3})
+    direct = tiny.chat_messages(messages, {"max_new_tokens": 64, "log_probs": True, "top_logprobs": 3})
     (choice,) = client.chat.completions.create(
         model="internvl-tiny", messages=asked(picture_url), logprobs=True, top_logprobs=3
     ).choices
-    told = choice.logprobs.content
-    assert [entry.logprob for entry in told] == pytest.approx(
-        [next(iter(step.values())) for step in own.logprobs[: len(told)]], abs=1e-4
+    content = choice.logprobs.content
+    assert [entry.logprob for entry in content] == pytest.approx(
+        [next(iter(step.values())) for step in direct.logprobs[: len(content)]], abs=1e-4
     )
-    assert len(told) == len(own.logprobs) - 1 and all(len(entry.top_logprobs) == 3 for entry in told)
-    assert bytes(byte for entry in told for byte in entry.bytes).decode().strip() == own.text
-    assert [top.logprob for top in told[0].top_logprobs] == sorted(own.logprobs[0].values(), reverse=True)[:3]
+    assert len(content) == len(direct.logprobs) - 1 and all(len(entry.top_logprobs) == 3 for entry in content)
+    assert bytes(byte for entry in content for byte in entry.bytes).decode().strip() == direct.text
+    assert [top.logprob for top in content[0].top_logprobs] == sorted(direct.logprobs[0].values(), reverse=True)[:3]
 
 
 def test_text_completions(client, tiny):

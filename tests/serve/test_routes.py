@@ -116,16 +116,16 @@ def test_stops_end_an_answer_and_are_left_out(serve):
 
 def test_log_probabilities(serve):
     server = serve()
-    told = server.ask(logprobs=True, top_logprobs=2).json()["choices"][0]["logprobs"]["content"]
-    assert "".join(entry["token"] for entry in told).strip() == TEXT  # the end token is no part of the text
-    assert bytes(byte for entry in told for byte in entry["bytes"]).decode().strip() == TEXT
-    assert all(entry["logprob"] == -0.5 for entry in told)
-    assert [top["logprob"] for top in told[0]["top_logprobs"]] == [-0.5, -1.0]
+    logprobs = server.ask(logprobs=True, top_logprobs=2).json()["choices"][0]["logprobs"]["content"]
+    assert "".join(entry["token"] for entry in logprobs).strip() == TEXT  # the end token is no part of the text
+    assert bytes(byte for entry in logprobs for byte in entry["bytes"]).decode().strip() == TEXT
+    assert all(entry["logprob"] == -0.5 for entry in logprobs)
+    assert [top["logprob"] for top in logprobs[0]["top_logprobs"]] == [-0.5, -1.0]
     chunks = [json.loads(event) for event in events(server.ask(logprobs=True, top_logprobs=2, **STREAM))[:-1]]
     parts = [chunk["choices"][0]["logprobs"] for chunk in chunks]
-    assert [entry for part in parts if part for entry in part["content"]] == told
-    told = server.ask(logprobs=True).json()["choices"][0]["logprobs"]["content"]
-    assert all(entry["top_logprobs"] == [] for entry in told)
+    assert [entry for part in parts if part for entry in part["content"]] == logprobs
+    logprobs = server.ask(logprobs=True).json()["choices"][0]["logprobs"]["content"]
+    assert all(entry["top_logprobs"] == [] for entry in logprobs)
 
 
 def test_a_text_is_continued_as_it_stands(serve):
@@ -139,9 +139,9 @@ def test_a_text_is_continued_as_it_stands(serve):
     assert config.eos_token_id == (tokenizer.eos_token_id,)
     (choice,) = answer["choices"]
     assert answer["id"].startswith("cmpl-") and answer["object"] == "text_completion" and choice["text"] == TEXT
-    told = choice["logprobs"]
-    assert "".join(told["tokens"]).strip() == TEXT and set(told["token_logprobs"]) == {-0.5}
-    assert told["text_offset"] == [len("".join(told["tokens"][:i])) for i in range(len(told["tokens"]))]
+    logprobs = choice["logprobs"]
+    assert "".join(logprobs["tokens"]).strip() == TEXT and set(logprobs["token_logprobs"]) == {-0.5}
+    assert logprobs["text_offset"] == [len("".join(logprobs["tokens"][:i])) for i in range(len(logprobs["tokens"]))]
     chunks = [json.loads(event) for event in events(server.ask("/v1/completions", body, **STREAM))[:-1]]
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == TEXT
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
@@ -157,13 +157,13 @@ def test_tokens_are_counted_without_the_engine(serve, tiny, picture_url):
     from tests.random_checkpoints import ROOT
 
     source = {"type": "image", "image": str(ROOT / "demo/assets/shapes.png"), "max_num": 2}
-    own = tiny.count_tokens([{"role": "user", "content": [source, messages[0]["content"][1]]}])
-    assert (counted["total"], counted["visual"]) == (own.total, own.visual)
-    assert counted["pictures"] == [{"tiles": cost.tiles, "tokens": cost.tokens} for cost in own.pictures]
+    direct = tiny.count_tokens([{"role": "user", "content": [source, messages[0]["content"][1]]}])
+    assert (counted["total"], counted["visual"]) == (direct.total, direct.visual)
+    assert counted["pictures"] == [{"tiles": cost.tiles, "tokens": cost.tokens} for cost in direct.pictures]
     assert not server.engine.asked
     answer = server.ask(messages=messages).json()
-    assert answer["usage"]["prompt_tokens"] == own.total
-    assert answer["usage"]["prompt_tokens_details"] == {"image_tokens": own.visual}
+    assert answer["usage"]["prompt_tokens"] == direct.total
+    assert answer["usage"]["prompt_tokens_details"] == {"image_tokens": direct.visual}
 
 
 def test_roles(serve, tiny):
@@ -194,14 +194,14 @@ def test_row_21_errors_of_the_engine(serve, error, status, code):
     server = serve({"fail": 0, "error": error})
     for more in ({}, STREAM):  # before the first token a stream is refused like any other request
         response = server.ask(**more)
-        told = response.json()["error"]
+        error = response.json()["error"]
         assert (
             response.status_code == status
-            and told["code"] == code
-            and set(told) == {"message", "type", "param", "code"}
+            and error["code"] == code
+            and set(error) == {"message", "type", "param", "code"}
         )
         assert "secret" not in response.text and "Traceback" not in response.text
-        assert (status == 500) == (response.headers["x-request-id"] in told["message"])
+        assert (status == 500) == (response.headers["x-request-id"] in error["message"])
         assert ("retry-after" in response.headers) == (status in (429, 503))
 
 

@@ -111,10 +111,13 @@ def test_row_30_sigterm_drains():
 def test_row_30_after_the_drain_requests_are_cancelled(tiny, caplog):
     engine_thread = EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig()))
     engine_thread.start()
-    with running(engine_thread, drain_timeout=0.2) as served, served.client() as client:
-        with streaming(client, model="tiny", max_tokens=15000) as lines:
-            served.server.handle_exit(signal.SIGTERM, None)
-            last = [line for line in lines if line][-1]
+    with (
+        running(engine_thread, drain_timeout=0.2) as served,
+        served.client() as client,
+        streaming(client, model="tiny", max_tokens=15000) as lines,
+    ):
+        served.server.handle_exit(signal.SIGTERM, None)
+        last = [line for line in lines if line][-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_closing"
     assert "closing: 1 requests are cancelled" in caplog.text and not engine_thread.healthy
 

@@ -21,8 +21,8 @@ def quiet_httpx():
 
 
 def test_no_leaks_after_forty_requests(tiny, quiet_httpx):
-    shares, how = {"leaving": 0.2, "malicious": 0.2}, {"distinct": 9, "warm_up": False, "growth": 1.25}
-    report = anyio.run(partial(soak, tiny, CHECKPOINT, 40, seed=1, shares=shares, **how))
+    shares, options = {"leaving": 0.2, "malicious": 0.2}, {"distinct": 9, "warm_up": False, "growth": 1.25}
+    report = anyio.run(partial(soak, tiny, CHECKPOINT, 40, seed=1, shares=shares, **options))
     assert not report["faults"]
     assert report["sent"] == {"honest": 24, "leaving": 8, "malicious": 8} and len(report["kinds"]) == 9
     assert report["metrics"]["finished"] >= report["sent"]["honest"] - report["kinds"]["counted"]

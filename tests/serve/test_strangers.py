@@ -302,11 +302,11 @@ def test_row_13_more_requests_at_once_are_429(serve):
 def test_row_13_preparing_takes_no_more_threads_than_allowed(serve, monkeypatch):
     from paddle_internvl.serve import preparing
 
-    inside, most, go = [], [], threading.Event()
+    inside, counts, go = [], [], threading.Event()
 
-    def slow(*given, **how):
+    def slow(*arguments, **options):
         inside.append(1)
-        most.append(len(inside))
+        counts.append(len(inside))
         go.wait(WAIT)
         inside.pop()
         raise ValueError("enough")
@@ -321,7 +321,7 @@ def test_row_13_preparing_takes_no_more_threads_than_allowed(serve, monkeypatch)
     go.set()
     for thread in threads:
         thread.join()
-    assert max(most) == 2 and len(most) == 6
+    assert max(counts) == 2 and len(counts) == 6
 
 
 # ------------------------------------------------------------------------------------------------- what is kept
@@ -376,8 +376,8 @@ def test_row_28_metrics(serve):
     server.ask(messages=[{"role": "user", "content": "a private question"}])
     server.ask(model="private")
     server.get("/private")
-    told = server.get("/metrics").text
-    values = dict(line.rsplit(" ", 1) for line in told.splitlines() if not line.startswith("#"))
+    page = server.get("/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
     name = "paddle_internvl_requests_total"
     assert values[f'{name}{{route="/v1/chat/completions",status="200"}}'] == "1.0"
     assert values[f'{name}{{route="/v1/chat/completions",status="404"}}'] == "1.0"
@@ -387,7 +387,7 @@ def test_row_28_metrics(serve):
     assert values["paddle_internvl_engine_finished_total"] == "1.0"
     for part in ("waiting", "running", "blocks_used", "vision_tiles_total", "cancelled_total", "out_of_memory_total"):
         assert f"paddle_internvl_engine_{part}" in values
-    assert "private" not in told
+    assert "private" not in page
 
 
 def test_small_packets_are_not_delayed():

@@ -1,7 +1,7 @@
 """The clients of the soak test: honest ones, ones that leave, and malicious ones. Each tells what went wrong with it.
 
 In: a server's URL, questions with their right answers, attacks. Out: a fault in words for each request, or None. They
-come back when they are told 429, as they are asked to.
+retry after a 429.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tests.soak.strangers import Attack, post
 
 HANG = 120.0  # seconds without an answer, after which a request counts as hanging
 _LONG = {"ignore_eos": True, "max_tokens": 400}  # an answer that nobody waits for
-_LOG_PROB = 2e-3  # how far a log-probability may be off: batches round otherwise
-_PAUSE, _PATIENCE = 0.5, 240  # seconds before one who was told 429 comes back, and how often he does
+_LOG_PROB = 2e-3  # tolerance of log-probabilities: batches round differently
+_PAUSE, _PATIENCE = 0.5, 240  # seconds before one who got 429 retries, and number of retries
 WAYS = ("while uploading", "before the first byte", "while queued", "in mid-stream")
 
 
@@ -35,10 +35,14 @@ class Clients:
     """All clients of one run.
 
     Args:
-        url: of the server. model: its name. url_of: where a medium may be fetched. name: begins every request's id.
+        url: of the server.
+        model: its name.
+        url_of: medium -> its URL.
+        name: first part of every request's id.
     Attributes:
-        retried: requests that were told 429, by kind. left: how clients left; 'answered first': they could not.
-        most: the highest of each metric that `watch` has seen.
+        retried: requests that got 429, by kind.
+        left: number of clients by their way to leave; 'answered first': the answer was complete before.
+        highest: the highest value of each metric in `watch`.
     """
 
     url: str
@@ -47,7 +51,7 @@ class Clients:
     name: str
     retried: Counter = field(default_factory=Counter)
     left: Counter = field(default_factory=Counter)
-    most: dict[str, float] = field(default_factory=dict)
+    highest: dict[str, float] = field(default_factory=dict)
     _metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -64,7 +68,7 @@ class Clients:
             answer = await self._http.get("/metrics")
             self._metrics = read_metrics(answer.text)
             for name, value in self._metrics.items():
-                self.most[name] = max(value, self.most.get(name, 0))
+                self.highest[name] = max(value, self.highest.get(name, 0))
             await asyncio.sleep(0.3)
 
     # ------------------------------------------------------------------------------------------- honest ones
@@ -97,7 +101,7 @@ class Clients:
                     async with aclosing(answer.aiter_lines()) as lines:
                         return 200, _joined([line async for line in lines if line], question)
             await asyncio.sleep(_PAUSE)
-        raise ValueError("told 429 for ever")
+        raise ValueError("429 at every retry")
 
     # ------------------------------------------------------------------------------------------- who leaves
     async def leave(self, name: str, question: Question, way: str, share: float) -> str | None:
@@ -108,23 +112,23 @@ class Clients:
         for attempt in range(_PATIENCE):
             data = post(CHAT, body, X_Request_Id=f"{self.name}-{name}.{attempt}")
             reader, writer = await self._connect()
-            came = b""
+            received = b""
             try:
                 with anyio.fail_after(HANG):
-                    came = await self._until_leaving(reader, writer, data, way, share)
+                    received = await self._until_leaving(reader, writer, data, way, share)
             except TimeoutError:
                 return f"hangs, {way}"
             except ConnectionError as error:
                 return f"{way}: {type(error).__name__}"
             finally:
                 writer.transport.abort() if share < 0.5 else writer.close()
-            if not came.startswith(b"HTTP/1.1 429"):
+            if not received.startswith(b"HTTP/1.1 429"):
                 break
             self.retried[f"leaves {way}"] += 1
             await asyncio.sleep(_PAUSE)
-        if came and not came.startswith(b"HTTP/1.1 200"):
-            return f"told {came[:200]!r}"
-        early = bool(came) and way != WAYS[3] or b"[DONE]" in came
+        if received and not received.startswith(b"HTTP/1.1 200"):
+            return f"answered {received[:200]!r}"
+        early = bool(received) and way != WAYS[3] or b"[DONE]" in received
         self.left["answered first" if early else way] += 1
         return None
 
@@ -133,31 +137,31 @@ class Clients:
         if way == WAYS[0]:
             head = data.index(b"\r\n\r\n") + 4
             writer.write(data[: head + int((len(data) - head) * share)])
-            return await _heard(reader, 0.1)
+            return await _read(reader, 0.1)
         writer.write(data)
         if way == WAYS[1]:
-            return await _heard(reader, 1.5 * share)
+            return await _read(reader, 1.5 * share)
         if way == WAYS[2]:
-            came = await _heard(reader, 0.05)
+            received = await _read(reader, 0.05)
             for _ in range(60):
-                if came or self._metrics.get("engine_waiting", 0) > 0:
+                if received or self._metrics.get("engine_waiting", 0) > 0:
                     break
-                came = await _heard(reader, 0.05)
-            return came
-        came = await reader.read(4096)
-        if came.startswith(b"HTTP/1.1 200"):
+                received = await _read(reader, 0.05)
+            return received
+        received = await reader.read(4096)
+        if received.startswith(b"HTTP/1.1 200"):
             with anyio.move_on_after(0.5):  # what comes after an ignored end may have no text, and no chunk then
-                while came.count(b"data: ") < 2 + 30 * share and (more := await reader.read(4096)):
-                    came += more
-        return came
+                while received.count(b"data: ") < 2 + 30 * share and (more := await reader.read(4096)):
+                    received += more
+        return received
 
     # ------------------------------------------------------------------------------------------- malicious ones
     async def attack(self, attack: Attack) -> str | None:
-        """Send what it sends, and read what it is told."""
+        """Send the attack, and read the response."""
         for _ in range(_PATIENCE):
             try:
                 with anyio.fail_after(HANG):
-                    status, error = await self._told(attack)
+                    status, error = await self._response(attack)
             except TimeoutError:
                 return f"{attack.name}: hangs"
             except (OSError, ValueError, LookupError) as problem:
@@ -170,28 +174,28 @@ class Clients:
             return f"{attack.name}: status {status}, not {attack.statuses}: {error}"
         return None
 
-    async def _told(self, attack: Attack) -> tuple[int, str]:
+    async def _response(self, attack: Attack) -> tuple[int, str]:
         loop, parts = asyncio.get_running_loop(), urlsplit(self.url)
         with socket.socket() as line:  # asyncio's streams lose an answer that comes, with a reset, while they send
             line.setblocking(False)
             await loop.sock_connect(line, (parts.hostname, parts.port))
             sending = asyncio.create_task(_send(line, attack.pieces))
-            came = b""
+            received = b""
             try:
                 while more := await loop.sock_recv(line, 65536):
-                    came += more
+                    received += more
             except ConnectionResetError:
-                if not came:
+                if not received:
                     raise
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-        head, _, body = came.partition(b"\r\n\r\n")
+        head, _, body = received.partition(b"\r\n\r\n")
         status = int(head.split()[1])
         if status != 200 and attack.http:
-            told = json.loads(body)["error"]
-            if not told["message"] or (status != 429 and told["type"] != "invalid_request_error"):
-                raise ValueError(f"no error body of OpenAI's: {told}")
+            error = json.loads(body)["error"]
+            if not error["message"] or (status != 429 and error["type"] != "invalid_request_error"):
+                raise ValueError(f"no error body of OpenAI's: {error}")
         return status, body.decode(errors="replace")[:200]
 
     async def _connect(self):
@@ -204,8 +208,8 @@ async def _send(line: socket.socket, pieces: Sequence[bytes]) -> None:
         await asyncio.get_running_loop().sock_sendall(line, piece)
 
 
-async def _heard(reader: asyncio.StreamReader, seconds: float) -> bytes:
-    """What comes within so many seconds; usually nothing."""
+async def _read(reader: asyncio.StreamReader, seconds: float) -> bytes:
+    """Bytes received within some seconds; usually none."""
     with anyio.move_on_after(seconds):
         return await reader.read(4096)
     return b""
@@ -216,13 +220,13 @@ def _whole(body: dict, question: Question) -> Expected:
     if question.path == COUNT:
         return Expected((), (), body["total"])
     choices = sorted(body["choices"], key=lambda choice: choice["index"])
-    told = [choice["logprobs"] for choice in choices]
+    log_probs = [choice["logprobs"] for choice in choices]
     return Expected(
         texts=tuple(c["message"]["content"] if question.path == CHAT else c["text"] for c in choices),
         reasons=tuple(choice["finish_reason"] for choice in choices),
         prompt_tokens=body["usage"]["prompt_tokens"],
         completion_tokens=body["usage"]["completion_tokens"],
-        log_probs=tuple(tuple(t["logprob"] for t in each["content"]) for each in told if each) or None,
+        log_probs=tuple(tuple(t["logprob"] for t in choice["content"]) for choice in log_probs if choice) or None,
     )
 
 

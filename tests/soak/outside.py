@@ -174,9 +174,9 @@ def server(checkpoint: Path | str, flags: Sequence[str], folder: Path) -> Iterat
     """A server of a checkpoint, ready. folder: empty, for what it writes."""
     (folder / "temporary").mkdir()
     words = [sys.executable, "-m", "tests.soak.inside", "serve", str(checkpoint), "--server-port", "0", *flags]
-    own = {KEYS_VARIABLE: "", WINDOW: str(folder / "window"), "TMPDIR": str(folder / "temporary")}
+    environment = {KEYS_VARIABLE: "", WINDOW: str(folder / "window"), "TMPDIR": str(folder / "temporary")}
     with open(folder / "log", "wb") as log:
-        popen = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **own})
+        popen = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
     running = Server(popen, folder, Path(checkpoint).name)
     try:
         yield running
@@ -188,7 +188,7 @@ def server(checkpoint: Path | str, flags: Sequence[str], folder: Path) -> Iterat
 def wait_until_ready(running: Server) -> None:
     """Wait for the port, and set the url."""
 
-    def said() -> bool:
+    def announced() -> bool:
         if running.popen.poll() is not None:
             raise RuntimeError(f"the server ended before it was ready: {running.log[-500:]}")
         return _READY.search(running.log) is not None
@@ -199,7 +199,7 @@ def wait_until_ready(running: Server) -> None:
         except httpx.TransportError:
             return False
 
-    _wait(said, START, "the server does not come up")
+    _wait(announced, START, "the server does not come up")
     running.url = _READY.search(running.log)[1]
     _wait(answers, START, "the server does not answer")
 

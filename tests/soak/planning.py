@@ -22,26 +22,28 @@ class Sent:
     stream, hosted, share: see `Clients`."""
 
     kind: str
-    what: Question | Attack
+    request: Question | Attack
     way: str = ""
     stream: bool = False
     hosted: bool = False
     share: float = 0.0
 
 
-def plan(count: int, draw: random.Random, asked: Sequence[Question], malicious: Sequence, shares: dict) -> list[Sent]:
+def plan(
+    count: int, draw: random.Random, questions: Sequence[Question], malicious: Sequence, shares: dict
+) -> list[Sent]:
     """`count` requests in a random order; every question and attack comes equally often, as far as that goes."""
     leaving, evil = (round(count * shares[kind]) for kind in ("leaving", "malicious"))
     honest = [
-        Sent("honest", what, stream=draw.random() < 0.5, hosted=draw.random() < 0.3)
-        for what in _round(asked, count - leaving - evil, draw)
+        Sent("honest", request, stream=draw.random() < 0.5, hosted=draw.random() < 0.3)
+        for request in _round(questions, count - leaving - evil, draw)
     ]
-    chats = [question for question in asked if question.path == CHAT]
+    chats = [question for question in questions if question.path == CHAT]
     left = [
-        Sent("leaving", what, WAYS[i % len(WAYS)], share=draw.random())
-        for i, what in enumerate(_round(chats, leaving, draw))
+        Sent("leaving", request, WAYS[i % len(WAYS)], share=draw.random())
+        for i, request in enumerate(_round(chats, leaving, draw))
     ]
-    mixed = honest + left + [Sent("malicious", what) for what in _round(malicious, evil, draw)]
+    mixed = honest + left + [Sent("malicious", request) for request in _round(malicious, evil, draw)]
     draw.shuffle(mixed)
     return mixed
 
@@ -53,15 +55,15 @@ def _round(things: Sequence, count: int, draw: random.Random) -> Iterator:
         yield order.pop()
 
 
-def everything(asked: Sequence[Question], evil: Sequence) -> list[Sent]:
+def everything(questions: Sequence[Question], evil: Sequence) -> list[Sent]:
     """Every question streamed and not, every attack, every way to leave."""
-    sent = [Sent("honest", what, stream=s, hosted=s) for what in asked for s in (False, True)]
-    sent += [Sent("malicious", what) for what in evil]
-    return sent + [Sent("leaving", asked[i], way, share=i / 4) for i in range(4) for way in WAYS]
+    sent = [Sent("honest", request, stream=s, hosted=s) for request in questions for s in (False, True)]
+    sent += [Sent("malicious", request) for request in evil]
+    return sent + [Sent("leaving", questions[i], way, share=i / 4) for i in range(4) for way in WAYS]
 
 
 def answers(sent: Sent) -> int:
     """How many answers the engine makes for somebody who waits."""
-    if sent.kind == "leaving" or isinstance(sent.what, Attack) or sent.what.path == COUNT:
+    if sent.kind == "leaving" or isinstance(sent.request, Attack) or sent.request.path == COUNT:
         return 0
-    return sent.what.settings.get("n", 1)
+    return sent.request.settings.get("n", 1)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo.tiny import questions as asked
+from demo.tiny import questions as tiny_questions
 from demo.tiny import scenes
 
 CHAT, TEXT, COUNT = "/v1/chat/completions", "/v1/completions", "/v1/count_tokens"
@@ -67,11 +67,11 @@ class Question:
     def messages(self, url_of: Callable[[Medium], str]) -> list[dict]:
         """OpenAI's messages. url_of: what a medium is named by."""
 
-        def part(given: str | Medium) -> dict:
-            if isinstance(given, str):
-                return {"type": "text", "text": given}
-            name = f"{given.kind}_url"
-            return {"type": name, name: {"url": url_of(given), **given.options}}
+        def part(content: str | Medium) -> dict:
+            if isinstance(content, str):
+                return {"type": "text", "text": content}
+            name = f"{content.kind}_url"
+            return {"type": name, name: {"url": url_of(content), **content.options}}
 
         sides = ("user", "assistant")
         return [{"role": sides[i % 2], "content": [part(p) for p in turn]} for i, turn in enumerate(self.turns)]
@@ -163,12 +163,17 @@ def _question(draw: random.Random, i: int) -> Question:
 
 
 def _talk(draw: random.Random):
-    return ((asked.talk_questions(draw, 1)[0].text,),)
+    return ((tiny_questions.talk_questions(draw, 1)[0].text,),)
 
 
 def _picture(draw: random.Random):
     scene = draw.choice((scenes.objects_scene, scenes.text_scene))(draw)
-    return ((_image(draw, scene, detail=draw.choice(("auto", "low"))), _one(asked.scene_questions(scene, draw, 1))),)
+    return (
+        (
+            _image(draw, scene, detail=draw.choice(("auto", "low"))),
+            _one(tiny_questions.scene_questions(scene, draw, 1)),
+        ),
+    )
 
 
 def _wide(draw: random.Random):
@@ -178,7 +183,7 @@ def _wide(draw: random.Random):
 
 def _two(draw: random.Random):
     pair = [scenes.objects_scene(draw) for _ in range(2)]
-    return ((*(_image(draw, scene) for scene in pair), _one(asked.pair_questions(pair, draw, 1))),)
+    return ((*(_image(draw, scene) for scene in pair), _one(tiny_questions.pair_questions(pair, draw, 1))),)
 
 
 def _gif(draw: random.Random):
@@ -204,7 +209,7 @@ def _mp4(draw: random.Random):
 
 def _rounds(draw: random.Random):
     scene, other = scenes.objects_scene(draw), scenes.text_scene(draw)
-    first, second = (asked.scene_questions(scene, draw, 2) * 2)[:2]
+    first, second = (tiny_questions.scene_questions(scene, draw, 2) * 2)[:2]
     return (
         (_image(draw, scene), first.text),
         (first.answer,),
@@ -237,7 +242,7 @@ def _one(found: list) -> str:
 
 def _clip(draw: random.Random, frames: int) -> tuple[list[Image.Image], str]:
     parts, thing, motion = scenes.clip(draw, frames)
-    return [scenes.render(scene) for scene in parts], _one(asked.clip_questions(thing, motion, draw, 1))
+    return [scenes.render(scene) for scene in parts], _one(tiny_questions.clip_questions(thing, motion, draw, 1))
 
 
 def _image(draw: random.Random, scene: scenes.Scene, **options) -> Medium:
@@ -245,7 +250,7 @@ def _image(draw: random.Random, scene: scenes.Scene, **options) -> Medium:
     return Medium("image", _file(scenes.render(scene), form), f"image/{form.lower()}", options)
 
 
-def _file(picture: Image.Image, form: str, **how) -> bytes:
+def _file(picture: Image.Image, form: str, **options) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, **how)
+    picture.save(file, form, **options)
     return file.getvalue()

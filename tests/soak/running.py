@@ -37,21 +37,32 @@ GROWTH = 1.10  # of memory, over the second half
 _HELLO = Question("last", CHAT, (("Hello",),), {"max_tokens": CONTEXT}, {"max_new_tokens": CONTEXT})
 
 
-async def send(clients: Clients, planned: Sequence[Sent], right: dict[int, Expected], told: Callable) -> list[str]:
-    """All requests of a plan, `AT_ONCE` at a time. right: answers by `id` of their question. Returns the faults."""
+async def send(
+    clients: Clients, planned: Sequence[Sent], right: dict[int, Expected], on_request: Callable
+) -> list[str]:
+    """Send all requests of a plan, `AT_ONCE` at a time.
+
+    Args:
+        clients: that send.
+        planned: the requests.
+        right: expected answers by `id` of the question.
+        on_request: called with every finished request and its fault.
+    Returns:
+        The faults.
+    """
     faults: list[str] = []
     waiting = iter(list(enumerate(planned)))
 
     async def work() -> None:
         for i, sent in waiting:
-            name, what = f"{sent.kind}-{i}", sent.what
+            name, request = f"{sent.kind}-{i}", sent.request
             try:
                 fault = await _sent(clients, name, sent, right)
             except Exception as error:  # a client of ours that breaks is no reason to end the run
                 fault = f"{type(error).__name__}: {error}"
-            told(sent, fault)
+            on_request(sent, fault)
             if fault:
-                label = what.name if isinstance(what, Attack) else f"{what.kind} {dict(what.fields)}"
+                label = request.name if isinstance(request, Attack) else f"{request.kind} {dict(request.fields)}"
                 faults.append(f"{clients.name}-{name} ({label}): {fault}")
 
     async with anyio.create_task_group() as group:
@@ -62,10 +73,10 @@ async def send(clients: Clients, planned: Sequence[Sent], right: dict[int, Expec
 
 async def _sent(clients: Clients, name: str, sent: Sent, right: dict[int, Expected]) -> str | None:
     if sent.kind == "leaving":
-        return await clients.leave(name, sent.what, sent.way, sent.share)
-    if isinstance(sent.what, Attack):
-        return await clients.attack(sent.what)
-    return await clients.ask(name, sent.what, right[id(sent.what)], sent.stream, sent.hosted)
+        return await clients.leave(name, sent.request, sent.way, sent.share)
+    if isinstance(sent.request, Attack):
+        return await clients.attack(sent.request)
+    return await clients.ask(name, sent.request, right[id(sent.request)], sent.stream, sent.hosted)
 
 
 async def soak(
@@ -77,59 +88,65 @@ async def soak(
     warm_up: bool = True,
     shares: dict[str, float] = SHARES,
     growth: float | None = GROWTH,
-    told: Callable[[Sent, str | None], None] = lambda sent, fault: None,
+    on_request: Callable[[Sent, str | None], None] = lambda sent, fault: None,
 ) -> dict:
-    """Run it.
+    """Run a soak test.
 
     Args:
-        model: of the checkpoint, in this process. distinct: questions that differ. warm_up: without it the slow attacks
-            are left out, too. growth: of memory that is a fault above; None: it is only told. told: is given every
-            request as it ends, and its fault.
+        model: of the checkpoint, in this process.
+        checkpoint: folder, which the server loads.
+        requests: number of requests.
+        seed: of the questions and the plan.
+        distinct: number of different questions.
+        warm_up: send everything once first; False: also without the slow attacks.
+        shares: of leaving and malicious clients.
+        growth: highest factor of memory growth; None: any.
+        on_request: called with every finished request and its fault.
     """
-    asked, forged = questions(seed, distinct), forgeries()
-    media = [part for question in asked for turn in question.turns for part in turn if isinstance(part, Medium)]
-    begun = time.monotonic()
+    honest, forged = questions(seed, distinct), forgeries()
+    media = [part for question in honest for turn in question.turns for part in turn if isinstance(part, Medium)]
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         async with hosts(media) as at:
             ports = [str(at.public.port), str(at.private.port)]
             flags = [word for name, value in FLAGS.items() for word in (f"--{name}", str(value))]
             flags += ["--allowed-media-ports", *ports]
             with outside.server(checkpoint, flags, Path(folder)) as server:
-                right = {id(question): expected(model, question) for question in (*asked, *forged, _HELLO)}
+                right = {id(question): expected(model, question) for question in (*honest, *forged, _HELLO)}
                 outside.wait_until_ready(server)
                 evil = [a for a in attacks(Path(checkpoint).name, at) if warm_up or not a.slow] + forged
                 draw = random.Random(seed)
                 parts = {
-                    "warm-up": everything(asked, evil) if warm_up else [],
-                    "first half": plan(requests // 2, draw, asked, evil, shares),
-                    "second half": plan(requests - requests // 2, draw, asked, evil, shares),
+                    "warm-up": everything(honest, evil) if warm_up else [],
+                    "first half": plan(requests // 2, draw, honest, evil, shares),
+                    "second half": plan(requests - requests // 2, draw, honest, evil, shares),
                 }
-                report = await _run(server, parts, right, at, told)
+                report = await _run(server, parts, right, at, on_request)
                 report["faults"] += verdict.of_growth(*list(report["sights"].values())[-2:], growth)
                 report["sights"] = {part: vars(sight) for part, sight in report["sights"].items()}
             report |= {"requests": requests, "seed": seed, "distinct": distinct, "attacks": len(evil)}
-            if at.private.came:
-                report["faults"].append(f"the private host was reached {at.private.came} times")
-    return {**report, "seconds": round(time.monotonic() - begun, 1), "passed": not report["faults"]}
+            if at.private.requests:
+                report["faults"].append(f"the private host was reached {at.private.requests} times")
+    return {**report, "seconds": round(time.monotonic() - started, 1), "passed": not report["faults"]}
 
 
-async def _run(server: outside.Server, parts: dict[str, list[Sent]], right, at, told) -> dict:
+async def _run(server: outside.Server, parts: dict[str, list[Sent]], right, at, on_request) -> dict:
     name = server.served
     faults: list[str] = []
     sights = {"ready": server.at_rest()}
-    left, retried, most = Counter(), Counter(), {}
+    left, retried, highest = Counter(), Counter(), {}
     for part, planned in parts.items():
         clients = Clients(server.url, name, at.url_of, part.replace(" ", "-"))
         async with anyio.create_task_group() as group:
             group.start_soon(clients.watch)
-            faults += await send(clients, planned, right, told)
+            faults += await send(clients, planned, right, on_request)
             group.cancel_scope.cancel()
         await clients.aclose()
         sights[part] = await anyio.to_thread.run_sync(server.at_rest, sights["ready"])
         faults += [f"after the {part}: {more}" for more in sights[part].beyond(sights["ready"])]
         if part != "warm-up":
             left, retried = left + clients.left, retried + clients.retried
-            most = {key: max(value, most.get(key, 0)) for key, value in clients.most.items()}
+            highest = {key: max(value, highest.get(key, 0)) for key, value in clients.highest.items()}
     metrics = server.metrics()
     everybody = [each for planned in parts.values() for each in planned]
     faults += verdict.of_work(metrics["engine_finished"], sum(map(answers, everybody)), verdict.places(server))
@@ -138,11 +155,13 @@ async def _run(server: outside.Server, parts: dict[str, list[Sent]], right, at, 
     sent = parts["first half"] + parts["second half"]
     return {
         "sent": dict(Counter(each.kind for each in sent)),
-        "kinds": dict(Counter(each.what.kind for each in sent if each.kind == "honest")),
+        "kinds": dict(Counter(each.request.kind for each in sent if each.kind == "honest")),
         "left": dict(left),
-        "left_as_the_server_saw_it": dict(verdict.places(server, "half-leaving")),
-        "told_429_and_came_back": dict(retried),
-        "most": {key: most[key] for key in ("engine_waiting", "engine_running", "requests_in_work") if key in most},
+        "left_in_the_log": dict(verdict.places(server, "half-leaving")),
+        "retried_after_429": dict(retried),
+        "highest": {
+            key: highest[key] for key in ("engine_waiting", "engine_running", "requests_in_work") if key in highest
+        },
         "metrics": {key: metrics[f"engine_{key}"] for key in ("finished", "cancelled", "failed", "out_of_memory")},
         "sights": sights,
         "faults": faults,

@@ -32,16 +32,16 @@ def of_its_end(server: Server, metrics: Mapping[str, float]) -> list[str]:
     return faults + [f"temporary file {path} outlives it" for path in (server.folder / "temporary").rglob("*")]
 
 
-def of_growth(first: Sight, second: Sight, most: float | None) -> list[str]:
+def of_growth(first: Sight, second: Sight, factor: float | None) -> list[str]:
     """What grew over the second half of the requests.
 
     Args:
         first, second: after either half. most: factor that memory may grow by; None: any.
     """
     faults = []
-    for name in ("rss", "anonymous") if most is not None else ():
+    for name in ("rss", "anonymous") if factor is not None else ():
         before, after = getattr(first, name), getattr(second, name)
-        if after > most * before:
+        if after > factor * before:
             faults.append(f"{name} grew over the second half from {before:,} to {after:,} bytes")
     if second.native > first.native:
         faults.append(f"{second.native} native threads after the second half, {first.native} after the first")
@@ -55,10 +55,10 @@ def of_work(finished: float, answers: int, left: Counter) -> list[str]:
         finished: answers that came to their end in the engine. answers: those that somebody waited for. left: see
             `places`; who leaves at the very end may let the engine finish, too: at most one in twenty.
     """
-    most = answers + left["not left, told 200"] + max(1, left.total() // 20)
-    if answers <= finished <= most:
+    limit = answers + left["not left, told 200"] + max(1, left.total() // 20)
+    if answers <= finished <= limit:
         return []
-    return [f"the engine finished {finished:g} answers; {answers} were waited for, {most} at most may have ended"]
+    return [f"the engine finished {finished:g} answers; {answers} were waited for, {limit} at most may have ended"]
 
 
 def places(server: Server, word: str = "leaving") -> Counter:

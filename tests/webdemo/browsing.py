@@ -1,4 +1,4 @@
-"""What visitors do with the page, and where things stand on it.
+"""Actions of visitors on the page, and locators of its parts.
 
 Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to build/screenshots.
 """
@@ -6,9 +6,7 @@ Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to bui
 import os
 from pathlib import Path
 
-from paddle_internvl.webdemo.engine_host import EngineHost
 from tests.random_checkpoints import ROOT
-from tests.serve.running import FakeEngineThread
 from tests.webdemo.conftest import ASSETS, expect
 
 SCREENSHOTS = Path(os.environ.get("PADDLE_INTERNVL_SCREENSHOTS", ROOT / "build/screenshots"))
@@ -33,9 +31,5 @@ def answers(page):
 
 
 def ready(page) -> None:
-    """Wait until no answer is being made."""
+    """Wait until no answer is generated."""
     expect(page.locator("#stop")).to_be_disabled()
-
-
-def fake(tiny, **how) -> EngineHost:
-    return EngineHost(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))

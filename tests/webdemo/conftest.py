@@ -1,12 +1,15 @@
-"""The bundled model, and engines that answer with it or say what a test wants."""
+"""The bundled model behind its engine or a fake one, and pages over both in a browser."""
 
+import json
 import os
 import shutil
 import socket
+from dataclasses import dataclass
 
 import pytest
 
 from tests.random_checkpoints import ROOT
+from tests.serve.running import FakeEngineThread
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
 ASSETS = ROOT / "demo/assets"
@@ -48,22 +51,67 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-@pytest.fixture
-def opened():
-    """A function from a host to the address of its page, which is closed when the test ends."""
+@dataclass
+class OpenPage:
+    """A launched page: its address, Gradio's blocks, and the folder of its uploads and examples."""
+
+    url: str
+    demo: object
+    folder: str
+
+
+@pytest.fixture(scope="session")
+def pages():
+    """A function from a host and a concurrency to its launched page, one for all tests."""
     pytest.importorskip("gradio")
     from paddle_internvl.webdemo.launching import launch, prepare
 
-    demos = []
+    pages = {}
 
-    def open_page(host, together=16) -> str:
-        demos.append(prepare(host, together))
-        return launch(demos[-1], host, "127.0.0.1", free_port(), wait=False).rstrip("/")
+    def page_of(host, concurrency=16) -> OpenPage:
+        if (host, concurrency) not in pages:
+            demo = prepare(host, concurrency)
+            url = launch(demo, host, "127.0.0.1", free_port(), wait=False).rstrip("/")
+            pages[host, concurrency] = OpenPage(url, demo, os.environ["GRADIO_TEMP_DIR"])
+        return pages[host, concurrency]
 
-    open_page.demos = demos
-    yield open_page
-    for demo in demos:
-        demo.close(verbose=False)
+    yield page_of
+    for page in pages.values():
+        page.demo.close(verbose=False)
+
+
+@pytest.fixture
+def opened(pages, monkeypatch):
+    """`pages`, for whose page Gradio then takes uploads."""
+
+    def open_page(host, concurrency=16) -> OpenPage:
+        page = pages(host, concurrency)
+        monkeypatch.setenv("GRADIO_TEMP_DIR", page.folder)
+        return page
+
+    return open_page
+
+
+class FakeHost:
+    """An `EngineHost` whose fake engine each test replaces, so that tests share a page."""
+
+    engine = None
+
+
+@pytest.fixture(scope="session")
+def _fake_host():
+    return FakeHost()
+
+
+@pytest.fixture
+def fake(_fake_host, tiny):
+    """A function from the arguments of a `FakeEngineThread` to the host of a new one."""
+
+    def start(kind=FakeEngineThread, **options) -> FakeHost:
+        _fake_host.engine = kind(tiny, tiny.tokenizer, **options)
+        return _fake_host
+
+    return start
 
 
 @pytest.fixture(scope="module")
@@ -78,26 +126,41 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def visit(chromium, opened):
-    """(host, questions answered at once, how the browser is) -> a page just opened; a script in it that fails or calls
-    elsewhere fails the test."""
-    contexts, faults = [], []
+@pytest.fixture(scope="module")
+def contexts(chromium):
+    """A function from options to their browser context, which keeps the page's scripts between tests."""
+    contexts = {}
 
-    def go(host, together=16, **how):
-        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 860}, "locale": "en-US", **how}))
-        page = contexts[-1].new_page()
+    def context_of(**options):
+        options = {"viewport": {"width": 1280, "height": 860}, "locale": "en-US", **options}
+        key = json.dumps(options)
+        if key not in contexts:
+            contexts[key] = chromium.new_context(**options)
+        return contexts[key]
+
+    return context_of
+
+
+@pytest.fixture
+def visit(contexts, opened):
+    """(host, concurrency, options of the browser) -> a page just opened; a script in it that fails or calls elsewhere
+    fails the test."""
+    visited, faults = [], []
+
+    def go(host, concurrency=16, **options):
+        page, address = contexts(**options).new_page(), opened(host, concurrency).url
+        visited.append(page.context)
         page.set_default_timeout(PATIENCE)
-        address = opened(host, together)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: faults.append(request.url) if is_elsewhere(request.url, address) else None)
         page.goto(address)
-        expect(page.locator("#seen .total")).to_be_visible()  # the model is there, and has counted an empty question
+        expect(page.locator("#seen .total")).to_be_visible()  # the model is loaded and has counted an empty question
         return page
 
     yield go
-    for context in contexts:
-        context.close()
+    for context in visited:
+        for page in context.pages:
+            page.close()
     assert not faults
 
 

@@ -33,11 +33,11 @@ def test_without_gradio_the_way_out_is_said(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "given, said", [(["--server-port", "70000"], "server_port"), (["--max-batch-size", "0"], "batch")]
+    "flags, message", [(["--server-port", "70000"], "server_port"), (["--max-batch-size", "0"], "batch")]
 )
-def test_settings_that_cannot_be(given, said, capsys):
-    assert main(["demo", *given]) == 2
-    assert said in capsys.readouterr().err
+def test_settings_that_cannot_be(flags, message, capsys):
+    assert main(["demo", *flags]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(monkeypatch, capsys):
@@ -46,5 +46,5 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(monkeypatch, ca
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["demo", "--server-port", str(port)]) == 2
-    told = capsys.readouterr().err
-    assert f"127.0.0.1:{port} can't be listened on" in told and "--server-port" in told and told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert f"127.0.0.1:{port} can't be listened on" in output and "--server-port" in output and output.count("\n") == 1

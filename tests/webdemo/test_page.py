@@ -14,10 +14,11 @@ from tests.random_checkpoints import ROOT
 from tests.webdemo.conftest import ASSETS, free_port
 
 gr = pytest.importorskip("gradio")
+http = httpx.Client(trust_env=False, verify=False, timeout=30)
 
 
 def test_no_folder_is_exposed(opened, host):
-    url = opened(host)
+    url = opened(host).url
     for path in (
         "/etc/passwd",
         "README.md",
@@ -25,38 +26,39 @@ def test_no_folder_is_exposed(opened, host):
         "paddle_internvl",
         "",
     ):
-        for given in (path, str(ROOT / path), f"..%2f..%2f..%2f..%2f..%2f..%2f..{path}"):
+        for name in (path, str(ROOT / path), f"..%2f..%2f..%2f..%2f..%2f..%2f..{path}"):
             for route in ("/gradio_api/file=", "/file=", "/static/", "/assets/", "/gradio_api/stream/"):
-                assert httpx.get(f"{url}{route}{given}").status_code >= 400, (route, given)
+                assert http.get(f"{url}{route}{name}").status_code >= 400, (route, name)
 
 
 def test_settings_of_the_page(opened, host):
-    url = opened(host)
-    (demo,) = opened.demos
+    page = opened(host)
+    demo, url = page.demo, page.url
     assert demo.share is False and demo.allowed_paths == [] and not demo.analytics_enabled
-    assert httpx.get(f"{url}/gradio_api/info").json()["named_endpoints"] == {}
+    assert http.get(f"{url}/gradio_api/info").json()["named_endpoints"] == {}
     assert demo.delete_cache == (60, 3600) and demo.max_file_size == LIMITS.max_video_bytes
     assert demo._queue.max_size == 64
 
 
 def upload(url: str, name: str, data: bytes) -> httpx.Response:
-    return httpx.post(f"{url}/gradio_api/upload", files={"files": (name, data)}, timeout=30)
+    return http.post(f"{url}/gradio_api/upload", files={"files": (name, data)})
 
 
 def test_uploads_are_deleted(opened, host):
     from gradio.route_utils import delete_files_created_by_app
 
-    url = opened(host)
+    page = opened(host)
+    url = page.url
     (path,) = upload(url, "a.png", (ASSETS / "sign.png").read_bytes()).json()
     assert path.startswith(os.environ["GRADIO_TEMP_DIR"]) and os.path.isfile(path)
-    delete_files_created_by_app(opened.demos[0], 3600)
+    delete_files_created_by_app(page.demo, 3600)
     assert os.path.isfile(path), "it waits to be sent"
-    delete_files_created_by_app(opened.demos[0], 0)
+    delete_files_created_by_app(page.demo, 0)
     assert not os.path.exists(path)
 
 
 def test_large_uploads_are_refused(opened, host):
-    assert upload(opened(host), "a.mp4", bytes(LIMITS.max_video_bytes + 1)).status_code == 413
+    assert upload(opened(host).url, "a.mp4", bytes(LIMITS.max_video_bytes + 1)).status_code == 413
 
 
 def call(url: str, name: str, data: list, page: dict) -> str:
@@ -64,11 +66,11 @@ def call(url: str, name: str, data: list, page: dict) -> str:
     index = next(i for i, d in enumerate(page["dependencies"]) if d["api_name"] == name)
     index = page["dependencies"][index].get("id", index)
     body = {"data": data, "fn_index": index, "session_hash": "stranger", "event_data": None, "trigger_id": None}
-    joined = httpx.post(f"{url}/gradio_api/queue/join", json=body)
+    joined = http.post(f"{url}/gradio_api/queue/join", json=body)
     if joined.status_code >= 400:
         return joined.text
     text = ""
-    with httpx.stream("GET", f"{url}/gradio_api/queue/data?session_hash=stranger", timeout=30) as events:
+    with http.stream("GET", f"{url}/gradio_api/queue/data?session_hash=stranger") as events:
         for line in events.iter_lines():
             text += line
             if "process_completed" in line:
@@ -78,12 +80,12 @@ def call(url: str, name: str, data: list, page: dict) -> str:
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(ASSETS / "shapes.png"), "http://127.0.0.1:1/a.png"])
 def test_files_that_were_not_uploaded_are_not_read(opened, host, path):
-    url = opened(host)
-    page = httpx.get(f"{url}/config").json()
+    url = opened(host).url
+    page = http.get(f"{url}/config").json()
     file = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "a.png", "mime_type": "image/png"}
     box = {"text": "What is it?", "files": [file]}
-    said = call(url, "preview", [box, None, 8, 6, "", "en", None], page)
-    assert "tokens" not in said and "data:image" not in said and "root:" not in said and said
+    output = call(url, "preview", [box, None, 8, 6, "", "en", None], page)
+    assert "tokens" not in output and "data:image" not in output and "root:" not in output and output
 
 
 def test_process_ends_when_told(tmp_path):
@@ -92,14 +94,14 @@ def test_process_ends_when_told(tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
-            said = []
+            output = []
             for line in process.stderr:
-                said.append(line)
+                output.append(line)
                 if f"InternVL is on http://127.0.0.1:{port}" in line:
                     break
             else:
-                pytest.fail(f"it did not start: {''.join(said)}")
-            assert httpx.get(f"http://127.0.0.1:{port}").status_code == 200
+                pytest.fail(f"it did not start: {''.join(output)}")
+            assert http.get(f"http://127.0.0.1:{port}").status_code == 200
             assert [each.name for each in tmp_path.iterdir() if each.name.startswith("paddle-internvl-demo-")]
             process.send_signal(signal.SIGTERM)
             assert process.wait(120) == 0
@@ -112,8 +114,8 @@ def test_app_has_a_demo(tmp_path):
     """As a host of Gradio's loads it: from its folder, the model untouched."""
     code = "import json, sys, app; print(json.dumps([type(app.demo).__name__, 'paddle' in sys.modules]))"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    how = {"cwd": ROOT / "demo", "env": environment, "capture_output": True, "text": True, "check": True}
-    done = subprocess.run([sys.executable, "-c", code], **how)
+    options = {"cwd": ROOT / "demo", "env": environment, "capture_output": True, "text": True, "check": True}
+    done = subprocess.run([sys.executable, "-c", code], **options)
     name, _ = json.loads(done.stdout.splitlines()[-1])
     assert name == "Blocks"
     assert not [each for each in tmp_path.iterdir() if each.name.startswith("paddle-internvl-demo-")]

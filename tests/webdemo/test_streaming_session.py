@@ -51,8 +51,8 @@ def test_answers_are_those_of_the_tour(host, stop):
     asyncio.run(tour())
 
 
-def fake(tiny, **how):
-    return EngineHost(lambda: FakeEngineThread(tiny, tiny.tokenizer, **how))
+def fake(tiny, **options):
+    return EngineHost(lambda: FakeEngineThread(tiny, tiny.tokenizer, **options))
 
 
 @pytest.mark.parametrize(
@@ -67,17 +67,17 @@ def test_the_real_error(tiny, error):
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [({"max_num": 0}, "max_num"), ({"max_num": 10**9}, "max_num"), ({"temperature": None}, "temperature"),
      ({"temperature": float("nan")}, "temperature"), ({"top_p": 7}, "top_p"),
      ({"repetition_penalty": 0}, "repetition_penalty"), ({"max_new_tokens": 0}, "max_new_tokens"),
      ({"system": "x" * 10**7}, "shorten")],
 )  # fmt: skip
-def test_settings_that_cannot_be(tiny, wrong, said):
+def test_settings_that_cannot_be(tiny, wrong, message):
     round_ = Round("hello")
     options = GenerationOptions(**{**OPTIONS.__dict__, **wrong})
     asyncio.run(ask(fake(tiny), SessionState(), round_, options))
-    assert round_.ending == "error" and said in round_.error
+    assert round_.ending == "error" and message in round_.error
 
 
 def test_leaving_stops_the_engine(tiny):

@@ -14,8 +14,10 @@ from paddle_internvl.webdemo.uploads import LIMITS, Receiver
 from tests.webdemo.conftest import ASSETS
 
 
-def read(method: str, *given, **limits):
-    return asyncio.run(getattr(Receiver(448, replace(LIMITS, **limits)), method)(*map(str, given[:1]), *given[1:]))
+def read(method: str, *arguments, **limits):
+    return asyncio.run(
+        getattr(Receiver(448, replace(LIMITS, **limits)), method)(*map(str, arguments[:1]), *arguments[1:])
+    )
 
 
 def test_picture():
@@ -53,9 +55,9 @@ def broken(folder, name, data):
 
 @pytest.mark.parametrize("method, more", [("picture", ()), ("clip", (4,))])
 def test_what_is_no_medium(tmp_path, method, more):
-    with pytest.raises(MediaError, match="notes.txt") as told:
+    with pytest.raises(MediaError, match="notes.txt") as caught:
         read(method, broken(tmp_path, "notes.txt", b"#EXTM3U\nfile:///etc/passwd"), *more)
-    assert str(tmp_path) not in str(told.value)
+    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize("method, more", [("picture", ()), ("clip", (4,))])
@@ -72,8 +74,8 @@ def test_truncated_picture(tmp_path):
 
 
 def test_limits(tmp_path):
-    for limits, said in (({"max_image_pixels": 100}, "1344x448"), ({"max_image_bytes": 10}, "larger than")):
-        with pytest.raises(MediaError, match=said):
+    for limits, message in (({"max_image_pixels": 100}, "1344x448"), ({"max_image_bytes": 10}, "larger than")):
+        with pytest.raises(MediaError, match=message):
             read("picture", ASSETS / "wide.png", **limits)
     with pytest.raises(MediaError, match="larger than"):
         read("clip", ASSETS / "clip.gif", 4, max_video_bytes=10)
