@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = estimation.Plan(
         batch=arguments.batch,
         context=arguments.context,
-        tiles=_most_tiles(config) if arguments.tiles is None else arguments.tiles,
+        tiles=_max_tiles(config) if arguments.tiles is None else arguments.tiles,
         tp=arguments.tp or max(n for n in possible if n <= gpus),
         bits=arguments.bits,
         dtype=arguments.dtype,
@@ -82,10 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK if fits in (None, True) else EXIT_DIFFERENT
 
 
-def _most_tiles(config: dict) -> int:
+def _max_tiles(config: dict) -> int:
     """Of a picture, its thumbnail counted."""
-    most = config.get("max_dynamic_patch", 6)
-    return most + (1 if config.get("use_thumbnail", False) and most > 1 else 0)
+    limit = config.get("max_dynamic_patch", 6)
+    return limit + (1 if config.get("use_thumbnail", False) and limit > 1 else 0)
 
 
 def _show(plan, estimated, room: int | None, others, possible: list[int]) -> None:

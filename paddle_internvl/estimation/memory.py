@@ -62,11 +62,11 @@ def estimate(config: Mapping, plan: Plan) -> Estimate:
     weights = list(stored_weights(config, plan))
     activations = activation_bytes(config, plan)
     if plan.device == "cpu" and not plan.native:  # a packed weight becomes floats at every call: three copies
-        activations += 3 * plan.compute_bytes * max((each.numbers for each in weights if each.packed), default=0)
+        activations += 3 * plan.compute_bytes * max((weight.numbers for weight in weights if weight.packed), default=0)
     layers, keys = decoder_sizes(config["llm_config"]).layers, shards.local_kv_heads * shards.head_dim
     pixels = 4 * 3 * tile.side**2 if plan.device == "cpu" else 0
     return Estimate(
-        weights=sum(each.bytes for each in weights),
+        weights=sum(weight.bytes for weight in weights),
         kv_cache=2 * layers * keys * plan.compute_bytes * plan.batch * plan.context,
         activations=activations,
         tiles=plan.tiles * plan.batch * (tile.tokens * shards.width * plan.compute_bytes + pixels),
@@ -90,7 +90,7 @@ def fitting_plans(config: Mapping, plan: Plan, gpus: int, memory: int) -> list[t
     is_awq = quantization is not None and not quantization.is_weight_only
 
     def first_fit(plans) -> list[tuple[Plan, Estimate]]:
-        estimates = ((each, estimate(config, each)) for each in plans)
+        estimates = ((candidate, estimate(config, candidate)) for candidate in plans)
         return [pair for pair in [next((pair for pair in estimates if pair[1].total <= memory), None)] if pair]
 
     degrees = [n for n in ShardPlan.of(config["llm_config"], 0, 1).possible_sizes if plan.tp < n <= gpus]
@@ -105,8 +105,8 @@ def fitting_plans(config: Mapping, plan: Plan, gpus: int, memory: int) -> list[t
         (replace(plan, batch=b) for b in range(plan.batch - 1, 0, -1)),
     )
     together = (
-        (replace(each, bits=b) for b in bits for each in sharded),
-        (replace(each, dtype=d) for d in dtypes for each in sharded),
+        (replace(shared, bits=b) for b in bits for shared in sharded),
+        (replace(shared, dtype=d) for d in dtypes for shared in sharded),
     )
     return [pair for plans in alone for pair in first_fit(plans)] or [
         pair for plans in together for pair in first_fit(plans)
