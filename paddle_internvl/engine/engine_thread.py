@@ -31,6 +31,7 @@ from paddle_internvl.generation.config import GenerationConfig
 
 _STALLED = 120.0  # seconds without a step while there is work
 _MAX_FAILURES = 8  # in a row
+_MAX_QUEUED_TILES = 1024  # without visual tokens, of all requests: 2.5 GB in float32; a single request may have more
 _log = logging.getLogger(__name__)
 
 
@@ -77,25 +78,29 @@ class EngineThread:
             deliver: called in the engine's thread with the number of a request and its piece, or the exception that
                 ended it.
         Raises:
-            QueueFullError: the queue of waiting requests is full.
+            QueueFullError: too many requests, or tiles of their pictures, are queued.
             EngineClosedError: the engine is draining or closed.
         """
         submission = Submission(requests, deliver)
         with self._changed:
             if not self._accepting or not self._thread.is_alive():
                 raise EngineClosedError("the engine takes no more requests")
-            self._require_room(len(requests))
+            self._require_room(requests)
             self._inbox.append(submission)
             self._changed.notify_all()
         return submission
 
-    def _require_room(self, requests: int) -> None:
-        limits = self.engine.limits
+    def _require_room(self, requests: Sequence[RequestState]) -> None:
+        limits, sequences = self.engine.limits, self.engine.scheduler.sequences
         if limits.max_waiting is None:
             return
-        queued = len(self.engine.scheduler.sequences) + self._num_submitted()
-        if queued and queued + requests > limits.max_batch_size + limits.max_waiting:
+        queued = len(sequences) + self._num_submitted()
+        if queued and queued + len(requests) > limits.max_batch_size + limits.max_waiting:
             raise QueueFullError(f"{queued} requests are queued or running already; try again later")
+        submitted = [request for submission in self._inbox for request in submission.requests]
+        tiles = sum(s.pictures.remaining for s in sequences) + sum(request.tiles for request in submitted)
+        if tiles and tiles + sum(request.tiles for request in requests) > _MAX_QUEUED_TILES:
+            raise QueueFullError(f"{tiles} tiles of pictures are queued already; try again later")
 
     def _num_submitted(self) -> int:
         """Requests in the inbox."""

@@ -178,6 +178,11 @@ class RequestState:
         self._log_probs: list[dict[int, float]] = []
 
     @property
+    def tiles(self) -> int:
+        """Tiles of all pictures."""
+        return sum(cost.tiles for cost in self.costs)
+
+    @property
     def stopped(self) -> bool:
         """Whether an end token or stop string was generated."""
         ends = () if self.config.ignore_eos else self.config.eos_token_id

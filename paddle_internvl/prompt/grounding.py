@@ -14,7 +14,7 @@ _FOUR = rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
 _BOXES = rf"\[\s*{_FOUR}(?:\s*,\s*{_FOUR})*\s*\]|{_FOUR}"
 _GROUP = re.compile(rf"(?:<ref>(?P<ref>[^<]*)</ref>\s*)?(?:<box>\s*)?(?P<boxes>{_BOXES})")
 _BOX = re.compile(_FOUR)
-_BARE_NAME = re.compile(r"[^\[\]<>\n,.;:!?，。；：！？]*$")
+_NAME_ENDS = "[]<>\n,.;:!?，。；：！？"  # characters that no bare name has
 SCALE = 1000  # what coordinates are fractions of
 
 
@@ -47,9 +47,16 @@ def parse_boxes(text: str, size: tuple[int, int]) -> list[Box]:
     for group in _GROUP.finditer(text):
         label = group["ref"]
         if label is None:
-            label = _BARE_NAME.search(text, 0, group.start())[0]
+            label = _bare_name(text, group.start())
         for match in _BOX.finditer(group["boxes"]):
             left, top, right, bottom = (float(number) / SCALE for number in match.groups())
             if left < right <= 1 and top < bottom <= 1:
                 found.append(Box(label.strip(), left * width, top * height, right * width, bottom * height))
     return found
+
+
+def _bare_name(text: str, end: int) -> str:
+    """The name without marks that precedes a box at `end`, perhaps on the line before; found from the end backwards,
+    since a search from the start would be quadratic in the length of a text with many boxes."""
+    end -= text.endswith("\n", 0, end)
+    return text[1 + max(text.rfind(mark, 0, end) for mark in _NAME_ENDS) : end]

@@ -140,6 +140,25 @@ def test_a_full_queue(start, prompt):
     assert asyncio.run(crowd())
 
 
+def test_too_many_queued_tiles(start, models, tokenizer, monkeypatch):
+    """Tiles are large: they are limited whatever the number of requests, but a single request may have more."""
+    thread, config = start(max_waiting=64), GenerationConfig(max_new_tokens=2)
+    prompt = make_prompts(models["qwen2"], tokenizer, 2)[1]
+    tiles = sum(map(len, prompt.pictures))
+    monkeypatch.setattr("paddle_internvl.engine.engine_thread._MAX_QUEUED_TILES", 2 * tiles - 1)
+    monkeypatch.setattr(thread.engine, "step", lambda: None)  # the first request's tiles stay queued
+
+    async def crowd():
+        first = asyncio.create_task(collect(thread, prompt, config))
+        await wait_until(lambda: thread.engine.scheduler.waiting)
+        with pytest.raises(QueueFullError, match=f"{tiles} tiles of pictures are queued already"):
+            await collect(thread, prompt, config)
+        monkeypatch.undo()
+        return await first
+
+    assert asyncio.run(crowd())
+
+
 def test_requests_are_validated_by_the_caller(start, prompt):
     thread = start(session_len=30)
     with pytest.raises(ContextOverflowError, match="the limit is 30"):
