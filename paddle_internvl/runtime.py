@@ -100,7 +100,7 @@ def choose_dtype(requested: str | None, device: str) -> tuple[str, str]:
     if requested == "bfloat16" and not has_bfloat16:
         raise ValueError("dtype='bfloat16' needs a card of compute capability 8.0 or newer; use dtype='float16'")
     if requested:
-        return requested, "as asked for"
+        return requested, "as requested"
     return ("bfloat16", "the checkpoints' own dtype") if has_bfloat16 else ("float16", "this card has no bfloat16")
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generation", default="{}", metavar="JSON", help="further settings of rows without their own")
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
     parser.add_argument(
-        "--max-num", type=integer(1), metavar="N", help="the most tiles of a picture (default: the model's)"
+        "--max-num", type=integer(1), metavar="N", help="tile limit of a picture (default: the model's)"
     )
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")

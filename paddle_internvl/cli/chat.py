@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draw", metavar="OUT", type=picture_file, help="write the picture with the boxes of the answer drawn in"
     )
-    parser.add_argument("--max-num", type=integer(1), help="the most tiles of a picture (default: the checkpoint's)")
+    parser.add_argument("--max-num", type=integer(1), help="tile limit of a picture (default: the checkpoint's)")
     parser.add_argument("--max-new-tokens", type=integer(1), help=f"(default: {_MAX_NEW_TOKENS})")
     parser.add_argument("--temperature", type=number(0), default=0.0, help="0 (default) takes the likeliest token")
     parser.add_argument("--top-p", type=float, default=1.0)

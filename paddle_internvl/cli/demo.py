@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--session-len",
         type=int,
         metavar="N",
-        help="the most tokens of prompt and answer (default: the model's)",
+        help="token limit of prompt and answer (default: the model's)",
     )
     parser.add_argument(
         "--max-batch-size", type=int, default=16, metavar="N", help="visitors answered together (default: 16)"

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     picture = parser.add_mutually_exclusive_group()
     picture.add_argument("--image", metavar="F", help="also: tile grid and tokens of this picture")
     picture.add_argument("--size", metavar="WxH", help="also: tile grid and tokens of a picture of this size")
-    parser.add_argument("--max-num", type=integer(1), help="the most tiles (default: the config's)")
+    parser.add_argument("--max-num", type=integer(1), help="tile limit (default: the config's)")
     parser.add_argument(
         "--plot", metavar="OUT", type=picture_file, help="draw --image under its tiles, with tokens, into OUT"
     )
