@@ -19,7 +19,8 @@ from paddle_internvl import startup  # noqa: E402
 
 startup.import_paddle()  # lean: before a test module imports the whole of PaddleNLP
 
-from tests.random_checkpoints import CASES, random_checkpoint, tiny_config  # noqa: E402
+from tests.families import CASES  # noqa: E402
+from tests.random_checkpoints import random_checkpoint, tiny_config  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):

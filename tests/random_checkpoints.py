@@ -17,7 +17,6 @@ ROOT = Path(__file__).parent.parent
 TINY = ROOT / "configs/tiny"
 TOKENIZER = ROOT / "demo/checkpoints/internvl-tiny"
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-CASES = ("dynamic_gqa", "biased_v1", "qwen2", "llama", "phi3_su", "phi3_yarn")
 
 
 def tiny_config(case: str) -> dict:

@@ -16,7 +16,7 @@ from convert import CheckpointError
 from convert.layouts import stacked
 from convert.mappings import language, projector, vision
 from convert.rules import Rule, join
-from convert.sizes import FAMILIES, architecture_of, tile_sizes
+from convert.sizes import FAMILIES, architecture_of, decoder_sizes, tile_sizes
 
 _NAMES = {  # upstream's name -> native name, without `.weight` and `.bias`
     "vision_model.embeddings.class_embedding": "vision_tower.embeddings.cls_token",
@@ -164,6 +164,8 @@ def native_config(chat: dict, image_token_id: int | None) -> dict:
     if "short_factor" in scaling and scaling["type"] == "yarn":
         raise CheckpointError("Phi-3's rope_scaling of type 'yarn' can't be expressed in transformers' layout")
     text = dict(_as_llama(chat["llm_config"]))
+    if decoder_sizes(text).qk_norm != FAMILIES[architecture_of(text)].qk_norm:
+        raise CheckpointError(f"{architecture_of(text)} has no q and k norms in transformers' layout")
     kind = FAMILIES[architecture_of(text)].model_type
     image_token_id = chat.get("image_token_id") if image_token_id is None else image_token_id
     tokens = {} if image_token_id is None else {"image_token_id": image_token_id}

@@ -41,12 +41,17 @@ class DecoderAttention(nn.Layer):
         self.k_proj = _linear(config, d, kv_width, config.qkv_bias)
         self.v_proj = _linear(config, d, kv_width, config.qkv_bias)
         self.o_proj = _linear(config, q_width, d, config.output_bias)
+        self.qk_norm = config.qk_norm
+        if config.qk_norm:  # of each head by itself
+            self.q_norm, self.k_norm = RMSNorm(e, config.rms_norm_eps), RMSNorm(e, config.rms_norm_eps)
 
     def forward(self, x, cos, sin, key_mask, segment_ids, cache, layer: int) -> paddle.Tensor:  # x [B, L, D]
         b, length, _ = x.shape
         q = self.q_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, H, E]
         k = self.k_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, K, E]
         v = self.v_proj(x).reshape([b, length, -1, self.head_dim])
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
         options = {"key_mask": key_mask, "window": self.window, "flash": self.flash}
         if cache is None:

@@ -17,25 +17,15 @@ from convert.quant_layout import packing_obstacle, quantize
 from convert.streaming import convert
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from tests.convert.test_quant_layout import LOW, awq_packed
+from tests.families import QUANTIZABLE, quantizable_config
 from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_config
 
-CASES = ("dynamic_gqa", "biased_v1", "qwen2", "llama", "phi3_su")
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def config_of(case: str) -> dict:
-    """A tiny config whose widths Paddle's layout and AWQ's groups can hold."""
-    config = tiny_config(case)
-    kv = {"biased_v1": 1, "dynamic_gqa": 2}.get(case, 4)
-    config["llm_config"].update(hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=kv)
-    if "short_factor" in (config["llm_config"].get("rope_scaling") or {}):
-        config["llm_config"]["rope_scaling"].update(short_factor=[1.0] * 8, long_factor=[2.0] * 8)
-    return config
-
-
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=QUANTIZABLE)
 def folder(request, tmp_path):
-    return random_checkpoint(tmp_path / "hf", config_of(request.param))
+    return random_checkpoint(tmp_path / "hf", quantizable_config(request.param))
 
 
 def logits(model):
@@ -125,7 +115,7 @@ def test_few_bits_chat_like_any_other(folder, tokenizer):
 
 
 def test_a_weight_that_cannot_be_packed_stays_float(tmp_path):
-    config = config_of("qwen2")
+    config = quantizable_config("qwen2")
     config["llm_config"]["intermediate_size"] = 72  # inputs of down_proj: no multiple of 64
     source = random_checkpoint(tmp_path / "hf", config)
     model = AutoModel.from_pretrained(str(source), load_in_8bit=True)
@@ -220,7 +210,7 @@ def test_awq(folder, tmp_path, group_size):
 
 
 def test_awq_declared_at_the_top(tmp_path):
-    folder = random_checkpoint(tmp_path / "hf", config_of("qwen2"))
+    folder = random_checkpoint(tmp_path / "hf", quantizable_config("qwen2"))
     awq, _, _ = awq_folder(folder, tmp_path / "awq", 32)
     expected = logits(AutoModel.from_pretrained(str(awq)))
     config = json.loads((awq / "config.json").read_text())
@@ -243,7 +233,7 @@ def test_awq_declared_at_the_top(tmp_path):
     ],
 )
 def test_other_methods_are_refused(tmp_path, fields, message):
-    folder = random_checkpoint(tmp_path / "hf", config_of("qwen2"))
+    folder = random_checkpoint(tmp_path / "hf", quantizable_config("qwen2"))
     config = json.loads((folder / "config.json").read_text())
     config["llm_config"]["quantization_config"] = fields
     (folder / "config.json").write_text(json.dumps(config))
@@ -254,7 +244,7 @@ def test_other_methods_are_refused(tmp_path, fields, message):
 
 
 def test_quantising_twice_is_refused(tmp_path):
-    folder = random_checkpoint(tmp_path / "hf", config_of("qwen2"))
+    folder = random_checkpoint(tmp_path / "hf", quantizable_config("qwen2"))
     awq, _, _ = awq_folder(folder, tmp_path / "awq", 32)
     arguments = ["hf2pd", "--src", str(awq), "--dst", str(tmp_path / "pd"), "--quantize", "weight_only_int8"]
     assert convert_cli(arguments) == 2 and not (tmp_path / "pd").exists()

@@ -10,9 +10,9 @@ from convert.mappings import paddle_config
 from paddle_internvl.estimation import Plan, estimate
 from paddle_internvl.kernels import library
 from tests.checkpoints.test_quantization import awq_folder
-from tests.checkpoints.test_quantization import config_of as wider_config
 from tests.estimation.measured import parameter_bytes
-from tests.random_checkpoints import CASES, ROOT, random_checkpoint, tiny_config
+from tests.families import CASES, quantizable_config
+from tests.random_checkpoints import ROOT, random_checkpoint, tiny_config
 
 needs_kernels = pytest.mark.skipif(bool(library.unavailable_reason()), reason="there are no kernels")
 
@@ -40,7 +40,7 @@ def test_bfloat16_weights_that_the_kernels_take(tmp_path, case):
 @needs_kernels
 @pytest.mark.parametrize("bits", [8, 4])
 def test_loaded_in_few_bits(tmp_path, bits):
-    folder = random_checkpoint(tmp_path / "hf", wider_config("qwen2"))
+    folder = random_checkpoint(tmp_path / "hf", quantizable_config("qwen2"))
     model = AutoModel.from_pretrained(str(folder), device="cpu", **{f"load_in_{bits}bit": True})
     assert counted(folder, bits=bits, dtype="float32") == parameter_bytes(model)
 
@@ -48,7 +48,7 @@ def test_loaded_in_few_bits(tmp_path, bits):
 @needs_kernels
 def test_awq_that_no_packed_layout_takes(tmp_path):
     """Groups of 32 are not among Paddle's; the kernels take AWQ's weights as they are."""
-    awq, _, _ = awq_folder(random_checkpoint(tmp_path / "hf", wider_config("qwen2")), tmp_path / "awq", 32)
+    awq, _, _ = awq_folder(random_checkpoint(tmp_path / "hf", quantizable_config("qwen2")), tmp_path / "awq", 32)
     assert counted(awq, dtype="float16") == parameter_bytes(AutoModel.from_pretrained(str(awq), device="cpu"))
 
 

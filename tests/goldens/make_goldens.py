@@ -25,8 +25,9 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.families import GOLDEN
 from tests.goldens import texts
-from tests.random_checkpoints import CASES, TOKENIZER, random_checkpoint, random_pixels, tiny_config
+from tests.random_checkpoints import TOKENIZER, random_checkpoint, random_pixels, tiny_config
 
 HERE = Path(__file__).parent
 NEW_TOKENS = 24
@@ -220,7 +221,7 @@ def main() -> None:
     grid_golden(clone)
     upstream = import_upstream(clone)
     tokenizer_golden(clone, upstream[2])
-    for case in CASES:
+    for case in GOLDEN:
         model_golden(case, clone, upstream)
 
 

@@ -21,8 +21,9 @@ import paddle_internvl  # noqa: E402, F401
 from paddle_internvl.modeling import InternVLChatModel  # noqa: E402
 from paddle_internvl.ops import dispatch  # noqa: E402
 from paddle_internvl.verification.capture import capture  # noqa: E402
+from tests.families import GOLDEN  # noqa: E402
 from tests.gpu.rounding import Seen, emulated  # noqa: E402
-from tests.random_checkpoints import CASES, ROOT, TOKENIZER, random_checkpoint, random_pixels, tiny_config  # noqa: E402
+from tests.random_checkpoints import ROOT, TOKENIZER, random_checkpoint, random_pixels, tiny_config  # noqa: E402
 
 RECORD = ROOT / "tests/goldens/half_precision.json"
 HALVES = ("bfloat16", "float16")
@@ -66,7 +67,7 @@ def record() -> dict:
     """case -> dtype -> figures; the bundled checkpoint is a case too."""
     figures = {}
     with tempfile.TemporaryDirectory() as place:
-        folders = {case: random_checkpoint(Path(place) / case, tiny_config(case)) for case in CASES}
+        folders = {case: random_checkpoint(Path(place) / case, tiny_config(case)) for case in GOLDEN}
         for case, folder in {**folders, "internvl-tiny": TOKENIZER}.items():
             figures[case] = {dtype: of_checkpoint(folder, dtype) for dtype in HALVES}
     return figures

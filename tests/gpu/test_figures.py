@@ -11,9 +11,10 @@ from paddle_internvl import load_image
 from paddle_internvl.modeling import InternVLChatModel
 from paddle_internvl.models import decoder, vision
 from paddle_internvl.verification.probes import PROBES, measure
+from tests.families import GOLDEN
 from tests.gpu.figures import HALVES, RECORD, TILES, errors, of_checkpoint
 from tests.gpu.rounding import emulated
-from tests.random_checkpoints import CASES, ROOT, TOKENIZER, random_pixels
+from tests.random_checkpoints import ROOT, TOKENIZER, random_pixels
 
 RECORDED = json.loads(RECORD.read_text())
 SETTINGS = {"max_new_tokens": 8}
@@ -27,7 +28,7 @@ def folders(hf_folders):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("case", [*CASES, "internvl-tiny"])
+@pytest.mark.parametrize("case", [*GOLDEN, "internvl-tiny"])
 def test_errors_are_as_recorded(folders, case, dtype):
     found, recorded = of_checkpoint(folders[case], dtype), RECORDED[case][dtype]
     assert found["overflows"] == recorded["overflows"] == 0
@@ -41,7 +42,7 @@ def test_errors_are_as_recorded(folders, case, dtype):
 def test_the_record_is_plausible():
     """float16 has three bits more than bfloat16, so its errors are about an eighth; on random weights they grow along
     the decoder."""
-    assert set(RECORDED) == {*CASES, "internvl-tiny"}
+    assert set(RECORDED) == {*GOLDEN, "internvl-tiny"}
     for case, dtypes in RECORDED.items():
         for stage, error in dtypes["float16"]["errors"].items():
             assert 4 < dtypes["bfloat16"]["errors"][stage] / error < 16, (case, stage)

@@ -10,8 +10,9 @@ from collections import Counter
 
 import pytest
 
+from tests.families import CASES
 from tests.gpu.kernels import KERNELS
-from tests.random_checkpoints import CASES, ROOT, tiny_config
+from tests.random_checkpoints import ROOT, tiny_config
 
 DECODING = ("prefill", "padded prefill", "prefill after a prefix", "decode", "paged decode")
 QUANTIZED = ("decode in 8 bits", "decode in 4 bits")

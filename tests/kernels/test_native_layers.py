@@ -17,13 +17,14 @@ from paddle_internvl.ops import dispatch
 from paddle_internvl.ops.native_layers import UnsupportedLayerError, native_decoder_layer
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.verification import capture
-from tests.random_checkpoints import CASES, random_pixels
+from tests.families import NATIVE
+from tests.random_checkpoints import random_pixels
 
 REFERENCE = dict.fromkeys(("attention", "rope", "swiglu", "gelu", "rms_norm", "layer_norm"), "reference")
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=NATIVE)
 def pair(request, hf_folders):
     """The plain model of a case, and the same prepared for inference."""
     folder = str(hf_folders[request.param])

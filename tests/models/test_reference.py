@@ -9,6 +9,7 @@ import pytest
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.ops import dispatch
+from tests.families import GOLDEN
 from tests.random_checkpoints import ROOT, random_pixels
 
 TOLERANCE = 2e-5
@@ -28,6 +29,11 @@ def relative_error(ours, reference):
 def attention(request):
     with dispatch.force(attention=request.param), paddle.no_grad():
         yield request.param
+
+
+@pytest.fixture(params=GOLDEN)
+def case(request):
+    return request.param
 
 
 @pytest.fixture

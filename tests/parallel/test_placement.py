@@ -14,7 +14,7 @@ from paddle_internvl import runtime
 from paddle_internvl.ops import devices, dispatch
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.parallel.placement import Placement, choose_placement, split_model
-from tests.checkpoints.test_quantization import config_of
+from tests.families import quantizable_config
 from tests.random_checkpoints import ROOT, random_checkpoint, random_pixels, tiny_config
 
 MEMBERS = sorted((ROOT / "configs").glob("internvl*.json"))
@@ -165,7 +165,7 @@ def test_the_model_cards_map_and_auto(monkeypatch, hf_folders):
 
 def test_quantized_weights_on_several_cards(monkeypatch, tmp_path):
     """A fake card is a CPU, so its kernels are too."""
-    folder = random_checkpoint(tmp_path / "hf", config_of("llama"))
+    folder = random_checkpoint(tmp_path / "hf", quantizable_config("llama"))
     expected = logits(AutoModel.from_pretrained(str(folder), load_in_8bit=True)).numpy()
     _, model = load_on_two_cards(monkeypatch, folder, TWO, load_in_8bit=True)
     assert any(isinstance(layer, QuantizedLinear) for layer in model.language_model.model.layers[1].sublayers())

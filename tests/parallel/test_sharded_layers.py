@@ -19,8 +19,8 @@ from paddle_internvl.engine.request import Prompt
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.parallel.sharded_layers import extract_feature
 from paddle_internvl.parallel.shards import ShardPlan, ShardSpec
-from tests.checkpoints.test_quantization import config_of
 from tests.checkpoints.test_standalone import part
+from tests.families import quantizable_config, shardable_config
 from tests.parallel.threads import logits, run_sharded
 from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_config
 
@@ -45,13 +45,6 @@ def sampled_ids(model) -> tuple[int, ...]:
     return generation.responses()[0].token_ids
 
 
-def sharded_config(case: str, size: int) -> dict:
-    config = tiny_config(case)
-    if case == "qwen2":  # its 7 heads can be sharded over 7 ranks only
-        config["llm_config"].update(hidden_size=64, num_attention_heads=8, num_key_value_heads=2)
-    return config
-
-
 def plan_of(config: dict, rank: int, size: int) -> ShardPlan:
     return ShardPlan.of(config["llm_config"], rank, size)
 
@@ -66,7 +59,7 @@ def num_quantized(model) -> int:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_equal_to_the_whole_model(monkeypatch, tmp_path, case, size):
-    config = sharded_config(case, size)
+    config = shardable_config(case)
     if size not in plan_of(config, 0, 1).possible_sizes:
         pytest.skip("not possible")
     folder = random_checkpoint(tmp_path / "hf", config)
@@ -88,7 +81,7 @@ def test_equal_to_the_whole_model(monkeypatch, tmp_path, case, size):
 @pytest.mark.parametrize("case", ["dynamic_gqa", "biased_v1", "phi3_su"])
 def test_quantized(monkeypatch, tmp_path, case, bits, group_size):
     """Quantized while loading, and converted: every shard is a part of the same quantized weights."""
-    config = config_of(case)
+    config = quantizable_config(case)
     config["llm_config"].update(hidden_size=128, intermediate_size=256, num_attention_heads=4)
     if "short_factor" in (config["llm_config"].get("rope_scaling") or {}):
         config["llm_config"]["rope_scaling"].update(short_factor=[1.0] * 16, long_factor=[2.0] * 16)
@@ -110,7 +103,7 @@ def test_quantized(monkeypatch, tmp_path, case, bits, group_size):
 
 def test_shards_that_no_kernel_takes_are_floats(monkeypatch, tmp_path):
     """o_proj's 64 inputs make 32 on each of two ranks, which is not a multiple of 64: the same numbers, as floats."""
-    folder = random_checkpoint(tmp_path / "hf", config_of("llama"))
+    folder = random_checkpoint(tmp_path / "hf", quantizable_config("llama"))
     whole = AutoModel.from_pretrained(str(folder), load_in_8bit=True)
     expected, quantization = prompt_logits(whole), Quantization("weight_only_int8", -1)
     ranks = run_sharded(

@@ -161,6 +161,8 @@ def test_what_has_no_native_form():
         native_config(tiny_config("biased_v1"), None)
     with pytest.raises(CheckpointError, match="type 'yarn' can't be expressed"):
         native_config(tiny_config("phi3_yarn"), None)
+    with pytest.raises(CheckpointError, match="LlamaForCausalLM has no q and k norms"):
+        native_config(tiny_config("qk_norm"), None)
     config = tiny_config("qwen2")
     config["force_image_size"] = 28
     with pytest.raises(CheckpointError, match="force_image_size 28 differs from image_size 56"):
