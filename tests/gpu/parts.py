@@ -122,6 +122,8 @@ def quantise(model, bits: int, dtype: str) -> None:
     for layer in model.language_model.model.layers:
         for holder in (layer.self_attn, layer.mlp):
             for name, linear in list(holder.named_children()):
+                if not isinstance(linear, paddle.nn.Linear):  # a norm of q or k
+                    continue
                 k, n = linear.weight.shape
                 assert not packing_obstacle(k, n, bits, -1), packing_obstacle(k, n, bits, -1)
                 quantized = QuantizedLinear(k, n, bits, -1, bias=linear.bias is not None)

@@ -35,8 +35,8 @@ ALLOWED_CASTS = {
     ("float32", LOW, "?"): "gradient of a cast",
 }
 PLAIN_CASTS = {  # a softmax without a fused kernel runs in float32
-    (LOW, "float32", "paddle_internvl/ops/attention.py _reference"): "scores",
-    ("float32", LOW, "paddle_internvl/ops/attention.py _reference"): "weights",
+    (LOW, "float32", "paddle_internvl/ops/attention.py reference"): "scores",
+    ("float32", LOW, "paddle_internvl/ops/attention.py reference"): "weights",
 }
 
 WIDE_CASTS = {  # residual sums are float32 under float16 (`norms.residual_stream`), and norms bring them back
@@ -100,7 +100,8 @@ def expected(case: str) -> dict[str, Counter]:
     depth, kind = language["num_hidden_layers"], language["architectures"][0]
     with_bias = {"Qwen2ForCausalLM": 3, "InternLM2ForCausalLM": 4 if language.get("bias") else 0}.get(kind, 0)
     text = Counter(linear_v2=with_bias * depth, matmul=(7 - with_bias) * depth + 1, swiglu=depth)
-    text += Counter(fused_rms_norm_quant=2 * depth + 1, fused_rotary_position_embedding=2 * depth)
+    norms = (4 if language.get("qk_norm") else 2) * depth + 1
+    text += Counter(fused_rms_norm_quant=norms, fused_rotary_position_embedding=2 * depth)
     quantized = Counter({**text, "linear_v2": 0, "matmul": 1, "weight_only_linear": 7 * depth, "flash_attn": depth})
     differentiated = vision_part + text + Counter(flashmask_attention=depth)
     whole = differentiated + Counter(matmul=1)  # the head twice: for the loss, and for the logits that are returned
