@@ -17,7 +17,7 @@ from paddle_internvl.engine.request import Piece, Prompt
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.serve.accesslog import Record
 from paddle_internvl.serve.metrics import Metrics
-from paddle_internvl.serve.response_objects import Form
+from paddle_internvl.serve.response_objects import ResponseObjects
 from paddle_internvl.serve.schema import Generation
 
 
@@ -114,16 +114,16 @@ class CompletionRun:
                     self._record.tokens_out += len(piece.tokens)
                     yield replace(piece, index=piece.index + copy)
 
-    async def whole(self, form: Form) -> dict:
+    async def whole(self, objects: ResponseObjects) -> dict:
         """The answer as one JSON object."""
         responses = {}
         async with aclosing(self._stream) as pieces:
             async for piece in pieces:
                 if piece.response is not None:
                     responses[piece.index] = piece.response
-        return form.whole([responses[index] for index in range(self.answers)], self.usage)
+        return objects.whole([responses[index] for index in range(self.answers)], self.usage)
 
-    async def chunks(self, form: Form, include_usage: bool) -> AsyncIterator[dict]:
+    async def chunks(self, objects: ResponseObjects, include_usage: bool) -> AsyncIterator[dict]:
         """The answers as the chunks of a stream.
 
         The first chunk waits for the engine's first piece, so that a refused request gets an error status.
@@ -135,15 +135,15 @@ class CompletionRun:
             async for piece in pieces:
                 if not opened:
                     opened = True
-                    for choice in filter(None, map(form.opening, sent)):
-                        yield form.chunk(choice)
+                    for choice in filter(None, map(objects.opening, sent)):
+                        yield objects.chunk(choice)
                 i = piece.index
                 steps[i] += piece.log_probs
                 if piece.text or (piece.response is not None and steps[i]):
-                    yield form.chunk(form.delta(i, piece.text, steps[i], sent[i]))
+                    yield objects.chunk(objects.delta(i, piece.text, steps[i], sent[i]))
                     sent[i] += len(piece.text)
                     steps[i] = []
                 if piece.response is not None:
-                    yield form.chunk(form.ending(i, piece.response.finish_reason))
+                    yield objects.chunk(objects.ending(i, piece.response.finish_reason))
         if include_usage:
-            yield form.chunk(usage=self.usage)
+            yield objects.chunk(usage=self.usage)

@@ -22,7 +22,7 @@ from paddle_internvl.serve.logprobs import LogProbs
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Gate
 from paddle_internvl.serve.preparing import Preparer
-from paddle_internvl.serve.response_objects import ChatForm, Form, TextForm
+from paddle_internvl.serve.response_objects import CHAT, TEXT, Kind, ResponseObjects
 from paddle_internvl.serve.schema import ChatRequest, CompletionRequest, CountRequest, Generation
 from paddle_internvl.serve.settings import Settings
 from paddle_internvl.serve.streaming import EventStream
@@ -56,13 +56,13 @@ class Routes:
         self._check_model(body.model)
         log_media = request.state.record.media.extend
         prompt = await self._or_api_error(request, self._preparer.chat(body.messages, log_media))
-        return await self._answer(request, body, prompt, ChatForm)
+        return await self._answer(request, body, prompt, CHAT)
 
     async def completions(self, request: Request, body: CompletionRequest) -> Any:
         """Text completion: continue a text."""
         self._check_model(body.model)
         prompt = await self._or_api_error(request, self._preparer.text(body.prompt))
-        return await self._answer(request, body, prompt, TextForm, (self._tokenizer.eos_token_id,))
+        return await self._answer(request, body, prompt, TEXT, (self._tokenizer.eos_token_id,))
 
     async def count_tokens(self, request: Request, body: CountRequest) -> Any:
         """Count the tokens of a conversation: all, visual, and the tiles of each picture."""
@@ -111,7 +111,7 @@ class Routes:
             raise ApiError("model", f"model {name!r} is not served here; use {self._model['id']!r}", "model")
 
     async def _answer(
-        self, request: Request, body: Generation, prompt: Prompt, form: type[Form], ends: tuple[int, ...] = ()
+        self, request: Request, body: Generation, prompt: Prompt, kind: Kind, ends: tuple[int, ...] = ()
     ) -> Response:
         try:
             config = generation_config(body, self._settings.default_max_tokens, ends)
@@ -123,11 +123,11 @@ class Routes:
         run = CompletionRun(self._engine, prompt, config, image_tokens, copies, timeout, record, self._metrics)
         ends = (*ends, self._tokenizer.convert_tokens_to_ids(prompt.stop))
         log_probs = LogProbs(self._tokenizer, ends, body.num_top_logprobs) if body.wants_logprobs else None
-        formatter = form(self._model["id"], log_probs)
+        objects = ResponseObjects(kind, self._model["id"], log_probs)
         if not body.stream:
-            return JSONResponse(await self._or_api_error(request, run.whole(formatter)))
+            return JSONResponse(await self._or_api_error(request, run.whole(objects)))
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        chunks = run.chunks(formatter, include_usage)
+        chunks = run.chunks(objects, include_usage)
         first = await self._or_api_error(request, anext(chunks))
         return EventStream(first, chunks, lambda error: self._to_api_error(request, error))
 
