@@ -113,7 +113,7 @@ def test_private_address_in_any_form(v4, form, rest):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_6to4_is_as_public_as_what_it_holds(v4):
+def test_6to4_addresses(v4):
     assert is_public(IPv6Address(0x2002 << 112 | v4 << 80)) == is_public(IPv4Address(v4))
 
 

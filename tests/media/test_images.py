@@ -85,7 +85,7 @@ def test_truncated_files_are_an_error_that_names_them(tmp_path, kind):
         load_image(file)
 
 
-def test_what_is_no_picture(tmp_path):
+def test_invalid_pictures(tmp_path):
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(ValueError, match=r"text.png is not a picture that Pillow can read"):
         load_image(tmp_path / "text.png")

@@ -38,13 +38,13 @@ def test_shares(nodes, processes, device, claimed):
         ([machine(memory=1)], None, "no machine with free cores"),
     ],
 )
-def test_shares_that_cannot_be(nodes, device, message):
+def test_invalid_resources(nodes, device, message):
     with pytest.raises(ValueError, match=message):
         cluster.resources_per_process(SimpleNamespace(nodes=lambda: nodes), 2, device)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_no_cluster_is_said_at_once(scheme):
+def test_no_cluster_is_an_error_at_once(scheme):
     pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -144,7 +144,7 @@ def test_the_front_guards(fronted):
 
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("body", [QUESTION, STREAM])
-def test_who_loses_a_replica_before_its_answer_is_answered_by_another(fronted, after, body):
+def test_replica_lost_before_the_response_is_retried(fronted, after, body):
     front, replicas = fronted()
     replicas.lost, replicas.lost_after = 1, after  # the start of an answer alone is not sent on
     answer = front.ask(CHAT, body)
@@ -155,7 +155,7 @@ def test_who_loses_a_replica_before_its_answer_is_answered_by_another(fronted, a
     assert refused.headers["retry-after"] and len(replicas.scopes) == 4
 
 
-def test_who_loses_a_replica_in_its_midst_is_content_of(fronted):
+def test_replica_lost_in_mid_stream_is_an_error_event(fronted):
     front, replicas = fronted()
     replicas.lost, replicas.lost_after = 1, 3
     *begun, last = events(front.ask(CHAT, STREAM))
@@ -198,7 +198,7 @@ def test_replicas_that_close_tell_their_streams(fronted):
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_closing"
 
 
-def test_the_log_has_what_the_replica_knows(fronted, caplog):
+def test_access_log_has_the_record_of_the_replica(fronted, caplog):
     front, _ = fronted()
 
     def lines():

@@ -132,7 +132,7 @@ def test_wild_bytes_are_no_5xx(client, content):
     assert response.status_code in (400, 413)
 
 
-def test_the_server_lives_on(server):
+def test_server_still_answers(server):
     """After all the others in this file."""
     assert server.ask().status_code == 200 and server.engine.running == 0 and server.gate.in_work <= 1
 

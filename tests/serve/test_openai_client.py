@@ -79,7 +79,7 @@ def test_a_stream_is_the_whole_answer(client, picture_url, expected):
     assert last.choices == [] and last.usage.completion_tokens == expected.generate_token_len
 
 
-def test_many_at_once_are_answered_as_one(server, picture_url, expected):
+def test_concurrent_streams(server, picture_url, expected):
     async def ask_all():
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             client = openai.AsyncOpenAI(

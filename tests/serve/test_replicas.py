@@ -86,7 +86,7 @@ def front():
     started.popen.wait()
 
 
-def test_two_processes_answer_as_one_does(front, tiny):
+def test_two_replicas_answer_as_one_model(front, tiny):
     assert httpx.post(front.client.base_url.join(CHAT), json=QUESTION, trust_env=False).status_code == 401
     alone = tiny.chat_messages(QUESTION["messages"], {"max_new_tokens": 8}).text
     with ThreadPoolExecutor(8) as pool:
@@ -96,7 +96,7 @@ def test_two_processes_answer_as_one_does(front, tiny):
     assert "secret" not in "".join(front.lines)
 
 
-def test_a_replica_killed_costs_no_more_than_its_streams(front):
+def test_a_killed_replica_ends_its_streams_only(front):
     def stream(_):
         with front.client.stream("POST", CHAT, json=STREAM) as answer:
             return [line for line in answer.iter_lines() if line]
@@ -117,7 +117,7 @@ def test_a_replica_killed_costs_no_more_than_its_streams(front):
 
 
 @pytest.mark.parametrize("body", [LONG, STREAM])
-def test_who_leaves_is_not_computed_for(front, body):
+def test_disconnect_cancels(front, body):
     before = front.metric("engine_cancelled_total")
     with (
         pytest.raises(httpx.ReadTimeout),

@@ -205,7 +205,7 @@ def test_row_21_errors_of_the_engine(serve, error, status, code):
         assert ("retry-after" in response.headers) == (status in (429, 503))
 
 
-def test_row_32_an_error_amid_a_stream_is_told_and_ends_it(serve):
+def test_row_32_error_in_mid_stream_is_its_last_event(serve):
     server = serve({"fail": 3, "error": RequestFailedError("inner /secret/path")})
     response = server.ask(**STREAM)
     assert response.status_code == 200

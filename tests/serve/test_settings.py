@@ -81,7 +81,7 @@ def test_row_16_keys_come_from_flags_files_and_the_environment(tmp_path):
         ("a: [", "is no YAML"),
     ],
 )
-def test_what_can_not_be_is_an_error(tmp_path, text, message):
+def test_invalid_settings(tmp_path, text, message):
     file = tmp_path / "serve.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -95,7 +95,7 @@ def test_row_19_another_address_without_a_key_is_seen(name, keys, open_):
     assert Settings(server_name=name, api_keys=keys).is_exposed is open_
 
 
-def test_the_command_says_what_is_wrong_before_it_loads_anything(capsys, tmp_path):
+def test_errors_come_before_the_model_is_loaded(capsys, tmp_path):
     assert main(["serve", "no-such-folder", "--tp", "4", "--replicas", "2"]) == 2
     assert capsys.readouterr().err.startswith("error: --replicas and --tp 4 exclude each other")
     assert main(["serve", "no-such-folder", "--allowed-local-media-path", str(tmp_path / "none")]) == 2

@@ -143,7 +143,7 @@ def test_row_09_connections_are_limited(serve):
     assert server.get("/health").status_code == 200
 
 
-def test_row_09_who_does_not_read_its_answer_is_cancelled(serve):
+def test_row_09_send_timeout_cancels(serve):
     server = serve({"text": "blue square " * 400}, send_timeout=0.3)
     body = {**QUESTION, "stream": True, "n": 8, "logprobs": True, "top_logprobs": 20}
     with server.connect(buffer=4096) as connection:
@@ -213,7 +213,7 @@ def test_row_15_values_out_of_range_are_400_and_named(serve, field, value):
         ("echo", True), ("suffix", "a"),
     ],
 )  # fmt: skip
-def test_what_is_not_supported_is_refused_by_name(serve, field, value):
+def test_unsupported_fields_are_refused_by_name(serve, field, value):
     server = serve()
     for path, body in (("/v1/chat/completions", None), ("/v1/completions", {"model": "tiny", "prompt": "a"})):
         response = server.ask(path, body, **{field: value})
@@ -325,7 +325,7 @@ def test_row_13_preparing_takes_no_more_threads_than_allowed(serve, monkeypatch)
 
 
 # ------------------------------------------------------------------------------------------------- what is kept
-def test_row_27_a_line_tells_what_a_request_cost_and_nothing_it_said(serve, lines, picture_url):
+def test_row_27_access_line_has_costs_and_no_content(serve, lines, picture_url):
     server = serve(api_keys=("hidden-key",))
     content = [
         {"type": "image_url", "image_url": {"url": picture_url}}, {"type": "text", "text": "a private question"},
@@ -349,7 +349,7 @@ def test_row_27_a_line_tells_what_a_request_cost_and_nothing_it_said(serve, line
         assert not any(word in line for word in ("private", "circle", "hidden-key", "base64", "forged", "\x1b", "\n"))
 
 
-def test_row_27_an_error_nobody_foresaw_quotes_no_request(serve, lines):
+def test_row_27_unexpected_errors_quote_no_request(serve, lines):
     server = serve({"fail": 0, "error": KeyError("a private question")})
     response = server.ask()
     assert response.status_code == 500 and "private" not in response.text

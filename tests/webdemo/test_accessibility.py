@@ -52,7 +52,7 @@ def test_axe_finds_nothing(visit, host, options):
     assert not found, json.dumps(found, indent=1)
 
 
-def test_axe_sees_what_is_wrong(visit, fake):
+def test_axe_finds_low_contrast(visit, fake):
     page = visit(fake())
     faint = "<p style='color: #eeeeee; background: #ffffff'>faint</p>"  # not a button: those out of use may be faint
     page.evaluate("html => document.querySelector('.gradio-container').insertAdjacentHTML('afterbegin', html)", faint)

@@ -26,7 +26,7 @@ print([name for name in ("gradio", "paddle", "numpy", "PIL") if name in sys.modu
     assert done.stdout.strip() == "[]"
 
 
-def test_without_gradio_the_way_out_is_said(monkeypatch, capsys):
+def test_without_gradio(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo"]) == 2
     assert capsys.readouterr().err == "error: the demo needs Gradio; pip install 'paddle_internvl[demo]'\n"
@@ -35,12 +35,12 @@ def test_without_gradio_the_way_out_is_said(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "flags, message", [(["--server-port", "70000"], "server_port"), (["--max-batch-size", "0"], "batch")]
 )
-def test_settings_that_cannot_be(flags, message, capsys):
+def test_invalid_options(flags, message, capsys):
     assert main(["demo", *flags]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(monkeypatch, capsys):
+def test_port_in_use_is_an_error_before_the_model_is_loaded(monkeypatch, capsys):
     pytest.importorskip("gradio")
     monkeypatch.setattr("paddle_internvl.serve.server.load_engine", lambda *_: pytest.fail("it loads the model first"))
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,4 +1,4 @@
-"""The page as a server: nothing but the page is handed out, uploads go, and the process ends as told."""
+"""The page as a server: files it serves, uploads, exit at SIGTERM."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def test_files_that_were_not_uploaded_are_not_read(opened, host, path):
     assert "tokens" not in output and "data:image" not in output and "root:" not in output and output
 
 
-def test_process_ends_when_told(tmp_path):
+def test_process_ends_at_sigterm(tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "paddle_internvl.cli.main", "demo", "--server-port", str(port)]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}

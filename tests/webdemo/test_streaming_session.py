@@ -73,7 +73,7 @@ def test_the_real_error(tiny, error):
      ({"repetition_penalty": 0}, "repetition_penalty"), ({"max_new_tokens": 0}, "max_new_tokens"),
      ({"system": "x" * 10**7}, "shorten")],
 )  # fmt: skip
-def test_settings_that_cannot_be(tiny, wrong, message):
+def test_invalid_options(tiny, wrong, message):
     round_ = Round("hello")
     options = GenerationOptions(**{**OPTIONS.__dict__, **wrong})
     asyncio.run(ask(fake(tiny), SessionState(), round_, options))

@@ -54,14 +54,14 @@ def broken(folder, name, data):
 
 
 @pytest.mark.parametrize("method, more", [("picture", ()), ("clip", (4,))])
-def test_what_is_no_medium(tmp_path, method, more):
+def test_invalid_media(tmp_path, method, more):
     with pytest.raises(MediaError, match="notes.txt") as caught:
         read(method, broken(tmp_path, "notes.txt", b"#EXTM3U\nfile:///etc/passwd"), *more)
     assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize("method, more", [("picture", ()), ("clip", (4,))])
-def test_what_is_gone(tmp_path, method, more):
+def test_removed_uploads(tmp_path, method, more):
     with pytest.raises(MediaError, match="x.png: the upload is gone"):
         read(method, tmp_path / "x.png", *more)
 
