@@ -159,7 +159,7 @@ class Fetcher:
             return bytes(content), None
 
     def _checked(self, text: str | httpx.URL) -> httpx.URL:
-        """A URL that may be fetched as far as its text tells; addresses are checked at the connection."""
+        """The URL, if its text may be fetched; addresses are checked at the connection."""
         try:
             url = httpx.URL(text)
         except httpx.InvalidURL as error:

@@ -1,1 +1,1 @@
-"""The HTTP server: OpenAI's routes over the engine, safe for strangers to call."""
+"""The HTTP server: OpenAI's routes over the engine, guarded against untrusted clients."""

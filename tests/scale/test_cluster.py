@@ -1,4 +1,4 @@
-"""Ray clusters that are not there, and what each of some processes may claim of one that is."""
+"""Ray clusters: unreachable ones, and the resources of each process."""
 
 import socket
 from types import SimpleNamespace

@@ -107,7 +107,7 @@ ANSWERS = [rows.answer_line("a", WHOLE), rows.answer_line(1, ValueError("bad")),
 @settings(deadline=None)
 @given(cut=st.integers(0, len("\n".join(ANSWERS)) + 1))
 def test_a_run_goes_on_where_it_was_torn(tmp_path_factory, cut):
-    """Wherever the file ends: what is whole stays, the rest goes, and in the end it is as if nothing had happened."""
+    """At any end of the file: complete lines stay, an incomplete one is cut off, and the final file is the same."""
     file, whole = tmp_path_factory.mktemp("out") / "out.jsonl", "".join(f"{line}\n" for line in ANSWERS)
     file.write_text(whole[:cut])
     with rows.appending(file, LINES) as (out, done, failed):

@@ -75,14 +75,15 @@ class FakeEngineThread:
         self.asked.append((prompt, config))
         self.running += 1
         try:
-            async for piece in self._pieces(answers, prompt):
+            async for piece in self.pieces(answers, prompt):
                 yield piece
             self.finished += 1
         finally:
             self.running -= 1
             self.cancelled += 1 - all(answer.stopped or len(answer.ids) >= answer.max_tokens for answer in answers)
 
-    async def _pieces(self, answers, prompt):
+    async def pieces(self, answers, prompt):
+        """Pieces of the answers, token by token."""
         tokenizer = self.tokenizer
         end = tokenizer.convert_tokens_to_ids(prompt.stop)
         ids = [*tokenizer.convert_tokens_to_ids(tokenizer.tokenize(self.text)), end]

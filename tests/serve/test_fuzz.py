@@ -1,4 +1,4 @@
-"""Wild requests: whatever is sent, the answer is no 5xx, and the server lives on."""
+"""Fuzzing: no request is answered with a 5xx, and the server keeps answering."""
 
 import base64
 import io

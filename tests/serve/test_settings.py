@@ -1,4 +1,4 @@
-"""Settings from flags, a file and the environment; what can't be is an error that says so."""
+"""Settings from flags, a file and the environment; invalid settings are errors that name the way out."""
 
 import argparse
 import subprocess

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
+from tests.soak.attacks import Attack, post
 from tests.soak.outside import read_metrics
 from tests.soak.questions import CHAT, COUNT, Expected, Question
-from tests.soak.strangers import Attack, post
 
 HANG = 120.0  # seconds without an answer, after which a request counts as hanging
 _LONG = {"ignore_eos": True, "max_tokens": 400}  # an answer that nobody waits for

@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tests.soak.attacks import Attack
 from tests.soak.clients import WAYS
 from tests.soak.questions import CHAT, COUNT, Question
-from tests.soak.strangers import Attack
 
 SHARES = {"leaving": 0.2, "malicious": 0.05}
 

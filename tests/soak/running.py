@@ -18,11 +18,11 @@ from pathlib import Path
 import anyio
 
 from tests.soak import outside, verdict
+from tests.soak.attacks import LARGEST, Attack, attacks, post
 from tests.soak.clients import Clients
 from tests.soak.hosts import hosts
 from tests.soak.planning import SHARES, Sent, answers, everything, plan
 from tests.soak.questions import CHAT, Expected, Medium, Question, expected, forgeries, questions
-from tests.soak.strangers import LARGEST, Attack, attacks, post
 
 CONTEXT = 4096  # tokens of a request, and of the KV cache: one request may reserve all of it
 FLAGS = {

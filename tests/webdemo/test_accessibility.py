@@ -1,4 +1,4 @@
-"""The page for those who see little, use no mouse, or read another language than their browser speaks."""
+"""Accessibility of the page: contrast, names of controls, keyboard, languages."""
 
 import json
 

@@ -130,8 +130,8 @@ def test_stop_and_go_on(visit, fake):
 
 def test_leaving_stops_the_answer(visit, fake):
     class Slow(FakeEngineThread):
-        async def _pieces(self, answers, prompt):
-            async for piece in super()._pieces(answers, prompt):
+        async def pieces(self, answers, prompt):
+            async for piece in super().pieces(answers, prompt):
                 await asyncio.sleep(0.1)
                 yield piece
 

@@ -1,4 +1,4 @@
-"""`paddle-internvl demo`: its flags, what it says where something is missing, and that its help is quick."""
+"""`paddle-internvl demo`: flags, errors, and a help without heavy imports."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""What is shown before sending is what `chat.messages.count_tokens` counts from the pixels."""
+"""Token counts before sending are those of `chat.messages.count_tokens`, which reads the pixels."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""No HTML is left in what is shown, by another reader of Markdown (markdown-it), and nothing visible is changed."""
+"""Escaped text has no HTML tag for another Markdown parser (markdown-it), and no visible change."""
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

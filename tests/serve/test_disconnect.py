@@ -1,4 +1,4 @@
-"""Clients that leave: what was being done for them ends, wherever it is."""
+"""A client that disconnects cancels its request at every stage."""
 
 import asyncio
 
