@@ -33,7 +33,8 @@ REQUIRED = [
 EXTRAS = {
     "cpu": ["paddlepaddle==3.3.1"],
     "gpu": ["paddlepaddle-gpu>=3.0"],
-    "video": ["opencv-python-headless>=4.8", "decord>=0.6; platform_machine == 'x86_64'"],
+    # decord is for the model cards' own lines; the package reads clips by PyAV or OpenCV.
+    "video": ["av>=14.2", "opencv-python-headless>=4.8", "decord>=0.6; platform_machine == 'x86_64'"],
     "serve": [
         "fastapi>=0.110",
         "uvicorn>=0.30",

@@ -28,8 +28,9 @@ from paddle_internvl.cli import conventions
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece")
 _OPTIONAL = {  # distribution -> purpose
-    "opencv-python-headless": "videos",
-    "decord": "videos (preferred reader)",
+    "av": "videos",
+    "opencv-python-headless": "videos without av",
+    "decord": "the model cards' own video examples",
     "fastapi": "the server",
     "gradio": "the web demo",
     "torch": "live comparison with the reference in tests",

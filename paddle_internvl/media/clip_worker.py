@@ -16,8 +16,8 @@ import sys
 from paddle_internvl.media.errors import MediaError
 from paddle_internvl.media.limits import MediaLimits
 from paddle_internvl.media.picture_checks import check_size
-from paddle_internvl.media.video import Clip, open_clip
 from paddle_internvl.preprocess.frames import DEFAULT_FRAMES, frame_indices
+from paddle_internvl.preprocess.video import Clip, open_clip
 
 _GRACE_SECONDS = 5
 _CORES = 4  # seconds of processor time in a second: decoders run threads

@@ -11,7 +11,7 @@ from PIL import Image
 
 from paddle_internvl.media.images import open_image
 from paddle_internvl.media.options import parse_options
-from paddle_internvl.media.video import open_clip
+from paddle_internvl.media.video import open_source
 from paddle_internvl.preprocess.frames import frame_indices
 
 
@@ -20,17 +20,17 @@ def open_media(kind: str, source, options: Mapping) -> tuple[list[Image.Image], 
 
     Args:
         kind: 'image' or 'video'.
-        source: see `open_image` and `open_clip`.
+        source: see `open_image` and `open_source`.
         options: tile and frame options, see `media.options`.
     Returns:
         RGB PIL images, several for a clip; and the tile options.
     Raises:
         ValueError: an invalid option, or a source that can't be decoded.
-        FileNotFoundError, TypeError, ImportError: see `open_image` and `open_clip`.
+        FileNotFoundError, TypeError, ImportError: see `open_image` and `open_source`.
     """
     parsed = parse_options(kind, options)
     if kind == "image":
         return [open_image(source)], parsed.tiles
-    with open_clip(source) as clip:
+    with open_source(source) as clip:
         frames = clip.read(frame_indices(clip, **parsed.frames).tolist())
     return frames, parsed.tiles

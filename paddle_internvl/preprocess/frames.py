@@ -31,7 +31,7 @@ def frame_range(clip, bound) -> tuple[int, int]:
     """First and last frame index of a clip within a bound.
 
     Args:
-        clip: a `media.video.Clip`.
+        clip: a `preprocess.video.Clip`.
         bound: (start, end) in seconds; None: the whole clip.
     Raises:
         ValueError: the bound begins behind the end of the clip.
@@ -48,7 +48,7 @@ def frame_indices(clip, num_segments: int | None = None, fps: float | None = Non
     """Indices of `num_segments` frames of a clip, or of `fps` frames per second; no frame twice.
 
     Args:
-        clip: a `media.video.Clip`.
+        clip: a `preprocess.video.Clip`.
         num_segments: number of frames, all of a shorter clip; None: DEFAULT_FRAMES, or all of a list of frames.
         fps: frames per second of the clip.
         bound: (start, end) in seconds; None: the whole clip.

@@ -13,7 +13,7 @@ from PIL import Image
 from paddle_internvl.media import urls
 from paddle_internvl.media.images import open_image
 from paddle_internvl.media.urls import download, is_url
-from paddle_internvl.media.video import open_clip
+from paddle_internvl.media.video import open_source
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8))
 
@@ -78,7 +78,7 @@ def test_a_clip_behind_a_url():
     frames = [PICTURE.rotate(90 * k, expand=False) for k in range(3)]
     buffer = io.BytesIO()
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    with open_clip("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()) as clip:
+    with open_source("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()) as clip:
         assert clip.frames == 3
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paddle_internvl.media.opening import open_media
-from paddle_internvl.media.video import Clip
 from paddle_internvl.preprocess.frames import frame_indices, get_index
 from paddle_internvl.preprocess.tile_limits import TileControl, plan_grids
+from paddle_internvl.preprocess.video import Clip
 
 
 def clip(frames, fps=10.0, is_list=False):
