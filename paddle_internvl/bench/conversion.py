@@ -75,18 +75,8 @@ def _finish(process: subprocess.Popen) -> int:
     """Wait for a process; returns its peak of anonymous memory in bytes."""
     peak = 0
     while process.poll() is None:
-        peak = max(peak, anonymous(process.pid))
+        peak = max(peak, machine.status_bytes("RssAnon", process.pid))
         time.sleep(_SAMPLE_SECONDS)
     if process.returncode:
         raise ValueError(f"{process.args[0]} ended with exit code {process.returncode}")
     return peak
-
-
-def anonymous(pid: int) -> int:
-    """Bytes of a process's memory that no file backs; 0: the process has ended."""
-    status = Path(f"/proc/{pid}/status")
-    try:
-        lines = [line for line in status.read_text().splitlines() if line.startswith("RssAnon")]
-    except OSError:
-        return 0
-    return int(lines[0].split()[1]) * 1024 if lines else 0

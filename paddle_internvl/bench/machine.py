@@ -115,16 +115,26 @@ def busy_and_all(fields: Sequence[int]) -> tuple[int, int]:
 
 def resident() -> tuple[int, int]:
     """Bytes of this process's resident memory: now, and the peak since `reset_peak`."""
-    return _status_bytes("VmRSS"), _status_bytes("VmHWM")
+    return status_bytes("VmRSS"), status_bytes("VmHWM")
 
 
 def mapped() -> int:
     """Resident bytes of this process that a file backs: libraries, and memory-mapped weights."""
-    return _status_bytes("RssFile")
+    return status_bytes("RssFile")
 
 
-def _status_bytes(name: str) -> int:
-    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+def status_bytes(field: str, pid: int | str = "self") -> int:
+    """A field of /proc/PID/status in bytes; 0: the process has ended.
+
+    Args:
+        field: e.g. 'RssAnon', resident memory that no file backs.
+        pid: of the process.
+    """
+    try:
+        match = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(match[1]) * 1024 if match else 0
 
 
 def reset_peak() -> None:

@@ -15,32 +15,27 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import re
 import tempfile
 import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
 
+from paddle_internvl.bench import machine
 from tests.estimation.measured import allocator_peak
 from tests.random_checkpoints import ROOT, random_checkpoint
 
 
-def anonymous() -> int:
-    """This process's anonymous memory in bytes: pages of mapped files do not count."""
-    return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-
-
 class Watch(threading.Thread):
-    """Samples `anonymous` until `end`; `peak` is the largest sample."""
+    """Samples this process's anonymous memory until `end`; `peak` is the largest sample."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.peak, self._ended = anonymous(), threading.Event()
+        self.peak, self._ended = machine.status_bytes("RssAnon"), threading.Event()
 
     def run(self) -> None:
         while not self._ended.is_set():
-            self.peak = max(self.peak, anonymous())
+            self.peak = max(self.peak, machine.status_bytes("RssAnon"))
             time.sleep(0.002)
 
     def end(self) -> int:
@@ -67,7 +62,7 @@ def main() -> None:
         folder = a.checkpoint
         if folder.suffix == ".json":
             folder = random_checkpoint(Path(scratch) / "hf", read_config(folder))
-        begun = anonymous()
+        begun = machine.status_bytes("RssAnon")
         watch = Watch()
         watch.start()
         model = AutoModel.from_pretrained(str(folder))

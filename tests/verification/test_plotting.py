@@ -91,16 +91,16 @@ def test_command(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "target, said", [("out.xyz", "its ending must be one of"), ("no/out.png", "there is no folder")]
+    "target, message", [("out.xyz", "its ending must be one of"), ("no/out.png", "there is no folder")]
 )
-def test_an_invalid_target_is_refused_before_the_stages_run(target, said, tmp_path, monkeypatch, capsys):
+def test_an_invalid_target_is_refused_before_the_stages_run(target, message, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stages, "capture_stages", lambda *_, **__: pytest.fail("it computes first"))
     assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--plot", str(tmp_path / target)]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
-def test_without_matplotlib_the_way_out_is_said(monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(ImportError, match=r"--plot needs matplotlib; pip install 'paddle_internvl\[plots\]'"):
         plotting.check_target(Path("out.png"))
