@@ -9,7 +9,8 @@ from safetensors import safe_open
 from convert.safetensors_io import Checkpoint
 from paddle_internvl.bench import inputs
 from paddle_internvl.bench import random_checkpoint as made
-from tests.random_checkpoints import CASES, tiny_config, upstream_shapes
+from tests.families import CASES
+from tests.random_checkpoints import tiny_config, upstream_shapes
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -36,7 +36,7 @@ def test_a_sound_layer_has_no_fault(found):
         ("wide weight", "linear_v2 of bfloat16, float32, float32", "tests/gpu/planted.py forward"),
         ("wide product", "linear_v2 of float32, float32, float32", "tests/gpu/planted.py forward"),
         ("wide value", "flash_attn of bfloat16, bfloat16, float32", "paddle_internvl/ops/attention.py _flash"),
-        ("wide tables", "fused_rotary_position_embedding of mixed bfloat16", "paddle_internvl/ops/rope.py _fused"),
+        ("wide tables", "fused_rotary_position_embedding of mixed bfloat16", "paddle_internvl/ops/rope.py fused_rope"),
     ],
 )
 def test_planted_faults_are_caught(found, layer, operation, where):
