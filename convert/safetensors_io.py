@@ -21,7 +21,7 @@ import numpy as np
 
 from convert import CheckpointError
 from convert.dtypes import SIZES, carrier
-from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_json
+from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_json, refuse_adapter
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")
 MAX_SHARD_SIZE = 5 * 10**9  # bytes of tensors in a file, where the caller names no other size
@@ -149,6 +149,7 @@ class Checkpoint:
     def _absence(self, name: str, in_index: bool) -> str:
         if in_index:
             return f"{self.folder} lacks the shard {name} that {INDEX_FILE} names; download it again"
+        refuse_adapter(self.folder)
         pickles = sorted(f.name for f in self.folder.iterdir() if f.suffix in PICKLES)
         if any(name.endswith(".pdparams") for name in pickles):
             return (

@@ -16,7 +16,7 @@ from paddlenlp.generation import TextIteratorStreamer
 from paddlenlp.transformers import AutoConfig, AutoTokenizer
 from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
 
-from convert.folder import read_json
+from convert.folder import read_json, refuse_adapter, token_id
 from paddle_internvl.checkpoints import hub
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
@@ -112,6 +112,8 @@ def _internvl_folder(name_or_path: str | os.PathLike, options: dict) -> Path | N
     models are left to PaddleNLP.
     """
     folder, name, hub_options = Path(name_or_path), str(name_or_path), _hub_options(options)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        refuse_adapter(folder)
     if not folder.is_dir():
         names_hub = any(hub_options.get(key) for key in ("hub", "from_hf_hub", "from_aistudio"))
         ours = names_hub or os.environ.get(hub.VARIABLE) or name.startswith(f"{_PUBLISHER}/")
@@ -120,8 +122,7 @@ def _internvl_folder(name_or_path: str | os.PathLike, options: dict) -> Path | N
         folder = hub.folder_of(name_or_path, **hub_options, weights=False)
     if _read_json(folder / "config.json").get("model_type") in _MODEL_TYPES:
         return folder
-    added = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    return folder if any(token.get("content") == IMG_CONTEXT for token in added.values()) else None
+    return folder if token_id(folder, IMG_CONTEXT) is not None else None
 
 
 def _hub_options(options: dict) -> dict:

@@ -36,6 +36,11 @@ def rules_for(config: dict, names: Collection[str] = ()) -> list[Rule]:
     Raises:
         CheckpointError: config.json is of another model, or of a language model without a table.
     """
+    if any(".lora_A." in name for name in names):
+        raise CheckpointError(
+            "the checkpoint holds unmerged LoRA weights; merge them into the model first "
+            "(upstream: tools/merge_lora.py; PEFT: model.merge_and_unload())"
+        )
     model_type = config.get("model_type")
     if model_type not in _CHECKPOINTS:
         raise CheckpointError(f"config.json has model_type {model_type!r}; supported: {', '.join(_CHECKPOINTS)}")

@@ -197,7 +197,7 @@ def native_config(chat: dict, image_token_id: int | None) -> dict:
 
 def _as_llama(llm: dict) -> dict:
     """An InternLM2's config as the Llama it is; others as they are."""
-    if llm["architectures"][0] != "InternLM2ForCausalLM":
+    if architecture_of(llm) != "InternLM2ForCausalLM":
         return llm
     kept = {name: value for name, value in llm.items() if name not in ("bias", "auto_map", "attn_implementation")}
     scaling = llm.get("rope_scaling")

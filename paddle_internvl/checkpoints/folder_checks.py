@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from convert import CheckpointError
-from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_config
+from convert.folder import LFS_POINTER, read_config, refuse_adapter
 from paddle_internvl.checkpoints.hub import folder_of
 
 CHAT_MODEL_TYPES = ("internvl_chat", "internvl")  # of config.json: OpenGVLab's layout and transformers' own
-_ADAPTERS = ("adapter_config.json", "lora_config.json")  # of PEFT and of PaddleNLP
 
 
 def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
@@ -33,7 +32,7 @@ def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
         from convert.mappings import rules_for
         from convert.safetensors_io import Checkpoint
 
-        _refuse_adapter(folder)
+        refuse_adapter(folder)
         rules_for(config, Checkpoint(folder).tensors)
     return folder
 
@@ -44,7 +43,7 @@ def _chat_config(folder: Path, weights: bool) -> dict:
         raise CheckpointError(f"{folder} is a file; give the checkpoint's folder, which holds config.json")
     file = folder if is_file else folder / "config.json"
     if not file.is_file():
-        _refuse_adapter(folder)
+        refuse_adapter(folder)
         nested = sorted(folder.glob("*/config.json"))
         hint = f"; did you mean {nested[0].parent}?" if nested else ""
         state = "has no config.json" if any(folder.iterdir()) else "is empty"
@@ -53,19 +52,10 @@ def _chat_config(folder: Path, weights: bool) -> dict:
         if stream.read(len(LFS_POINTER)) == LFS_POINTER:
             raise CheckpointError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder")
     config = read_config(folder)
-    model_type = config.get("model_type") if isinstance(config, dict) else None
+    model_type = config.get("model_type")
     if model_type not in CHAT_MODEL_TYPES:
         raise CheckpointError(
             f"{folder} is no InternVL chat model: its config.json has model_type {model_type!r}; "
             f"supported: {', '.join(CHAT_MODEL_TYPES)}"
         )
     return config
-
-
-def _refuse_adapter(folder: Path) -> None:
-    """Raise for a LoRA folder without weights of a whole model."""
-    adapter = next((name for name in _ADAPTERS if (folder / name).is_file()), None)
-    if adapter and not any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
-        raise CheckpointError(
-            f"{folder} is a LoRA adapter ({adapter}), not a whole model; merge it into its base model first"
-        )

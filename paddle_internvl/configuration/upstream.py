@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from paddlenlp.transformers import PretrainedConfig
 
+from convert.config_spelling import upstream_spelling
+
 
 class UpstreamConfig(PretrainedConfig):
     """A config whose file transformers can read too."""
@@ -19,7 +21,7 @@ class UpstreamConfig(PretrainedConfig):
         Raises:
             ValueError: a value that is not supported.
         """
-        config = super().from_dict(config_dict)
+        config = super().from_dict(upstream_spelling(config_dict))
         fields = {name: kwargs.pop(name) for name in list(kwargs) if name in vars(config)}
         config = config.with_overrides(**fields) if fields else config
         return (config, kwargs) if return_unused_kwargs else config

@@ -8,6 +8,7 @@ _KINDS = {  # tokenizer_config.json's tokenizer_class, without "Fast" -> module 
     "Qwen2Tokenizer": ("byte_level_bpe", "Qwen2Tokenizer"),
     "LlamaTokenizer": ("llama", "LlamaTokenizer"),
     "PreTrainedTokenizer": ("byte_level_bpe", "TokenizerJson"),
+    "TokenizersBackend": ("byte_level_bpe", "TokenizerJson"),  # transformers 5
 }
 
 

@@ -18,7 +18,7 @@ CONFIG = (BUNDLED / "config.json").read_text()
 FOLDERS = {  # name -> files, the one line of the error
     "empty": ({}, "is empty; give the folder of an InternVL checkpoint, or a hub id"),
     "other": ({"config.json": '{"model_type": "qwen2_vl"}'}, "is no InternVL chat model: its config.json has model_ty"),
-    "list": ({"config.json": "[1]"}, "is no InternVL chat model: its config.json has model_type None"),
+    "list": ({"config.json": "[1]"}, "config.json holds no JSON object"),
     "broken": ({"config.json": "{no"}, "config.json is not valid JSON"),
     "outer": (
         {"inner/config.json": CONFIG},

@@ -1,0 +1,51 @@
+"""Spellings of config.json by other tools (transformers 4.56 and later, PEFT, ms-swift), read as upstream's.
+
+In: a config.json's dict. Out: the dict in upstream's spelling; a config of upstream's stays as it is.
+"""
+
+from __future__ import annotations
+
+from convert import CheckpointError
+from convert.sizes import FAMILIES
+
+_PARTS = ("llm_config", "text_config", "vision_config")
+_BY_MODEL_TYPE = {family.model_type: name for name, family in FAMILIES.items()}
+
+
+def upstream_spelling(config: dict) -> dict:
+    """A config with upstream's names for dtype, rope and the language model's architecture.
+
+    Args:
+        config: a config.json of a whole model or of a language model; it is not changed.
+    Raises:
+        CheckpointError: a rope that upstream's fields can't express.
+    """
+    config = {**config, **{name: upstream_spelling(config[name]) for name in _PARTS if config.get(name)}}
+    if "dtype" in config:
+        dtype = config.pop("dtype")
+        config.setdefault("torch_dtype", dtype)
+    if config.get("model_type") in _BY_MODEL_TYPE and (config.get("architectures") or [None])[0] not in FAMILIES:
+        config["architectures"] = [_BY_MODEL_TYPE[config["model_type"]]]
+    return _with_rope(config)
+
+
+def _with_rope(config: dict) -> dict:
+    """`rope_parameters` as rope_theta and rope_scaling, `rope_type` as type, and the type 'default' as None."""
+    parameters = config.pop("rope_parameters", None)
+    if parameters:
+        if any(isinstance(value, dict) for value in parameters.values()):
+            raise CheckpointError("rope_parameters of several kinds of layers are not supported")
+        parameters = dict(parameters)
+        if parameters.pop("partial_rotary_factor", 1.0) != 1.0:
+            raise CheckpointError("rope_parameters.partial_rotary_factor is not supported, only 1.0")
+        for name in ("rope_theta", "original_max_position_embeddings"):  # upstream's are fields of the config
+            if name in parameters:
+                config[name] = parameters.pop(name)
+        config["rope_scaling"] = parameters
+    scaling = config.get("rope_scaling")
+    if isinstance(scaling, dict) and "rope_type" in scaling:
+        rope_type, scaling = scaling["rope_type"], {k: v for k, v in scaling.items() if k != "rope_type"}
+        config["rope_scaling"] = scaling = {"type": rope_type, **scaling}
+    if isinstance(scaling, dict) and scaling.get("type") == "default":
+        config["rope_scaling"] = None
+    return config

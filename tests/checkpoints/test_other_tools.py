@@ -1,0 +1,92 @@
+"""Folders as other tools leave them: transformers 5, PEFT, ms-swift, upstream's own LoRA training."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddlenlp.transformers import AutoModel, AutoTokenizer
+from safetensors.numpy import load_file, save_file
+
+from convert import CheckpointError
+from convert.cli import main as convert_cli
+
+TRANSFORMERS_5 = Path(__file__).parents[1] / "goldens/transformers5"  # saved by transformers 5.24.0, random weights
+TINY = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """The forward pass and the tokenizer of transformers 5.24.0."""
+    return json.loads((TRANSFORMERS_5 / "expected.json").read_text(encoding="utf-8"))
+
+
+def test_transformers_5(expected):
+    """`rope_parameters`, `dtype`, newer tensor names, and a `TokenizersBackend`."""
+    model = AutoModel.from_pretrained(str(TRANSFORMERS_5), dtype="float32")
+    assert model.config.llm_config.rope_theta == expected["rope_theta"]
+    with paddle.no_grad():
+        logits = model.language_model(input_ids=paddle.to_tensor([expected["ids"]])).numpy()[0]
+    assert logits.argmax(-1).tolist() == expected["argmax"]
+    np.testing.assert_allclose(logits[-1], expected["last_logits"], rtol=0, atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(str(TRANSFORMERS_5))
+    assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(expected["text"])) == expected["text_ids"]
+
+
+def test_transformers_5_converts(tmp_path, expected):
+    assert convert_cli(["hf2pd", "--src", str(TRANSFORMERS_5), "--dst", str(tmp_path / "paddle")]) == 0
+    model = AutoModel.from_pretrained(str(tmp_path / "paddle"), dtype="float32")
+    with paddle.no_grad():
+        logits = model.language_model(input_ids=paddle.to_tensor([expected["ids"]])).numpy()[0]
+    assert logits.argmax(-1).tolist() == expected["argmax"]
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """A copy of the bundled checkpoint, and a function that changes fields of its config.json."""
+    folder = tmp_path / "tuned"
+    shutil.copytree(TINY, folder)
+
+    def change(**fields):
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
+        return folder
+
+    return change
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["PeftModelForCausalLM"]])
+def test_the_model_type_names_the_class(tuned, architectures):
+    assert type(AutoModel.from_pretrained(str(tuned(architectures=architectures)))).__name__ == "InternVLChatModel"
+
+
+def test_a_null_system_message_is_the_templates(tuned):
+    """Every raw InternVL3 folder has one."""
+    model = AutoModel.from_pretrained(str(tuned(system_message=None)))
+    assert model.system_message == model.conv_template.system_message != ""
+    assert AutoModel.from_pretrained(str(tuned(system_message=""))).system_message == ""
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "lora_config.json"])
+def test_an_adapter_alone_is_refused(tmp_path, file):
+    (tmp_path / file).write_text("{}")
+    for load in (AutoModel, AutoTokenizer):
+        with pytest.raises(CheckpointError, match=rf"is a LoRA adapter \({file}\).*merge it into its base model"):
+            load.from_pretrained(str(tmp_path))
+
+
+def test_unmerged_lora_weights_are_refused(tuned, tmp_path, capsys):
+    """As upstream's own LoRA training leaves them."""
+    folder = tuned(use_llm_lora=4)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("attention.wqkv.weight"))
+    stem, weight = name.removesuffix("weight"), tensors.pop(name)
+    tensors |= {f"{stem}base_layer.weight": weight, f"{stem}lora_A.default.weight": weight[:4].copy()}
+    tensors[f"{stem}lora_B.default.weight"] = weight[:, :4].copy()
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="unmerged LoRA weights; merge them"):
+        AutoModel.from_pretrained(str(folder))
+    assert convert_cli(["hf2pd", "--src", str(folder), "--dst", str(tmp_path / "out")]) == 2
+    assert "unmerged LoRA weights; merge them" in capsys.readouterr().err
