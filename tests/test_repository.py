@@ -32,7 +32,7 @@ LAYERS = [
     {"paddle_internvl.checkpoints", "paddle_internvl.engine", "paddle_internvl.estimation"},
     {"paddle_internvl.chat"},
     {"paddle_internvl.modeling", "paddle_internvl.registration", "paddle_internvl.vl"},
-    {"paddle_internvl.serve", "paddle_internvl.scale"},
+    {"paddle_internvl.training", "paddle_internvl.serve", "paddle_internvl.scale"},
     {"paddle_internvl.webdemo", "paddle_internvl.bench", "paddle_internvl.verification"},
     {"paddle_internvl.cli"},
     {"demo"},

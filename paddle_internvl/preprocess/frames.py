@@ -27,6 +27,31 @@ def get_index(bound, fps: float, max_frame: int, first_idx: int = 0, num_segment
     return np.array([int(first + step / 2 + np.round(step * k)) for k in range(num_segments)])
 
 
+def interval_frames(num_frames: int, length: int, sample: str, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Frames of equal intervals of a clip, as upstream samples them for training.
+
+    Args:
+        num_frames: number of frames; the last one is repeated where the clip is shorter.
+        length: number of frames of the clip.
+        sample: 'middle' takes the middle frame of each interval, 'rand' a random one.
+        rng: of 'rand'.
+    Returns:
+        int64 [num_frames], ascending.
+    Source: upstream `dataset.py`, `get_frame_indices`: 'rand' never takes the last frame of an interval, and takes
+        random frames of the whole clip where an interval has only that one.
+    """
+    count = min(num_frames, length)
+    edges = np.linspace(0, length, count + 1).astype(np.int64)
+    starts, ends = edges[:-1], edges[1:] - 1
+    if sample == "middle":
+        indices = (starts + ends) // 2
+    elif (starts < ends).all():
+        indices = rng.integers(starts, ends)
+    else:
+        indices = np.sort(rng.permutation(length)[:count])
+    return np.concatenate([indices, np.full(num_frames - count, indices[-1])])
+
+
 def frame_range(clip, bound) -> tuple[int, int]:
     """First and last frame index of a clip within a bound.
 

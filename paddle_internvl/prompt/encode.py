@@ -24,14 +24,20 @@ class Encoded:
         ids: token ids, `<IMG_CONTEXT>` once for each visual token.
         writers: of each id 'template', 'system', 'user', 'assistant' or 'picture'. The token that ends an answer is the
             assistant's: the model generates it.
+        separators: places of the tokens behind the end tokens of answers that are learnt with them: all but the last
+            token of a separator, as upstream's `preprocess_internvl2_5` has it.
     """
 
     ids: list[int]
     writers: list[str]
+    separators: tuple[int, ...] = ()
 
     def labels(self) -> list[int]:
-        """Labels for training: the assistant's ids, -100 (`IGNORED`) elsewhere; not shifted."""
-        return [i if writer == ASSISTANT else IGNORED for i, writer in zip(self.ids, self.writers)]
+        """Labels for training: the assistant's ids and `separators`, -100 (`IGNORED`) elsewhere; not shifted."""
+        labels = [i if writer == ASSISTANT else IGNORED for i, writer in zip(self.ids, self.writers)]
+        for k in self.separators:
+            labels[k] = self.ids[k]
+        return labels
 
 
 def count_placeholders(conversation: Conversation) -> int:
@@ -65,7 +71,10 @@ def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) 
     counts, writable = iter(visual_tokens), writable_tokens(tokenizer)
     parts: list[tuple[str, bool]] = []  # text, and whether it is an added token
     writers: list[str] = []
+    behind_answers: set[int] = set()  # parts
     for piece in conversation.pieces():
+        if piece.writer == TEMPLATE and writers and writers[-1] == ASSISTANT and piece.text not in conversation.roles:
+            behind_answers.add(len(parts))
         if piece.writer == PICTURE:
             split = [(IMG_START, True), *[(IMG_CONTEXT, True)] * next(counts), (IMG_END, True)]
         else:
@@ -76,7 +85,12 @@ def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) 
     ids = tokenizer.convert_tokens_to_ids([token for token, _ in found])
     around = tokenizer.build_inputs_with_special_tokens([None])
     before = around.index(None)
+    owners = [part for _, part in found]
+    separators = tuple(
+        before + k for k, part in enumerate(owners[:-1]) if part in behind_answers and owners[k + 1] == part
+    )
     return Encoded(
         tokenizer.build_inputs_with_special_tokens(ids),
-        [TEMPLATE] * before + [writers[part] for _, part in found] + [TEMPLATE] * (len(around) - before - 1),
+        [TEMPLATE] * before + [writers[part] for part in owners] + [TEMPLATE] * (len(around) - before - 1),
+        separators,
     )
