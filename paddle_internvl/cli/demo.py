@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server-name", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--server-port", type=int, default=7860, metavar="N", help="port to listen on (default: 7860)")
     parser.add_argument(
+        "--allowed-hosts",
+        nargs="+",
+        default=(),
+        metavar="X",
+        help="Host headers that are accepted besides this machine's (default: any, but none on a loopback address)",
+    )
+    parser.add_argument(
         "--session-len",
         type=int,
         metavar="N",
@@ -43,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.serve.settings import Settings
 
-    names = ("server_name", "server_port", "session_len", "max_batch_size", "device", "dtype")
+    names = ("server_name", "server_port", "allowed_hosts", "session_len", "max_batch_size", "device", "dtype")
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     if arguments.checkpoint is None and not _BUNDLED.is_dir():
         raise FileNotFoundError(
@@ -62,5 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
     host = EngineHost(lambda: load_engine(checkpoint, settings))
     host.engine  # noqa: B018  loaded now, so that its errors are this command's
-    launch(prepare(host, settings.max_batch_size), host, settings.server_name, settings.server_port)
+    page = prepare(host, settings.max_batch_size)
+    launch(page, host, settings.server_name, settings.server_port, allowed_hosts=settings.allowed_hosts)
     return EXIT_OK

@@ -20,6 +20,7 @@ KINDS = {
     "unsupported": (400, _INPUT, "unsupported_parameter"),
     "overflow": (400, _INPUT, "context_length_exceeded"),
     "key": (401, _INPUT, "invalid_api_key"),
+    "host": (403, _INPUT, "host_not_allowed"),
     "route": (404, _INPUT, "not_found"),
     "model": (404, _INPUT, "model_not_found"),
     "method": (405, _INPUT, "method_not_allowed"),

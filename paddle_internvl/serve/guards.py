@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from paddle_internvl.serve.errors import ApiError, of_http, of_validation
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Admission, ApiKeys, Bodies, Gate, RequestLog
+from paddle_internvl.serve.request_head import RequestHead
 from paddle_internvl.serve.settings import Settings
 
 
@@ -38,6 +39,7 @@ def add_guards(app: FastAPI, settings: Settings, gate: Gate, metrics: Metrics) -
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",)
         )
+    app.add_middleware(RequestHead, hosts=settings.accepted_hosts)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
@@ -29,7 +30,6 @@ _TYPE_NAMES = {
     tuple[int, ...]: "list of whole numbers",
 }
 _MEDIA = {limit.name: limit.default for limit in fields(MediaLimits)}
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -60,6 +60,9 @@ class Settings:
     device: str | None = _setting(None, "cpu, gpu or gpu:1 (default: gpu where there is one)")
     api_keys: tuple[str, ...] = _setting(
         (), f"keys of which requests must bring one; @FILE reads them from a file (also: ${KEYS_VARIABLE})", repr=False
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Host headers that are accepted besides this machine's (default: any, but none on a loopback address)"
     )
     allow_origins: tuple[str, ...] = _setting((), "origins whose pages may call the server (CORS); none by default")
     default_max_tokens: int = _setting(1024, "tokens of an answer where the request names no limit", 1)
@@ -118,7 +121,21 @@ class Settings:
     @property
     def is_exposed(self) -> bool:
         """Whether other machines reach the server without an API key."""
-        return self.server_name not in _LOOPBACK and not self.api_keys
+        return not is_loopback(self.server_name) and not self.api_keys
+
+    @property
+    def accepted_hosts(self) -> tuple[str, ...] | None:
+        """Host names that requests may name besides this machine's; None: any."""
+        hosts = tuple(host.lower().rstrip(".") for host in self.allowed_hosts)
+        return hosts if hosts or is_loopback(self.server_name) else None
+
+
+def is_loopback(server_name: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(server_name).is_loopback
+    except ValueError:
+        return server_name == "localhost"
 
 
 @cache
@@ -162,7 +179,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if kind is bool:
             options = {"action": "store_true"}
         elif get_origin(kind) is tuple:
-            options = {"nargs": "*", "type": get_args(kind)[0], "metavar": "X"}
+            options = {"nargs": "+", "type": get_args(kind)[0], "metavar": "X"}
         else:
             options = {"type": kind, "metavar": {str: "TEXT", int: "N", float: "SECONDS"}[kind]}
         flag = f"--{setting.name.replace('_', '-')}"
@@ -181,7 +198,7 @@ def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str]
     """
     flags = vars(arguments)
     values = from_yaml(arguments.config) if arguments.config else {}
-    if environment.get(KEYS_VARIABLE):
+    if KEYS_VARIABLE in environment:  # an empty one is an error: the server would be open
         values["api_keys"] = [key.strip() for key in environment[KEYS_VARIABLE].split(",")]
     values |= {setting.name: flags[setting.name] for setting in fields(Settings) if setting.name in flags}
     if values.get("api_keys"):
@@ -213,8 +230,8 @@ def from_yaml(file: Path) -> dict:
 
 def _keys(item: str) -> list[str]:
     """The API keys of an item: the item itself, or the lines of the file after an @."""
-    if not isinstance(item, str) or not item:
-        raise ValueError("api_keys holds an empty key or one that is no text")
+    if not isinstance(item, str) or not item.strip():
+        raise ValueError(f"api_keys holds an empty key or one that is no text; check --api-keys and ${KEYS_VARIABLE}")
     if not item.startswith("@"):
         return [item]
     keys = [line.strip() for line in Path(item[1:]).expanduser().read_text(encoding="utf-8").splitlines()]

@@ -13,12 +13,18 @@ import socket
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from paddle_internvl.serve.request_head import RequestHead
+from paddle_internvl.serve.settings import Settings
 from paddle_internvl.webdemo import page
 from paddle_internvl.webdemo.engine_host import EngineHost
+from paddle_internvl.webdemo.upload_folder import UploadFolder, UploadLimits
 from paddle_internvl.webdemo.uploads import LIMITS
 
 _ASSETS = Path(__file__).parents[2] / "demo/assets"
@@ -34,7 +40,10 @@ def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
     """
     folder = Path(tempfile.mkdtemp(prefix="paddle-internvl-demo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")  # Gradio has no argument for it
+    uploads = folder / "uploads"
+    uploads.mkdir()
+    # Gradio has no arguments for them. Uploads that are broken off stay among the temporary files.
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(uploads)
     examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
     if _ASSETS.is_dir():
         shutil.copytree(_ASSETS, examples)
@@ -60,7 +69,14 @@ def check_port(server_name: str, server_port: int) -> None:
         ) from None
 
 
-def launch(demo: gr.Blocks, host: EngineHost, server_name: str, server_port: int, wait: bool = True) -> str:
+def launch(
+    demo: gr.Blocks,
+    host: EngineHost,
+    server_name: str,
+    server_port: int,
+    wait: bool = True,
+    allowed_hosts: Sequence[str] = (),
+) -> str:
     """Serve the page on a port.
 
     Args:
@@ -68,12 +84,18 @@ def launch(demo: gr.Blocks, host: EngineHost, server_name: str, server_port: int
         host: of the engine, which is closed at the end.
         server_name, server_port: see `check_port`.
         wait: until SIGTERM or SIGINT; False: return at once.
+        allowed_hosts: Host headers that are accepted besides this machine's; (): any, but none on a loopback address.
     Returns:
         The page's URL.
     Raises:
         OSError: see `check_port`.
     """
     check_port(server_name, server_port)
+    settings = Settings(server_name=server_name, allowed_hosts=tuple(allowed_hosts))
+    # Uploads are removed after an hour; a page that is open longer must upload them again.
+    folder = UploadFolder(Path(os.environ["GRADIO_TEMP_DIR"]))
+    uploads = replace(folder, kept=frozenset(folder.files()))
+    uploads.sweep()
     # Gradio uses a deprecated name of Starlette at every event
     warnings.filterwarnings("ignore", "'HTTP_422_UNPROCESSABLE_ENTITY' is deprecated", module="gradio")
     _, url, _ = demo.launch(
@@ -91,6 +113,12 @@ def launch(demo: gr.Blocks, host: EngineHost, server_name: str, server_port: int
         footer_links=[],
         theme=gr.themes.Soft(font=_FONTS, font_mono=("ui-monospace", "monospace")),
         quiet=True,
+        app_kwargs={
+            "middleware": [
+                Middleware(RequestHead, hosts=settings.accepted_hosts),
+                Middleware(UploadLimits, folder=uploads),
+            ]
+        },
         prevent_thread_lock=True,
     )
     if wait:

@@ -81,8 +81,7 @@ def build(host: EngineHost, examples: Path | None = None, concurrency: int = 16)
         controls[control] = kind(**_labels(control, "en"), **options, elem_id=control)
         return controls[control]
 
-    # Uploaded files are removed after an hour; a page that is open longer must upload them again.
-    with gr.Blocks(title="InternVL", analytics_enabled=False, delete_cache=(60, 3600), fill_width=True) as demo:
+    with gr.Blocks(title="InternVL", analytics_enabled=False, fill_width=True) as demo:
         gr.HTML(f"<style>{CSS}</style>", elem_id="style")
         state = gr.State(SessionState())
         with gr.Row():

@@ -177,7 +177,7 @@ def test_without_a_replica(fronted):
 def test_a_client_that_leaves_cancels_its_replica(fronted, body):
     front, replicas = fronted(engine={"hold": 2})
     data = json.dumps(body).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: box\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     connection = front.connect()
     connection.sendall(head.encode() + data)
     wait_until(lambda: sum(engine.running for engine in replicas.engines) == 1)

@@ -95,7 +95,7 @@ def test_row_09_slow_bodies_are_no_requests_in_work(serve):
     wait_until(lambda: server.gate.bytes == 0)
 
 
-@pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["new", "kept alive"])
+@pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["new", "kept alive"])
 def test_row_09_slow_headers_close_the_connection(serve, first):
     server = serve(header_timeout=0.5)
     with server.connect() as connection:
@@ -128,7 +128,7 @@ def test_row_09_slow_headers_close_the_connection(serve, first):
 def test_row_09_an_idle_connection_is_closed(serve):
     server = serve(keep_alive_timeout=1)
     with server.connect() as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 200")
 
 

@@ -66,6 +66,33 @@ def test_row_16_keys_come_from_flags_files_and_the_environment(tmp_path):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("flag", ["--api-keys", "--allowed-media-domains", "--allowed-hosts", "--allow-origins"])
+def test_a_list_flag_without_values_is_an_error(flag, capsys):
+    with pytest.raises(SystemExit):
+        parsed(flag, environment={KEYS_VARIABLE: "key"})
+    assert f"argument {flag}: expected at least one argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keys", ["", " ", "a,,b", ","])
+def test_an_empty_key_in_the_environment_is_an_error(keys):
+    with pytest.raises(ValueError, match=f"empty key.*{KEYS_VARIABLE}"):
+        parsed(environment={KEYS_VARIABLE: keys})
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "accepted"),
+    [
+        ("127.0.0.1", (), ()),
+        ("::1", (), ()),
+        ("localhost", ("Chat.Example.",), ("chat.example",)),
+        ("0.0.0.0", (), None),
+        ("0.0.0.0", ("chat.example",), ("chat.example",)),
+    ],
+)
+def test_hosts_are_checked_on_loopback_and_where_they_are_configured(name, allowed, accepted):
+    assert Settings(server_name=name, allowed_hosts=allowed).accepted_hosts == accepted
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
+from paddle_internvl.webdemo.upload_folder import UploadFolder
 from paddle_internvl.webdemo.uploads import LIMITS
 from tests.random_checkpoints import ROOT
 from tests.webdemo.conftest import ASSETS, free_port
@@ -36,7 +39,7 @@ def test_settings_of_the_page(opened, host):
     demo, url = page.demo, page.url
     assert demo.share is False and demo.allowed_paths == [] and not demo.analytics_enabled
     assert http.get(f"{url}/gradio_api/info").json()["named_endpoints"] == {}
-    assert demo.delete_cache == (60, 3600) and demo.max_file_size == LIMITS.max_video_bytes
+    assert demo.max_file_size == LIMITS.max_video_bytes
     assert demo._queue.max_size == 64
 
 
@@ -45,15 +48,14 @@ def upload(url: str, name: str, data: bytes) -> httpx.Response:
 
 
 def test_uploads_are_deleted(opened, host):
-    from gradio.route_utils import delete_files_created_by_app
-
     page = opened(host)
-    url = page.url
-    (path,) = upload(url, "a.png", (ASSETS / "sign.png").read_bytes()).json()
-    assert path.startswith(os.environ["GRADIO_TEMP_DIR"]) and os.path.isfile(path)
-    delete_files_created_by_app(page.demo, 3600)
+    folder = UploadFolder(Path(page.folder))
+    kept = folder.files()
+    (path,) = upload(page.url, "a.png", (ASSETS / "sign.png").read_bytes()).json()
+    assert path.startswith(page.folder) and os.path.isfile(path)
+    folder.remove_old()
     assert os.path.isfile(path), "it waits to be sent"
-    delete_files_created_by_app(page.demo, 0)
+    replace(folder, max_age=-1, kept=kept).remove_old()
     assert not os.path.exists(path)
 
 
