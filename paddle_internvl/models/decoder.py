@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import paddle
 from paddle import nn
-from paddle.distributed.fleet.utils import recompute
 
 from paddle_internvl.configuration import DecoderConfig
 from paddle_internvl.models.kv_cache import ContiguousKVCache, KVCache
 from paddle_internvl.models.pretrained import InternVLPretrainedModel
+from paddle_internvl.models.recomputation import recompute_layer
 from paddle_internvl.ops import rope
 from paddle_internvl.ops.activations import swiglu
 from paddle_internvl.ops.attention import attention, cached_attention
@@ -161,7 +161,7 @@ class DecoderModel(nn.Layer):
             x = self.native(x, cos, sin, key_mask, cache, last_only)
         elif self.enable_recompute and self.training and cache is None and paddle.is_grad_enabled():
             for layer in self.layers:
-                x = recompute(layer, x, cos, sin, key_mask, segment_ids)
+                x = recompute_layer(layer, x, cos, sin, key_mask, segment_ids)
         else:
             for index, layer in enumerate(self.layers):
                 x = layer(x, cos, sin, key_mask, segment_ids, cache, index)

@@ -53,13 +53,16 @@ def next_token_loss(
         hidden: [B, L, D], normalised hidden states.
         head: layer from [n, D] to logits [n, V].
         labels: int64 [B, L]; label i is predicted from position i - 1; -100: not learnt.
-        loss_weight: float32 [B, L], weight of each label, at the label's own place; None: all 1.
+        loss_weight: float32 [B, L], weight of each label, at the label's own place; 0: not learnt; None: all 1.
     Returns:
         The weighted mean over the learnt labels, float32; 0 if there are none. And their number.
     Source: upstream `modeling_internvl_chat.py`, `forward`.
     """
     targets = labels[:, 1:].flatten()
-    learnt = (targets != IGNORED).nonzero().flatten()
+    learnt = targets != IGNORED
+    if loss_weight is not None:
+        learnt = paddle.logical_and(learnt, loss_weight[:, 1:].flatten() != 0)
+    learnt = learnt.nonzero().flatten()
     count = learnt.shape[0]
     if count == 0:
         return hidden.astype("float32").sum() * 0.0, 0  # a part of the graph, with zero gradients
@@ -123,7 +126,7 @@ class _LabelLogProbs(PyLayer):
     @staticmethod
     def backward(ctx, grad):
         hidden, weight, labels, normaliser = ctx.saved_tensor()
-        grad_hidden = paddle.empty_like(hidden)
+        grad_hidden = None if hidden.stop_gradient else paddle.empty_like(hidden)
         grad_weight = None if weight.stop_gradient else paddle.zeros(weight.shape, "float32")
         for start in range(0, hidden.shape[0], ctx.chunk):
             part = slice(start, start + ctx.chunk)
@@ -133,7 +136,8 @@ class _LabelLogProbs(PyLayer):
             slope.subtract_(normaliser[part].unsqueeze(-1)).exp_().multiply_(-factor)
             slope.put_along_axis_(labels[part].unsqueeze(-1), factor, axis=-1, reduce="add")
             slope = slope.astype(hidden.dtype)
-            grad_hidden[part] = paddle.matmul(slope, weight, transpose_y=True)
+            if grad_hidden is not None:
+                grad_hidden[part] = paddle.matmul(slope, weight, transpose_y=True)
             if grad_weight is not None:
                 grad_weight.addmm_(rows.t().astype("float32"), slope.astype("float32"))
         return grad_hidden, None if grad_weight is None else grad_weight.astype(weight.dtype), None

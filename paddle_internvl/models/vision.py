@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-from paddle.distributed.fleet.utils import recompute
 from paddlenlp.transformers.model_outputs import BaseModelOutputWithPooling
 
 from paddle_internvl.configuration import InternVisionConfig
 from paddle_internvl.models.pretrained import InternVLPretrainedModel
 from paddle_internvl.models.projector import torch_linear
+from paddle_internvl.models.recomputation import recompute_layer
 from paddle_internvl.ops.activations import gelu
 from paddle_internvl.ops.attention import attention
 from paddle_internvl.ops.native_layers import NativeLayer
@@ -196,7 +196,7 @@ class InternVisionNetwork(InternVLPretrainedModel):
         yield x
         recomputes = encoder.enable_recompute and encoder.training and paddle.is_grad_enabled()
         for layer in layers[: index % (len(layers) + 1)]:
-            x = recompute(layer, x) if recomputes else layer(x)
+            x = recompute_layer(layer, x) if recomputes else layer(x)
             yield x
 
     def hidden_state(self, pixel_values: paddle.Tensor, index: int) -> paddle.Tensor:
