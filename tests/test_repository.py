@@ -27,7 +27,7 @@ LAYERS = [
     {"paddle_internvl.media", "paddle_internvl.kernels"},
     {"paddle_internvl.ops"},
     {"paddle_internvl.models"},
-    {"paddle_internvl.generation"},
+    {"paddle_internvl.generation", "paddle_internvl.training.losses"},
     {"paddle_internvl.parallel"},
     {"paddle_internvl.checkpoints", "paddle_internvl.engine", "paddle_internvl.estimation"},
     {"paddle_internvl.chat"},

@@ -4,6 +4,8 @@ from importlib import import_module
 
 _EXPORTS = {  # public name -> module; imported at first use
     "SFTDataset": "dataset",
+    "sft_loss": "losses",
+    "mpo_loss": "losses",
 }
 __all__ = list(_EXPORTS)
 

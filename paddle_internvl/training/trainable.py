@@ -1,0 +1,102 @@
+"""Freezing: which parameters of a model are trained, and its stochastic depth, by upstream's argument names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from paddle_internvl.models.internvl import InternVLNetwork
+
+PARTS = {  # argument -> part of the network that it freezes
+    "freeze_backbone": "vision_model",
+    "freeze_mlp": "mlp1",
+    "freeze_llm": "language_model",
+}
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Number of parameters of one part of a model.
+
+    Attributes:
+        part: 'vision_model', 'mlp1' or 'language_model'.
+        total: number of parameters.
+        trainable: number of those that are trained.
+    """
+
+    part: str
+    total: int
+    trainable: int
+
+
+def set_trainable(
+    model: InternVLNetwork,
+    freeze_llm: bool = False,
+    freeze_backbone: bool = False,
+    freeze_mlp: bool = False,
+    unfreeze_vit_layers: int = 0,
+    unfreeze_lm_head: bool = False,
+) -> None:
+    """Freeze parts of a model: their parameters get `stop_gradient`, and no graph is kept for a frozen vision tower.
+
+    Args:
+        model: loaded with `trainable=True`.
+        freeze_llm: freeze the language model.
+        freeze_backbone: freeze the vision tower.
+        freeze_mlp: freeze the projector.
+        unfreeze_vit_layers: k != 0: train layers k, k + 1, ... of the vision tower all the same; -2: its last two.
+        unfreeze_lm_head: train the output head all the same.
+    Raises:
+        ValueError: a model that is prepared for inference, layers that do not exist, or nothing is left to train.
+    Source: upstream `internvl_chat_finetune.py`, `main`. Its `unfreeze_lm_head` and, with recompute, its
+        `unfreeze_vit_layers` train nothing; here they do.
+    """
+    if model.is_prepared:
+        raise ValueError("the model is prepared for inference; load it with from_pretrained(..., trainable=True)")
+    frozen = {"freeze_llm": freeze_llm, "freeze_backbone": freeze_backbone, "freeze_mlp": freeze_mlp}
+    for argument, part in PARTS.items():
+        _freeze(getattr(model, part), frozen[argument])
+    layers = model.vision_model.encoder.layers
+    if not -len(layers) <= unfreeze_vit_layers < len(layers):
+        raise ValueError(f"unfreeze_vit_layers={unfreeze_vit_layers}, but the vision tower has {len(layers)} layers")
+    if unfreeze_vit_layers:
+        for layer in list(layers)[unfreeze_vit_layers:]:
+            _freeze(layer, False)
+    for layer in list(layers)[model.select_layer % (len(layers) + 1) :]:
+        _freeze(layer, True)  # layers after the selected one never run
+    if unfreeze_lm_head:
+        _freeze(model.language_model.lm_head, False)
+    if not any(count.trainable for count in count_parameters(model)):
+        raise ValueError("every part is frozen and nothing is trained; unfreeze one, or add LoRA")
+
+
+def _freeze(layer, frozen: bool) -> None:
+    for parameter in layer.parameters():
+        parameter.stop_gradient = frozen
+
+
+def count_parameters(model: InternVLNetwork) -> list[ParameterCount]:
+    """Number of parameters and of trainable parameters of each part of a model."""
+    counts = []
+    for part in PARTS.values():
+        sizes = [(prod(p.shape), not p.stop_gradient) for p in getattr(model, part).parameters()]
+        trainable = sum(size for size, is_trainable in sizes if is_trainable)
+        counts.append(ParameterCount(part, sum(size for size, _ in sizes), trainable))
+    return counts
+
+
+def set_drop_path(model: InternVLNetwork, drop_path_rate: float = 0.0) -> None:
+    """Set the stochastic depth of the vision tower, which grows linearly over its layers up to a rate.
+
+    Args:
+        model: a network.
+        drop_path_rate: of the last layer, in [0, 1). It acts in training mode, on a frozen tower too.
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate={drop_path_rate} is not in [0, 1)")
+    layers = model.vision_model.encoder.layers
+    for index, layer in enumerate(layers):
+        layer.drop_path.rate = drop_path_rate * index / max(len(layers) - 1, 1)
+    model.config.vision_config.drop_path_rate = drop_path_rate
