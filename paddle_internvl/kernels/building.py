@@ -9,14 +9,16 @@ OpenMP library that Paddle brings, libiomp5: with a second one (libgomp) two poo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
@@ -30,7 +32,10 @@ FLAGS = (
 )  # fmt: skip
 _LINKED = ("libs/libiomp5.so", "base/libpaddle.so", "libs/libphi.so", "libs/libphi_core.so", "libs/libcommon.so")
 _NOT_BUILT = "sanitize*"  # a program of its own
-_FAILED, _LOG = "failed", "build.log"
+_FAILED, _LOG, _DIGEST = "failed", "build.log", f"{LIBRARY}.sha256"
+# Of compilers' messages, under LC_ALL=C: the machine failed, not the build; the next start tries again.
+_TRANSIENT = ("No space left", "Disk quota", "Killed", "annot allocate memory", "out of memory", "Input/output error")
+_logger = logging.getLogger(__name__)
 
 
 class BuildError(RuntimeError):
@@ -44,33 +49,57 @@ def cache_folder() -> Path:
 
 
 def library(force: bool = False) -> Path:
-    """The library for these sources, this compiler and this Paddle; built if it is not there.
+    """The library for these sources, this compiler and this Paddle; built if it is missing or its digest is wrong.
 
-    Several processes may ask at once: one builds, the others wait for it. A build that failed is not tried again until
-    sources, compiler or Paddle change.
+    Several processes may call this at once: one builds, the others wait for it. A build that the compiler refuses is
+    not tried again until sources, compiler or Paddle change; one that a full disk or a kill ended is.
 
     Args:
-        force: build anew, whatever is there.
+        force: build anew, even if the library is there.
     Raises:
         BuildError: there is no compiler or no header, or the build failed, now or earlier.
     """
     paddle = _paddle_folder()
     compiler = _compiler()
     folder = cache_folder() / _fingerprint(compiler)
-    made = folder / LIBRARY
-    if made.exists() and not force:
-        return made
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if force or not (made.exists() or (folder / _FAILED).exists()):
-                _build(folder, paddle, compiler)
-    except OSError as error:
-        raise BuildError(f"{folder} can't be written: {error}; set PADDLE_INTERNVL_CACHE to another folder") from error
-    if not made.exists():
-        raise BuildError(f"{(folder / _FAILED).read_text()}; `paddle-internvl build-kernels --force` tries again")
-    return made
+    if force or not _is_whole(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _lock(folder / "lock"):
+                if force or not (_is_whole(folder) or _noted_failure(folder)):
+                    _build(folder, paddle, compiler)
+                failure = _noted_failure(folder)
+        except OSError as error:
+            way_out = "set PADDLE_INTERNVL_CACHE to another folder"
+            raise BuildError(f"{folder} can't be written: {error}; {way_out}") from error
+        if failure:
+            raise BuildError(f"{failure}; `paddle-internvl build-kernels --force` tries again")
+    return folder / LIBRARY
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the library is as it was built: loading half a file would end the process by SIGBUS."""
+    library, digest = folder / LIBRARY, folder / _DIGEST
+    return library.exists() and digest.exists() and digest.read_text() == _sha256(library)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _noted_failure(folder: Path) -> str:
+    """Why an earlier build failed; '' where none did."""
+    note = folder / _FAILED
+    return note.read_text() if note.exists() else ""
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    import fcntl  # not on Windows
+
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _paddle_folder() -> Path:
@@ -113,8 +142,15 @@ def _has(distribution: str) -> bool:
 
 
 def _build(folder: Path, paddle: Path, compiler: str) -> None:
-    """Compile into a folder aside, and move the library to its place when it is whole; or note down why not."""
-    (folder / _FAILED).unlink(missing_ok=True)
+    """Compile into a folder aside, and move the library and its digest to their place; or note down why not.
+
+    Raises:
+        BuildError: the machine ended the build (full disk, no memory), not the compiler.
+    """
+    if (folder / LIBRARY).exists():
+        _logger.warning("%s is built anew: forced, or the file is damaged", folder / LIBRARY)
+    for name in (LIBRARY, _DIGEST, _FAILED):
+        (folder / name).unlink(missing_ok=True)
     log, began = folder / _LOG, time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         objects = [Path(aside) / f"{source.stem}.o" for source in sources()]
@@ -132,21 +168,19 @@ def _build(folder: Path, paddle: Path, compiler: str) -> None:
             link += [f"-L{path}" for path in folders] + [f"-Wl,-rpath,{path}" for path in folders]
             link += [f"-l:{Path(name).name}" for name in _LINKED if (paddle / name).exists()]
             results.append(_run(link))
-        log.write_text("".join(text for _, text in results))
+        output = "".join(text for _, text in results)
+        log.write_text(output)
         if all(code == 0 for code, _ in results):
+            (folder / _DIGEST).write_text(_sha256(Path(aside) / LIBRARY))
             os.replace(Path(aside) / LIBRARY, folder / LIBRARY)
-            _log(f"kernels built in {time.monotonic() - began:.0f} s: {folder / LIBRARY}")
+            _logger.info("kernels built in %.0f s: %s", time.monotonic() - began, folder / LIBRARY)
+        elif any(code < 0 for code, _ in results) or any(text in output for text in _TRANSIENT):
+            raise BuildError(f"the machine ended the kernels' build, see {log}; the next start tries again")
         else:
-            (folder / LIBRARY).unlink(missing_ok=True)
             (folder / _FAILED).write_text(f"the kernels' build failed, see {log}")
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {**os.environ, "LC_ALL": "C"}  # the messages of `_TRANSIENT`
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     return done.returncode, f"$ {' '.join(command)}\n{done.stdout}"
-
-
-def _log(line: str) -> None:
-    from paddlenlp.utils.log import logger
-
-    logger.info(line)

@@ -13,11 +13,12 @@ from paddle_internvl import runtime, timing
 from paddle_internvl.kernels import building
 
 _SWITCH = "PADDLE_INTERNVL_KERNELS"
+SWITCHED_OFF = f"switched off by {_SWITCH}=off"
 
 
 def unavailable_reason() -> str:
     """Why there are no kernels here, in one line; '' where there are. The first call builds and loads them."""
-    return f"switched off by {_SWITCH}=off" if os.environ.get(_SWITCH) == "off" else _loaded()[1]
+    return SWITCHED_OFF if os.environ.get(_SWITCH) == "off" else _loaded()[1]
 
 
 def functions() -> ctypes.CDLL:

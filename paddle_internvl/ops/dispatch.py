@@ -8,6 +8,7 @@ not touch Paddle.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from typing import NamedTuple
 from paddle_internvl import runtime
 from paddle_internvl.kernels import library
 from paddle_internvl.runtime import DTYPES
+
+_logger = logging.getLogger(__name__)
 
 
 class Case(NamedTuple):
@@ -205,9 +208,12 @@ def this_machine() -> Machine:
     """The machine that the process runs on."""
     import paddle
 
+    kernels_missing = library.unavailable_reason()
+    if kernels_missing and kernels_missing != library.SWITCHED_OFF:
+        _logger.warning("no CPU kernels, Paddle's slower operators run instead: %s", kernels_missing)
     flags = paddle.framework._global_flags()  # Paddle has no public call for flags of kernels that were not built
     return Machine(
         runtime.cuda_capability() or (0, 0),
-        library.unavailable_reason(),
+        kernels_missing,
         frozenset(flag for flag in FLAGS if flag in flags and flags[flag]),
     )

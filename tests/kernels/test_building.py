@@ -13,11 +13,13 @@ import pytest
 
 from paddle_internvl.kernels import building, library
 from paddle_internvl.kernels.operators import mapped_file
+from paddle_internvl.ops import dispatch
 
 FAKE = """#!/bin/sh
 [ "$1" = --version ] && { echo fake 1.0; exit 0; }
 echo called >> %(calls)s
-[ -e %(broken)s ] && { echo this compiler is broken; exit 1; }
+[ -e %(killed)s ] && kill -9 $$
+[ -e %(broken)s ] && { cat %(broken)s; exit 1; }
 sleep 0.05
 while [ "$1" != -o ]; do shift; done
 echo made > "$2"
@@ -26,9 +28,9 @@ echo made > "$2"
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """A compiler that notes its calls, and fails while a file `broken` is there."""
+    """A compiler that notes its calls, prints a file `broken` and fails while there is one, and dies with `killed`."""
     script = tmp_path / "cxx"
-    script.write_text(FAKE % {"calls": tmp_path / "calls", "broken": tmp_path / "broken"})
+    script.write_text(FAKE % {name: tmp_path / name for name in ("calls", "broken", "killed")})
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("PADDLE_INTERNVL_CACHE", str(tmp_path / "cache"))
@@ -48,11 +50,58 @@ def test_built_once_by_several_at_once(compiler):
     assert calls(compiler) == once
     assert building.library() == path and calls(compiler) == once
     assert building.library(force=True) == path and calls(compiler) == 2 * once
-    assert {file.name for file in path.parent.iterdir()} == {"lock", building.LIBRARY, "build.log"}
+    assert {file.name for file in path.parent.iterdir()} == {
+        "lock", building.LIBRARY, f"{building.LIBRARY}.sha256", "build.log",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" + data[1:]]
+)
+def test_a_damaged_library_is_built_anew(compiler, caplog, damage):
+    """As a power failure or a bad copy leaves it; loading half a file would be a SIGBUS."""
+    path = building.library()
+    path.write_bytes(damage(path.read_bytes()))
+    assert building.library() == path and path.read_text() == "made\n"
+    assert f"{path} is built anew" in caplog.text
+
+
+def test_a_library_without_its_digest_is_built_anew(compiler):
+    path = building.library()
+    path.with_name(f"{path.name}.sha256").unlink()
+    before = calls(compiler)
+    assert building.library() == path and calls(compiler) > before
+
+
+@pytest.mark.parametrize(
+    ("accident", "message"),
+    [
+        ("killed", ""),
+        ("broken", "fatal error: error writing to /tmp/a.s: No space left on device"),
+        ("broken", "g++: fatal error: Killed signal terminated program cc1plus"),
+        ("broken", "cc1plus: out of memory allocating 65536 bytes"),
+    ],
+)
+def test_a_build_that_the_machine_ended_is_tried_again(compiler, accident, message):
+    (compiler / accident).write_text(message)
+    with pytest.raises(
+        building.BuildError, match=r"the machine ended the kernels' build, see .*; the next start tries"
+    ):
+        building.library()
+    (compiler / accident).unlink()
+    assert building.library().read_text() == "made\n"
+
+
+def test_an_empty_note_of_a_failure_is_none(compiler):
+    """As a full disk leaves it."""
+    path = building.library()
+    path.unlink()
+    path.with_name("failed").touch()
+    assert building.library() == path and path.exists()
 
 
 def test_a_failure_is_remembered_with_its_reason(compiler):
-    (compiler / "broken").touch()
+    (compiler / "broken").write_text("this compiler is broken")
     with pytest.raises(building.BuildError, match="the kernels' build failed, see .*build.log") as failed:
         building.library()
     log = next((compiler / "cache").rglob("build.log"))
@@ -96,6 +145,15 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         pytest.skip("there is no compiler")
     with pytest.raises(building.BuildError, match="can't be written: .*; set PADDLE_INTERNVL_CACHE"):
         building.library()
+
+
+@pytest.mark.parametrize(("reason", "count"), [("no compiler", 1), (library.SWITCHED_OFF, 0), ("", 0)])
+def test_missing_kernels_are_one_line_of_the_log(monkeypatch, caplog, reason, count):
+    monkeypatch.setattr(library, "unavailable_reason", lambda: reason)
+    assert dispatch.this_machine.__wrapped__().kernels_missing == reason
+    assert [record.getMessage() for record in caplog.records] == [
+        "no CPU kernels, Paddle's slower operators run instead: no compiler"
+    ] * count
 
 
 def test_switched_off(monkeypatch):
@@ -155,6 +213,7 @@ def test_the_command_says_why_there_are_none(compiler, capsys):
 def test_doctor_notes_missing_kernels(monkeypatch):
     from paddle_internvl.cli import doctor
 
+    dispatch.this_machine()  # cached as the other tests of this process need it
     monkeypatch.setenv("PADDLE_INTERNVL_KERNELS", "off")
     (found,) = (finding for finding in doctor.findings() if "switched off" in finding.detail)
     assert found.state == doctor.NOTE and "Paddle's own operators" in found.advice
