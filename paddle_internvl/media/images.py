@@ -39,6 +39,7 @@ def open_image(source) -> Image.Image:
         name, opened = f"{len(source)} bytes", io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
         name, opened = os.fspath(source), source
+        refuse_pipe(source)
     elif hasattr(source, "read"):
         name, opened = getattr(source, "name", "file object"), source
     else:
@@ -54,6 +55,16 @@ def open_image(source) -> Image.Image:
         if isinstance(error, (PermissionError, IsADirectoryError)):
             raise
         raise ValueError(f"{name} can't be decoded: {error}") from error
+
+
+def refuse_pipe(path) -> None:
+    """Refuse a pipe, device or socket: opening may wait for ever, and reading never end.
+
+    Raises:
+        ValueError: names the path.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise ValueError(f"{os.fspath(path)} is a pipe, device or socket; give a file")
 
 
 def image_tiles(

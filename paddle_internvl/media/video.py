@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_internvl.media.images import open_image
+from paddle_internvl.media.images import open_image, refuse_pipe
 from paddle_internvl.media.urls import download, is_url
 from paddle_internvl.preprocess.frames import frame_range, get_index
 from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
@@ -42,12 +42,15 @@ def open_source(source) -> Iterator[Clip]:
             raise ValueError("a clip of no frames")
         yield Clip(len(source), _FOLDER_FPS, lambda indices: [open_image(source[i]) for i in indices], is_list=True)
         return
-    if isinstance(source, (str, PathLike)) and not is_url(source) and Path(source).is_dir():
+    is_path = isinstance(source, (str, PathLike)) and not is_url(source)
+    if is_path and Path(source).is_dir():
         files = sorted(file for file in Path(source).iterdir() if file.suffix.lower() in _PICTURES)
         if not files:
             raise ValueError(f"{source} holds no pictures ({', '.join(sorted(_PICTURES))})")
         yield Clip(len(files), _FOLDER_FPS, lambda indices: [open_image(files[i]) for i in indices])
         return
+    if is_path:
+        refuse_pipe(source)
     with open_clip(download(source) if is_url(source) else source) as clip:
         yield clip
 

@@ -6,6 +6,7 @@ one error row.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from paddle_internvl.engine.response import Response
 from paddle_internvl.prompt.messages import Dialogue
 from paddle_internvl.scale import cluster, rows
 
+_MODEL_FILES = (".safetensors", ".json", ".model", ".txt")
+_PIECES, _PIECE_BYTES = 64, 4096  # of a file, in a model's fingerprint
 _MAX_RETRIES = 3  # restarts of a worker that dies, and retries of its batch
 
 
@@ -53,7 +56,7 @@ class BatchWorker:
         """Answer a batch of Ray Data: columns 'number' and 'line' in, 'answer' out."""
         return {"answer": self.answer([int(number) for number in batch["number"]], batch["line"])}
 
-    def answer(self, numbers: Sequence[int], lines: Sequence[str]) -> list[str]:
+    def answer(self, numbers: Sequence[int], lines: Sequence[bytes]) -> list[str]:
         """The lines of OUT for rows of IN.
 
         Args:
@@ -67,11 +70,11 @@ class BatchWorker:
         names = [rows.name_of(line, number) for number, line in zip(numbers, lines)]
         return [rows.answer_line(name, outcome) for name, outcome in zip(names, outcomes)]
 
-    def _question(self, line: str):
+    def _question(self, line: bytes):
         """Conversation and generation settings of a row, or its error."""
         try:
             dialogue, generation = rows.parse(line, self._job.folder)
-        except ValueError as error:
+        except Exception as error:
             return error
         return dialogue, {**self._job.generation, **generation}
 
@@ -132,12 +135,12 @@ def run(
         address: of a Ray cluster; None: start one on this machine.
         on_progress: called before the first row and after every row.
     Raises:
-        ValueError: OUT does not belong to IN.
+        ValueError: OUT does not belong to IN, or was begun with another model or other settings.
         ImportError: Ray is not installed.
         ChildProcessError: workers died repeatedly; rows that are done stay in OUT.
     """
     lines = rows.read(source)
-    with rows.appending(target, lines) as (out, done, failed):
+    with rows.appending(target, lines, _settings(job)) as (out, done, failed):
         progress = Progress(len(lines), done, failed)
         on_progress(progress)
         if done == len(lines):
@@ -156,7 +159,28 @@ def run(
     return progress
 
 
-def _in_process(job: Job, todo: Sequence[tuple[int, str]], batch_size: int) -> Iterator[str]:
+def _settings(job: Job) -> dict:
+    """The settings that answers depend on, and a fingerprint of the model: of a folder's files, or the hub id."""
+    folder = Path(job.checkpoint)
+    model = _fingerprint(folder) if folder.is_dir() else job.checkpoint
+    backend = {name: job.backend.get(name) for name in ("max_num", "dtype", "device")}
+    return {"model": model, "system": job.system, **backend, **job.generation}
+
+
+def _fingerprint(folder: Path) -> str:
+    """Digest of a checkpoint folder: names and sizes of its files, and pieces of each, evenly spaced."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.suffix in _MODEL_FILES):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with open(file, "rb") as stream:
+            for i in range(_PIECES):
+                stream.seek(size * i // _PIECES)
+                digest.update(stream.read(_PIECE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _in_process(job: Job, todo: Sequence[tuple[int, bytes]], batch_size: int) -> Iterator[str]:
     worker = BatchWorker(job)
     for first in range(0, len(todo), batch_size):
         numbers, lines = zip(*todo[first : first + batch_size])
@@ -164,7 +188,7 @@ def _in_process(job: Job, todo: Sequence[tuple[int, str]], batch_size: int) -> I
 
 
 def _on_ray(
-    job: Job, todo: Sequence[tuple[int, str]], batch_size: int, workers: int, address: str | None
+    job: Job, todo: Sequence[tuple[int, bytes]], batch_size: int, workers: int, address: str | None
 ) -> Iterator[str]:
     with cluster.joined(address, workers) as ray:
         from ray import data

@@ -1,7 +1,8 @@
 """Files of batch inference: IN with a question per line, OUT with an answer per line, in the same order.
 
 In: lines of JSON. Out: parsed conversations, and lines of JSON. An answer has the line number of its question, so that
-a later run continues where OUT ends.
+a later run continues where OUT ends. OUT.settings.json has the model and settings that OUT was begun with; a run with
+others is refused.
 
 IN     {"messages": [...], "id"?, "generation"?} or {"prompt": text, "images": [...], "id"?, "generation"?}
 OUT    {"id", "text", "finish_reason", "usage"}, with "alternatives" and "logprobs" if asked for, or {"id", "error"}
@@ -9,14 +10,16 @@ OUT    {"id", "text", "finish_reason", "usage"}, with "alternatives" and "logpro
 
 from __future__ import annotations
 
-import fcntl
+import codecs
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from convert.folder import read_json
 from paddle_internvl.engine.response import Response
 from paddle_internvl.media.urls import is_url
 from paddle_internvl.prompt.messages import Dialogue, parse_messages
@@ -24,36 +27,57 @@ from paddle_internvl.prompt.messages import Dialogue, parse_messages
 _FIELDS = {"messages": ("id", "messages", "generation"), "prompt": ("id", "prompt", "images", "generation")}
 
 
-def read(file: Path) -> list[str]:
-    """The rows of IN as text, without empty lines."""
-    with file.open(encoding="utf-8") as lines:
-        return [line.strip() for line in lines if line.strip()]
+def read(file: Path) -> list[bytes]:
+    """The rows of IN, without empty lines."""
+    return [line.strip() for line in file.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n") if line.strip()]
 
 
-def name_of(line: str, number: int):
-    """The id of a row; its number where it has none."""
+def name_of(line: bytes, number: int):
+    """The id of a row; its number where it has none, or none that is a text or number."""
     try:
-        row = json.loads(line)
+        return _id(_json_value(line), number)
     except ValueError:
         return number
-    return row.get("id", number) if isinstance(row, dict) else number
 
 
-def parse(line: str, folder: Path) -> tuple[Dialogue, dict]:
+def _id(row, number: int):
+    name = row.get("id", number) if isinstance(row, dict) else number
+    if not isinstance(name, (str, int, float, type(None))) or (isinstance(name, float) and not math.isfinite(name)):
+        raise ValueError("'id' is a text or a finite number")
+    return name
+
+
+def _json_value(line: bytes):
+    """The value of a line of JSON.
+
+    Raises:
+        ValueError: no JSON, no UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(line.decode(), parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("the row is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"the row is no JSON: {error}") from None
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is no JSON")
+
+
+def parse(line: bytes, folder: Path) -> tuple[Dialogue, dict]:
     """Parse a row of IN.
 
     Args:
-        line: JSON.
+        line: JSON in UTF-8.
         folder: that paths of media are relative to.
     Returns:
         The conversation, and the row's generation settings.
     Raises:
         ValueError: an invalid row; names the fault.
     """
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"the row is no JSON: {error}") from None
+    row = _json_value(line)
+    _id(row, 0)
     kind = next((kind for kind in _FIELDS if isinstance(row, dict) and kind in row), None)
     if kind is None:
         raise ValueError("a row is an object with 'messages', or with 'prompt' and 'images'")
@@ -104,7 +128,8 @@ def answer_line(name, outcome: Response | Exception) -> str:
 
 
 def _json(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    """A line of JSON in valid UTF-8: half a surrogate is written as its escape."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def failed(line: str) -> bool:
@@ -113,17 +138,20 @@ def failed(line: str) -> bool:
 
 
 @contextmanager
-def appending(file: Path, lines: Sequence[str]) -> Iterator[tuple[BinaryIO, int, int]]:
+def appending(file: Path, lines: Sequence[bytes], settings: Mapping) -> Iterator[tuple[BinaryIO, int, int]]:
     """Open OUT to append; an incomplete last line is cut off.
 
     Args:
         file: OUT.
         lines: of IN.
+        settings: JSON values that the answers depend on; kept in OUT.settings.json.
     Returns:
         The file, the number of rows that are done, and of those that failed.
     Raises:
-        ValueError: OUT does not belong to IN, or another run is writing it.
+        ValueError: OUT does not belong to IN or was begun with other settings, or another run is writing it.
     """
+    import fcntl  # not on Windows
+
     with file.open("a+b") as out:
         try:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,16 +164,34 @@ def appending(file: Path, lines: Sequence[str]) -> Iterator[tuple[BinaryIO, int,
                 break
             failures += _checked(line, file, done, lines)
             done, complete = done + 1, complete + len(line)
+        _keep_settings(file, settings, new=not done)
         out.truncate(complete)
         out.seek(complete)
         yield out, done, failures
 
 
-def _checked(line: bytes, file: Path, number: int, lines: Sequence[str]) -> bool:
+def _keep_settings(file: Path, settings: Mapping, new: bool) -> None:
+    """Write OUT.settings.json for a new OUT; for a continued one require that it has the same settings."""
+    kept = file.with_name(f"{file.name}.settings.json")
+    if new:
+        kept.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return
+    if not kept.exists():
+        raise ValueError(f"{file} has answers, but {kept.name} with their settings is missing; name another file")
+    earlier, settings = read_json(kept), json.loads(json.dumps(settings))
+    for name in sorted(earlier.keys() | settings.keys()):
+        before, now = earlier.get(name), settings.get(name)
+        if before != now:
+            raise ValueError(
+                f"{file} was begun with {name}={before!r}, not {now!r}; use the same settings, or name another file"
+            )
+
+
+def _checked(line: bytes, file: Path, number: int, lines: Sequence[bytes]) -> bool:
     """Check that a line of OUT belongs to its row of IN; returns whether the row failed."""
     place = f"{file}, line {number + 1}"
     try:
-        row = json.loads(line)
+        row = _json_value(line)
     except ValueError:
         row = None
     if not isinstance(row, dict) or not ({"text", "error"} & row.keys()):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,46 @@ def test_answered_rows_are_not_answered_again(source, tmp_path, capsys, monkeypa
     target.write_text(marked + lines[1] + lines[2][:20])
     answer(source, target)
     assert target.read_text() == marked + "".join(lines[1:])
+
+
+BAD = {
+    "deep nesting": b"[" * 200_000,
+    "half a surrogate as id": b'{"id":"\\ud800","prompt":"\\ud800"}',
+    "half a surrogate in a path": b'{"prompt":"a","images":["\\ud800.png"]}',
+    "no UTF-8": b'{"id":"\xff","prompt":"a"}',
+    "NaN": b'{"id":NaN,"prompt":"a"}',
+    "a pipe as picture": b'{"prompt":"a","images":["pipe"]}',
+    "a device as clip": b'{"messages":[{"role":"user","content":[{"type":"video","video":"/dev/zero"}]}]}',
+    "deep generation": b'{"prompt":"a","generation":' + b"[" * 900 + b"]" * 900 + b"}",
+}
+
+
+def test_a_bad_row_costs_that_row(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    good = b'{"prompt": "hello", "generation": {"max_new_tokens": 2}}'
+    source.write_bytes(b"\xef\xbb\xbf" + b"\n".join([good, *BAD.values(), good]))
+    assert answer(source, target) == 1 and answer(source, target) == 1
+    out = read(target)
+    assert len(out) == len(BAD) + 2 and out[0]["text"] == out[-1]["text"]
+    failed = {name: row.get("error") for name, row in zip(BAD, out[1:])}
+    assert all(failed.values()), failed
+
+
+def test_a_run_with_another_model_or_other_settings_is_refused(source, tmp_path, capsys):
+    target, copy = tmp_path / "out.jsonl", tmp_path / "copy"
+    source = write(source, ROWS[3:5])
+    assert answer(source, target, "--max-new-tokens", "3") == 1
+    assert answer(source, target, "--max-new-tokens", "20") == 2
+    assert "begun with max_new_tokens=3, not 20" in capsys.readouterr().err
+    shutil.copytree(CHECKPOINT, copy)
+    words = ["batch", str(source), str(target), str(copy), "--workers", "0", "--max-new-tokens", "3"]
+    assert main(words) == 1  # the same model elsewhere
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    weights.write_bytes(data)
+    assert main(words) == 2 and "begun with model=" in capsys.readouterr().err
 
 
 @needs_ray

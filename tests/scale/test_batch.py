@@ -26,14 +26,14 @@ class Pipe:
 JOB = Job("", Path("/"), generation={"max_new_tokens": 5})
 
 
-def row(text: str, **more) -> str:
-    return json.dumps({"prompt": text, **more})
+def row(text: str, **more) -> bytes:
+    return json.dumps({"prompt": text, **more}).encode()
 
 
 def test_one_bad_row_costs_one_row_and_few_batches():
     pipe = Pipe()
     lines = [row(text) for text in "abcdefghijklmnop"]
-    lines[5], lines[9] = row("bad"), "no json"
+    lines[5], lines[9] = row("bad"), b"no json"
     out = [json.loads(line) for line in BatchWorker(JOB, pipe).answer(range(100, 116), lines)]
     assert [line["id"] for line in out] == list(range(100, 116))
     assert [line.get("text") for line in out] == [*"ABCDE", None, *"GHI", None, *"KLMNOP"]
@@ -46,4 +46,4 @@ def test_settings_of_a_row_override_those_of_the_job():
     worker = BatchWorker(JOB, Pipe())
     out = worker({"number": [0], "line": [row("a", generation={"max_new_tokens": 3})]})["answer"]
     assert json.loads(out[0])["usage"]["completion_tokens"] == 3
-    assert worker.answer([], []) == [] and worker.answer([0], ["{}"]) != []
+    assert worker.answer([], []) == [] and worker.answer([0], [b"{}"]) != []

@@ -16,7 +16,7 @@ WHOLE = Response("a", 3, 7, "stop")
 
 def sources_of(row: dict) -> list[str]:
     """Sources of a row's media."""
-    dialogue, _ = rows.parse(json.dumps(row), FOLDER)
+    dialogue, _ = rows.parse(json.dumps(row).encode(), FOLDER)
     return [medium.source for medium in dialogue.media]
 
 
@@ -40,31 +40,42 @@ def test_paths_start_from_the_folder(part, sources):
 
 def test_a_prompt_is_pictures_before_text():
     row = {"id": 3, "prompt": "What?", "images": ["a.png", {"url": "b.png", "max_num": 1}], "generation": {"top_k": 1}}
-    dialogue, generation = rows.parse(json.dumps(row), FOLDER)
+    dialogue, generation = rows.parse(json.dumps(row).encode(), FOLDER)
     (turn,) = dialogue.turns
     assert generation == {"top_k": 1} and turn.parts[-1] == "What?"
     assert [part.source for part in turn.parts[:-1]] == ["/data/a.png", "/data/b.png"]
     assert turn.parts[1].options == {"max_num": 1}
-    (turn,) = rows.parse('{"prompt": "Hi", "images": null}', FOLDER)[0].turns
+    (turn,) = rows.parse(b'{"prompt": "Hi", "images": null}', FOLDER)[0].turns
     assert turn.parts == ("Hi",)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "the row is no JSON"),
-        ("[]", "'messages', or with 'prompt'"),
-        ('{"question": "x"}', "'messages', or with 'prompt'"),
-        ('{"prompt": "x", "image": "a.png"}', "field 'image' is not known beside 'prompt'"),
-        ('{"messages": [], "images": []}', "field 'images' is not known beside 'messages'"),
-        ('{"prompt": 3}', "'prompt' is a text"),
-        ('{"prompt": "x", "images": "a.png"}', "'images' a list"),
-        ('{"prompt": "x", "generation": 3}', "'generation' is an object"),
+        (b"{", "the row is no JSON"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"id": "\xff", "prompt": "x"}', "the row is no JSON: 'utf-8' codec can't decode byte 0xff"),
+        (b'{"id": NaN, "prompt": "x"}', "the row is no JSON: NaN is no JSON"),
+        (b'{"id": 1e999, "prompt": "x"}', "'id' is a text or a finite number"),
+        (b'{"id": ["a"], "prompt": "x"}', "'id' is a text or a finite number"),
+        (b"[]", "'messages', or with 'prompt'"),
+        (b'{"question": "x"}', "'messages', or with 'prompt'"),
+        (b'{"prompt": "x", "image": "a.png"}', "field 'image' is not known beside 'prompt'"),
+        (b'{"messages": [], "images": []}', "field 'images' is not known beside 'messages'"),
+        (b'{"prompt": 3}', "'prompt' is a text"),
+        (b'{"prompt": "x", "images": "a.png"}', "'images' a list"),
+        (b'{"prompt": "x", "generation": 3}', "'generation' is an object"),
     ],
 )
 def test_rows_that_are_none(line, message):
     with pytest.raises(ValueError, match=message):
         rows.parse(line, FOLDER)
+    assert rows.name_of(line, 5) == 5
+
+
+def test_a_byte_order_mark_and_any_line_ends(tmp_path):
+    (tmp_path / "in").write_bytes(b'\xef\xbb\xbf{"prompt": "x"}\r\n\r\n \n{"prompt": "\xff"}')
+    assert rows.read(tmp_path / "in") == [b'{"prompt": "x"}', b'{"prompt": "\xff"}']
 
 
 json_values = st.recursive(
@@ -77,13 +88,17 @@ json_values = st.recursive(
 )
 
 
+def as_line(value) -> bytes:
+    return json.dumps(value).encode()
+
+
 @settings(deadline=None)
-@given(st.text(max_size=20) | json_values.map(json.dumps) | json_values.map(lambda v: json.dumps({"messages": v})))
+@given(st.binary(max_size=20) | (json_values | json_values.map(lambda v: {"messages": v})).map(as_line))
 def test_no_row_is_more_than_an_error(line):
     try:
         rows.parse(line, FOLDER)
     except ValueError:
-        assert rows.name_of(line, 5) is not FOLDER
+        assert json.loads(rows.answer_line(rows.name_of(line, 5), ValueError()))["error"] == "ValueError"
 
 
 def test_lines_of_answers():
@@ -100,8 +115,21 @@ def test_lines_of_answers():
     assert json.loads(rows.answer_line(2, KeyError())) == {"id": 2, "error": "KeyError"}
 
 
-LINES = ['{"id": "a", "prompt": "x"}', "no json", '{"prompt": "y"}']
+def test_half_a_surrogate_is_written_as_its_escape():
+    name = rows.name_of(b'{"id": "\\ud800", "prompt": "x"}', 5)
+    line = rows.answer_line(name, ValueError("no such picture: \ud800.png"))
+    assert json.loads(line.encode()) == {"id": "\ud800", "error": "no such picture: \ud800.png"}
+
+
+LINES = [b'{"id": "a", "prompt": "x"}', b"no json", b'{"prompt": "y"}']
+SETTINGS = {"model": "m", "max_new_tokens": 5}
 ANSWERS = [rows.answer_line("a", WHOLE), rows.answer_line(1, ValueError("bad")), rows.answer_line(2, WHOLE)]
+
+
+def begin(file: Path, content: str) -> None:
+    """OUT with some content, and its settings."""
+    with rows.appending(file, LINES, SETTINGS):
+        file.write_text(content)
 
 
 @settings(deadline=None)
@@ -109,8 +137,8 @@ ANSWERS = [rows.answer_line("a", WHOLE), rows.answer_line(1, ValueError("bad")),
 def test_a_run_goes_on_where_it_was_torn(tmp_path_factory, cut):
     """At any end of the file: complete lines stay, an incomplete one is cut off, and the final file is the same."""
     file, whole = tmp_path_factory.mktemp("out") / "out.jsonl", "".join(f"{line}\n" for line in ANSWERS)
-    file.write_text(whole[:cut])
-    with rows.appending(file, LINES) as (out, done, failed):
+    begin(file, whole[:cut])
+    with rows.appending(file, LINES, SETTINGS) as (out, done, failed):
         assert done == whole[:cut].count("\n") and failed == (done > 1)
         for line in ANSWERS[done:]:
             out.write(line.encode() + b"\n")
@@ -128,15 +156,48 @@ def test_a_run_goes_on_where_it_was_torn(tmp_path_factory, cut):
 )
 def test_files_that_are_no_answer_stay_as_they_are(tmp_path, content, message):
     file = tmp_path / "out.jsonl"
-    file.write_text(content)
-    with pytest.raises(ValueError, match=message), rows.appending(file, LINES):
+    begin(file, content)
+    with pytest.raises(ValueError, match=message), rows.appending(file, LINES, SETTINGS):
         pass
     assert file.read_text() == content
 
 
 def test_two_runs_do_not_write_one_file(tmp_path):
     file = tmp_path / "out.jsonl"
-    with rows.appending(file, LINES), pytest.raises(ValueError, match="another run"), rows.appending(file, LINES):
+    with (
+        rows.appending(file, LINES, SETTINGS),
+        pytest.raises(ValueError, match="another run"),
+        rows.appending(file, LINES, SETTINGS),
+    ):
         pass
-    with rows.appending(file, LINES):
+    with rows.appending(file, LINES, SETTINGS):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_new_tokens": 6}, "was begun with max_new_tokens=5, not 6; use the same settings, or name another file"),
+        ({"model": "other"}, "was begun with model='m', not 'other'"),
+        ({"top_k": 1}, "was begun with top_k=None, not 1"),
+    ],
+)
+def test_a_run_with_other_settings_is_refused(tmp_path, change, message):
+    file = tmp_path / "out.jsonl"
+    begin(file, ANSWERS[0] + "\n")
+    with pytest.raises(ValueError, match=message), rows.appending(file, LINES, {**SETTINGS, **change}):
+        pass
+    with rows.appending(file, LINES, SETTINGS) as (_, done, _):
+        assert done == 1
+
+
+def test_an_empty_file_takes_new_settings_and_answers_need_theirs(tmp_path):
+    file = tmp_path / "out.jsonl"
+    begin(file, ANSWERS[0][:5])
+    with rows.appending(file, LINES, {"model": "other"}) as (out, done, _):
+        assert done == 0
+        out.write(ANSWERS[0].encode() + b"\n")
+    (tmp_path / "out.jsonl.settings.json").unlink()
+    again = rows.appending(file, LINES, {"model": "other"})
+    with pytest.raises(ValueError, match="out.jsonl.settings.json with their settings is missing"), again:
         pass
