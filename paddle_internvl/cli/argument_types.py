@@ -34,6 +34,13 @@ def number(least: float) -> Callable[[str], float]:
     return number
 
 
+def boolean(text: str) -> bool:
+    """Type of booleans, which are spelled True and False as upstream's."""
+    if text not in ("True", "False"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text == "True"
+
+
 def picture_file(text: str) -> Path:
     """Type of picture files to be written: their ending is one of Pillow's, their folder exists."""
     from PIL import Image

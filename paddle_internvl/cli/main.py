@@ -16,6 +16,7 @@ from paddle_internvl.cli import (
     chat,
     completion,
     conventions,
+    dataset,
     demo,
     doctor,
     download,
@@ -34,6 +35,7 @@ COMMANDS = {
     "download": download,
     "info": info,
     "estimate": estimate,
+    "dataset": dataset,
     "verify": verify,
     "doctor": doctor,
     "build-kernels": build_kernels,
@@ -47,7 +49,7 @@ _DIFFERENT = {  # command -> meaning of exit code 1
     "doctor": "something is wrong",
     "build-kernels": "there are no kernels",
 }
-_WITH_HUB_IDS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "verify")
+_WITH_HUB_IDS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "dataset", "verify")
 _EPILOG = """Results go to stdout, logs and progress bars to stderr; bars and colours only where that is a terminal,
 and no colours if $NO_COLOR is set. --quiet and --log-level may stand before or after COMMAND."""
 
