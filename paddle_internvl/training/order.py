@@ -1,0 +1,208 @@
+"""Order of training samples: sequential, shuffled, length-grouped, weighted; and the mixture that packing draws from.
+
+Every order is a function of (seed, epoch, rank, world), so that a resumed run sees the samples of an uninterrupted one.
+Numpy only. An order holds indices into the datasets put one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+
+def sequential(length: int) -> np.ndarray:
+    """Sample order of the files: 0 .. length - 1."""
+    return np.arange(length)
+
+
+def shuffled(length: int, seed: int = 0, epoch: int = 0) -> np.ndarray:
+    """Random permutation of 0 .. length - 1, another one each epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def length_grouped(
+    lengths: Sequence[int], batch_size: int, world: int = 1, accumulation: int = 1, seed: int = 0, epoch: int = 0
+) -> np.ndarray:
+    """Length-grouped order: batches of one optimiser step hold samples of similar length.
+
+    A random permutation is cut into megabatches of one optimiser step; each is sorted by length, longest first, and
+    dealt to its batches, every sample to the batch with the fewest tokens so far.
+
+    Args:
+        lengths: tokens of each sample.
+        batch_size: samples of one rank in one micro-batch.
+        world: number of ranks.
+        accumulation: micro-batches of one optimiser step.
+        seed: seed of the run.
+        epoch: epoch from 0.
+    Source: upstream `train_sampler_patch.py`, `get_length_grouped_indices`; numpy draws the permutation here.
+    """
+    batches = world * accumulation
+    indices = shuffled(len(lengths), seed, epoch).tolist()
+    order: list[int] = []
+    for first in range(0, len(indices), batches * batch_size):
+        megabatch = sorted(indices[first : first + batches * batch_size], key=lambda i: lengths[i], reverse=True)
+        for batch in _even_batches(megabatch, lengths, batches):
+            order.extend(batch)
+    return np.array(order, dtype=np.int64)
+
+
+def _even_batches(indices: list[int], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices dealt to `count` batches of equal size and about equal tokens; in turn where the sizes can't be equal."""
+    if len(indices) % count:
+        return [indices[i::count] for i in range(count)]
+    batches: list[list[int]] = [[] for _ in range(count)]
+    tokens = [0.0] * count
+    for index in indices:
+        shortest = tokens.index(min(tokens))
+        batches[shortest].append(index)
+        tokens[shortest] += lengths[index]
+        if len(batches[shortest]) == len(indices) // count:
+            tokens[shortest] = float("inf")
+    return batches
+
+
+def dataset_weights(sizes: Sequence[int], use_data_resampling: bool = False) -> np.ndarray:
+    """Sampling weight of each dataset: its size, or the square root of it with `use_data_resampling`; they sum to 1.
+
+    Source: upstream `internvl_chat_finetune.py`, `build_datasets`.
+    """
+    weights = np.sqrt(sizes) if use_data_resampling else np.asarray(sizes, dtype=np.float64)
+    return weights / weights.sum()
+
+
+def weighted(sizes: Sequence[int], weights: Sequence[float], seed: int = 0, epoch: int = 0) -> np.ndarray:
+    """Weighted order: as many draws as there are samples, each from a dataset chosen by weight.
+
+    A dataset whose samples have all been drawn starts again, so that no sample is drawn twice before all others of its
+    dataset have been drawn once.
+
+    Args:
+        sizes: samples of each dataset.
+        weights: weight of each dataset.
+        seed: seed of the run.
+        epoch: epoch from 0.
+    Source: upstream `dataset.py`, `WeightedConcatDataset`, whose sampler gives numbers of datasets for samples.
+    """
+    draws = mixture(sizes, weights, seed=seed, epoch=epoch, replacement=True)
+    return np.fromiter(islice(draws, sum(sizes)), dtype=np.int64)
+
+
+def mixture(
+    sizes: Sequence[int],
+    weights: Sequence[float],
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+    replacement: bool = False,
+) -> Iterator[int]:
+    """Draw order of a mixture of datasets, for one data worker.
+
+    Each dataset is shuffled, and the worker owns every `workers`-th sample of it. A draw chooses a dataset by weight
+    and takes its next sample. A dataset that runs dry starts again with `replacement`; without it the dataset leaves
+    the mixture, and the draw that ran dry chooses among the others with equal probability.
+
+    Args:
+        sizes: samples of each dataset.
+        weights: weight of each dataset; any scale.
+        seed: seed of the run; with seed 0 and epoch 0 the draws are upstream's.
+        epoch: epoch from 0.
+        worker: global number of the data worker, rank * workers of a rank + worker of the rank.
+        workers: data workers of all ranks.
+        replacement: start a dataset again instead of leaving it; the order never ends.
+    Yields:
+        Indices into the datasets put one after the other.
+    Source: upstream `dataset_packed.py`, `PackedDataset.__iter__` and `next_data`.
+    """
+    firsts = np.cumsum([0, *sizes])
+    # numpy pads an entropy list with zeros: default_rng([n, 0, 0]) is upstream's default_rng(n)
+    shuffles = [np.random.default_rng([number, seed, epoch]).permutation(size) for number, size in enumerate(sizes)]
+    parts = [first + shuffle[worker::workers] for first, shuffle in zip(firsts, shuffles)]
+    rng = np.random.default_rng([worker, seed, epoch])
+    uniform = np.random.RandomState([seed, epoch] if epoch else seed)  # upstream: numpy's global generator
+    active = [iter(part) for part in parts]
+    shares = list(np.asarray(weights, dtype=np.float64))
+    while active:
+        chosen = rng.choice(len(active), p=np.array(shares) / sum(shares))
+        while (index := next(active[chosen], None)) is None:
+            if replacement and len(parts[chosen]):
+                active[chosen] = iter(parts[chosen])
+                continue
+            for column in (active, parts, shares):
+                column.pop(chosen)
+            if not active:
+                return
+            chosen = uniform.choice(len(active))
+        yield int(index)
+
+
+class OrderedSamples:
+    """Samples of a dataset in a given order; `[draw]` is the sample of that draw, so that packing can resume.
+
+    Args:
+        dataset: `[index]` gives a sample.
+        order: indices into the dataset in the order of the draws; may be endless.
+    """
+
+    def __init__(self, dataset, order: Iterable[int]):
+        self.dataset = dataset
+        self._remaining = iter(order)
+        self._indices: list[int] = []
+
+    def __getitem__(self, draw: int):
+        self._indices.extend(islice(self._remaining, max(0, draw + 1 - len(self._indices))))
+        return self.dataset[self._indices[draw]]
+
+    def __len__(self) -> int:
+        """Number of draws; does not return for an endless order."""
+        self._indices.extend(self._remaining)
+        return len(self._indices)
+
+
+class RankBatches:
+    """Batch sampler of one rank: batch k of an endless run over the epochs goes to rank k modulo world.
+
+    A batch at the end of an epoch is filled up with the first samples of the next, so that every sample is drawn once
+    an epoch, all batches are full, and all ranks have the same number of them.
+
+    Args:
+        order: sample order of an epoch, as a function of the epoch from 0; every epoch has the same number of samples.
+        batch_size: samples of one micro-batch.
+        rank: this rank.
+        world: number of ranks.
+    """
+
+    def __init__(self, order: Callable[[int], Sequence[int]], batch_size: int, rank: int = 0, world: int = 1):
+        self.order = order
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world = world
+        self._loaded: tuple[int, Sequence[int]] = (0, order(0))
+        if len(self._loaded[1]) == 0:
+            raise ValueError("no training samples: the order of epoch 0 is empty")
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Micro-batches of this rank until every sample has been drawn once."""
+        return -(-len(self._loaded[1]) // (self.batch_size * self.world))
+
+    def __getitem__(self, step: int) -> list[int]:
+        """Indices of this rank's micro-batch `step`, counted from the start of the run."""
+        first = (step * self.world + self.rank) * self.batch_size
+        return [self._index(position) for position in range(first, first + self.batch_size)]
+
+    def from_step(self, step: int) -> Iterator[list[int]]:
+        """Micro-batches from `step` of the run on, without end."""
+        while True:
+            yield self[step]
+            step += 1
+
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, len(self._loaded[1]))
+        if epoch != self._loaded[0]:
+            self._loaded = (epoch, self.order(epoch))
+        return int(self._loaded[1][offset])
