@@ -6,6 +6,7 @@ _EXPORTS = {  # public name -> module; imported at first use
     "SFTDataset": "dataset",
     "sft_loss": "losses",
     "mpo_loss": "losses",
+    "PackedDataset": "packing",
 }
 __all__ = list(_EXPORTS)
 
