@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from paddle_internvl.chat.lmdeploy import ChatTemplateConfig
 from paddle_internvl.chat.messages import answer_messages, stream_responses
 from paddle_internvl.checkpoints.hub import folder_of
 from paddle_internvl.engine.engine_thread import EngineThread
@@ -49,7 +50,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, model_path, backend_config: EngineConfig | None = None, system: str | None = None, **hub_options
+        self,
+        model_path,
+        backend_config: EngineConfig | None = None,
+        system: str | None = None,
+        chat_template_config: ChatTemplateConfig | None = None,
+        **hub_options,
     ):
         from paddlenlp.transformers import AutoModel
 
@@ -58,6 +64,10 @@ class Pipeline:
             str(folder_of(model_path, **hub_options)), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
             load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit,
         )  # fmt: skip
+        if chat_template_config is not None:
+            if system is not None:
+                raise ValueError("system and chat_template_config exclude each other")
+            system = chat_template_config.system_message(self.model.conv_template)
         self._engine = EngineThread(engine_of(self.model, self.model.tokenizer, c))
         self._engine.start()
         self._close_engine = weakref.finalize(self, self._engine.close)
@@ -164,14 +174,24 @@ class Pipeline:
 
 
 def pipeline(
-    model_path, backend_config: EngineConfig | None = None, system: str | None = None, **hub_options
+    model_path,
+    backend_config: EngineConfig | None = None,
+    system: str | None = None,
+    *,
+    chat_template_config: ChatTemplateConfig | None = None,
+    log_level: str | None = None,
+    trust_remote_code: bool = False,
+    **hub_options,
 ) -> Pipeline:
     """A pipeline over a checkpoint folder or hub id: call it with prompts.
 
     Args:
         model_path: folder or hub id.
-        backend_config: an `EngineConfig`.
+        backend_config: an `EngineConfig`; `TurbomindEngineConfig` and `PytorchEngineConfig` make one.
         system: the system message; None: the checkpoint's, "": none.
+        chat_template_config: LMDeploy's `ChatTemplateConfig`, for the system message.
+        log_level: of LMDeploy; ignored: the logger 'paddle_internvl' is the program's to set up.
+        trust_remote_code: of LMDeploy; ignored: no code of a checkpoint is run.
         hub_options: `hub`, `revision`, `cache_dir`, ... of `hub.folder_of`.
     Returns:
         A `Pipeline`, its model loaded and its KV cache allocated.
@@ -180,7 +200,7 @@ def pipeline(
         TypeError: an unknown option.
     Source: LMDeploy `pipeline`, as the model cards use it.
     """
-    return Pipeline(model_path, backend_config, system, **hub_options)
+    return Pipeline(model_path, backend_config, system, chat_template_config, **hub_options)
 
 
 def _is_single(prompts) -> bool:

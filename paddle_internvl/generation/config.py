@@ -1,7 +1,7 @@
-"""`GenerationConfig`: settings of a generation, checked, from a dict, ours, or PaddleNLP's config.
+"""`GenerationConfig`: settings of a generation, checked, from keywords, a dict, or another library's config object.
 
-In: settings under the names of transformers, PaddleNLP or LMDeploy. A setting that is not supported is an error, never
-ignored.
+In: settings under the names of transformers, PaddleNLP, LMDeploy or vLLM. A setting that would change the answer and is
+not supported is an error, never ignored.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
 
+from paddle_internvl.generation.setting_names import supported_settings
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class GenerationConfig:
-    """Settings of one generation.
+    """Settings of one generation. Immutable, so that threads may share one.
+
+    Settings may also have the names of `setting_names.ALIASES` (LMDeploy's `random_seed`, `stop_words`, ...). None
+    stands for the default.
 
     Args:
         max_new_tokens: limit of generated tokens.
         min_new_tokens: the end token is not chosen before so many tokens.
         do_sample: sample; False: greedy, and the sampling settings have no effect.
         temperature: 0 means greedy.
-        top_k: 0 is off.
+        top_k: 0 or -1 is off.
         top_p: in [0, 1].
         min_p: in [0, 1].
         repetition_penalty: above 1 discourages tokens generated before.
@@ -64,7 +69,15 @@ class GenerationConfig:
     log_probs: bool = False
     top_logprobs: int = 0
 
-    def __post_init__(self):
+    def __init__(self, **settings):
+        values = supported_settings(settings, _NAMES)
+        for setting in fields(self):
+            object.__setattr__(self, setting.name, values.get(setting.name, setting.default))
+        self._check()
+
+    def _check(self) -> None:
+        if self.top_k == -1:
+            object.__setattr__(self, "top_k", 0)
         for name in ("eos_token_id", "stop_strings", "bad_words", "bad_token_ids"):
             value = getattr(self, name)
             if isinstance(value, (int, str)):
@@ -78,6 +91,8 @@ class GenerationConfig:
                 raise ValueError(f"{name}={value} is outside [{low}, {high}]")
         if self.seed is not None and not (isinstance(self.seed, Integral) and self.seed >= 0):
             raise ValueError(f"seed={self.seed!r} is no integer of at least 0")
+        if not isinstance(self.early_stopping, bool):
+            raise ValueError(f"early_stopping={self.early_stopping!r} is not supported; use True or False")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(f"min_new_tokens={self.min_new_tokens} exceeds max_new_tokens={self.max_new_tokens}")
         if self.num_beams > 1 and (self.samples or self.n > 1 or self.log_probs):
@@ -114,91 +129,34 @@ _RANGES = (
     ("top_logprobs", 0, 20),
 )
 _NAMES = {field.name for field in fields(GenerationConfig)}
-_ALIASES = {
-    "random_seed": "seed",
-    "stop_words": "stop_strings",
-    "stop": "stop_strings",
-    "stop_token_ids": "eos_token_id",
-    "num_return_sequences": "n",
-}
-# Accepted with these values, which change nothing; other values are not supported.
-_INERT = {
-    "num_beam_groups": (1,),
-    "use_cache": (True,),
-    "diversity_rate": (0.0,),
-    "diversity_penalty": (0.0,),
-    "typical_p": (1.0,),
-    "return_dict_in_generate": (False,),
-    "output_scores": (False,),
-    "synced_gpus": (False,),
-    "forced_bos_token_id": (),
-    "forced_eos_token_id": (),
-    "bad_words_ids": (),
-    "penalty_alpha": (),
-    # LMDeploy's
-    "spaces_between_special_tokens": (True,),
-    "response_format": (),
-    "logits_processors": (),
-    "output_logits": (),
-    "output_last_hidden_state": (),
-    "return_ppl": (False,),
-    "repetition_ngram_size": (0,),
-    "repetition_ngram_threshold": (0,),
-}
-# Accepted with any value: provenance, or settings of other code paths of PaddleNLP.
-_IGNORED = {
-    "pad_token_id", "bos_token_id", "decoder_start_token_id", "decode_strategy", "trunc_input", "min_length",
-    "use_fast", "use_fp16_decoding", "fast_ptq_sampling", "paddlenlp_version", "transformers_version",
-}  # fmt: skip
 
 
 def generation_config(config=None, **settings) -> GenerationConfig:
-    """A `GenerationConfig` from a dict, ours, or PaddleNLP's.
+    """A `GenerationConfig` from a dict or a config object.
 
     Args:
-        config: a dict, a `GenerationConfig`, PaddleNLP's or transformers' class; None: the defaults.
+        config: a dict, a `GenerationConfig`, or PaddleNLP's or transformers' class, of which the settings that are not
+            its defaults count; None: the defaults.
         settings: override those of config.
     Raises:
         ValueError: a setting that is not supported or out of range; names it.
         TypeError: config has none of the accepted types.
     """
-    if config is None:
-        config = GenerationConfig()
     if isinstance(config, GenerationConfig):
-        return replace(config, **_supported(settings)) if settings else config
-    if isinstance(config, dict):
-        return GenerationConfig(**_supported({**config, **settings}))
-    if hasattr(config, "to_dict"):  # PaddleNLP's or transformers' own class
-        return GenerationConfig(**_supported({**_from_object(config), **settings}))
+        return replace(config, **settings) if settings else config
+    if config is None or isinstance(config, dict):
+        return GenerationConfig(**{**(config or {}), **settings})
+    if hasattr(config, "to_diff_dict"):
+        return GenerationConfig(**{**_from_object(config), **settings})
     raise TypeError(f"generation_config is a dict or a GenerationConfig, not {type(config).__name__}")
 
 
 def _from_object(config) -> dict:
-    settings = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
-    length = settings.pop("max_length", 0)
-    if length:  # PaddleNLP counts new tokens in either
-        settings["max_new_tokens"] = length
-    settings.setdefault("do_sample", settings.get("decode_strategy") == "sampling")
+    """The settings of PaddleNLP's or transformers' config object."""
+    if type(config).__module__.startswith("transformers"):
+        return config.to_diff_dict()  # what differs from the defaults
+    settings = config.to_dict()
+    for bound in ("max", "min"):  # PaddleNLP counts new tokens in either
+        length = settings.pop(f"{bound}_length", 0)
+        settings |= {f"{bound}_new_tokens": length} if length else {}
     return settings
-
-
-def _supported(settings: dict) -> dict:
-    """Settings under our names."""
-    settings = dict(settings)
-    logprobs = settings.pop("logprobs", None)
-    if logprobs is not None:  # LMDeploy's number of likeliest tokens, OpenAI's bool
-        settings |= {"log_probs": logprobs is not False}
-        settings.setdefault("top_logprobs", 0 if isinstance(logprobs, bool) else logprobs)
-    supported = {}
-    for name, value in settings.items():
-        name = _ALIASES.get(name, name)
-        if name in _NAMES:
-            if value is not None or name == "seed":
-                supported[name] = value
-        elif name in _INERT:
-            if value is not None and value not in _INERT[name]:
-                way_out = f"use {name}={_INERT[name][0]!r}" if _INERT[name] else "leave it out"
-                raise ValueError(f"{name}={value!r} is not supported; {way_out}")
-        elif name not in _IGNORED:
-            raise ValueError(f"generation setting {name!r} is not known; known: {', '.join(sorted(_NAMES))}")
-    return supported

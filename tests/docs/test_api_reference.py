@@ -76,7 +76,7 @@ def test_every_result_is_documented(name):
         assert "Returns" in dict(sections(text)), f"{name} does not document its result"
 
 
-@pytest.mark.parametrize("path", [path for path in LISTED if dataclasses.is_dataclass(find(path))])
+@pytest.mark.parametrize("path", [path for path in LISTED if "__dataclass_fields__" in vars(find(path))])
 def test_every_field_of_a_dataclass_is_documented(path):
     text, fields = inspect.getdoc(find(path)), dataclasses.fields(find(path))
     for field in fields:

@@ -1,6 +1,7 @@
 """Generation settings from every accepted source; unknown and unsupported ones are refused."""
 
 import pytest
+from transformers import GenerationConfig as TransformersConfig
 
 from paddle_internvl import GenerationConfig
 from paddle_internvl.generation.config import generation_config
@@ -33,6 +34,42 @@ def test_paddlenlp_config():
         generation_config(PaddleNLPConfig(num_beams=4, num_beam_groups=2))
 
 
+TRANSFORMERS_5 = dict.fromkeys(TransformersConfig().to_dict())  # its to_dict() of a config without settings
+
+
+@pytest.mark.parametrize("settings", [TransformersConfig().to_dict(), TRANSFORMERS_5], ids=["4", "5"])
+def test_defaults_of_transformers_ask_for_nothing(settings):
+    assert generation_config(settings) == GenerationConfig()
+    assert generation_config({**settings, "max_new_tokens": 7}).max_new_tokens == 7
+
+
+def test_transformers_config():
+    assert generation_config(TransformersConfig()) == GenerationConfig()
+    config = generation_config(TransformersConfig(max_new_tokens=9, do_sample=True, top_p=0.5, eos_token_id=[2, 5]))
+    assert (config.max_new_tokens, config.do_sample, config.top_p, config.eos_token_id) == (9, True, 0.5, (2, 5))
+    assert generation_config(TransformersConfig(suppress_tokens=[3], use_cache=False)).bad_token_ids == (3,)
+    assert generation_config(TransformersConfig(max_length=300, max_new_tokens=9)).max_new_tokens == 9
+    for settings, message in (
+        ({"max_length": 300}, "max_length=300 is not supported; it counts the prompt too; use max_new_tokens"),
+        ({"min_length": 3}, "min_length=3 is not supported; it counts the prompt too; use min_new_tokens"),
+        ({"guidance_scale": 1.5}, "guidance_scale=1.5 is not supported; use guidance_scale=1.0"),
+        ({"max_time": 2.0}, "max_time=2.0 is not supported; leave it out"),
+        ({"sequence_bias": {(1,): 2.0}}, "sequence_bias=.* is not supported"),
+        ({"bad_words_ids": [[1]]}, "use bad_token_ids"),
+        ({"num_beams": 2, "early_stopping": "never"}, "early_stopping='never' is not supported; use True or False"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generation_config(TransformersConfig(**settings))
+
+
+def test_names_and_values_of_lmdeploy_and_vllm():
+    assert GenerationConfig(random_seed=4, stop_words=["a"]) == GenerationConfig(seed=4, stop_strings=("a",))
+    assert (
+        GenerationConfig(top_k=-1) == GenerationConfig(top_k=0) and GenerationConfig(max_tokens=3).max_new_tokens == 3
+    )
+    assert generation_config(GenerationConfig(seed=4), seed=None).seed is None
+
+
 def test_one_or_several_ends():
     assert generation_config({"eos_token_id": 5}).eos_token_id == (5,)
     assert generation_config({"eos_token_id": [5, 6]}).eos_token_id == (5, 6)
@@ -46,8 +83,12 @@ def test_one_or_several_ends():
         ({"num_beams": 2, "do_sample": True}, "num_beams=2 goes with neither do_sample, n nor log_probs"),
         ({"n": 2}, "n=2 answers of a greedy generation would be equal; set do_sample=True"),
         ({"top_logprobs": 2}, "top_logprobs=2 needs log_probs=True"),
-        ({"response_format": {"type": "json_object"}}, "response_format=.* is not supported; leave it out"),
-        ({"bad_words_ids": [[1]]}, "bad_words_ids=.* is not supported; leave it out"),
+        (
+            {"response_format": {"type": "json_object"}},
+            "response_format=.* is not supported; use response_format=",
+        ),
+        ({"frequency_penalty": 0.5}, "frequency_penalty=0.5 is not supported; use frequency_penalty=0.0"),
+        ({"top_k": -2}, "top_k=-2 is outside"),
         ({"top_p": 1.5}, r"top_p=1.5 is outside \[0, 1\]"),
         ({"temperature": -1}, "temperature=-1 is outside"),
         ({"seed": -1}, "seed=-1 is no integer of at least 0"),
