@@ -4,6 +4,8 @@ from importlib import import_module
 
 _EXPORTS = {  # public name -> module; imported at first use
     "SFTDataset": "dataset",
+    "add_lora": "lora",
+    "merge_lora": "lora",
     "sft_loss": "losses",
     "mpo_loss": "losses",
     "PackedDataset": "packing",

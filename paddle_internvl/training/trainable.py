@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from paddle import nn
+
 from paddle_internvl.models.internvl import InternVLNetwork
+from paddle_internvl.training.lora import LoRALinear
 
 PARTS = {  # argument -> part of the network that it freezes
     "freeze_backbone": "vision_model",
@@ -39,6 +42,8 @@ def set_trainable(
 ) -> None:
     """Freeze parts of a model: their parameters get `stop_gradient`, and no graph is kept for a frozen vision tower.
 
+    LoRA adapters are always trained, and the part around them is always frozen.
+
     Args:
         model: loaded with `trainable=True`.
         freeze_llm: freeze the language model.
@@ -55,7 +60,7 @@ def set_trainable(
         raise ValueError("the model is prepared for inference; load it with from_pretrained(..., trainable=True)")
     frozen = {"freeze_llm": freeze_llm, "freeze_backbone": freeze_backbone, "freeze_mlp": freeze_mlp}
     for argument, part in PARTS.items():
-        _freeze(getattr(model, part), frozen[argument])
+        _freeze_part(getattr(model, part), frozen[argument])
     layers = model.vision_model.encoder.layers
     if not -len(layers) <= unfreeze_vit_layers < len(layers):
         raise ValueError(f"unfreeze_vit_layers={unfreeze_vit_layers}, but the vision tower has {len(layers)} layers")
@@ -70,7 +75,15 @@ def set_trainable(
         raise ValueError("every part is frozen and nothing is trained; unfreeze one, or add LoRA")
 
 
-def _freeze(layer, frozen: bool) -> None:
+def _freeze_part(part: nn.Layer, frozen: bool) -> None:
+    """Freeze a part or not; if it has LoRA adapters, they are trained and the rest of it is frozen."""
+    adapted = any(isinstance(layer, LoRALinear) for layer in part.sublayers())
+    for name, parameter in part.named_parameters():
+        is_adapter = name.endswith((".lora_A", ".lora_B"))
+        parameter.stop_gradient = (frozen or adapted) and not is_adapter
+
+
+def _freeze(layer: nn.Layer, frozen: bool) -> None:
     for parameter in layer.parameters():
         parameter.stop_gradient = frozen
 
