@@ -6,12 +6,13 @@ import pytest
 
 from paddle_internvl import InternVLChatModel
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
+from paddle_internvl.training.collate import collate
 from paddle_internvl.training.lora import add_lora, lora_layers, merge_lora, targets_of
 from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.trainable import set_trainable
 from tests.training.goldens import CHECKPOINT, golden, tensors, upstream_tensors
+from tests.training.loop import require_equal_steps, run_samples, train
 from tests.training.test_losses import batch_of
-from tests.training.test_runs import padded, require_equal_steps, samples, train  # noqa: F401
 
 TARGETS = {  # upstream's, by architecture
     "internlm2": ["attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"],
@@ -160,14 +161,14 @@ def adapters(model) -> dict[str, np.ndarray]:
     return found
 
 
-def test_a_run_is_upstream_s(samples):  # noqa: F811
-    run = train(RUN, samples, with_initial_values, "hf")
+def test_a_run_is_upstream_s():
+    run = train(RUN, with_initial_values, "hf")
     require_equal_steps(run, RUN)
     initial, final, ours = stored("init"), stored("final"), adapters(run.model)
     assert ours.keys() == final.keys()
     for name, value in final.items():
         assert np.linalg.norm(ours[name] - value) <= 1e-3 * np.linalg.norm(value - initial[name]), name
-    plain, batch, expected = load(), padded(samples[:2]), golden(f"sft_run/{RUN}")
+    plain, batch, expected = load(), collate(run_samples()[:2]), golden(f"sft_run/{RUN}")
     assert float(sft_loss(run.model, batch)) == pytest.approx(expected["loss_of_first_two_samples_after"], rel=5e-6)
     merged = merge_lora(run.model)
     assert float(sft_loss(merged, batch)) == pytest.approx(expected["loss_of_first_two_samples_merged"], rel=5e-6)
