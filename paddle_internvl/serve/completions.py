@@ -33,19 +33,20 @@ def generation_config(request: Generation, default_max_tokens: int, ends: tuple[
     """
     samples = bool(request.temperature)
     return GenerationConfig(
-        max_new_tokens=request.limit or default_max_tokens,
+        max_new_tokens=request.limit or max(default_max_tokens, request.min_tokens or 0),
+        min_new_tokens=request.min_tokens,
         do_sample=samples,
         temperature=request.temperature if samples else 1.0,
         top_k=request.top_k or 0,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        min_p=request.min_p or 0.0,
-        repetition_penalty=request.repetition_penalty or 1.0,
+        top_p=request.top_p,
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
         seed=None if request.seed is None else request.seed % (1 << 64),
         n=(request.n or 1) if samples else 1,  # greedy answers are equal: one is made, and copied
-        eos_token_id=ends,
-        ignore_eos=bool(request.ignore_eos),
+        eos_token_id=(*ends, *(request.stop_token_ids or ())),
+        ignore_eos=request.ignore_eos,
         stop_strings=request.stops,
-        skip_special_tokens=request.skip_special_tokens is not False,
+        skip_special_tokens=request.skip_special_tokens,
         log_probs=request.wants_logprobs,
         top_logprobs=request.num_top_logprobs,
     )

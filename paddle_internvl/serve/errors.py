@@ -105,8 +105,9 @@ _RAISED = (
 def of_validation(error: RequestValidationError) -> ApiError:
     """The error response to the first validation error of a body."""
     errors = error.errors()
-    # pydantic reports every branch of a union; the one with the deepest location fits the body best.
-    first = max((each for each in errors if each["loc"][:2] == errors[0]["loc"][:2]), key=lambda each: len(each["loc"]))
+    # pydantic reports every branch of a union; the deepest location, then a branch of the value's type, fits best.
+    branches = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
+    first = max(branches, key=lambda branch: (len(branch["loc"]), not branch["type"].endswith("_type")))
     place = [str(part) for part in first["loc"][1:] if not _is_branch(part)]
     param = first.get("ctx", {}).get("param") or ".".join(place) or None
     if first["type"] == "unsupported_parameter":

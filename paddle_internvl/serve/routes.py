@@ -61,7 +61,7 @@ class Routes:
     async def completions(self, request: Request, body: CompletionRequest) -> Any:
         """Text completion: continue a text."""
         self._check_model(body.model)
-        prompt = await self._or_api_error(request, self._preparer.text(body.prompt))
+        prompt = await self._or_api_error(request, self._preparer.text(body.text))
         return await self._answer(request, body, prompt, TEXT, (self._tokenizer.eos_token_id,))
 
     async def count_tokens(self, request: Request, body: CountRequest) -> Any:

@@ -24,10 +24,21 @@ _UNSUPPORTED = {
     "logit_bias": ({},),
     "modalities": (["text"],),
     "audio": (),
+    "web_search_options": (),
     "suffix": ("",),
     "echo": (False,),
     "best_of": (1,),
+    # vLLM's, LMDeploy's and llama.cpp's
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"), ()),
+    **dict.fromkeys(("grammar", "json_schema", "bad_words", "allowed_token_ids", "logits_processors"), ()),
+    **dict.fromkeys(("chat_template", "adapter_name", "prompt_logprobs", "truncate_prompt_tokens"), ()),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "include_stop_str_in_output": (False,),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
 }
+_MAX_STOPS = 16  # OpenAI takes 4
 
 
 def _encodable(text: str) -> str:
@@ -44,6 +55,7 @@ Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1 << 31)]
 Tiles = Annotated[int, Field(ge=1, le=1024)]
 Second = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Prompt = Annotated[Text, StringConstraints(min_length=1)]
 Stop = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -62,19 +74,22 @@ class StreamOptions(Body):
 class Generation(Body):
     """Generation settings of chat and text completions.
 
-    temperature 0, the default, takes the likeliest token; above 0 samples, with top_k, top_p, min_p and seed.
+    temperature 0, the default, takes the likeliest token; above 0 samples, with top_k (0 and -1: off), top_p, min_p and
+    seed.
     """
 
     model: Text
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Unit | None = None
-    top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
     min_p: Unit | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
     n: Annotated[int, Field(ge=1, le=8)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=_MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=_MAX_STOPS)] | None = None
     max_tokens: Count | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     stream: bool | None = None
@@ -232,9 +247,14 @@ class ChatRequest(Generation):
 class CompletionRequest(Generation):
     """Body of /v1/completions: a text to be continued. logprobs: number of top log-probabilities."""
 
-    prompt: Annotated[Text, StringConstraints(min_length=1)]
+    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     max_tokens: Count | None = 16
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @property
+    def text(self) -> str:
+        """The prompt, which may come as a list of one."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
     @property
     def num_top_logprobs(self) -> int:

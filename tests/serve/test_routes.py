@@ -1,6 +1,7 @@
 """Every route over a fake engine: OpenAI's bodies, whole and streamed, and its errors."""
 
 import json
+import re
 
 import pytest
 
@@ -76,6 +77,55 @@ def test_settings_of_a_request_reach_the_engine(serve):
     assert (config.samples, config.max_new_tokens, config.top_p, config.repetition_penalty) == (False, 1024, 1.0, 1.0)
     server.ask(temperature=1)
     assert server.engine.asked[2][1].top_k == 0  # OpenAI's default is no filter
+
+
+HARMLESS = {  # fields beside OpenAI's first ones that LangChain, LiteLLM, Open WebUI, Dify and the SDKs send
+    "parallel_tool_calls": True, "metadata": {"a": "b"}, "store": True, "reasoning_effort": "low", "verbosity": "low",
+    "service_tier": "auto", "prompt_cache_key": "x", "safety_identifier": "x", "logit_bias": {}, "tool_choice": "auto",
+    "stream_options": None, "stop": [], "top_logprobs": None, "frequency_penalty": 0.0, "modalities": ["text"],
+    "chat_id": "c", "session_id": "s", "features": {}, "chat_template_kwargs": {"enable_thinking": False},
+    "add_generation_prompt": True, "length_penalty": 1.0, "use_beam_search": False, "guided_json": None,
+}  # fmt: skip
+
+
+def test_dialects_of_clients(serve):
+    server = serve()
+    assert server.ask(**HARMLESS).status_code == 200
+    server.ask(temperature=1, top_k=-1, min_tokens=3, stop_token_ids=[7], stop=[f"s{i}" for i in range(5)])
+    config = server.engine.asked[-1][1]
+    assert (config.top_k, config.min_new_tokens, config.eos_token_id) == (0, 3, (7,)) and len(config.stop_strings) == 5
+    assert server.ask("/v1/completions", {"model": "tiny", "prompt": ["one text"]}).status_code == 200
+    turns = [
+        {"role": "user", "content": "a", "name": "bob"},
+        {"role": "assistant", "content": None, "tool_calls": None, "refusal": None, "audio": None, "annotations": []},
+        {"role": "assistant", "content": "x", "tool_calls": []},
+        {"role": "user", "content": [{"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}]},
+    ]
+    assert server.ask(messages=turns).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("stop", ["x"] * 17, "stop: List should have at most 16 items"),
+        ("logit_bias", {"1": 2}, "logit_bias is not supported; use {} or leave it out"),
+        ("response_format", {"type": "json_object"}, "response_format is not supported; use {'type': 'text'}"),
+        ("web_search_options", {}, "web_search_options is not supported; leave it out"),
+        ("guided_regex", "a+", "guided_regex is not supported; leave it out"),
+        ("continue_final_message", True, "continue_final_message is not supported; use False"),
+        ("top_k", -2, "top_k: Input should be greater than or equal to -1"),
+        ("messages", [{"role": "tool", "content": "x"}], "messages.0.role: Input should be 'system', 'developer'"),
+        (
+            "messages",
+            [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}],
+            "messages.0.content.0: Input tag 'input_image' .* expected tags: 'text', 'image_url', 'video_url'",
+        ),
+        ("messages", [{"role": "user", "content": [{"type": "text", "text": None}]}], "messages.0.content.0"),
+    ],
+)
+def test_fields_that_change_the_answer_are_refused_by_name(serve, field, value, message):
+    response = serve().ask(**{field: value})
+    assert response.status_code == 400 and re.match(message, response.json()["error"]["message"])
 
 
 def test_n_greedy_answers_are_copies(serve):
