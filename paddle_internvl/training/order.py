@@ -1,4 +1,4 @@
-"""Order of training samples: sequential, shuffled, length-grouped, weighted; and the mixture that packing draws from.
+"""Order of training samples: sequential, shuffled, length-grouped or weighted, and the batches of each rank.
 
 Every order is a function of (seed, epoch, rank, world), so that a resumed run sees the samples of an uninterrupted one.
 Numpy only. An order holds indices into the datasets put one after the other.
@@ -6,10 +6,12 @@ Numpy only. An order holds indices into the datasets put one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+
+from paddle_internvl.training.draws import mixture_draws
 
 
 def sequential(length: int) -> np.ndarray:
@@ -64,15 +66,6 @@ def _even_batches(indices: list[int], lengths: Sequence[int], count: int) -> lis
     return batches
 
 
-def dataset_weights(sizes: Sequence[int], use_data_resampling: bool = False) -> np.ndarray:
-    """Sampling weight of each dataset: its size, or the square root of it with `use_data_resampling`; they sum to 1.
-
-    Source: upstream `internvl_chat_finetune.py`, `build_datasets`.
-    """
-    weights = np.sqrt(sizes) if use_data_resampling else np.asarray(sizes, dtype=np.float64)
-    return weights / weights.sum()
-
-
 def weighted(sizes: Sequence[int], weights: Sequence[float], seed: int = 0, epoch: int = 0) -> np.ndarray:
     """Weighted order: as many draws as there are samples, each from a dataset chosen by weight.
 
@@ -86,81 +79,8 @@ def weighted(sizes: Sequence[int], weights: Sequence[float], seed: int = 0, epoc
         epoch: epoch from 0.
     Source: upstream `dataset.py`, `WeightedConcatDataset`, whose sampler gives numbers of datasets for samples.
     """
-    draws = mixture(sizes, weights, seed=seed, epoch=epoch, replacement=True)
+    draws = mixture_draws(sizes, weights, seed=seed, epoch=epoch, replacement=True)
     return np.fromiter(islice(draws, sum(sizes)), dtype=np.int64)
-
-
-def mixture(
-    sizes: Sequence[int],
-    weights: Sequence[float],
-    *,
-    seed: int = 0,
-    epoch: int = 0,
-    worker: int = 0,
-    workers: int = 1,
-    replacement: bool = False,
-) -> Iterator[int]:
-    """Draw order of a mixture of datasets, for one data worker.
-
-    Each dataset is shuffled, and the worker owns every `workers`-th sample of it. A draw chooses a dataset by weight
-    and takes its next sample. A dataset that runs dry starts again with `replacement`; without it the dataset leaves
-    the mixture, and the draw that ran dry chooses among the others with equal probability.
-
-    Args:
-        sizes: samples of each dataset.
-        weights: weight of each dataset; any scale.
-        seed: seed of the run; with seed 0 and epoch 0 the draws are upstream's.
-        epoch: epoch from 0.
-        worker: global number of the data worker, rank * workers of a rank + worker of the rank.
-        workers: data workers of all ranks.
-        replacement: start a dataset again instead of leaving it; the order never ends.
-    Yields:
-        Indices into the datasets put one after the other.
-    Source: upstream `dataset_packed.py`, `PackedDataset.__iter__` and `next_data`.
-    """
-    firsts = np.cumsum([0, *sizes])
-    # numpy pads an entropy list with zeros: default_rng([n, 0, 0]) is upstream's default_rng(n)
-    shuffles = [np.random.default_rng([number, seed, epoch]).permutation(size) for number, size in enumerate(sizes)]
-    parts = [first + shuffle[worker::workers] for first, shuffle in zip(firsts, shuffles)]
-    rng = np.random.default_rng([worker, seed, epoch])
-    uniform = np.random.RandomState([seed, epoch] if epoch else seed)  # upstream: numpy's global generator
-    active = [iter(part) for part in parts]
-    shares = list(np.asarray(weights, dtype=np.float64))
-    while active:
-        chosen = rng.choice(len(active), p=np.array(shares) / sum(shares))
-        while (index := next(active[chosen], None)) is None:
-            if replacement and len(parts[chosen]):
-                active[chosen] = iter(parts[chosen])
-                continue
-            for column in (active, parts, shares):
-                column.pop(chosen)
-            if not active:
-                return
-            chosen = uniform.choice(len(active))
-        yield int(index)
-
-
-class OrderedSamples:
-    """Samples of a dataset in a given order; `[draw]` is the sample of that draw, so that packing can resume.
-
-    Args:
-        dataset: `[index]` gives a sample.
-        order: indices into the dataset in the order of the draws; may be endless.
-    """
-
-    def __init__(self, dataset, order: Iterable[int]):
-        self.dataset = dataset
-        self._remaining = iter(order)
-        self._indices: list[int] = []
-
-    def __getitem__(self, draw: int):
-        self._indices.extend(islice(self._remaining, max(0, draw + 1 - len(self._indices))))
-        return self.dataset[self._indices[draw]]
-
-    def __len__(self) -> int:
-        """Number of draws; does not return for an endless order."""
-        self._indices.extend(self._remaining)
-        return len(self._indices)
 
 
 class RankBatches:

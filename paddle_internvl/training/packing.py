@@ -31,7 +31,8 @@ class PackedDataset:
     - `samples`: [dataset, annotation line from 0] of each segment but the padding.
 
     Args:
-        samples: sample dicts in the order drawn; a sequence such as `OrderedSamples` if packing is to resume.
+        samples: sample dicts in the order drawn, None for a sample that was skipped; a sequence such as
+            `OrderedSamples` if packing is to resume.
         max_packed_tokens: maximum tokens of a pack.
         num_images_expected: maximum tiles of a pack; the dummy tile of a text sample counts.
         max_buffer_size: maximum number of unfinished packs that wait for more samples.
@@ -52,7 +53,7 @@ class PackedDataset:
 
     def __init__(
         self,
-        samples: Iterable[dict],
+        samples: Iterable[dict | None],
         max_packed_tokens: int = 8192,
         num_images_expected: int = 40,
         max_buffer_size: int = 20,
@@ -88,7 +89,8 @@ class PackedDataset:
         yield from self._ready()  # of a restored state
         for sample in _from_draw(self.samples, self._drawn):
             self._drawn += 1
-            self._buffers.add(Piece.whole(self._drawn - 1, sample))
+            if sample is not None:
+                self._buffers.add(Piece.whole(self._drawn - 1, sample))
             yield from self._ready()
         while self._buffers.waiting:
             yield self._pack(self._buffers.waiting.pop(0))
@@ -171,7 +173,7 @@ def pad(pack: dict, max_packed_tokens: int, num_images_expected: int) -> None:
         pack["pixel_values"] = np.pad(pack["pixel_values"], ((0, tiles), (0, 0), (0, 0), (0, 0)))
 
 
-def _from_draw(samples: Iterable[dict], draw: int) -> Iterator[dict]:
+def _from_draw(samples: Iterable[dict | None], draw: int) -> Iterator[dict | None]:
     """Samples from a draw on; a sequence is read by number, so that the samples before are not read."""
     if not draw:
         yield from samples

@@ -3,19 +3,9 @@
 from collections import Counter
 from itertools import islice
 
-import numpy as np
 import pytest
 
-from paddle_internvl.training.order import (
-    OrderedSamples,
-    RankBatches,
-    dataset_weights,
-    length_grouped,
-    mixture,
-    sequential,
-    shuffled,
-    weighted,
-)
+from paddle_internvl.training.order import RankBatches, length_grouped, sequential, shuffled, weighted
 
 
 def test_shuffled_is_a_permutation_by_seed_and_epoch():
@@ -45,11 +35,6 @@ def test_length_grouped_deals_an_uneven_rest_in_turn():
     assert order.tolist() == [0, 2, 4, 1, 3]
 
 
-def test_weights_are_sizes_or_their_square_roots():
-    np.testing.assert_allclose(dataset_weights([100, 300]), [0.25, 0.75])
-    np.testing.assert_allclose(dataset_weights([100, 400], use_data_resampling=True), [1 / 3, 2 / 3])
-
-
 def test_weighted_draws_datasets_by_weight_and_samples_in_passes():
     order = weighted([300, 100], [1, 3], seed=2)
     assert len(order) == 400
@@ -59,37 +44,6 @@ def test_weighted_draws_datasets_by_weight_and_samples_in_passes():
     assert max(passes) - min(passes) <= 1
     assert weighted([300, 100], [1, 3], seed=2).tolist() == order.tolist()
     assert weighted([300, 100], [1, 3], seed=2, epoch=1).tolist() != order.tolist()
-
-
-def test_mixture_gives_every_sample_to_one_worker():
-    sizes = [13, 7, 5]
-    draws = [list(mixture(sizes, sizes, seed=1, worker=worker, workers=3)) for worker in range(3)]
-    assert sorted(sum(draws, [])) == list(range(25))
-    assert [len(part) for part in draws] == [5 + 3 + 2, 4 + 2 + 2, 4 + 2 + 1]
-    assert list(mixture(sizes, sizes, seed=1, worker=2, workers=3)) == draws[2]
-    assert list(mixture(sizes, sizes, seed=1, epoch=1, worker=2, workers=3)) != draws[2]
-
-
-def test_mixture_with_replacement_starts_again():
-    first = list(islice(mixture([3, 2], [1, 1], replacement=True), 200))
-    zeros = [index for index in first if index < 3]
-    assert zeros[:3] == zeros[3:6] and sorted(zeros[:3]) == [0, 1, 2]
-    assert list(mixture([1, 0], [1, 1], worker=1, workers=2, replacement=True)) == []  # nothing for this worker
-
-
-def test_ordered_samples_reads_only_the_draw():
-    class Samples:
-        read = []
-
-        def __getitem__(self, index):
-            self.read.append(index)
-            return index * 10
-
-    samples = OrderedSamples(Samples(), mixture([3], [1], replacement=True))
-    order = list(islice(mixture([3], [1], replacement=True), 8))
-    assert samples[7] == order[7] * 10 and samples.dataset.read == [order[7]]
-    assert samples[2] == order[2] * 10
-    assert list(OrderedSamples("abc", [2, 0, 1])) == ["c", "a", "b"] and len(OrderedSamples("abc", [2, 0])) == 2
 
 
 def test_rank_batches_wrap_into_the_next_epoch():

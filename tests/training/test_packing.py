@@ -1,13 +1,15 @@
 """Packing: packs and draws of upstream's own run, and splits, drops and resuming by hand."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from paddle_internvl.training import PackedDataset, SFTDataset
-from paddle_internvl.training.order import OrderedSamples, dataset_weights, mixture
+from paddle_internvl.training.draws import OrderedSamples, dataset_weights, mixture_draws
+from paddle_internvl.training.pack_stream import PackStream
 
 GOLDENS = Path(__file__).parents[1] / "goldens/training"
 PACKS = np.load(GOLDENS / "packing/packs.npz")
@@ -27,7 +29,7 @@ def dataset():
 def draws_of(dataset):
     """The draw order of upstream's run with seed 0."""
     sizes = [sum(sample["dataset"] == name for sample in dataset) for name in ("ds_a", "ds_b")]
-    return mixture(sizes, dataset_weights(sizes))
+    return mixture_draws(sizes, dataset_weights(sizes))
 
 
 def sample_id(dataset: str, index: int) -> str:
@@ -226,7 +228,7 @@ def random_samples(count: int) -> list[dict]:
 @pytest.mark.parametrize("strict_mode", [False, True])
 def test_resumed_packing_goes_on_where_it_stopped(strict_mode):
     samples = random_samples(60)
-    order = list(mixture([40, 20], [2, 1], seed=5, epoch=1))
+    order = list(mixture_draws([40, 20], [2, 1], seed=5, epoch=1))
 
     def packed():
         return PackedDataset(OrderedSamples(samples, iter(order)), 40, 6, 4, True, strict_mode, "square", CONTEXT)
@@ -245,6 +247,40 @@ def test_resumed_packing_goes_on_where_it_stopped(strict_mode):
         for left, right in zip(rest, expected[stop:]):
             assert_equal_packs(left, right)
         assert (resumed.dropped, resumed.split) == (whole.dropped, whole.split)
+
+
+def test_stream_of_epochs_resumes():
+    samples = random_samples(12)
+    options = {"max_packed_tokens": 80, "num_images_expected": 6, "max_buffer_size": 2, "img_context_token_id": CONTEXT}
+
+    def stream():
+        return PackStream(lambda epoch: OrderedSamples(samples, mixture_draws([12], [1], epoch=epoch)), **options)
+
+    expected = list(islice(stream(), 30))
+    epochs = [
+        list(PackedDataset(OrderedSamples(samples, mixture_draws([12], [1], epoch=epoch)), **options)) for epoch in range(9)
+    ]
+    for left, right in zip(expected, sum(epochs, [])):
+        assert_equal_packs(left, right)
+    for stop in range(len(expected)):
+        interrupted = stream()
+        list(islice(interrupted, stop))
+        resumed = stream()
+        resumed.load_state_dict(json.loads(json.dumps(interrupted.state_dict())))
+        assert resumed.epoch == interrupted.epoch
+        for left, right in zip(resumed, expected[stop:]):
+            assert_equal_packs(left, right)
+
+
+def test_stream_without_packs_is_an_error():
+    with pytest.raises(ValueError, match="epoch 0 has no sample that can be packed"):
+        next(iter(PackStream(lambda epoch: [])))
+
+
+def test_skipped_samples_take_no_place():
+    samples = random_samples(5)
+    for left, right in zip(pack([None, *samples, None], 60)[1], pack(samples, 60)[1], strict=True):
+        assert_equal_packs(left, right)
 
 
 def test_iterator_of_samples_does_not_resume():
