@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
@@ -56,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--truncation", choices=("True", "error"), default="error", help="of a sample that is too long (default: error)"
     )
     parser.add_argument("--packed", action="store_true", help="show packs instead of samples")
+    parser.add_argument(
+        "--use_data_resampling", type=boolean, default=False, metavar="True|False",
+        help="draw data sets by the square root of their sizes, for --packed (default: False)",
+    )  # fmt: skip
     for name, (kind, default, text) in _PACKING.items():
         help = f"{text} (default: {default})"
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=_metavar(kind), help=help)
@@ -72,13 +77,15 @@ def run(arguments: argparse.Namespace) -> int:
     read_meta(arguments.meta)  # its faults are shown before Paddle is imported
     folder = chat_folder(arguments.model, weights=False)
     startup.import_paddle()
+    from paddle_internvl.training.arguments import DataArguments
     from paddle_internvl.training.dataset import SFTDataset
 
     data = {name: getattr(arguments, name) for name in _DATA}
+    if arguments.packed and not arguments.allow_overflow:
+        limit = arguments.max_seq_length or DataArguments.max_seq_length
+        data["max_seq_length"] = min(limit, arguments.max_packed_tokens)
     dataset = SFTDataset(arguments.meta, folder, truncation=arguments.truncation == "True", **data)
-    samples = _samples(dataset, pixels=arguments.packed)
-    if arguments.packed:
-        samples = _packs(arguments, samples)
+    samples = _packs(arguments, dataset) if arguments.packed else _samples(dataset, range(len(dataset)))
     if arguments.json:
         fields = _PACK_FIELDS if arguments.packed else ("dataset", "index", *_FIELDS, "error")
         for sample in samples:
@@ -90,38 +97,56 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _samples(dataset, pixels: bool) -> Iterator[dict]:
-    """Every sample, or its data set, line and error."""
+def _samples(dataset, order: Sequence[int]) -> Iterator[dict]:
+    """Samples without pixels in an order, or the data set, line and error of a bad one."""
     from paddle_internvl.progress import bar
     from paddle_internvl.training.mixture import DataError
 
-    with bar("samples", len(dataset), "sample") as progress:
-        for i in range(len(dataset)):
+    with bar("samples", len(order), "sample") as progress:
+        for i in order:
             source, annotation = dataset.place(i)
             try:
-                sample = dataset.build(i, pixels)
+                sample = dataset.build(i, pixels=False)
             except DataError as error:
                 sample = {"dataset": source.name, "index": annotation.index, "error": str(error)}
             yield sample
             progress.update()
 
 
-def _packs(arguments: argparse.Namespace, samples: Iterator[dict]) -> Iterator[dict]:
-    """Packs of the samples without errors; samples that can't be packed are errors of their own."""
+def _packs(arguments: argparse.Namespace, dataset) -> Iterator[dict]:
+    """Packs in the order that one process draws; then what is not in them, as errors, with --json on stderr."""
+    from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
+    from paddle_internvl.training.draws import dataset_weights, mixture_draws
     from paddle_internvl.training.packing import PackedDataset
 
-    faulty: list[dict] = []
+    sizes = [len(part.annotations) for part in dataset.datasets]
+    weights = dataset_weights(sizes, arguments.use_data_resampling)
+    order = list(mixture_draws(sizes, weights, seed=dataset.arguments.seed))
+    faults: list[dict] = []
 
     def good() -> Iterator[dict]:
-        for sample in samples:
+        for sample in _samples(dataset, order):
             if "error" in sample:
-                faulty.append(sample)
+                faults.append(sample)
             else:
                 yield sample
 
-    yield from PackedDataset(good(), **{name: getattr(arguments, name) for name in _PACKING})
+    packed = PackedDataset(
+        good(),
+        img_context_token_id=dataset.tokenizer.convert_tokens_to_ids(IMG_CONTEXT),
+        **{name: getattr(arguments, name) for name in _PACKING},
+    )
+    yield from packed
+    excess = f"more tiles than num_images_expected={arguments.num_images_expected}, in no pack"
+    left_out = [(name, index, excess) for name, index in packed.dropped]
+    left_out += [(name, index, f"{lost} tokens lost where a pack was split") for name, index, lost in packed.split]
+    faults += [{"dataset": n, "index": i, "error": f"{n}, annotation line {i + 1}: {text}"} for n, i, text in left_out]
     if not arguments.json:
-        yield from faulty
+        yield from faults
+        return
+    for fault in faults:
+        print(fault["error"], file=sys.stderr)
+    print(f"{len(faults)} faults: samples that are not in the packs, or not whole", file=sys.stderr)
 
 
 def _plain(value):

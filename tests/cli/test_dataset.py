@@ -66,3 +66,31 @@ def test_wrong_arguments(words, capsys, tmp_path):
         assert code == 2 and message in capsys.readouterr().err
     assert main(["dataset", str(tmp_path / "none.json"), *words[2:]]) == 2
     assert "none.json does not exist; give the meta JSON" in capsys.readouterr().err
+
+
+PACKED = ["dataset", str(GOLDENS / "packing/meta.json"), "--model", str(GOLDENS / "checkpoint"), "--packed", "--json"]
+
+
+def test_packs_are_upstream_s(capsys):
+    flags = "--max_dynamic_patch 6 --max_seq_length 400 --truncation True --seed 0 --max_packed_tokens 640"
+    assert main([*PACKED, *flags.split(), "--num_images_expected", "10", "--max_buffer_size", "4"]) == 0
+    captured = capsys.readouterr()
+    packs = [json.loads(line) for line in captured.out.splitlines()]
+    expected = json.loads((GOLDENS / "packing/plain.json").read_text(encoding="utf-8"))["packs"]
+    assert [pack["cu_seqlens"] for pack in packs] == [pack["cu_seqlens"] for pack in expected]
+    members = [[f"{dataset[-1]}{index:02d}" for dataset, index in pack["samples"]] for pack in packs]
+    assert members == [pack["members"] for pack in expected]
+    assert [sum(pack["num_tiles"]) for pack in packs] == [sum(pack["image_flags"]) for pack in expected]
+    assert all(len(pack["loss_weight"]) == len(pack["labels"]) == pack["cu_seqlens"][-1] for pack in packs)
+    assert captured.err.endswith("0 faults: samples that are not in the packs, or not whole\n")
+
+
+def test_what_is_not_in_the_packs_is_listed(capsys):
+    flags = "--max_dynamic_patch 12 --seed 0 --max_packed_tokens 350 --num_images_expected 10"
+    assert main([*PACKED, *flags.split()]) == 0
+    captured = capsys.readouterr()
+    packed = {tuple(name) for line in captured.out.splitlines() for name in json.loads(line)["samples"]}
+    *faults, count = captured.err.splitlines()[-6:]
+    assert len(packed) == 33 - int(count.split()[0])
+    assert any("tokens are more than max_seq_length=350" in fault for fault in faults)
+    assert any("more tiles than num_images_expected=10" in fault for fault in faults)
