@@ -1,9 +1,11 @@
 """Batches of samples, and of one pack."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from paddle_internvl.training import PackedDataset
+from paddle_internvl.training import PackedDataset, SFTDataset
 from paddle_internvl.training.collate import collate
 
 
@@ -55,3 +57,24 @@ def test_a_batch_holds_one_pack():
 def test_an_empty_batch_is_an_error():
     with pytest.raises(ValueError, match="an empty batch"):
         collate([])
+
+
+def test_loss_of_a_pack_is_that_of_its_samples():
+    from paddle_internvl import InternVLChatModel
+    from paddle_internvl.training import sft_loss
+    from paddle_internvl.training.losses import count_learnt
+
+    goldens = Path(__file__).parents[1] / "goldens/training"
+    dataset = SFTDataset(goldens / "packing/meta.json", goldens / "checkpoint", max_dynamic_patch=2)
+    samples = [dataset[i] for i in (0, 3, 22)]
+    assert [len(sample["num_tiles"]) for sample in samples] == [1, 0, 3]  # a picture, text, several pictures
+    model = InternVLChatModel.from_pretrained(str(goldens / "checkpoint"), trainable=True)
+    batches = [collate([sample]) for sample in samples]
+    losses = np.array([float(sft_loss(model, batch)) for batch in batches])
+    learnt = np.array([count_learnt(batch) for batch in batches])
+    padded = float(sft_loss(model, collate(samples)))
+    assert padded == pytest.approx(np.average(losses, weights=learnt), rel=1e-6)
+    for reduction, weights in {"token": learnt, "sample": learnt**0.0, "square": learnt**0.5}.items():
+        (pack,) = PackedDataset(samples, 1024, 12, 4, strict_mode=True, loss_reduction=reduction)
+        packed = float(sft_loss(model, collate([pack])))
+        assert packed == pytest.approx(np.average(losses, weights=weights), rel=1e-6)

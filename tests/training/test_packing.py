@@ -257,9 +257,8 @@ def test_stream_of_epochs_resumes():
         return PackStream(lambda epoch: OrderedSamples(samples, mixture_draws([12], [1], epoch=epoch)), **options)
 
     expected = list(islice(stream(), 30))
-    epochs = [
-        list(PackedDataset(OrderedSamples(samples, mixture_draws([12], [1], epoch=epoch)), **options)) for epoch in range(9)
-    ]
+    orders = [OrderedSamples(samples, mixture_draws([12], [1], epoch=epoch)) for epoch in range(9)]
+    epochs = [list(PackedDataset(order, **options)) for order in orders]
     for left, right in zip(expected, sum(epochs, [])):
         assert_equal_packs(left, right)
     for stop in range(len(expected)):
