@@ -115,7 +115,7 @@ def parse_messages(messages: Sequence[Mapping]) -> Dialogue:
         place = f"messages[{i}]"
         if not isinstance(message, Mapping) or "role" not in message:
             raise ValueError(f"{place} is no dict with a role")
-        if message["role"] not in _ROLES:
+        if not isinstance(message["role"], str) or message["role"] not in _ROLES:
             raise ValueError(f"{place} has role {message['role']!r}; supported: {', '.join(_ROLES)}")
         role, parts = _ROLES[message["role"]], _parts(message.get("content"), place)
         if role != "user" and not all(isinstance(part, str) for part in parts):
