@@ -7,7 +7,7 @@ not supported is an error, never ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 
 from paddle_internvl.generation.setting_names import supported_settings
 
@@ -85,8 +85,14 @@ class GenerationConfig:
             object.__setattr__(self, name, tuple(value or ()))
         if any(not text for text in self.stop_strings):
             raise ValueError("stop_strings holds an empty text")
-        for name, low, high in _RANGES:
+        for name in ("eos_token_id", "bad_token_ids"):
+            for token in getattr(self, name):
+                if not isinstance(token, Integral) or token < 0:
+                    raise ValueError(f"{name} holds {token!r}; token ids are integers of at least 0")
+        for name, kind, low, high in _RANGES:
             value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ValueError(f"{name}={value!r} is no {'integer' if kind is Integral else 'number'}")
             if not low <= value <= high:
                 raise ValueError(f"{name}={value} is outside [{low}, {high}]")
         if self.seed is not None and not (isinstance(self.seed, Integral) and self.seed >= 0):
@@ -114,19 +120,20 @@ class GenerationConfig:
         return not (self.samples or self.log_probs or self.min_new_tokens or changed)
 
 
-_INFINITY = float("inf")
+MAX_NEW_TOKENS = 1 << 20
 _RANGES = (
-    ("max_new_tokens", 1, _INFINITY),
-    ("min_new_tokens", 0, _INFINITY),
-    ("temperature", 0, _INFINITY),
-    ("top_k", 0, _INFINITY),
-    ("top_p", 0, 1),
-    ("min_p", 0, 1),
-    ("repetition_penalty", 1e-6, _INFINITY),
-    ("no_repeat_ngram_size", 0, _INFINITY),
-    ("n", 1, 128),
-    ("num_beams", 1, 64),
-    ("top_logprobs", 0, 20),
+    ("max_new_tokens", Integral, 1, MAX_NEW_TOKENS),
+    ("min_new_tokens", Integral, 0, MAX_NEW_TOKENS),
+    ("temperature", Real, 0, 1e30),
+    ("top_k", Integral, 0, float("inf")),
+    ("top_p", Real, 0, 1),
+    ("min_p", Real, 0, 1),
+    ("repetition_penalty", Real, 1e-6, 1e6),
+    ("no_repeat_ngram_size", Integral, 0, float("inf")),
+    ("n", Integral, 1, 128),
+    ("num_beams", Integral, 1, 64),
+    ("length_penalty", Real, -32, 32),
+    ("top_logprobs", Integral, 0, 20),
 )
 _NAMES = {field.name for field in fields(GenerationConfig)}
 

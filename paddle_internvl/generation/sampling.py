@@ -18,6 +18,7 @@ from paddle_internvl.ops import devices
 from paddle_internvl.ops.transfers import HostCopy, upload
 
 _NEVER = float("-inf")
+_LOWEST_TEMPERATURE = 1e-30  # below it a float32 quotient overflows; two logits that differ are as far apart here
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class Sampler:
         c = self.config
         adjusted = self.adjust(logits, self._generated)
         if c.samples:
-            probabilities = F.softmax(_filter(adjusted / c.temperature, c), axis=-1)
+            below_max = adjusted - adjusted.max(axis=-1, keepdim=True)  # at most 0: dividing can't overflow to inf
+            scaled = below_max / max(c.temperature, _LOWEST_TEMPERATURE)
+            probabilities = F.softmax(_filter(scaled, c), axis=-1)
             uniform = np.array([draw.random() for draw in self._draws])
             ids = _draw(probabilities, upload(uniform, devices.device_of(logits)))
         else:
@@ -101,7 +104,8 @@ class Sampler:
             return PendingSample(ids)
         scores = F.log_softmax(logits, axis=-1)
         log_probs = scores.take_along_axis(ids.unsqueeze(-1), axis=-1).squeeze(-1)
-        return PendingSample(ids, log_probs, scores.topk(c.top_logprobs, axis=-1) if c.top_logprobs else ())
+        count = min(c.top_logprobs, logits.shape[-1])
+        return PendingSample(ids, log_probs, scores.topk(count, axis=-1) if count else ())
 
     def adjust(self, logits: paddle.Tensor, generated: paddle.Tensor | None) -> paddle.Tensor:
         """Logits [B, V] after penalties, with forbidden tokens at minus infinity.
@@ -120,8 +124,9 @@ class Sampler:
         if c.no_repeat_ngram_size and made >= c.no_repeat_ngram_size:
             logits = _without_repeats(logits, generated, c.no_repeat_ngram_size)
         never = {*c.bad_token_ids, *(c.eos_token_id if made < c.min_new_tokens else ())}
+        never = sorted(token for token in never if token < logits.shape[-1])  # the tokenizer may have more
         if never:
-            columns = upload(np.array([sorted(never)] * logits.shape[0]), devices.device_of(logits))
+            columns = upload(np.array([never] * logits.shape[0]), devices.device_of(logits))
             logits = logits.put_along_axis(columns, paddle.full(columns.shape, _NEVER, logits.dtype), axis=1)
         return logits
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import anyio
 
 from paddle_internvl.engine.request import Piece, Prompt
-from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.generation.config import MAX_NEW_TOKENS, GenerationConfig
 from paddle_internvl.serve.accesslog import Record
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.response_objects import ResponseObjects
@@ -33,7 +33,7 @@ def generation_config(request: Generation, default_max_tokens: int, ends: tuple[
     """
     samples = bool(request.temperature)
     return GenerationConfig(
-        max_new_tokens=request.limit or max(default_max_tokens, request.min_tokens or 0),
+        max_new_tokens=min(request.limit or max(default_max_tokens, request.min_tokens or 0), MAX_NEW_TOKENS),
         min_new_tokens=request.min_tokens,
         do_sample=samples,
         temperature=request.temperature if samples else 1.0,

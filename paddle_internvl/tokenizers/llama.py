@@ -86,7 +86,7 @@ class LlamaTokenizer(SentencePieceTokenizer):
         """Text of tokens, without the blank that encoding had put in front."""
         special = set(self.all_special_tokens)
         tokens = list(tokens)
-        if self.add_prefix_space:
+        if tokens and self.add_prefix_space:
             tokens[0] = tokens[0].removeprefix(_BLANK)
         text, pieces, after_special = "", [], False
         for i, token in enumerate(tokens):

@@ -63,6 +63,11 @@ def test_any_ids_decode_alike(ours, theirs):
     check()
 
 
+def test_no_tokens_are_an_empty_text(ours):
+    assert ours.convert_tokens_to_string([]) == ours.decode([]) == ours.decode([], skip_special_tokens=True) == ""
+    assert ours.decode([ours.eos_token_id], skip_special_tokens=True) == ""
+
+
 def test_vocabulary_and_named_tokens(ours, theirs):
     assert len(ours) == len(theirs)
     for name in ("bos", "eos", "pad", "unk"):
