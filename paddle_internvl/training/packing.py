@@ -22,7 +22,7 @@ _PADDING = {"input_ids": 0, "labels": IGNORED, "position_ids": 0, "loss_weight":
 class PackedDataset:
     """Packed samples, by upstream's packing algorithm. An iteration gives dicts of
 
-    - `input_ids`, `labels`, `position_ids` int64 [L]: positions start at 0 in every sample;
+    - `input_ids`, `labels`, `position_ids` int64 [L]: positions are those in the sample;
     - `loss_weight` float32 [L]: weight of each label, at the label's own place, 0 where nothing is learnt;
     - `cu_seqlens` int32: bounds of the segments; padding is the last segment;
     - `pixel_values` float32 [T, 3, S, S], unless the samples have none;
@@ -138,8 +138,8 @@ class PackedDataset:
 def join(buffer: list[Piece], loss_reduction: str) -> dict:
     """The pack of a buffer, without padding."""
     pack = {
-        field: np.concatenate([piece.sample[field] for piece in buffer])
-        for field in (*TEXT_FIELDS, *TILE_FIELDS)
+        field: np.concatenate([piece.sample[field] for piece in buffer]).astype(dtype, copy=False)
+        for field, dtype in (TEXT_FIELDS | TILE_FIELDS).items()
         if field in buffer[0].sample
     }
     pack["loss_weight"] = np.concatenate([loss_weight(piece, loss_reduction) for piece in buffer])

@@ -11,8 +11,8 @@ import numpy as np
 
 from paddle_internvl.prompt.encode import IGNORED
 
-TEXT_FIELDS = ("input_ids", "labels", "position_ids")
-TILE_FIELDS = ("pixel_values", "image_flags")
+TEXT_FIELDS = {"input_ids": np.int64, "labels": np.int64, "position_ids": np.int64}  # one value a token
+TILE_FIELDS = {"pixel_values": np.float32, "image_flags": np.int64}  # one value a tile
 _MIN_LEARNT_RATIO = 1 / 256  # upstream's `min_active_tokens_ratio`
 
 
@@ -96,7 +96,7 @@ def picture_spans(piece: Piece, img_context_token_id: int | None = None) -> list
         return []
     ids = np.asarray(piece.sample["input_ids"])
     bounds = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1, append=ids[-1] - 1))  # of the runs of equal ids
-    runs = [(start, stop) for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist())]
+    runs = list(zip(bounds[:-1].tolist(), bounds[1:].tolist()))
     chosen = _context_runs(piece, runs, img_context_token_id)
     if chosen is None:
         raise ValueError(
@@ -109,8 +109,8 @@ def picture_spans(piece: Piece, img_context_token_id: int | None = None) -> list
 def _context_runs(piece: Piece, runs: list[tuple[int, int]], token_id: int | None) -> list[tuple[int, int]] | None:
     """Runs [start, stop) of `<IMG_CONTEXT>`: one for each picture, with the same number of tokens for every tile.
 
-    Where several ids have such runs, one whose runs are not learnt, and of these the one with most tokens a tile. None:
-    no id has; an id that stands alone does not count.
+    Where several ids have such runs: an id without learnt labels, and of these the id with most tokens a tile. None
+    where no id has such runs. One token a tile does not count.
     """
     by_id: dict[int, list[tuple[int, int]]] = {}
     for start, stop in runs:
@@ -163,7 +163,7 @@ def split(
 
 
 def _cut(start: int, limit: int, end: int, pictures: list[tuple[int, int]]) -> tuple[int, int | None]:
-    """Where the part that starts at `start` stops, and where the next part starts; None: nowhere."""
+    """Stop of the part [start, stop), and start of the next part, or None if there is none."""
     if end <= limit:
         return end, None
     for first, stop in pictures:
