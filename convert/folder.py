@@ -14,10 +14,12 @@ from convert.config_spelling import upstream_spelling
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 LFS_POINTER = b"version https://git-lfs"  # begins what Git leaves in place of a file that git-lfs has not fetched
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")  # endings of weight files that are not read
 _ADAPTERS = ("adapter_config.json", "lora_config.json")  # of PEFT and of PaddleNLP
+VOCABULARIES = ("tokenizer.model", "tokenizer.json", "vocab.json")  # a folder has one of these files, or several
 BESIDE_WEIGHTS = (  # files other than config.json that belong to a checkpoint
     "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "tokenizer_config.json",
-    "added_tokens.json", "tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt",
+    "added_tokens.json", "merges.txt", *VOCABULARIES,
 )  # fmt: skip
 
 
@@ -56,6 +58,45 @@ def refuse_adapter(folder: Path) -> None:
             f"{folder} is a LoRA adapter ({adapter}), not a whole model; merge it into its base model first "
             "(PEFT: model.merge_and_unload())"
         )
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a folder that holds its weights as pickles.
+
+    Raises:
+        CheckpointError: names the first of them and the way out.
+    """
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    if any(name.endswith(".pdparams") for name in pickles):
+        raise CheckpointError(
+            f"{folder} holds weights of PaddleMIX or PaddleNLP ({pickles[0]}), a pickle that can run code when read; "
+            "take OpenGVLab's own safetensors of this model: paddle-internvl download OpenGVLab/NAME"
+        )
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds weights as a pickle ({pickles[0]}), which can run code when read; "
+            "save them as safetensors first (safetensors.torch.save_file)"
+        )
+
+
+def require_tokenizer(folder: Path) -> str:
+    """The `tokenizer_class` of a folder.
+
+    Raises:
+        CheckpointError: the folder has no tokenizer's files.
+    """
+    file = folder / "tokenizer_config.json"
+    tokenizer_class = read_json(file).get("tokenizer_class") if file.is_file() else None
+    if tokenizer_class is None:
+        raise CheckpointError(
+            f"{folder} has no tokenizer_config.json with a tokenizer_class; copy the tokenizer's files of its base "
+            "model"
+        )
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise CheckpointError(
+            f"{folder} has no vocabulary ({', '.join(VOCABULARIES)}); copy the tokenizer's files of its base model"
+        )
+    return tokenizer_class
 
 
 def token_id(folder: Path, token: str) -> int | None:

@@ -21,9 +21,8 @@ import numpy as np
 
 from convert import CheckpointError
 from convert.dtypes import SIZES, carrier
-from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_json, refuse_adapter
+from convert.folder import INDEX_FILE, LFS_POINTER, SINGLE_FILE, read_json, refuse_adapter, refuse_pickles
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")
 MAX_SHARD_SIZE = 5 * 10**9  # bytes of tensors in a file, where the caller names no other size
 _MAX_HEADER = 100 << 20
 _FILE_NAME = re.compile(r"[^/\\\0]+\.safetensors")  # in the folder itself
@@ -150,17 +149,7 @@ class Checkpoint:
         if in_index:
             return f"{self.folder} lacks the shard {name} that {INDEX_FILE} names; download it again"
         refuse_adapter(self.folder)
-        pickles = sorted(f.name for f in self.folder.iterdir() if f.suffix in PICKLES)
-        if any(name.endswith(".pdparams") for name in pickles):
-            return (
-                f"{self.folder} holds weights of PaddleMIX or PaddleNLP ({pickles[0]}), a pickle that can run code "
-                "when read; take OpenGVLab's own safetensors of this model: paddle-internvl download OpenGVLab/NAME"
-            )
-        if pickles:
-            return (
-                f"{self.folder} holds weights as a pickle ({pickles[0]}), which can run code when read; "
-                "save them as safetensors first (safetensors.torch.save_file)"
-            )
+        refuse_pickles(self.folder)
         return f"{self.folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}; is the download complete?"
 
     def array(self, name: str) -> np.ndarray:

@@ -19,12 +19,12 @@ from convert import CheckpointError
 from convert.checkpoint_writer import write_checkpoint
 from convert.destination import PART
 from convert.dtypes import FLOATS, carrier, cast, is_float
-from convert.folder import read_config, token_id
+from convert.folder import PICKLES, read_config, token_id
 from convert.mappings import hf_native, paddle_config, quantized_tables, rules_for
 from convert.outputs import Output
 from convert.quant_config import Quantization, declared_quantization, with_quantization
 from convert.rules import Rule, dtype_of, plan
-from convert.safetensors_io import INDEX_FILE, MAX_SHARD_SIZE, PICKLES, Checkpoint
+from convert.safetensors_io import INDEX_FILE, MAX_SHARD_SIZE, Checkpoint
 from convert.shard_writer import NewTensor
 
 PADDLE_LAYOUT = {"format": "np", "layout": "paddle_internvl"}

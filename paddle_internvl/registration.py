@@ -16,7 +16,7 @@ from paddlenlp.generation import TextIteratorStreamer
 from paddlenlp.transformers import AutoConfig, AutoTokenizer
 from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
 
-from convert.folder import read_json, refuse_adapter, token_id
+from convert.folder import read_json, refuse_adapter, require_tokenizer, token_id
 from paddle_internvl.checkpoints import hub
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
@@ -77,10 +77,7 @@ def _load_tokenizer(theirs, pretrained_model_name_or_path, *args, **kwargs):
     folder = _internvl_folder(pretrained_model_name_or_path, kwargs)
     if folder is None:
         return theirs(pretrained_model_name_or_path, *args, **kwargs)
-    config = _read_json(folder / "tokenizer_config.json")
-    if "tokenizer_class" not in config:
-        raise ValueError(f"{folder} has no tokenizer_config.json with a tokenizer_class")
-    tokenizer = tokenizer_class(config["tokenizer_class"], folder)
+    tokenizer = tokenizer_class(require_tokenizer(folder), folder)
     return tokenizer.from_pretrained(str(folder), *args, **_without_hub_options(kwargs))
 
 

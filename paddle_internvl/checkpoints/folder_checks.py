@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convert import CheckpointError
-from convert.folder import LFS_POINTER, read_config, refuse_adapter
+from convert.folder import LFS_POINTER, read_config, refuse_adapter, refuse_pickles, require_tokenizer
 from paddle_internvl.checkpoints.hub import folder_of
 
 CHAT_MODEL_TYPES = ("internvl_chat", "internvl")  # of config.json: OpenGVLab's layout and transformers' own
@@ -34,6 +34,7 @@ def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
 
         refuse_adapter(folder)
         rules_for(config, Checkpoint(folder).tensors)
+        require_tokenizer(folder)
     return folder
 
 
@@ -44,6 +45,7 @@ def _chat_config(folder: Path, weights: bool) -> dict:
     file = folder if is_file else folder / "config.json"
     if not file.is_file():
         refuse_adapter(folder)
+        refuse_pickles(folder)
         nested = sorted(folder.glob("*/config.json"))
         hint = f"; did you mean {nested[0].parent}?" if nested else ""
         state = "has no config.json" if any(folder.iterdir()) else "is empty"

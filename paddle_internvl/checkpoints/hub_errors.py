@@ -90,13 +90,13 @@ def near_path(name: str) -> str:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An exception, its causes and contexts, and the exceptions that ModelScope's client collects in it."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     pending = [error]
     while pending:
         link = pending.pop()
-        if link is None or id(link) in seen:
+        if link is None or id(link) in visited:
             continue
-        seen.add(id(link))
+        visited.add(id(link))
         yield link
         pending += [link.__cause__, link.__context__, *getattr(link, "failed_files", {}).values()]
 

@@ -78,13 +78,13 @@ def save(
     write_checkpoint(folder, tensors, PADDLE_LAYOUT, files, replace=True, max_shard_size=size)
 
 
-def _require_same_weights(given: Mapping, weights: Mapping) -> None:
-    missing, unknown = sorted(weights.keys() - set(given)), sorted(set(given) - weights.keys())
+def _require_same_weights(state_dict: Mapping, weights: Mapping) -> None:
+    missing, unknown = sorted(weights.keys() - set(state_dict)), sorted(set(state_dict) - weights.keys())
     if missing or unknown:
         problem = f"lacks {missing[0]}" if missing else f"has the unknown {unknown[0]}"
         raise ValueError(f"state_dict {problem} ({len(missing)} missing, {len(unknown)} unknown)")
     for name, weight in weights.items():
-        have, need = list(given[name].shape), list(weight.shape)
+        have, need = list(state_dict[name].shape), list(weight.shape)
         if have != need:
             raise ValueError(f"state_dict: {name} has shape {have}, the model {need}")
 

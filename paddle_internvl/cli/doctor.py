@@ -18,7 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -44,16 +44,20 @@ class Finding:
     """One check of the installation.
 
     Attributes:
-        what: the package or part that is checked.
+        subject: the package or part that is checked.
         state: OK, NOTE or PROBLEM.
         detail: version, or the problem.
         advice: the way out; '' if none is needed.
     """
 
-    what: str
+    subject: str
     state: str
     detail: str
     advice: str = ""
+
+    def document(self) -> dict[str, str]:
+        """The finding as JSON values."""
+        return {"what": self.subject, "state": self.state, "detail": self.detail, "advice": self.advice}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +152,7 @@ def _cuda() -> list[Finding]:
     device = runtime.choose_device().partition(":")[0]
     attention = dispatch.choose_for("attention", dispatch.Case(device, dtype))
     half, flash = dtype == "bfloat16", attention == "flash"
-    reason = "needs a card of sm80 or newer"
+    reason = "needs a card of sm80 or newer" if capability else ""  # without a card its own line has the advice
     return [
         card,
         Finding("bfloat16", OK if half else NOTE, "yes" if half else f"no: {dtype} is used", "" if half else reason),
@@ -207,18 +211,20 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.checkpoint,
             arguments.config,
             arguments.out,
-            lambda: [asdict(finding) for finding in findings()],
+            lambda: [finding.document() for finding in findings()],
             as_json=arguments.json,
         )
     found = findings()
     if arguments.json:
-        print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False))
+        print(json.dumps([finding.document() for finding in found], ensure_ascii=False))
     else:
         from rich.table import Table
 
         table = Table(show_header=False, box=None)
         colors = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
         for finding in found:
-            table.add_row(f"[{colors[finding.state]}]{finding.state}[/]", finding.what, finding.detail, finding.advice)
+            table.add_row(
+                f"[{colors[finding.state]}]{finding.state}[/]", finding.subject, finding.detail, finding.advice
+            )
         conventions.console().print(table)
     return EXIT_DIFFERENT if any(finding.state == PROBLEM for finding in found) else EXIT_OK

@@ -5,6 +5,7 @@ examples:
   paddle-internvl serve CKPT --server-name 0.0.0.0 --api-keys @keys.txt --served-model-name InternVL2_5-8B
   paddle-internvl serve CKPT --config configs/serve/default.yaml
   paddle-internvl serve CKPT --replicas 4             # processes of Ray, each with the model; one port
+  paddle-internvl serve api_server CKPT --host 0.0.0.0 --port 8000    # LMDeploy's and vLLM's names
   python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) serve CKPT --tp 2
 """
 
@@ -19,8 +20,22 @@ from convert.command_line import EXIT_OK
 from paddle_internvl.cli.argument_types import integer
 from paddle_internvl.serve import settings
 
+_ALIASES = {  # flags of LMDeploy, vLLM and FastDeploy -> (setting, type)
+    "--host": ("server_name", str),
+    "--port": ("server_port", int),
+    "--model-name": ("served_model_name", str),
+    "--max-model-len": ("session_len", int),
+    "--tensor-parallel-size": ("tp", int),
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    hidden = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+    parser.add_argument("api_server", nargs="?", choices=("api_server",), help=argparse.SUPPRESS)
+    parser.add_argument("--backend", choices=("turbomind", "pytorch"), **hidden)  # LMDeploy's; there is one engine here
+    parser.add_argument("--trust-remote-code", action="store_true", **hidden)  # no code of a checkpoint is ever run
+    for flag, (setting, type_) in _ALIASES.items():
+        parser.add_argument(flag, dest=setting, type=type_, **hidden)
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
     parser.add_argument(
         "--replicas", type=integer(1), metavar="N", help="serve with N processes, each with a model (needs Ray)"

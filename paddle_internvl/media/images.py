@@ -3,7 +3,7 @@
 In: a path, URL, bytes, file object or PIL image. Out: an RGB PIL image, or pixel_values [T, 3, S, S].
 
 Pictures are decoded as upstream does, `Image.open(...).convert("RGB")`: EXIF orientation is not applied, the alpha
-channel is dropped, an animation gives its first frame, 16-bit levels are clipped to 255.
+channel is dropped, an animation gives its first frame, 16-bit levels are clipped to 255; `picture_warnings` warns once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 
 from PIL import Image, UnidentifiedImageError
 
+from paddle_internvl.media.picture_warnings import warn_once
 from paddle_internvl.media.urls import download, is_url, short_name
 from paddle_internvl.preprocess.grid import TILE_SIDE, choose_grid
 from paddle_internvl.preprocess.pixels import as_tensor
@@ -20,7 +21,7 @@ from paddle_internvl.preprocess.tiling import tile_pixels
 
 
 def open_image(source) -> Image.Image:
-    """Decode a picture to RGB.
+    """Decode a picture to RGB. Thread-safe, except that one file object or PIL image belongs to one thread at a time.
 
     Args:
         source: path, http(s) or data URL, bytes, binary file object or PIL image.
@@ -32,7 +33,7 @@ def open_image(source) -> Image.Image:
         TypeError: a source of another type.
     """
     if isinstance(source, Image.Image):
-        return source.convert("RGB")
+        return _rgb(source, "a picture")
     if is_url(source):
         name, opened = short_name(source), io.BytesIO(download(source))
     elif isinstance(source, (bytes, bytearray, memoryview)):
@@ -46,7 +47,7 @@ def open_image(source) -> Image.Image:
         raise TypeError(f"a picture is a path, bytes, a file object or a PIL image, not {type(source).__name__}")
     try:
         with Image.open(opened) as image:
-            return image.convert("RGB")
+            return _rgb(image, name)
     except FileNotFoundError:
         raise FileNotFoundError(f"no such picture: {name}") from None
     except UnidentifiedImageError:
@@ -65,6 +66,12 @@ def refuse_pipe(path) -> None:
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise ValueError(f"{os.fspath(path)} is a pipe, device or socket; give a file")
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    rgb = image.convert("RGB")
+    warn_once(image, name)
+    return rgb
 
 
 def image_tiles(
@@ -92,7 +99,7 @@ def image_tiles(
 
 
 def load_image(image_file, input_size: int = TILE_SIDE, max_num: int = 12):
-    """Pixel tiles of one picture, ready for `model.chat`.
+    """Pixel tiles of one picture, ready for `model.chat`. Thread-safe, as `open_image`.
 
     Args:
         image_file: see `open_image`.

@@ -18,7 +18,10 @@ from paddlenlp.transformers.tokenizer_utils import Trie
 
 
 class AddedTokensTokenizer(PretrainedTokenizer):
-    """Follows transformers' `PreTrainedTokenizer`: `_add_tokens`, `tokenize`, `_decode`."""
+    """Follows transformers' `PreTrainedTokenizer`: `_add_tokens`, `tokenize`, `_decode`.
+
+    Thread-safe, except for adding tokens.
+    """
 
     spaces_between_special_tokens = True  # `decode`'s default
 
@@ -72,13 +75,14 @@ class AddedTokensTokenizer(PretrainedTokenizer):
     def _trie(self) -> tuple[Trie, dict[str, AddedToken]]:
         """A trie over the added tokens, and their flags by content; rebuilt when tokens were added."""
         count = len(self.added_tokens_decoder)
-        if getattr(self, "_trie_count", None) != count:
+        cached = getattr(self, "_trie_cache", None)  # one attribute: another thread sees all of it or nothing
+        if cached is None or cached[0] != count:
             flags = {str(token): token for token in self.added_tokens_decoder.values()}
             trie = Trie()
             for content in flags:
                 trie.add(content)
-            self._trie_count, self._trie_and_flags = count, (trie, flags)
-        return self._trie_and_flags
+            self._trie_cache = cached = (count, (trie, flags))
+        return cached[1]
 
     def split_added_tokens(self, text: str, only: Collection[str] | None = None) -> list[tuple[str, bool]]:
         """Cut `text` at its added tokens (at those in `only`): (part, whether it is such a token), in order."""
@@ -136,14 +140,15 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         only when tokens were added: an answer is decoded at every token."""
         tokens = tuple(self.all_special_tokens)
         state = (len(self.added_tokens_decoder), tokens)
-        if getattr(self, "_marks_state", None) != state:
+        cached = getattr(self, "_marks_cache", None)
+        if cached is None or cached[0] != state:
             # Added tokens stand apart, except those that the vocabulary itself contains.
             apart = (set(self.added_tokens_encoder) - set(tokens)) | {
                 token for token in map(str, self.additional_special_tokens)
                 if self.convert_tokens_to_ids(token) >= self.vocab_size
             }  # fmt: skip
-            self._marks_state, self._marks_found = state, (apart, set(self.all_special_ids))
-        return self._marks_found
+            self._marks_cache = cached = (state, (apart, set(self.all_special_ids)))
+        return cached[1]
 
     def convert_ids_to_tokens(self, ids, skip_special_tokens: bool = False):
         """The token of an id, or the tokens of several."""

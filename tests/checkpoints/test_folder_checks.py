@@ -33,6 +33,10 @@ FOLDERS = {  # name -> files, the one line of the error
         {"config.json": CONFIG, "model_state.pdparams": ""},
         "holds weights of PaddleMIX or PaddleNLP (model_state.pdparams), a pickle that can run code when read; take",
     ),
+    "paddlenlp": (
+        {"model_config.json": "{}", "model_state.pdparams": ""},
+        "holds weights of PaddleMIX or PaddleNLP (model_state.pdparams), a pickle",
+    ),
     "pickle": ({"config.json": CONFIG, "pytorch_model.bin": ""}, "holds weights as a pickle (pytorch_model.bin)"),
     "pointer": ({"config.json": CONFIG, "model.safetensors": POINTER}, "model.safetensors is a Git LFS pointer, not"),
     "pointers": ({"config.json": POINTER}, "config.json is a Git LFS pointer, not the file itself: run `git lfs pull`"),
@@ -72,6 +76,17 @@ def test_an_unsupported_language_model_is_named(folders, tmp_path):
     shutil.copy(BUNDLED / "model.safetensors", tmp_path / "model")
     with pytest.raises(CheckpointError, match="llm_config.architectures='Other' is not supported; supported"):
         chat_folder(tmp_path / "model")
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_paddle_is_imported(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    (folder / "tokenizer.model").unlink()
+    with pytest.raises(CheckpointError, match="model has no vocabulary .*; copy the tokenizer's files"):
+        chat_folder(folder)
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="has no tokenizer_config.json with a tokenizer_class; copy the token"):
+        chat_folder(folder)
 
 
 def test_right_folders():

@@ -18,6 +18,7 @@ from convert.streaming import convert
 from paddle_internvl import progress
 from paddle_internvl.cli import conventions
 from paddle_internvl.cli.main import build_parser, main
+from paddle_internvl.serve.settings import from_arguments
 from tests.random_checkpoints import ROOT, TINY
 
 CHECKPOINT = str(ROOT / "demo/checkpoints/internvl-tiny")
@@ -282,3 +283,18 @@ def test_completion_completes():
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "--quiet", done.stderr
     assert "#compdef paddle-internvl" in run("completion", "zsh").stdout
+
+
+def test_serve_takes_the_words_of_lmdeploy_and_vllm():
+    for words, expected in (
+        (
+            "api_server CKPT --backend turbomind --server-port 1 --model-name m --tp 2",
+            "CKPT --server-port 1 --served-model-name m --tp 2",
+        ),
+        (
+            "CKPT --host 0.0.0.0 --port 1 --max-model-len 99 --tensor-parallel-size 2 --trust-remote-code",
+            "CKPT --server-name 0.0.0.0 --server-port 1 --session-len 99 --tp 2",
+        ),
+    ):
+        theirs, ours = (build_parser().parse_args(["serve", *line.split()]) for line in (words, expected))
+        assert theirs.checkpoint == "CKPT" and from_arguments(theirs, {}) == from_arguments(ours, {})

@@ -1,6 +1,9 @@
 """Pixels against the definition (PIL bicubic, / 255, normalise), and every kind of file a user may hand over."""
 
 import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import paddle
@@ -10,6 +13,7 @@ from PIL import Image
 from paddle_internvl import build_transform, load_image
 from paddle_internvl.media.images import open_image
 from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize
+from tests.random_checkpoints import ROOT
 
 
 def picture(width, height, mode="RGB", seed=0):
@@ -50,6 +54,51 @@ def test_paths_bytes_files_and_images_are_one(tmp_path):
     with open(file, "rb") as stream:
         for source in (str(file), file, file.read_bytes(), bytearray(file.read_bytes()), stream):
             np.testing.assert_array_equal(load_image(source).numpy(), expected)
+
+
+WARNED = """
+import io, sys
+import numpy as np
+from PIL import Image
+from paddle_internvl.media.images import open_image
+
+levels = np.random.default_rng(0).integers(0, 256, (30, 40, 4), np.uint8)
+opaque, turned = Image.fromarray(levels), Image.Exif()
+opaque.putalpha(255)
+turned[0x0112] = 6
+palette = Image.fromarray(levels[..., 0], "L").convert("P")
+pictures = [
+    (opaque, {}), (opaque.convert("RGB"), {}), (palette, {}), (opaque.convert("RGB"), {"exif": b"Exif\\0\\0broken"}),
+    *[(opaque.convert("RGB"), {"exif": turned}), (Image.fromarray(levels), {}), (palette, {"transparency": 0}),
+      (Image.fromarray(levels[..., 0].astype(np.uint16) * 200), {})] * 2,
+]
+for number, (picture, options) in enumerate(pictures):
+    file = io.BytesIO()
+    picture.save(file, "PNG", **options)
+    np.testing.assert_array_equal(open_image(file.getvalue()), Image.open(file).convert("RGB"))
+    print(number, file=sys.stderr)
+"""
+
+
+def test_surprises_are_warned_of_once(tmp_path):
+    """EXIF orientation, transparency and 16 bits; the pixels stay those of Pillow's convert("RGB")."""
+    done = subprocess.run([sys.executable, "-c", WARNED], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    warned = [(lines[i - 1], line) for i, line in enumerate(lines) if not line.isdigit()]
+    assert [number for number, _ in warned] == ["3", "4", "6"]
+    for (_, line), words in zip(warned, ("turned by EXIF orientation", "is transparent", "more than 8 bits a channel")):
+        assert words in line
+
+
+def test_threads_get_the_pixels_of_sequential_calls(tmp_path):
+    for seed in range(12):
+        picture(400 + 30 * seed, 300, "RGBA", seed).save(tmp_path / f"{seed}.png")
+    files = sorted(tmp_path.iterdir())
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda file: load_image(file, max_num=4).numpy(), files))
+    for file, pixels in zip(files, together):
+        np.testing.assert_array_equal(pixels, load_image(file, max_num=4).numpy())
 
 
 def saved(image, kind, **options):

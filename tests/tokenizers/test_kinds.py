@@ -1,6 +1,9 @@
 """Every kind of tokenizer against transformers' slow one (Llama-3: its fast one, there is no other), line by line."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import transformers
@@ -51,6 +54,27 @@ def test_ids_and_decoding(ours, theirs, lines):
         if number % 5 == 0:  # slow in transformers; `test_any_ids_decode_alike` compares more of them
             without = theirs.decode(expected, skip_special_tokens=True)
             assert ours.decode(expected, skip_special_tokens=True) == without, repr(line)
+
+
+def test_threads_get_the_ids_of_sequential_calls(folder, ours, lines):
+    """Of fresh tokenizers, whose first calls make what they keep."""
+    lines = lines[:40]
+    expected = [(ours(line)["input_ids"], ours.decode(ours(line)["input_ids"])) for line in lines]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(3):
+            fresh, start = AutoTokenizer.from_pretrained(str(folder)), Barrier(4)
+
+            def encoded(_):
+                start.wait()  # noqa: B023
+                ids = [fresh(line)["input_ids"] for line in lines]  # noqa: B023
+                return [(row, fresh.decode(row)) for row in ids]  # noqa: B023
+
+            with ThreadPoolExecutor(4) as pool:
+                assert list(pool.map(encoded, range(4))) == [expected] * 4
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_any_ids_decode_alike(ours, theirs):
