@@ -167,6 +167,10 @@ class InternLM2ForCausalLM(_FromCheckpoint, DecoderForCausalLM):
 class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
     """InternVL, the vision-language model: see the model cards.
 
+    Thread-safe where it answers: several threads may call `chat`, `batch_chat`, `chat_messages`, `chat_stream`,
+    `generate` and the other methods of prompts at a time; a `pipeline` decodes their prompts together, which is faster.
+    One thread at a time loads, saves, trains, moves or changes a model, while no other thread uses it.
+
     Attributes:
         template: name of the conversation template.
         conv_template: the template (`.sep` ends a turn).

@@ -30,7 +30,7 @@ from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
 class BatchGeneration:
     """Answers to a batch of prompts, `config.n` to each. Iterate over it once, then call `responses`. Closing the
-    iterator cancels the generation.
+    iterator cancels the generation. One thread uses it; several of them may share a model.
 
     Args:
         model: an `InternVLChatModel`.

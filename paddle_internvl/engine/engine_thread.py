@@ -51,7 +51,7 @@ class Submission:
 
 
 class EngineThread:
-    """A thread that steps an engine.
+    """A thread that steps an engine. Thread-safe: any thread or event loop may call its methods.
 
     Args:
         engine: the engine; only the thread calls its `step` and `add` from now on.

@@ -56,7 +56,7 @@ def open_source(source) -> Iterator[Clip]:
 
 
 def load_video(video_path, bound=None, input_size: int = TILE_SIDE, max_num: int = 1, num_segments: int = 32):
-    """Pixel tiles of frames spread over a clip, ready for `model.chat`.
+    """Pixel tiles of frames spread over a clip, ready for `model.chat`. Thread-safe: each call opens its own reader.
 
     Args:
         video_path: see `open_source`.
