@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import chain
 
 import paddle
 
 from paddle_internvl.chat.messages import Messages, ParsedMessages, parse
-from paddle_internvl.engine.request import require_room
+from paddle_internvl.engine.request import require_embeddings, require_room
 from paddle_internvl.models.loss import label_log_probs
 from paddle_internvl.preprocess.tile_limits import cut_tiles
 from paddle_internvl.prompt.encode import encode
@@ -41,7 +42,7 @@ def answer_log_probs(
         For each answer one natural logarithm for each token, the end token of a text included.
     Raises:
         ContextOverflowError: prompt and answer are longer than context_length.
-        ValueError: an answer without tokens; see `parse` for the others.
+        ValueError: an answer without tokens, or a token without a row in the model's embedding; see `parse`.
     """
     limit = model.config.llm_config.context_length if context_length is None else context_length
     parsed = parse(model, messages, **prompt_options)
@@ -51,6 +52,7 @@ def answer_log_probs(
         raise ValueError(f"answer {rows.index([])} has no tokens; give at least the token that ends an answer")
     longest = max(map(len, rows), default=0)
     require_room(len(prompt) + longest - 1, parsed.costs, limit)
+    require_embeddings([*prompt, *chain(*rows)], model, tokenizer)
     tiles = cut_tiles(parsed.pictures, parsed.grids, parsed.side)
     model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
     decoder = model.language_model

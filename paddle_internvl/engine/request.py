@@ -116,6 +116,20 @@ def require_room(length: int, costs: Sequence[PictureCost], context_length: int 
     )
 
 
+def require_embeddings(ids: Sequence[int], model, tokenizer) -> None:
+    """Refuse token ids without a row in the model's embedding.
+
+    Raises:
+        ValueError: a token, and both vocabulary sizes.
+    """
+    rows, highest = model.config.llm_config.vocab_size, max(ids, default=0)
+    if highest >= rows:
+        raise ValueError(
+            f"{tokenizer.convert_ids_to_tokens(highest)!r} has id {highest}, but the model's embedding has {rows} rows "
+            f"(the tokenizer has {len(tokenizer)} tokens); take the tokenizer files that belong to these weights"
+        )
+
+
 _CHARACTERS_PER_TOKEN = 64  # at most, in ordinary text
 
 
@@ -165,6 +179,7 @@ class RequestState:
         )
         self.costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
         require_room(len(prompt.ids), self.costs, context_length)
+        require_embeddings(prompt.ids, model, tokenizer)
         room = config.max_new_tokens if context_length is None else context_length - len(prompt.ids)
         self.max_tokens = min(config.max_new_tokens, room)
         self._text = TextStream(

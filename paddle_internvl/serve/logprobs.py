@@ -22,6 +22,8 @@ def token_bytes(tokenizer, token: int) -> bytes:
     if token in added:
         return str(added[token]).encode()
     piece = tokenizer.convert_ids_to_tokens(token)
+    if piece is None:  # a padding row of the model's embedding
+        return b""
     if isinstance(tokenizer, ByteLevelBPETokenizer):
         return bytes_of_token(piece)
     match = _BYTE.fullmatch(piece)

@@ -165,13 +165,16 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         spaces_between_special_tokens: bool | None = None,
         **kwargs,
     ) -> str:
-        """Text of token ids (an int, a list, an array or a tensor)."""
+        """Text of token ids (an int, a list, an array or a tensor); ids beyond the vocabulary, as padding rows of a
+        model's embedding have, are no text."""
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
         ids = [ids] if isinstance(ids, int) else ids
         apart, _ = self._marks()
         texts: list[str] = []
         pieces: list[str] = []
         for token in self.convert_ids_to_tokens(ids, skip_special_tokens=skip_special_tokens):
+            if token is None:
+                continue
             if token not in apart:
                 pieces.append(token)
                 continue

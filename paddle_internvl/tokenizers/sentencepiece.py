@@ -37,8 +37,8 @@ class SentencePieceTokenizer(AddedTokensTokenizer):
     def _convert_token_to_id(self, token: str) -> int:
         return self.sp_model.piece_to_id(token)
 
-    def _convert_id_to_token(self, index: int) -> str:
-        return self.sp_model.IdToPiece(index)
+    def _convert_id_to_token(self, index: int) -> str | None:
+        return self.sp_model.IdToPiece(index) if 0 <= index < self.vocab_size else None
 
     def build_inputs_with_special_tokens(self, token_ids_0, token_ids_1=None) -> list[int]:
         bos = [self.bos_token_id] if self.add_bos_token else []

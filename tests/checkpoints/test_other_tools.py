@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from convert import CheckpointError
 from convert.cli import main as convert_cli
+from paddle_internvl.serve.logprobs import token_bytes
 
 TRANSFORMERS_5 = Path(__file__).parents[1] / "goldens/transformers5"  # saved by transformers 5.24.0, random weights
 TINY = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"
@@ -67,6 +68,50 @@ def test_a_null_system_message_is_the_templates(tuned):
     model = AutoModel.from_pretrained(str(tuned(system_message=None)))
     assert model.system_message == model.conv_template.system_message != ""
     assert AutoModel.from_pretrained(str(tuned(system_message=""))).system_message == ""
+
+
+def test_rows_beyond_the_tokenizer_are_no_text(tuned):
+    """An embedding that was padded to a round number of rows."""
+    folder = tuned()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["llm_config"]
+    tokens = config["vocab_size"]
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("model.tok_embeddings", "output"):
+        weight = tensors[f"language_model.{name}.weight"]
+        tensors[f"language_model.{name}.weight"] = np.concatenate([weight, weight[:7]])
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    tuned(llm_config={**config, "vocab_size": tokens + 7})
+    model, tokenizer = AutoModel.from_pretrained(str(folder)), AutoTokenizer.from_pretrained(str(folder))
+    only_padding = {"bad_token_ids": tuple(range(tokens)), "max_new_tokens": 3, "logprobs": 1}
+    response = model.chat_messages([{"role": "user", "content": "hello"}], only_padding)
+    assert (response.text, response.generate_token_len) == ("", 3)
+    assert tokenizer.decode([tokens, *tokenizer("hello")["input_ids"], 10**9]) == tokenizer.decode(
+        tokenizer("hello")["input_ids"]
+    )
+    assert token_bytes(tokenizer, tokens) == b""
+
+
+def test_a_token_without_a_row_is_refused(tuned):
+    """A fine-tune's tokenizer beside weights that were not resized."""
+    folder = tuned()
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    rows = json.loads((folder / "config.json").read_text(encoding="utf-8"))["llm_config"]["vocab_size"]
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": False}
+    config["added_tokens_decoder"][str(rows)] = {"content": "<new>", **flags}
+    file.write_text(json.dumps(config), encoding="utf-8")
+    model, tokenizer = AutoModel.from_pretrained(str(folder)), AutoTokenizer.from_pretrained(str(folder))
+    messages = [{"role": "user", "content": "hello <new>"}]
+    message = f"'<new>' has id {rows}, but the model's embedding has {rows} rows"
+    calls = (
+        lambda: model.chat(tokenizer, None, "hello <new>", {}),
+        lambda: model.chat_messages(messages),
+        lambda: model.log_probs(messages, ["a"]),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert model.chat(tokenizer, None, "hello", {"max_new_tokens": 2})
 
 
 @pytest.mark.parametrize("file", ["adapter_config.json", "lora_config.json"])
