@@ -23,6 +23,7 @@ from paddle_internvl.cli import (
     estimate,
     info,
     serve,
+    train,
     verify,
 )
 
@@ -36,6 +37,7 @@ COMMANDS = {
     "info": info,
     "estimate": estimate,
     "dataset": dataset,
+    "train": train,
     "verify": verify,
     "doctor": doctor,
     "build-kernels": build_kernels,

@@ -6,6 +6,7 @@ _EXPORTS = {  # public name -> module; imported at first use
     "SFTDataset": "dataset",
     "add_lora": "lora",
     "merge_lora": "lora",
+    "train": "sft",
     "sft_loss": "losses",
     "mpo_loss": "losses",
     "PackedDataset": "packing",

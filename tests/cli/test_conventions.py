@@ -115,6 +115,8 @@ WRONG = {  # words -> the one line of the error
     ("info", CONFIG, "--image", PICTURE, "--plot", "x.xyz"): "argument --plot: x.xyz has the ending of no picture",
     ("dataset", "none.json", "--model", CHECKPOINT): "none.json does not exist; give the meta JSON",
     ("dataset", "BAD.json", "--model", CHECKPOINT): "BAD.json is not valid JSON",
+    ("train", "none.json"): "none.json does not exist; give the JSON or YAML file",
+    ("train", "BAD.yaml"): "BAD.yaml is not valid YAML",
     ("estimate", "/nowhere"): "/nowhere does not exist",
     ("estimate", "BAD.json"): "BAD.json is not valid JSON",
     ("estimate", CONFIG, "--gpus", "0"): "--gpus and --memory must be above 0",

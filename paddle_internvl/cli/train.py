@@ -1,0 +1,77 @@
+"""Train a model: supervised fine-tuning (SFT), of the whole model, of parts of it, or of LoRA adapters.
+
+CONFIG holds upstream's argument names and those of PaddleNLP's TrainingArguments; --KEY VALUE overrides one. OUTPUT/
+gets metrics.jsonl, a line for each optimizer step, and at the end the checkpoint, or the adapters of a LoRA run.
+
+examples:
+  paddle-internvl train run.json
+  paddle-internvl train run.json --learning_rate 1e-5 --freeze_backbone True
+  paddle-internvl train run.json --model_name_or_path CKPT --meta_path meta.json --use_llm_lora 16 --output_dir out
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from convert.command_line import EXIT_OK
+from convert.folder import read_json
+
+_REQUIRED = ("model_name_or_path", "meta_path", "output_dir")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="JSON or YAML file of the run's arguments")
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="--KEY VALUE", help="arguments of the run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from paddle_internvl import startup
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.training.mixture import read_meta
+
+    config = {**_read(arguments.config), **_overrides(arguments.overrides)}
+    missing = [name for name in _REQUIRED if not config.get(name)]
+    if missing:
+        raise ValueError(f"{arguments.config}: {missing[0]} is missing; needed: {', '.join(_REQUIRED)}")
+    read_meta(config["meta_path"])  # faults of data and model are shown before Paddle is imported
+    config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
+    startup.import_paddle()
+    from paddle_internvl.training.sft import train
+
+    train(config)
+    print(f"trained: {config['output_dir']}")
+    return EXIT_OK
+
+
+def _read(file: Path) -> dict:
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist; give the JSON or YAML file of the run's arguments")
+    if file.suffix in (".yaml", ".yml"):
+        import yaml
+
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    else:
+        config = read_json(file)
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: an object of arguments is needed")
+    return config
+
+
+def _overrides(words: Sequence[str]) -> dict:
+    """Pairs of --KEY VALUE; values are JSON, True, False, None or text."""
+    literals = {"True": True, "False": False, "None": None}
+    config = {}
+    for flag, value in zip(words[::2], [*words[1::2], None]):
+        if not flag.startswith("--") or value is None or value.startswith("--"):
+            raise ValueError(f"{flag}: arguments are given as --KEY VALUE")
+        try:
+            config[flag[2:]] = literals[value] if value in literals else json.loads(value)
+        except ValueError:
+            config[flag[2:]] = value
+    return config

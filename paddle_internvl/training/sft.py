@@ -1,0 +1,216 @@
+"""Supervised fine-tuning (SFT) and LoRA on PaddleNLP's Trainer.
+
+In: a recipe, a model, a data set. Out: the model trained in place; OUTPUT/ holds metrics.jsonl and the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddlenlp.trainer import Trainer, TrainerCallback, TrainingArguments
+
+from paddle_internvl.training.collate import collate
+from paddle_internvl.training.dataset import SFTDataset
+from paddle_internvl.training.decay import decayed_parameters
+from paddle_internvl.training.lora import add_lora, lora_layers
+from paddle_internvl.training.losses import count_learnt, sft_loss
+from paddle_internvl.training.order import RankBatches, sequential, shuffled
+from paddle_internvl.training.recipe import Recipe
+from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
+from paddle_internvl.training.trainable import set_drop_path, set_trainable
+
+_PLAIN_STEPS = {"save_strategy": "no", "report_to": [], "disable_tqdm": True, "logging_strategy": "no"}
+
+
+def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
+    """Train a model in place.
+
+    Args:
+        config: arguments by upstream's names and those of PaddleNLP's TrainingArguments, see `Recipe`.
+        model: an `InternVLChatModel` loaded with trainable=True; None: `model_name_or_path` is loaded.
+        dataset: sample dicts, as of `SFTDataset`; None: `meta_path` is read.
+        method: 'sft'.
+    Returns:
+        The trained model.
+    Raises:
+        ValueError: an argument that is unknown or out of range.
+        FloatingPointError: a loss that is not finite; names the step and the samples.
+    """
+    if method != "sft":
+        raise ValueError(f"method={method!r} is not supported; supported: 'sft'")
+    recipe = Recipe.from_dict(config)
+    arguments = TrainingArguments(**{**_PLAIN_STEPS, **recipe.trainer})
+    if model is None:
+        model = _load(recipe)
+    if dataset is None:
+        if recipe.run.meta_path is None:
+            raise ValueError("meta_path is needed: the meta JSON of the data sets")
+        dataset = SFTDataset(recipe.run.meta_path, model.checkpoint_folder, **recipe.data)
+    prepare(model, recipe)
+    trainer = SftTrainer(model, dataset, recipe, arguments)
+    trainer.train()
+    if trainer.is_world_process_zero():
+        save(model, arguments.output_dir)
+    return model
+
+
+def save(model, folder: str) -> None:
+    """Write the outcome of a run: the adapters of a LoRA model, else a whole checkpoint."""
+    if lora_layers(model):
+        from paddle_internvl.training.lora_folders import save_adapter
+
+        save_adapter(model, folder)
+    else:
+        model.save_pretrained(folder)
+
+
+def _load(recipe: Recipe):
+    from paddle_internvl.modeling import InternVLChatModel
+
+    if recipe.model.model_name_or_path is None:
+        raise ValueError("model_name_or_path is needed: a checkpoint folder or a hub id")
+    return InternVLChatModel.from_pretrained(recipe.model.model_name_or_path, trainable=True)
+
+
+def prepare(model, recipe: Recipe) -> None:
+    """Freeze the parts of a model and add its LoRA adapters, by a recipe."""
+    options = recipe.model
+    set_drop_path(model, options.drop_path_rate)
+    rank = max(options.use_llm_lora, options.use_backbone_lora)
+    if rank:
+        alpha = 2 * rank if options.lora_alpha is None else options.lora_alpha
+        add_lora(model, options.use_llm_lora, options.use_backbone_lora, alpha, options.lora_dropout)
+    set_trainable(
+        model, options.freeze_llm, options.freeze_backbone, options.freeze_mlp, options.unfreeze_vit_layers,
+        options.unfreeze_lm_head,
+    )  # fmt: skip
+
+
+class SftTrainer(Trainer):
+    """PaddleNLP's Trainer with our batches, loss, schedule, weight decay and metrics.
+
+    Args:
+        model: with its trainable parameters chosen.
+        dataset: sample dicts.
+        recipe: of the run.
+        arguments: PaddleNLP's.
+    """
+
+    def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments):
+        super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
+        self._recipe = recipe
+        self._metrics = MetricsWriter(Path(arguments.output_dir) / "metrics.jsonl", self)
+        self.add_callback(self._metrics)
+
+    def get_train_dataloader(self):
+        """Batches of this rank, in an order that is a function of seed, epoch and rank."""
+        seed = self.args.seed
+        order = (lambda epoch: shuffled(self._length, seed, epoch)) if self._recipe.run.shuffle else self._sequential
+        sampler = RankBatches(
+            order, self.args.per_device_train_batch_size, self.args.dataset_rank, self.args.dataset_world_size
+        )
+        return Batches(self.train_dataset, sampler)
+
+    @property
+    def _length(self) -> int:
+        return len(self.train_dataset)
+
+    def _sequential(self, _epoch: int):
+        return sequential(self._length)
+
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        """AdamW over the trainable parameters, and the schedule of upstream's Trainer."""
+        args = self.args
+        warmup = warmup_steps(num_training_steps, args.warmup_ratio, args.warmup_steps)
+        kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        self.lr_scheduler = paddle.optimizer.lr.LambdaDecay(
+            args.learning_rate, lambda step: learning_rate_factor(kind, step, warmup, num_training_steps)
+        )
+        parameters = {name: p for name, p in self.model.named_parameters() if not p.stop_gradient}
+        decayed = {parameters[name].name for name in decayed_parameters(self.model, self._recipe.run.decay_rule)}
+        self.optimizer = paddle.optimizer.AdamW(
+            learning_rate=self.lr_scheduler, parameters=list(parameters.values()), weight_decay=args.weight_decay,
+            beta1=args.adam_beta1, beta2=args.adam_beta2, epsilon=args.adam_epsilon,
+            apply_decay_param_fun=lambda name: name in decayed,
+            grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm > 0 else None,
+        )  # fmt: skip
+
+    def compute_loss(self, model, inputs: Mapping, return_outputs: bool = False):
+        """`sft_loss` of a batch; a loss that is not finite stops the run and names the samples."""
+        loss = sft_loss(model, inputs)
+        if not np.isfinite(float(loss)):
+            names = ", ".join(f"{name} line {index + 1}" for name, index in inputs.get("samples", ()))
+            raise FloatingPointError(f"step {self.state.global_step + 1}: the loss is {float(loss)}; batch: {names}")
+        self._metrics.add(inputs, float(loss))
+        return (loss, {}) if return_outputs else loss
+
+
+class Batches:
+    """Collated batches of one rank, epoch after epoch."""
+
+    def __init__(self, dataset: Sequence[dict], sampler: RankBatches):
+        self.dataset, self._sampler = dataset, sampler
+        self._start = 0
+
+    def __len__(self) -> int:
+        return self._sampler.batches_per_epoch
+
+    def __iter__(self) -> Iterator[dict]:
+        first, self._start = self._start, self._start + len(self)
+        for step in range(first, first + len(self)):
+            yield collate([self.dataset[i] for i in self._sampler[step]])
+
+
+class MetricsWriter(TrainerCallback):
+    """Writes metrics.jsonl: one line for each optimizer step.
+
+    Args:
+        file: metrics.jsonl.
+        trainer: whose optimizer and scheduler are read.
+    """
+
+    def __init__(self, file: Path, trainer: SftTrainer):
+        self._file, self._trainer = file, trainer
+        self._losses: list[float] = []
+        self._counts = {"tokens": 0, "learnt_tokens": 0, "tiles": 0}
+        self._began = time.monotonic()
+        self._line: dict = {}
+
+    def add(self, batch: Mapping, loss: float) -> None:
+        """Count a micro-batch."""
+        self._losses.append(loss)
+        real = batch.get("attention_mask")
+        self._counts["tokens"] += int(np.asarray(batch["input_ids"]).size if real is None else np.asarray(real).sum())
+        self._counts["learnt_tokens"] += count_learnt(batch)
+        self._counts["tiles"] += len(batch["pixel_values"])
+
+    def on_train_begin(self, args, state, control, **_trainer):
+        """Create the file."""
+        if state.is_world_process_zero:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_text("")
+        self._began = time.monotonic()
+
+    def on_optimizer_begin(self, args, state, control, **_trainer):
+        """Take learning rate and gradient norm before the step."""
+        squares = [
+            float((p.grad.astype("float64") ** 2).sum()) for p in self._trainer.model.parameters() if p.grad is not None
+        ]
+        self._line = {"learning_rate": self._trainer.lr_scheduler.get_lr(), "grad_norm": float(np.sqrt(sum(squares)))}
+
+    def on_step_end(self, args, state, control, **_trainer):
+        """Write the step's line."""
+        now = time.monotonic()
+        line = {
+            "step": state.global_step, "epoch": state.epoch, "loss": float(np.mean(self._losses)), **self._line,
+            **self._counts, "seconds": now - self._began,
+        }  # fmt: skip
+        if state.is_world_process_zero:
+            with open(self._file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        self._began, self._losses, self._counts = now, [], dict.fromkeys(self._counts, 0)
