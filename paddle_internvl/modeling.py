@@ -41,7 +41,7 @@ class _FromCheckpoint:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
                         device_map=None, load_in_8bit=False, load_in_4bit=False, group_size=None, use_flash_attn=True,
-                        tensor_parallel_degree=1, trainable=False, **kwargs):  # fmt: skip
+                        tensor_parallel_degree=1, trainable=False, adapter=None, **kwargs):  # fmt: skip
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
@@ -61,6 +61,7 @@ class _FromCheckpoint:
                 same answers; a program whose input only rank 0 has goes into `paddle_internvl.run_rank`.
             trainable: True: plain parameters that can be trained and wrapped (LoRA, DataParallel); False: prepared for
                 inference, see `checkpoints.preparation.prepare_for_inference`.
+            adapter: folder of a LoRA adapter (PEFT's or PaddleNLP's), which is merged into the weights while loading.
             kwargs: fields of the config; `hub`, `revision`, `cache_dir`, ... of `hub.folder_of`; `low_cpu_mem_usage`
                 (always on) and `trust_remote_code` (never done) of the model cards.
         Returns:
@@ -82,6 +83,7 @@ class _FromCheckpoint:
             hub=hub_options,
             ranks=tensor_parallel_degree,
             trainable=trainable,
+            adapter=adapter,
             **kwargs,
         )
         for layer in model.sublayers():

@@ -39,7 +39,7 @@ def rules_for(config: dict, names: Collection[str] = ()) -> list[Rule]:
     if any(".lora_A." in name for name in names):
         raise CheckpointError(
             "the checkpoint holds unmerged LoRA weights; merge them into the model first "
-            "(upstream: tools/merge_lora.py; PEFT: model.merge_and_unload())"
+            "(paddle-internvl merge-lora CKPT OUT)"
         )
     model_type = config.get("model_type")
     if model_type not in _CHECKPOINTS:

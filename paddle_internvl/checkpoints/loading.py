@@ -17,9 +17,9 @@ from convert.safetensors_io import Checkpoint
 from paddle_internvl import runtime
 from paddle_internvl.checkpoints.fill import fill
 from paddle_internvl.checkpoints.hub import folder_of
+from paddle_internvl.checkpoints.merging import adapted_view
 from paddle_internvl.checkpoints.plan import LoadOptions, plan_loading
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
-from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.ops import dispatch
 from paddle_internvl.ops.dispatch import Case
 from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
@@ -39,6 +39,7 @@ def load(
     hub: dict | None = None,
     ranks: int = 1,
     trainable: bool = False,
+    adapter=None,
     **overrides,
 ):
     """A model of class `cls` with a checkpoint's weights, in evaluation mode.
@@ -55,6 +56,7 @@ def load(
         hub: keyword arguments of `hub.folder_of`.
         ranks: processes of a tensor-parallel model; each makes this call, and they wait for each other.
         trainable: plain parameters; False: the model is prepared for inference.
+        adapter: folder of a LoRA adapter, which is merged into the weights; None: none.
         overrides: fields of the config.
     Returns:
         The model; its `process_group` has the ranks, or is None.
@@ -87,7 +89,7 @@ def load(
         quantization=quantization,
         shards=shards,
     )
-    view = CheckpointView(checkpoint, read_config(folder))
+    view = adapted_view(checkpoint, read_config(folder), adapter)
     with paddle.LazyGuard():  # parameters without memory
         model = cls(config)
         blocks = blocks_of(model, placement)

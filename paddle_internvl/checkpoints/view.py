@@ -1,4 +1,5 @@
-"""A checkpoint's tensors under our names, whichever layout its files have; whole or cut to what a rank holds.
+"""A checkpoint's tensors under our names, whichever layout its files have; whole or cut to what a rank holds; with a
+LoRA adapter merged.
 
 In: a checkpoint and its config.json. Out: arrays of carried bytes (see `convert.dtypes`); no more is read of the files
 than they hold. It knows no parameter.
@@ -11,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from convert import CheckpointError
+from convert.adapter import Adapter
 from convert.dtypes import SIZES, carrier, cast, is_float
 from convert.mappings import rules_for
 from convert.outputs import Copy, Output
@@ -25,11 +27,17 @@ _PIECE = 1 << 22  # elements that are cast at a time
 class CheckpointView:
     """See the module.
 
+    Args:
+        checkpoint: the files.
+        config: config.json.
+        adapter: a LoRA adapter; the weights that it is merged into are float32; None: none.
     Attributes:
         outputs: name -> how the tensor is made.
+    Raises:
+        CheckpointError: tensors that do not fit config.json, or an adapter of layers without float weights.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: dict):
+    def __init__(self, checkpoint: Checkpoint, config: dict, adapter: Adapter | None = None):
         self._rules: dict[str, str] = {}
         if is_paddle_layout(checkpoint):
             outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
@@ -39,28 +47,39 @@ class CheckpointView:
             self._rules = {output.name: rule.kind for rule, output in planned}
         self.outputs = {output.name: output for output in [*outputs, *_tied_head(outputs)]}
         self.checkpoint = checkpoint
+        self._pairs = {} if adapter is None else {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
+        lost = sorted(self._pairs.keys() - self.outputs.keys())
+        if lost:
+            raise CheckpointError(f"{checkpoint.folder} has no {lost[0]} that the LoRA adapter could be merged into")
 
     def rule(self, name: str) -> str:
         """Name of the conversion rule that makes a tensor; '-' where the files have it as it is."""
         return self._rules.get(name, "-")
 
+    def is_merged(self, name: str) -> bool:
+        """Whether a LoRA adapter is merged into a tensor."""
+        return name in self._pairs
+
     def dtype(self, name: str) -> str:
-        """The dtype in the files."""
+        """The dtype in the files; F32 with a LoRA adapter merged."""
+        return "F32" if self.is_merged(name) else self._file_dtype(name)
+
+    def _file_dtype(self, name: str) -> str:
         return self.checkpoint.tensors[self.outputs[name].copies[0].source].dtype
 
     def array(self, name: str, dtype: str | None = None, cut: ShardSpec | None = None) -> np.ndarray:
         """A tensor, or a cut of it, in memory of its own.
 
         Args:
-            dtype: to cast it to, piece by piece; None: as in the files.
+            dtype: to cast it to, piece by piece; None: that of `dtype`.
         Raises:
             CheckpointError: integers that are to be cast.
         """
-        output, source = self.outputs[name], self.dtype(name)
-        dtype = dtype or source
+        output, source = self.outputs[name], self._file_dtype(name)
+        dtype = dtype or self.dtype(name)
         if dtype != source and not is_float(source):
             raise CheckpointError(f"{name} is {source} in {self.checkpoint.folder}; only float weights can be loaded")
-        first, last = 0, output.shape[0]
+        first, last, columns = 0, output.shape[0], slice(None)
         if cut is None:
             memory = filled = np.empty(output.shape, carrier(dtype))
         else:
@@ -69,17 +88,21 @@ class CheckpointView:
             if cut.axis == 0:
                 first, last = cut.start, cut.stop
             else:
+                columns = slice(cut.start, cut.stop)
                 output, filled = _columns(output, cut.start, cut.stop), memory[:, : cut.stop - cut.start]
         rows = max(1, _PIECE * filled.shape[0] // max(filled.size, 1))
         for low in range(first, last, rows):
             high = min(low + rows, last)
             here = filled[low - first : high - first]
-            if source == dtype:
-                output.fill(self.checkpoint.array, here, low, high)
-                continue
-            piece = np.empty(here.shape, carrier(source))
+            piece = here if source == dtype else np.empty(here.shape, carrier(source))
             output.fill(self.checkpoint.array, piece, low, high)
-            here[:] = cast(piece, source, dtype)
+            if name in self._pairs:
+                merged = cast(piece, source, "F32").view(np.float32) + self._pairs[name].delta(
+                    slice(low, high), columns
+                )
+                here[:] = cast(merged.view(np.uint32), "F32", dtype)
+            elif piece is not here:
+                here[:] = cast(piece, source, dtype)
         for copy in output.copies:
             self.checkpoint.give_back(copy.source)
         return memory
@@ -87,7 +110,13 @@ class CheckpointView:
     def in_file(self, name: str) -> TensorInfo | None:
         """Where the tensor lies in a file just as it is, at a place that its numbers can be read at; else None."""
         output, info = self.outputs[name], self.checkpoint.tensors.get(name)
-        if info is None or output != _whole(name, info.shape) or info.offset % SIZES[info.dtype] or not info.nbytes:
+        if (
+            name in self._pairs
+            or info is None
+            or output != _whole(name, info.shape)
+            or info.offset % SIZES[info.dtype]
+            or not info.nbytes
+        ):
             return None
         return info
 

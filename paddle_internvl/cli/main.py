@@ -22,6 +22,7 @@ from paddle_internvl.cli import (
     download,
     estimate,
     info,
+    merge_lora,
     serve,
     train,
     verify,
@@ -38,6 +39,7 @@ COMMANDS = {
     "estimate": estimate,
     "dataset": dataset,
     "train": train,
+    "merge-lora": merge_lora,
     "verify": verify,
     "doctor": doctor,
     "build-kernels": build_kernels,
@@ -51,7 +53,7 @@ _DIFFERENT = {  # command -> meaning of exit code 1
     "doctor": "something is wrong",
     "build-kernels": "there are no kernels",
 }
-_WITH_HUB_IDS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "dataset", "verify")
+_WITH_HUB_IDS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "dataset", "merge-lora", "verify")
 _EPILOG = """Results go to stdout, logs and progress bars to stderr; bars and colours only where that is a terminal,
 and no colours if $NO_COLOR is set. --quiet and --log-level may stand before or after COMMAND."""
 

@@ -8,6 +8,7 @@ upstream's fused layers have one for several of ours, and this module keeps that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import paddle
 import paddle.nn.functional as F
@@ -95,27 +96,36 @@ def add_lora(
         ValueError: a model that is prepared for inference or has adapters, a negative rank, or both ranks 0.
     Source: upstream `modeling_internvl_chat.py`, `wrap_llm_lora` and `wrap_backbone_lora`; PEFT 0.10 `LoraLayer`.
     """
-    if model.is_prepared:
-        raise ValueError("the model is prepared for inference; load it with from_pretrained(..., trainable=True)")
-    if lora_layers(model):
-        raise ValueError("the model has LoRA adapters already; merge_lora(model) makes it plain")
     if min(use_llm_lora, use_backbone_lora) < 0 or not use_llm_lora + use_backbone_lora:
         raise ValueError(
             f"use_llm_lora={use_llm_lora}, use_backbone_lora={use_backbone_lora}: ranks, one of them above 0"
         )
-    for parameter in model.parameters():
-        parameter.stop_gradient = True
+    freeze_base(model)
     ranks = {"language_model": use_llm_lora, "vision_model": use_backbone_lora}
     for target in targets_of(model):
         if ranks[target.tower]:
-            adapt(model, target, ranks[target.tower], lora_alpha, lora_dropout)
+            adapt(model, target.ours, ranks[target.tower], lora_alpha, lora_dropout)
     return model
 
 
-def adapt(model: nn.Layer, target: LoraTarget, rank: int, lora_alpha: float, lora_dropout: float = 0.0) -> None:
-    """Add an adapter to the layers of one target, which share their A."""
+def freeze_base(model: InternVLNetwork) -> None:
+    """Freeze a plain model before adapters are added.
+
+    Raises:
+        ValueError: a model that is prepared for inference or has adapters.
+    """
+    if model.is_prepared:
+        raise ValueError("the model is prepared for inference; load it with from_pretrained(..., trainable=True)")
+    if lora_layers(model):
+        raise ValueError("the model has LoRA adapters already; merge_lora(model) makes it plain")
+    for parameter in model.parameters():
+        parameter.stop_gradient = True
+
+
+def adapt(model: nn.Layer, names: Sequence[str], rank: int, lora_alpha: float, lora_dropout: float = 0.0) -> None:
+    """Add an adapter to linear layers, which share their A."""
     lora_a = None
-    for name in target.ours:
+    for name in names:
         linear = sublayer(model, name)
         if lora_a is None:
             lora_a = new_lora_a(linear.weight.shape[0], rank, linear.weight.dtype)

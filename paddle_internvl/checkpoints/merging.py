@@ -1,0 +1,113 @@
+"""Merging of LoRA adapters into checkpoints: while loading, or into a plain checkpoint on disk. No network is built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from convert import CheckpointError
+from convert.adapter import Adapter, with_whole_targets
+from convert.adapter_folder import adapter_layout, base_of, read_adapter, split_unmerged
+from convert.checkpoint_writer import write_checkpoint
+from convert.dtypes import FLOATS
+from convert.folder import BESIDE_WEIGHTS, read_config
+from convert.mappings import paddle_config
+from convert.mappings.lora import lora_targets
+from convert.safetensors_io import MAX_SHARD_SIZE, Checkpoint
+from convert.shard_writer import NewTensor
+from convert.streaming import PADDLE_LAYOUT
+from paddle_internvl.checkpoints.hub import folder_of
+from paddle_internvl.checkpoints.view import CheckpointView
+
+
+def adapted_view(checkpoint: Checkpoint, config: dict, adapter: str | Path | None) -> CheckpointView:
+    """A checkpoint's tensors with a LoRA adapter merged.
+
+    Args:
+        checkpoint: the base model.
+        config: its config.json.
+        adapter: folder of the adapter; None: none.
+    Raises:
+        CheckpointError: an adapter that is not supported or does not fit the model.
+    """
+    if adapter is None:
+        return CheckpointView(checkpoint, config)
+    return _view(checkpoint, config, read_adapter(Path(adapter), _targets(config)))
+
+
+def _view(checkpoint: Checkpoint, config: dict, adapter: Adapter) -> CheckpointView:
+    return CheckpointView(checkpoint, config, with_whole_targets(adapter, _targets(config)))
+
+
+def _targets(config: dict):
+    config = paddle_config(config)
+    if "vision_config" not in config or "llm_config" not in config:
+        raise CheckpointError("LoRA adapters are supported of whole InternVL models, not of one tower alone")
+    return lora_targets(config)
+
+
+def merge_adapter(
+    source: str | Path,
+    out: str | Path,
+    base: str | None = None,
+    dtype: str | None = None,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Merge a LoRA adapter into its base model and write a plain checkpoint in Paddle's layout.
+
+    Weights are read and written piece by piece; those that nothing is merged into keep the base model's dtype.
+
+    Args:
+        source: folder of an adapter (PEFT's or PaddleNLP's), or upstream's checkpoint with unmerged LoRA.
+        out: folder of the checkpoint; empty or missing.
+        base: folder or hub id of the base model; None: the one that the adapter names.
+        dtype: of merged weights: 'bfloat16', 'float16' or 'float32'; None: float32, in which they are computed.
+        max_shard_size: bytes of tensors per file.
+        on_progress: called with bytes written so far and in all.
+    Returns:
+        Number of layers that were merged.
+    Raises:
+        CheckpointError: nothing to merge, no base model, an adapter that does not fit, or no space left.
+    """
+    source = Path(source)
+    folder, view, count = _merged(source, base)
+    config = {**paddle_config(read_config(folder)), "use_llm_lora": 0, "use_backbone_lora": 0}
+    tensors = [_new_tensor(view, name, FLOATS[dtype or "float32"]) for name in view.outputs]
+    files = {"config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
+    for place in (folder, source):  # tokens that were added for training are in the adapter's folder
+        files |= {name: place / name for name in BESIDE_WEIGHTS if (place / name).is_file()}
+    write_checkpoint(
+        Path(out), tensors, PADDLE_LAYOUT, files, replace=False, max_shard_size=max_shard_size, on_progress=on_progress
+    )
+    return count
+
+
+def _merged(source: Path, base: str | None) -> tuple[Path, CheckpointView, int]:
+    """The base model's folder, its tensors with the adapter merged, and the number of merged layers."""
+    if adapter_layout(source):
+        name = base or base_of(source)
+        if not name:
+            raise CheckpointError(f"{source} does not name its base model; give it with --base")
+        folder = folder_of(name)
+        config = read_config(folder)
+        adapter = read_adapter(source, _targets(config))
+        return folder, _view(Checkpoint(folder), config, adapter), len(adapter.pairs)
+    config, checkpoint = read_config(source), Checkpoint(source)
+    adapter: Adapter | None = split_unmerged(checkpoint, config, _targets(config))
+    if adapter is None:
+        raise CheckpointError(f"{source} holds no LoRA matrices; there is nothing to merge")
+    return source, _view(checkpoint, config, adapter), len(adapter.pairs)
+
+
+def _new_tensor(view: CheckpointView, name: str, merged_dtype: str) -> NewTensor:
+    """A tensor of the view, made at once."""
+    shape, dtype = view.outputs[name].shape, merged_dtype if view.is_merged(name) else view.dtype(name)
+
+    def fill(out: np.ndarray, first: int, last: int) -> None:
+        out[:] = view.array(name, dtype)
+
+    return NewTensor(name, dtype, shape, fill, rows=shape[0])

@@ -1,0 +1,250 @@
+"""Adapter folders: PEFT's, PaddleNLP's and upstream's unmerged layout, read, written, loaded and merged."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+from paddlenlp.peft import LoRAConfig, LoRAModel
+from safetensors.numpy import load_file, save_file
+
+from convert import CheckpointError
+from convert.cli import main as convert_cli
+from convert.dtypes import FLOATS
+from convert.folder import read_config
+from convert.safetensors_io import Checkpoint
+from paddle_internvl import InternVLChatModel
+from paddle_internvl.checkpoints.merging import adapted_view, merge_adapter
+from paddle_internvl.cli.main import main
+from paddle_internvl.parallel.shards import ShardSpec
+from paddle_internvl.training.collate import collate
+from paddle_internvl.training.lora import add_lora, lora_layers, merge_lora
+from paddle_internvl.training.lora_folders import load_adapter, save_adapter
+from paddle_internvl.training.losses import sft_loss
+from tests.training.goldens import CHECKPOINT, golden, tensors, upstream_tensors
+from tests.training.loop import run_samples
+from tests.training.test_lora import RUN, fill, load, stored
+from tests.training.test_losses import batch_of
+
+TARGETS = ["attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"]
+PEFT = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": TARGETS, "bias": "none"}
+
+
+def loss_of(model, batch=None) -> float:
+    return float(sft_loss(model, batch_of("sft_multi") if batch is None else batch))
+
+
+def peft_folder(folder, prefix: str = "base_model.model.language_model.", **fields):
+    """The trained adapter of the golden run as PEFT saves it."""
+    folder.mkdir(exist_ok=True)
+    config = {**PEFT, "base_model_name_or_path": str(CHECKPOINT), **fields}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    values = {name.replace("language_model.", prefix): np.ascontiguousarray(v) for name, v in stored("final").items()}
+    save_file(values, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unmerged(tmp_path_factory):
+    """Upstream's checkpoint of the golden run, as its Trainer saves it."""
+    folder = tmp_path_factory.mktemp("unmerged")
+    for file in CHECKPOINT.iterdir():
+        if not file.name.startswith("model"):
+            shutil.copy(file, folder)
+    arrays = {}
+    for file in CHECKPOINT.glob("model-*.safetensors"):
+        for name, value in load_file(file).items():
+            wrapped = name.replace("language_model.", "language_model.base_model.model.")
+            is_target = ".layers." in name and "norm" not in name and name.startswith("language_model.")
+            arrays[wrapped.replace(".weight", ".base_layer.weight") if is_target else wrapped] = value
+    for name, value in tensors(f"sft_run/{RUN}").items():
+        if name.startswith("final."):
+            wrapped = name.removeprefix("final.").replace("language_model.", "language_model.base_model.model.")
+            arrays[wrapped] = value
+    expected = golden(f"sft_run/{RUN}")["unmerged_state_dict_keys"]
+    assert all(list(arrays[name].shape) == shape for name, shape in expected.items())
+    save_file(arrays, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def require_merged(model) -> None:
+    """The model is the golden run's, merged."""
+    before, after = (upstream_tensors({n: p.numpy() for n, p in m.named_parameters()}) for m in (load(), model))
+    for name, value in stored("merged").items():
+        np.testing.assert_allclose(after[name], value, atol=1e-6)
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    expected = golden(f"sft_run/{RUN}")
+    assert changed == set(expected["merged_targets"])
+    merged_loss = expected["loss_of_first_two_samples_merged"]
+    assert loss_of(model, collate(run_samples()[:2])) == pytest.approx(merged_loss, rel=2e-6)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["base_model.model.language_model.", "base_model.model."], ids=["of the model", "of the language model"]
+)
+def test_peft_adapters_load_and_merge(tmp_path, prefix):
+    folder = peft_folder(tmp_path / "adapter", prefix)
+    require_merged(InternVLChatModel.from_pretrained(str(CHECKPOINT), trainable=True, adapter=folder))
+    model = load_adapter(load(), folder)
+    assert {name for name, p in model.named_parameters() if not p.stop_gradient} == {
+        name for name, _ in model.named_parameters() if ".lora_" in name
+    }
+    require_merged(merge_lora(model))
+
+
+def test_upstream_s_unmerged_checkpoint_merges(unmerged, tmp_path, capsys):
+    assert main(["merge-lora", str(unmerged), str(tmp_path / "out")]) == 0
+    assert "21 layers merged" in capsys.readouterr().out
+    require_merged(InternVLChatModel.from_pretrained(str(tmp_path / "out"), trainable=True))
+
+
+def test_a_merged_folder_equals_loading_with_the_adapter(tmp_path):
+    adapter = peft_folder(tmp_path / "adapter")
+    assert main(["merge-lora", str(adapter), str(tmp_path / "out")]) == 0
+    merged = InternVLChatModel.from_pretrained(str(tmp_path / "out"))
+    loaded = InternVLChatModel.from_pretrained(str(CHECKPOINT), adapter=adapter)
+    assert merged.config.to_dict() == loaded.config.to_dict()
+    for (name, one), (_, other) in zip(merged.named_parameters(), loaded.named_parameters()):
+        assert (one == other).all(), name
+    assert merged.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
+
+
+def test_merged_weights_of_part_of_a_fused_layer_convert_to_upstream_s_layout(tmp_path):
+    """Also rounded to the base model's dtype; layers that no adapter is merged into keep their bytes."""
+    model = add_lora(load(), use_llm_lora=2)
+    fill(model)
+    save_adapter(model, tmp_path / "whole", "paddlenlp")
+    arrays = pickle.loads((tmp_path / "whole" / "lora_model_state.pdparams").read_bytes())
+    kept = {name: value for name, value in arrays.items() if ".q_proj." in name}
+    (tmp_path / "whole" / "lora_model_state.pdparams").write_bytes(pickle.dumps(kept))
+    for dtype in ("float32", "bfloat16"):
+        out, hf = tmp_path / dtype, tmp_path / f"{dtype}-hf"
+        assert main(["merge-lora", str(tmp_path / "whole"), str(out), "--dtype", dtype]) == 0
+        assert convert_cli(["pd2hf", "--src", str(out), "--dst", str(hf)]) == 0
+        base, merged = Checkpoint(CHECKPOINT), Checkpoint(hf)
+        for name in base.tensors:
+            same = np.array_equal(base.array(name), merged.array(name))
+            assert same != name.endswith("attention.wqkv.weight"), name
+            assert same or merged.tensors[name].dtype == FLOATS[dtype]
+
+
+@pytest.mark.parametrize("layout", ["peft", "paddlenlp"])
+def test_saved_adapters_come_back(tmp_path, layout):
+    model = add_lora(load(), use_llm_lora=4, use_backbone_lora=4, lora_alpha=8)
+    fill(model)
+    save_adapter(model, tmp_path, layout)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 4 * 40_000
+    again = load_adapter(load(), tmp_path)
+    ours, theirs = (dict(m.named_parameters()) for m in (model, again))
+    assert ours.keys() == theirs.keys()  # a shared A is shared again
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+    assert loss_of(again) == loss_of(model)
+    assert json.loads(next(tmp_path.glob("*.json")).read_text())["base_model_name_or_path"] == str(CHECKPOINT)
+
+
+def test_ranks_of_the_towers_may_differ_in_peft_s_layout(tmp_path):
+    model = add_lora(load(), use_llm_lora=4, use_backbone_lora=2, lora_alpha=8)
+    fill(model)
+    save_adapter(model, tmp_path / "peft")
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert (config["r"], len(config["rank_pattern"]), config["alpha_pattern"]) == (4, 12, {})
+    again = load_adapter(load(), tmp_path / "peft")
+    assert {n: layer.scale for n, layer in lora_layers(again).items()} == {
+        n: layer.scale for n, layer in lora_layers(model).items()
+    }
+    assert loss_of(again) == loss_of(model)
+    with pytest.raises(CheckpointError, match="one rank and one alpha"):
+        save_adapter(model, tmp_path / "paddlenlp", "paddlenlp")
+
+
+def test_paddlenlp_runs_our_adapter(tmp_path):
+    model = add_lora(load(), use_llm_lora=4)
+    fill(model)
+    save_adapter(model, tmp_path, "paddlenlp")
+    theirs = LoRAModel.from_pretrained(load(), str(tmp_path))
+    theirs.eval()
+    assert loss_of(theirs.model) == pytest.approx(loss_of(model), rel=1e-6)
+
+
+def test_an_adapter_of_paddlenlp_runs_here_and_in_peft_s_layout(tmp_path):
+    """Of q and v alone, each with an A of its own: in upstream's fused layer their ranks add up."""
+    theirs = LoRAModel(load(), LoRAConfig(target_modules=[r".*language_model.*(q|v)_proj"], r=2, lora_alpha=6))
+    theirs.mark_only_lora_as_trainable()
+    paddle.seed(0)
+    for name, parameter in theirs.model.named_parameters():
+        if name.endswith("lora_B"):
+            parameter.set_value(paddle.randn(parameter.shape) * 0.1)
+    theirs.eval()
+    theirs.save_pretrained(str(tmp_path / "paddlenlp"))
+    expected = loss_of(theirs.model)
+    assert abs(expected - loss_of(load())) > 1e-4
+    model = load_adapter(load(), tmp_path / "paddlenlp")
+    assert loss_of(model) == pytest.approx(expected, rel=1e-6)
+    save_adapter(model, tmp_path / "peft")
+    matrices = load_file(tmp_path / "peft" / "adapter_model.safetensors")
+    stem = "base_model.model.language_model.model.layers.0.attention.wqkv.lora_"
+    assert matrices[f"{stem}A.weight"].shape == (4, 64) and matrices[f"{stem}B.weight"].shape == (128, 4)
+    for folder in ("paddlenlp", "peft"):
+        merged = InternVLChatModel.from_pretrained(str(CHECKPOINT), trainable=True, adapter=tmp_path / folder)
+        assert loss_of(merged) == pytest.approx(expected, rel=2e-6)
+
+
+def test_shards_of_merged_weights_are_cut_from_the_whole(tmp_path):
+    view = adapted_view(Checkpoint(CHECKPOINT), read_config(CHECKPOINT), peft_folder(tmp_path / "adapter"))
+    for name in ("self_attn.v_proj", "mlp.down_proj"):
+        name = f"language_model.model.layers.1.{name}.weight"
+        whole = view.array(name).view(np.float32)
+        assert view.dtype(name) == "F32"
+        for axis in (0, 1):
+            start, stop = whole.shape[axis] // 2, whole.shape[axis]
+            cut = view.array(name, cut=ShardSpec(axis, start, stop, stop - start, stop)).view(np.float32)
+            np.testing.assert_allclose(cut, np.take(whole, range(start, stop), axis), atol=1e-7)
+
+
+class Runs:
+    """An object whose unpickling runs code."""
+
+    def __reduce__(self):
+        return (print, ("code was run",))
+
+
+REFUSED = [
+    ({"use_dora": True}, "use_dora=True is not supported"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save=\\['lm_head'\\] is not supported"),
+    ({"peft_type": "IA3"}, "only LORA is supported"),
+]
+
+
+@pytest.mark.parametrize("fields, message", REFUSED)
+def test_other_kinds_of_adapters_are_refused(tmp_path, fields, message):
+    with pytest.raises(CheckpointError, match=message):
+        load_adapter(load(), peft_folder(tmp_path / "adapter", **fields))
+
+
+def test_adapters_that_do_not_fit_are_refused(tmp_path, capsys):
+    folder = peft_folder(tmp_path / "adapter", "base_model.model.language_model.other.")
+    with pytest.raises(CheckpointError, match="15 layers that the model has not: other.model.layers.0|15 layers"):
+        load_adapter(load(), folder)
+    file = peft_folder(tmp_path / "adapter") / "adapter_model.safetensors"
+    matrices = load_file(file)
+    first = "base_model.model.language_model.model.layers.0.attention.wo.lora_"
+    save_file({**matrices, f"{first}A.weight": np.zeros((8, 32), np.float32)}, file)
+    with pytest.raises(CheckpointError, match=r"wo.lora_A has shape \[8, 32\], the model \[8, 64\]"):
+        load_adapter(load(), folder)
+    save_file({name: value for name, value in matrices.items() if name != f"{first}B.weight"}, file)
+    with pytest.raises(CheckpointError, match="one matrix of language_model.model.layers.0.attention.wo"):
+        load_adapter(load(), folder)
+    with pytest.raises(CheckpointError, match="nothing to merge"):
+        merge_adapter(CHECKPOINT, tmp_path / "out")
+    assert main(["merge-lora", str(peft_folder(folder, base_model_name_or_path=None)), str(tmp_path / "out")]) == 2
+    assert "does not name its base model; give it with --base" in capsys.readouterr().err
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
+    (tmp_path / "lora_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    (tmp_path / "lora_model_state.pdparams").write_bytes(pickle.dumps({"a.lora_A": Runs()}))
+    with pytest.raises(CheckpointError, match="print, which could run code"):
+        load_adapter(load(), tmp_path)
+    assert "code was run" not in capsys.readouterr().out
