@@ -6,7 +6,7 @@ back. Knows no files; `adapter_folder` reads and writes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,13 +126,13 @@ def with_whole_targets(adapter: Adapter, targets: Sequence[LoraTarget]) -> Adapt
     return Adapter(pairs, adapter.base)
 
 
-def require_layers(names, known) -> None:
-    """Check that a model has the layers of an adapter.
+def require_layers(names: Iterable[str], model_layers: Iterable[str]) -> None:
+    """Check that a model has all layers of an adapter.
 
     Raises:
         CheckpointError: layers without a place are counted, the first is named.
     """
-    unknown = sorted(set(names) - set(known))
+    unknown = sorted(set(names) - set(model_layers))
     if unknown:
         raise CheckpointError(
             f"the adapter has {len(unknown)} layers that the model has not: {', '.join(unknown[:3])}; "

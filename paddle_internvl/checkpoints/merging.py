@@ -10,7 +10,8 @@ import numpy as np
 
 from convert import CheckpointError
 from convert.adapter import Adapter, with_whole_targets
-from convert.adapter_folder import adapter_layout, base_of, read_adapter, split_unmerged
+from convert.adapter_folder import adapter_layout, base_of, read_adapter
+from convert.adapter_peft import split_unmerged
 from convert.checkpoint_writer import write_checkpoint
 from convert.dtypes import FLOATS
 from convert.folder import BESIDE_WEIGHTS, read_config
@@ -88,6 +89,8 @@ def merge_adapter(
 
 def _merged(source: Path, base: str | None) -> tuple[Path, CheckpointView, int]:
     """The base model's folder, its tensors with the adapter merged, and the number of merged layers."""
+    if not source.is_dir():
+        raise CheckpointError(f"{source} does not exist; give the folder of an adapter or of an unmerged checkpoint")
     if adapter_layout(source):
         name = base or base_of(source)
         if not name:

@@ -117,6 +117,7 @@ WRONG = {  # words -> the one line of the error
     ("dataset", "BAD.json", "--model", CHECKPOINT): "BAD.json is not valid JSON",
     ("train", "none.json"): "none.json does not exist; give the JSON or YAML file",
     ("train", "BAD.yaml"): "BAD.yaml is not valid YAML",
+    ("merge-lora", "/nowhere", "OUT"): "/nowhere does not exist",
     ("estimate", "/nowhere"): "/nowhere does not exist",
     ("estimate", "BAD.json"): "BAD.json is not valid JSON",
     ("estimate", CONFIG, "--gpus", "0"): "--gpus and --memory must be above 0",

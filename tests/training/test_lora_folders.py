@@ -213,7 +213,7 @@ class Runs:
 REFUSED = [
     ({"use_dora": True}, "use_dora=True is not supported"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save=\\['lm_head'\\] is not supported"),
-    ({"peft_type": "IA3"}, "only LORA is supported"),
+    ({"peft_type": "IA3"}, "peft_type='IA3' is not supported"),
 ]
 
 
