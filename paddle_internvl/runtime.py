@@ -6,15 +6,22 @@ It deals with no models, checkpoints or files. Importing it touches neither Padd
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from paddle_internvl import cgroup
 
 DTYPES = ("float32", "bfloat16", "float16")
 _THREADS = "OMP_NUM_THREADS"
+_OUT_OF_MEMORY = (
+    "resourceexhausted", "out of memory", "cannot allocate memory", "bad_alloc", "can't start new thread",
+    "failed to map segment",
+)  # fmt: skip
 
 
 def cpu_cores() -> int:
@@ -105,14 +112,19 @@ def choose_dtype(requested: str | None, device: str) -> tuple[str, str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means out of memory; Paddle has no class for it, only words."""
-    text = str(error)
-    return isinstance(error, MemoryError) or "ResourceExhausted" in text or "out of memory" in text.lower()
+    """Whether an exception means out of memory; Paddle and `threading` have no class for it, only words."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _OUT_OF_MEMORY)
 
 
 def release_memory() -> None:
-    """Release memory that is held but not used: garbage, and on CUDA the cache of Paddle's allocator."""
+    """Release memory that is held but not used: garbage, the C library's free lists (pictures are allocated in blocks
+    that glibc keeps), and on CUDA the cache of Paddle's allocator."""
     gc.collect()
+    with suppress(AttributeError, OSError):  # other C libraries have no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
     if cuda_capability():
         import paddle
 

@@ -30,7 +30,8 @@ from paddle_internvl.engine.stats import EngineStats
 from paddle_internvl.generation.config import GenerationConfig
 
 _STALLED = 120.0  # seconds without a step while there is work
-_MAX_FAILURES = 8  # in a row
+_MAX_FAILURES = 5  # in a row
+_RETRY_SECONDS = 30.0  # after the last failure: an engine without requests would stay unhealthy for ever
 _MAX_QUEUED_TILES = 1024  # without visual tokens, of all requests: 2.5 GB in float32; a single request may have more
 _log = logging.getLogger(__name__)
 
@@ -175,10 +176,11 @@ class EngineThread:
 
     @property
     def healthy(self) -> bool:
-        """Whether the thread runs, makes steps, and requests don't fail one after another."""
-        if not self._thread.is_alive() or self.engine.counters.failed_in_row >= _MAX_FAILURES:
-            return False
-        return self.engine.idle or time.monotonic() - self._last_step < _STALLED
+        """Whether the thread runs, makes steps, and requests don't fail one after another; half a minute after the last
+        failure the next request may show that they succeed again."""
+        since_step = time.monotonic() - self._last_step
+        fails = self.engine.counters.failed_in_row >= _MAX_FAILURES and since_step < _RETRY_SECONDS
+        return self._thread.is_alive() and not fails and (self.engine.idle or since_step < _STALLED)
 
     def stats(self) -> EngineStats:
         """Totals and present state."""

@@ -90,10 +90,14 @@ class RequestFailedError(RuntimeError):
     @classmethod
     def caused_by(cls, error: BaseException) -> RequestFailedError:
         """The error of a request that failed with `error`."""
-        out_of_memory = runtime.is_out_of_memory(error)
-        failed = cls(_NO_MEMORY if out_of_memory else _FAILED, out_of_memory)
+        failed = cls.without_memory() if runtime.is_out_of_memory(error) else cls(_FAILED)
         failed.__cause__ = error
         return failed
+
+    @classmethod
+    def without_memory(cls) -> RequestFailedError:
+        """The error of a request for which memory does not suffice."""
+        return cls(_NO_MEMORY, out_of_memory=True)
 
 
 def require_room(length: int, costs: Sequence[PictureCost], context_length: int | None) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import paddle
+
 from paddle_internvl import runtime
 from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.limits import EngineLimits
@@ -67,6 +69,7 @@ def engine_of(model, tokenizer, config: EngineConfig) -> Engine:
     Raises:
         ValueError: less than one KV block fits into memory, or decode steps that can't be captured.
     """
+    paddle.ones([2, 2]).matmul(paddle.ones([2, 2])).exp()  # loads MKL now: it can't be loaded when memory is short
     decoder = model.language_model
     session_len = decoder.config.context_length if config.session_len is None else config.session_len
     device = "gpu" if decoder.get_input_embeddings().weight.place.is_gpu_place() else "cpu"

@@ -6,7 +6,10 @@ are RGB frames, which `opening.open_media` opens without touching a file or a ne
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
+from typing import TypeVar
 
 import anyio
 
@@ -19,6 +22,9 @@ from paddle_internvl.media.limits import MediaLimits
 from paddle_internvl.media.options import MediaOptions, limit_tiles, parse_options
 from paddle_internvl.media.picture_checks import check_picture
 from paddle_internvl.prompt.messages import Dialogue, Media
+
+T = TypeVar("T")
+_CONCURRENT_CHECKS = 4  # threads that decode URLs and check pictures, of all requests together
 
 
 class MediaLoader:
@@ -33,9 +39,19 @@ class MediaLoader:
         self._limits = limits
         self._fetcher = fetcher or Fetcher(limits)
         self._clip_decoder = ClipDecoder(limits)
+        self._checks = anyio.CapacityLimiter(_CONCURRENT_CHECKS)
+        self._clips = anyio.CapacityLimiter(limits.concurrent_decodes)
 
     async def load(self, dialogue: Dialogue) -> Dialogue:
+        """See `loaded`; without a limit of the frames that all requests hold."""
+        async with self.loaded(dialogue) as loaded:
+            return loaded
+
+    @asynccontextmanager
+    async def loaded(self, dialogue: Dialogue) -> AsyncIterator[Dialogue]:
         """Load and check every picture and clip. Cancelling closes sockets and kills decoder processes.
+
+        The frames of clips are large: `concurrent_decodes` requests with clips are inside the context at a time.
 
         Args:
             dialogue: its media are http(s), data or file URLs.
@@ -48,25 +64,36 @@ class MediaLoader:
         media = dialogue.media
         options = [self._checked_options(medium) for medium in media]  # of all, before the first one is fetched
         self._check_counts(media)
-        loaded: dict[int, tuple[Media, int]] = {}
-        failures: list[MediaError] = []
+        media = await self._each(self._with_content, media, options)
+        async with self._clips if any(medium.kind == "video" for medium in media) else nullcontext():
+            yield dialogue.substitute_media(await self._each(self._with_frames, media, options))
 
-        async def load(index: int) -> None:
+    async def _each(
+        self,
+        load: Callable[[Media, MediaOptions], Awaitable[Media]],
+        media: Sequence[Media],
+        options: Sequence[MediaOptions],
+    ) -> list[Media]:
+        """Every medium loaded, at once; the first failure, or too many pixels in all, ends the others."""
+        loaded, failures = list(media), []
+
+        async def load_one(index: int) -> None:
             try:
-                loaded[index] = await self._load(media[index], options[index])
+                loaded[index] = await load(media[index], options[index])
             except MediaError as error:
                 failures.append(error.at(media[index].place))
+            pixels, limit = sum(medium.pixels for medium in loaded), self._limits.max_total_pixels
+            if pixels > limit:
+                failures.append(MediaError(f"the media have {pixels} pixels; {limit} are taken", 413))
+            if failures:
                 group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
             for index in range(len(media)):
-                group.start_soon(load, index)
+                group.start_soon(load_one, index)
         if failures:
             raise failures[0]
-        pixels = sum(pixels for _, pixels in loaded.values())
-        if pixels > self._limits.max_total_pixels:
-            raise MediaError(f"the media have {pixels} pixels; {self._limits.max_total_pixels} are taken", 413)
-        return dialogue.substitute_media(loaded[index][0] for index in range(len(media)))
+        return loaded
 
     def _checked_options(self, medium: Media) -> MediaOptions:
         """The options of a medium that may be loaded; its numbers of tiles are lowered to the limit."""
@@ -87,15 +114,24 @@ class MediaLoader:
             if count > limit:
                 raise MediaError(f"the messages hold {count} {kind}s; at most {limit} are taken")
 
-    async def _load(self, medium: Media, options: MediaOptions) -> tuple[Media, int]:
-        """The medium with its content as source, and its pixels."""
-        data = await self._content(medium)
+    async def _with_content(self, medium: Media, options: MediaOptions) -> Media:
+        """The medium with the bytes behind its URL as source; a picture is checked."""
+        medium = replace(medium, source=await self._content(medium), options=options.tiles)
+        if medium.kind == "video":
+            return medium
+        return replace(medium, pixels=await self._in_thread(check_picture, medium.source, self._limits))
+
+    async def _with_frames(self, medium: Media, options: MediaOptions) -> Media:
+        """The medium with the frames of a clip as source."""
         if medium.kind == "image":
-            pixels = await anyio.to_thread.run_sync(check_picture, data, self._limits)
-            return replace(medium, source=data, options=options.tiles), pixels
-        frames = await self._clip_decoder.frames(data, options.frames)
+            return medium
+        frames = await self._clip_decoder.frames(medium.source, options.frames)
         tiles = limit_tiles(options.tiles, max(1, self._limits.max_tiles_per_video // len(frames)))
-        return replace(medium, source=frames, options=tiles), sum(frame.width * frame.height for frame in frames)
+        pixels = sum(frame.width * frame.height for frame in frames)
+        return replace(medium, source=frames, options=tiles, pixels=pixels)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments) -> T:
+        return await anyio.to_thread.run_sync(work, *arguments, limiter=self._checks)
 
     async def _content(self, medium: Media) -> bytes:
         """The bytes behind a medium's URL."""
@@ -103,9 +139,9 @@ class MediaLoader:
         max_bytes = limits.max_image_bytes if is_image else limits.max_video_bytes
         scheme = url.partition(":")[0].lower()
         if scheme == "data":
-            return await anyio.to_thread.run_sync(decode_data_url, url, medium.kind, max_bytes)
+            return await self._in_thread(decode_data_url, url, medium.kind, max_bytes)
         if scheme == "file":
-            return await anyio.to_thread.run_sync(read_file_url, url, limits.allowed_local_path, max_bytes)
+            return await self._in_thread(read_file_url, url, limits.allowed_local_path, max_bytes)
         if scheme in ("http", "https"):
             timeout = limits.image_seconds if is_image else limits.video_seconds
             return await self._fetcher.fetch(url, max_bytes, timeout)

@@ -43,12 +43,14 @@ class Media:
         source: what `media.opening.open_media` opens.
         options: tile and frame options, see `media.options`.
         place: of the part in the messages, such as 'messages[0].content[1]', for error messages.
+        pixels: of a loaded picture or of all frames of a loaded clip; 0: not loaded.
     """
 
     kind: str
     source: object
     options: Mapping = field(default_factory=dict)
     place: str = field(default="", compare=False)
+    pixels: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Dialogue:
     def media(self) -> list[Media]:
         """The pictures and clips of all turns in order."""
         return [media for turn in self.turns for media in turn.media]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all loaded media."""
+        return sum(medium.pixels for medium in self.media)
 
     def substitute_media(self, media: Iterable[Media]) -> Dialogue:
         """The dialogue with other media in the places of its own.

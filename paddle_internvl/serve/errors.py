@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from paddle_internvl import runtime
 from paddle_internvl.engine.request import ContextOverflowError, EngineClosedError, QueueFullError, RequestFailedError
 from paddle_internvl.media.errors import MediaError
 from paddle_internvl.serve.accesslog import one_line
@@ -86,6 +87,8 @@ def of_work(error: Exception, request_id: str) -> ApiError:
         return ApiError("memory", str(error)) if error.out_of_memory else unexpected(request_id)
     if isinstance(error, MediaError):
         return ApiError("invalid", str(error), "messages", error.status, error.code)
+    if runtime.is_out_of_memory(error):
+        return ApiError("memory", "not enough memory for this request; try again, or send less")
     if isinstance(error, TimeoutError):
         return ApiError("late", "the engine did not go on with the request in time; try again")
     for raised, kind in _RAISED:

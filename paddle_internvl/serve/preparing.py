@@ -1,14 +1,14 @@
-"""Prompts of requests: media loaded, pictures cut into tiles and text tokenized, in a thread pool off the event loop.
+"""Prompts of requests: media loaded, pictures cut into tiles and text tokenized, in threads off the event loop.
 
-In: a request's messages or text. Out: a `Prompt`, and descriptions of its media for the access log. The pool bounds the
-threads of all requests together; a request that is cancelled while it waits for a thread leaves the queue.
+In: a request's messages or text. Out: a `Prompt`, and descriptions of its media for the access log. Large pictures have
+threads of their own, so that text and small pictures don't wait for them; a request that is cancelled while it waits
+for a thread leaves the queue.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from paddle_internvl.chat.messages import TokenCount, build_prompt, count_tokens
@@ -19,8 +19,10 @@ from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.serve.accesslog import describe_media
 from paddle_internvl.serve.errors import ApiError
 from paddle_internvl.serve.schema import Message
+from paddle_internvl.serve.work_queue import WorkQueue
 
 T = TypeVar("T")
+_SMALL_PIXELS = 4_000_000  # of all pictures of a request that is prepared among those of text alone
 
 
 class Preparer:
@@ -30,7 +32,7 @@ class Preparer:
         model, tokenizer: the engine's.
         loader: of media.
         context_length: most tokens of a prompt and its answer; None: any number.
-        threads: of the pool.
+        threads: for large pictures, and as many for all other requests.
         options: keyword arguments of `chat.messages.parse`.
     """
 
@@ -38,7 +40,7 @@ class Preparer:
         self.model, self.tokenizer = model, tokenizer
         self._loader, self._options = loader, options
         self._context_length = context_length
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._small, self._large = WorkQueue(threads, "prepare-small"), WorkQueue(threads, "prepare-large")
 
     async def chat(self, messages: Sequence[Message], log_media: Callable[[list[str]], None]) -> Prompt:
         """The prompt of a conversation.
@@ -51,15 +53,19 @@ class Preparer:
             ContextOverflowError: a prompt that is too long.
             ValueError: no conversation.
         """
-        return await self._run(self._chat, await self._load(messages), log_media)
+        async with self._loaded(messages) as dialogue:
+            return await self._run(dialogue.pixels, self._chat, dialogue, log_media)
 
     async def count(self, messages: Sequence[Message], log_media: Callable[[list[str]], None]) -> TokenCount:
         """The number of tokens of a conversation's prompt, of any length. Arguments and errors: see `chat`."""
-        return await self._run(self._count, await self._load(messages), log_media)
+        async with self._loaded(messages) as dialogue:
+            return await self._run(dialogue.pixels, self._count, dialogue, log_media)
 
-    async def _load(self, messages: Sequence[Message]) -> Dialogue:
+    @asynccontextmanager
+    async def _loaded(self, messages: Sequence[Message]) -> AsyncIterator[Dialogue]:
         require_characters(sum(message.characters for message in messages), self._context_length)
-        return await self._loader.load(parse_messages([message.plain() for message in messages]))
+        async with self._loader.loaded(parse_messages([message.plain() for message in messages])) as dialogue:
+            yield dialogue
 
     def _count(self, dialogue: Dialogue, log_media: Callable[[list[str]], None]) -> TokenCount:
         log_media(describe_media(dialogue.media))
@@ -77,7 +83,7 @@ class Preparer:
             ApiError: a text without tokens.
         """
         require_characters(len(text), self._context_length)
-        return await self._run(self._text, text)
+        return await self._run(0, self._text, text)
 
     def _text(self, text: str) -> Prompt:
         tokens = self.tokenizer.tokenize(text, split_special_tokens=True)
@@ -87,10 +93,12 @@ class Preparer:
         stop = get_conv_template(self.model.template).stop
         return Prompt(ids, [], stop, self.model.end_token_ids, strip=False)
 
-    async def _run(self, work: Callable[..., T], *arguments) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+    async def _run(self, pixels: int, work: Callable[..., T], *arguments) -> T:
+        threads = self._small if pixels <= _SMALL_PIXELS else self._large
+        return await threads.run(pixels, work, *arguments)
 
     async def aclose(self) -> None:
-        """End the pool and the loader."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the threads and the loader."""
+        self._small.close()
+        self._large.close()
         await self._loader.aclose()

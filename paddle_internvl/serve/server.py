@@ -88,9 +88,12 @@ class DrainingServer(uvicorn.Server):
         if self._gate.in_work:
             log.warning("closing: %d requests are cancelled", self._gate.in_work)
         closing = threading.Thread(target=self._backend.close, daemon=True)  # waits for the engine's last step
-        closing.start()
-        while closing.is_alive():
-            await asyncio.sleep(0.05)
+        try:
+            closing.start()
+            while closing.is_alive():
+                await asyncio.sleep(0.05)
+        except RuntimeError:  # out of memory: no thread can be started
+            self._backend.close()
         self.should_exit = True
 
 

@@ -323,8 +323,9 @@ def test_cancelling_leaves_nothing(tmp_path, monkeypatch):
     async def work(server):
         loader = MediaLoader(MediaLimits(), local_fetcher(server.port))
         url = f"http://a.example:{server.port}/"
-        for stage in (lambda: True, lambda: server.open, lambda: processes):
-            task = asyncio.create_task(loader.load(dialogue(image(url), video(), image())))
+        stages = (lambda: True, image(url)), (lambda: server.open, image(url)), (lambda: processes, image())
+        for stage, first in stages:
+            task = asyncio.create_task(loader.load(dialogue(first, video(), image())))
             while not stage():
                 await asyncio.sleep(0.001)
             task.cancel()

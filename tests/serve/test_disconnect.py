@@ -1,6 +1,7 @@
 """A client that disconnects cancels its request at every stage."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -13,10 +14,12 @@ class Loader:
     def __init__(self):
         self.waiting = 0
 
-    async def load(self, messages):
+    @asynccontextmanager
+    async def loaded(self, dialogue):
         self.waiting += 1
         try:
             await asyncio.Event().wait()
+            yield dialogue
         finally:
             self.waiting -= 1
 

@@ -1,5 +1,7 @@
 """Guards against untrusted clients: bodies, headers, API keys, CORS, numbers of requests; access log and metrics."""
 
+import base64
+import io
 import json
 import logging
 import socket
@@ -7,6 +9,7 @@ import threading
 from contextlib import suppress
 
 import pytest
+from PIL import Image
 
 from paddle_internvl.serve.middleware import ApiKeys
 from paddle_internvl.serve.server import listen
@@ -320,6 +323,51 @@ def test_row_13_preparing_takes_no_more_threads_than_allowed(serve, monkeypatch)
     for thread in threads:
         thread.join()
     assert max(counts) == 2 and len(counts) == 6
+
+
+def test_large_pictures_hold_up_neither_text_nor_small_pictures(serve, monkeypatch, picture_url):
+    from paddle_internvl.serve import preparing
+
+    inside, go, build_prompt = [], threading.Event(), preparing.build_prompt
+
+    def slow(model, tokenizer, dialogue, *arguments, **options):
+        if dialogue.pixels > 4_000_000:
+            inside.append(1)
+            go.wait(WAIT)
+        return build_prompt(model, tokenizer, dialogue, *arguments, **options)
+
+    monkeypatch.setattr(preparing, "build_prompt", slow)
+    data = io.BytesIO()
+    Image.new("RGB", (2100, 2000)).save(data, "PNG")
+    large = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+    def ask(server, url):
+        content = [{"type": "image_url", "image_url": {"url": url, "max_dynamic_patch": 1}}]
+        return server.ask(messages=[{"role": "user", "content": content}]).status_code
+
+    server, statuses = serve(media_threads=2), []
+    threads = [threading.Thread(target=lambda: statuses.append(ask(server, large))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: server.gate.in_work == 4 and len(inside) == 2)
+    assert server.ask().status_code == 200 and ask(server, picture_url) == 200
+    assert server.ask("/v1/count_tokens").status_code == 200 and statuses == []
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 4
+
+
+def test_out_of_memory_while_a_prompt_is_prepared_is_503(serve, monkeypatch):
+    from paddle_internvl.serve import preparing
+
+    server = serve()
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "build_prompt", lambda *_, **__: bytearray(1 << 62))
+        response = server.ask()
+    assert response.status_code == 503 and response.json()["error"]["code"] == "out_of_memory"
+    assert int(response.headers["retry-after"]) > 0
+    assert server.ask().status_code == 200 and server.get("/ready").status_code == 200
 
 
 # ------------------------------------------------------------------------------------------------- what is kept

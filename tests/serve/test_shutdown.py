@@ -41,9 +41,8 @@ class Process:
             "0",
             *flags,
         ]
-        self.popen = subprocess.Popen(
-            words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, KEYS_VARIABLE: ""}
-        )
+        environment = {name: value for name, value in os.environ.items() if name != KEYS_VARIABLE}
+        self.popen = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
