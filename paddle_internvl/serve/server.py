@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import threading
 import time
@@ -23,6 +24,8 @@ from paddle_internvl.serve.connections import TimedConnection
 from paddle_internvl.serve.middleware import Gate
 from paddle_internvl.serve.settings import Settings
 
+_BACKLOG = 2048  # connections that wait to be accepted; as many may be accepted at once
+_OTHER_FILES = 512
 _GRACE_SECONDS = 2  # in which cancelled requests send their error
 
 
@@ -41,7 +44,7 @@ def listen(settings: Settings) -> socket.socket:
         try:
             port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             port.bind(address)
-            port.listen(2048)
+            port.listen(_BACKLOG)
         except OSError:
             port.close()
             raise
@@ -97,6 +100,15 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
+def raise_open_files(connections: int) -> None:
+    """Raise the limit of open files, so that it is no limit of connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _BACKLOG + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+
+
 def build(app: FastAPI, backend, settings: Settings) -> DrainingServer:
     """The server of an application; it runs with `run(sockets=[port])`.
 
@@ -105,17 +117,18 @@ def build(app: FastAPI, backend, settings: Settings) -> DrainingServer:
         backend: see `DrainingServer`.
         settings: timeouts and limits of connections.
     """
+    raise_open_files(settings.max_connections)
     config = uvicorn.Config(
         app,
-        http=TimedConnection.with_header_timeout(settings.header_timeout),
+        http=TimedConnection.with_limits(settings.header_timeout, settings.max_connections),
         ws="none",
         loop="asyncio",
         lifespan="on",
         log_config=None,
         access_log=False,
+        backlog=_BACKLOG,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.max_connections,
         timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -76,7 +76,7 @@ class Settings:
     media_threads: int = _setting(2, "threads that decode and tile media and tokenize", 1)
     drain_timeout: float = _setting(30.0, "seconds that running requests have after SIGTERM", 0)
 
-    max_connections: int = _setting(512, "open connections", 1)
+    max_connections: int = _setting(512, "open connections; above, those that wait for a request are closed", 1)
     header_timeout: float = _setting(10.0, "seconds a client may take to send a request's headers", 0.001)
     body_timeout: float = _setting(60.0, "seconds a client may take to send a request's body; then 408", 0.001)
     send_timeout: float = _setting(30.0, "seconds a client may leave its answer unread; then it is cancelled", 0.001)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from dataclasses import replace
@@ -271,3 +272,18 @@ def test_after_a_failure_the_next_request_is_answered(start, prompt, monkeypatch
             asyncio.run(collect(thread, prompt, config))
     assert "a fault" in caplog.text
     assert asyncio.run(collect(thread, prompt, config)) and thread.healthy
+
+
+def test_an_engine_that_fails_again_and_again_is_unhealthy_for_a_while(start, prompt, monkeypatch):
+    """After the while the next request shows whether it works again; an engine that gets none would stay unhealthy."""
+    thread, config = start(), GenerationConfig(max_new_tokens=2)
+    asyncio.run(collect(thread, prompt, config))
+    assert thread.healthy
+    thread.engine.counters.failed_in_row = 5
+    assert not thread.healthy
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    assert thread.healthy
+    monkeypatch.undo()
+    asyncio.run(collect(thread, prompt, config))
+    assert thread.healthy and thread.engine.counters.failed_in_row == 0

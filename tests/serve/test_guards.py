@@ -135,13 +135,34 @@ def test_row_09_an_idle_connection_is_closed(serve):
         assert read_all(connection).startswith(b"HTTP/1.1 200")
 
 
-def test_row_09_connections_are_limited(serve):
-    server = serve(max_connections=2)
-    with server.connect(), server.connect():
+@pytest.mark.parametrize("sent", [b"", RAW_HEAD, RAW_HEAD + b"Content-Length: 100\r\n\r\n{"])
+def test_row_09_a_connection_that_waits_for_its_request_makes_room(serve, lines, sent):
+    server = serve({"hold": 0}, max_connections=2)
+    with server.connect() as working, server.connect() as waiting:
+        working.sendall(raw_post(QUESTION))
+        wait_until(lambda: server.engine.running == 1)
+        waiting.sendall(sent)
         wait_until(lambda: len(server.server.server_state.connections) == 2)
-        assert server.get("/health").status_code == 503
-    wait_until(lambda: not server.server.server_state.connections)
-    assert server.get("/health").status_code == 200
+        assert server.get("/health").status_code == 200
+        with suppress(ConnectionResetError):
+            assert waiting.recv(1) == b""
+        assert server.engine.running == 1
+        server.engine.go.set()
+        assert working.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    assert any("1 without a request are closed" in line for line in lines)
+
+
+def test_row_09_connections_with_requests_in_work_stay(serve):
+    server = serve({"hold": 0}, max_connections=2)
+    with server.connect() as first, server.connect() as second:
+        for connection in (first, second):
+            connection.sendall(raw_post(QUESTION))
+        wait_until(lambda: server.engine.running == 2)
+        with server.connect() as silent:
+            assert silent.recv(1) == b""
+        assert server.get("/health").status_code == 200 and server.engine.running == 2
+        server.engine.go.set()
+        assert first.recv(1 << 16).startswith(b"HTTP/1.1 200") and second.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 def test_row_09_send_timeout_cancels(serve):

@@ -174,9 +174,10 @@ def server(checkpoint: Path | str, flags: Sequence[str], folder: Path) -> Iterat
     """A server of a checkpoint, ready. folder: empty, for what it writes."""
     (folder / "temporary").mkdir()
     words = [sys.executable, "-m", "tests.soak.inside", "serve", str(checkpoint), "--server-port", "0", *flags]
-    environment = {KEYS_VARIABLE: "", WINDOW: str(folder / "window"), "TMPDIR": str(folder / "temporary")}
+    environment = {name: value for name, value in os.environ.items() if name != KEYS_VARIABLE}
+    environment |= {WINDOW: str(folder / "window"), "TMPDIR": str(folder / "temporary")}
     with open(folder / "log", "wb") as log:
-        popen = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
+        popen = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
     running = Server(popen, folder, Path(checkpoint).name)
     try:
         yield running
