@@ -18,6 +18,7 @@ from paddle_internvl.training.collate import collate
 from paddle_internvl.training.dataset import SFTDataset
 from paddle_internvl.training.decay import decayed_parameters
 from paddle_internvl.training.lora import add_lora, lora_layers
+from paddle_internvl.training.lora_folders import save_adapter
 from paddle_internvl.training.losses import count_learnt, sft_loss
 from paddle_internvl.training.order import RankBatches, sequential, shuffled
 from paddle_internvl.training.recipe import Recipe
@@ -62,8 +63,6 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
 def save(model, folder: str) -> None:
     """Write the outcome of a run: the adapters of a LoRA model, else a whole checkpoint."""
     if lora_layers(model):
-        from paddle_internvl.training.lora_folders import save_adapter
-
         save_adapter(model, folder)
     else:
         model.save_pretrained(folder)

@@ -88,3 +88,17 @@ def test_faults_of_arguments(config, tmp_path, capsys):
     assert "model_name_or_path is missing" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "run.json"), "--shuffle"]) == 2
     assert "--shuffle: arguments are given as --KEY VALUE" in capsys.readouterr().err
+
+
+def test_output_of_a_lora_run_is_the_adapter(config, tmp_path):
+    model = AutoModel.from_pretrained(str(CHECKPOINT), trainable=True)
+    before = {name: p.numpy() for name, p in model.named_parameters()}
+    lora = {"use_llm_lora": 4, "freeze_llm": True, "freeze_mlp": True, "max_steps": 2, "warmup_ratio": 0.0}
+    train({**config, **lora, "output_dir": str(tmp_path)}, model=model, dataset=run_samples())
+    assert (tmp_path / "adapter_config.json").is_file() and not (tmp_path / "config.json").exists()
+    after = dict(model.named_parameters())
+    assert all((after[name].numpy() == value).all() for name, value in before.items() if name in after)
+    assert any(name.endswith("lora_B") and after[name].abs().sum() > 0 for name in after)
+    assert main(["merge-lora", str(tmp_path), str(tmp_path / "merged")]) == 0
+    merged = AutoModel.from_pretrained(str(tmp_path / "merged"))
+    assert type(merged).__name__ == "InternVLChatModel"
