@@ -9,11 +9,20 @@ from convert import CheckpointError
 from convert.sizes import FAMILIES
 
 _PARTS = ("llm_config", "text_config", "vision_config")
+# Of the families' config classes (transformers 4.55; upstream's InternLM2Config), for fields that a file leaves out.
+_FAMILY_DEFAULTS = {
+    "internlm2": {"rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 2048, "bias": True},
+    "qwen2": {
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 32768, "use_sliding_window": False,
+    },
+    "llama": {"rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 2048},
+    "phi3": {"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 4096},
+}  # fmt: skip
 _BY_MODEL_TYPE = {family.model_type: name for name, family in FAMILIES.items()}
 
 
 def upstream_spelling(config: dict) -> dict:
-    """A config with upstream's names for dtype, rope and the language model's architecture.
+    """A config with upstream's names for dtype, rope and the language model's architecture, and its family's defaults.
 
     Args:
         config: a config.json of a whole model or of a language model; it is not changed.
@@ -26,7 +35,7 @@ def upstream_spelling(config: dict) -> dict:
         config.setdefault("torch_dtype", dtype)
     if config.get("model_type") in _BY_MODEL_TYPE and (config.get("architectures") or [None])[0] not in FAMILIES:
         config["architectures"] = [_BY_MODEL_TYPE[config["model_type"]]]
-    return _with_rope(config)
+    return {**_FAMILY_DEFAULTS.get(config.get("model_type"), {}), **_with_rope(config)}
 
 
 def _with_rope(config: dict) -> dict:

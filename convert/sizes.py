@@ -22,6 +22,7 @@ class Family:
         output_bias: the same of the attention's output projection.
         qk_norm: whether each head of q and of k is RMS-normalised before rope.
         rope_kinds: supported values of `rope_scaling.type`.
+        has_window: whether `sliding_window` has an effect; transformers ignores the field in other families.
     """
 
     model_type: str
@@ -29,13 +30,16 @@ class Family:
     output_bias: bool | str
     qk_norm: bool = False
     rope_kinds: tuple[str, ...] = ("linear", "dynamic")
+    has_window: bool = False
 
 
 FAMILIES = {  # by `architectures[0]`
     "InternLM2ForCausalLM": Family("internlm2", qkv_bias="bias", output_bias="bias"),
     "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, output_bias=False),
     "LlamaForCausalLM": Family("llama", qkv_bias="attention_bias", output_bias="attention_bias"),
-    "Phi3ForCausalLM": Family("phi3", qkv_bias=False, output_bias=False, rope_kinds=("su", "longrope", "yarn")),
+    "Phi3ForCausalLM": Family(
+        "phi3", qkv_bias=False, output_bias=False, rope_kinds=("su", "longrope", "yarn"), has_window=True
+    ),
 }
 
 

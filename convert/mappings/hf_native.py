@@ -49,6 +49,8 @@ _NEWER_PREFIXES = {
     "multi_modal_projector.": "model.multi_modal_projector.",
 }
 _TEXT = {family.model_type: name for name, family in FAMILIES.items() if family.model_type != "internlm2"}
+_ONLY = {"vision_feature_select_strategy": "default", "projector_hidden_act": "gelu"}  # field -> its supported value
+_ONLY_VISION = {"use_mean_pooling": True, "use_absolute_position_embeddings": True, "use_mask_token": False}
 _SAME_VISION = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "norm_type",
     "hidden_act", "layer_norm_eps",
@@ -102,10 +104,13 @@ def upstream_config(config: dict) -> dict:
     kind = text.pop("model_type", "qwen2")
     if kind not in _TEXT:
         raise CheckpointError(f"text_config.model_type is {kind!r}; supported: {', '.join(_TEXT)}")
-    if config.get("vision_feature_select_strategy", "default") != "default":
-        raise CheckpointError("vision_feature_select_strategy is not 'default', and only that is supported")
-    if not v.get("use_mean_pooling", True):
-        raise CheckpointError("vision_config.use_mean_pooling is false: a final norm that InternViT does not have")
+    for part, fields, supported in (("", config, _ONLY), ("vision_config.", v, _ONLY_VISION)):
+        for name, value in supported.items():
+            if fields.get(name, value) != value:
+                raise CheckpointError(f"{part}{name}={fields[name]!r} is not supported, only {value!r}")
+    layer = config.get("vision_feature_layer", -1)
+    if not isinstance(layer, int):
+        raise CheckpointError(f"vision_feature_layer={layer!r} is not supported, only one layer")
     side, patch = _side(v.get("image_size", 448)), _side(v.get("patch_size", 14))
     tokens = {"image_token_id": config["image_token_id"]} if "image_token_id" in config else {}
     return {
@@ -114,7 +119,7 @@ def upstream_config(config: dict) -> dict:
         "template": "internvl2_5",
         "system_message": "",
         **tokens,
-        "select_layer": config.get("vision_feature_layer", -1),
+        "select_layer": layer,
         "downsample_ratio": config.get("downsample_ratio", 0.5),
         "ps_version": "v2",
         "force_image_size": side,

@@ -6,6 +6,9 @@ from convert.sizes import FAMILIES, DecoderSizes, Family, architecture_of, decod
 from paddle_internvl.configuration.upstream import UpstreamConfig, require, require_divides
 
 _DROPOUTS = ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
+# Fields of other tools, which change the network, and their supported values.
+_ONLY = {"mlp_bias": (None, False), "partial_rotary_factor": (None, 1.0), **dict.fromkeys(_DROPOUTS, (None, 0.0))}
+_ROPE_FIELDS = {"type", "rope_type", "factor", "short_factor", "long_factor"}
 
 
 class DecoderConfig(UpstreamConfig):
@@ -28,7 +31,7 @@ class DecoderConfig(UpstreamConfig):
         rope_scaling: {'type': 'linear' or 'dynamic', 'factor': f}; Phi-3's {'type': 'su' (also 'longrope') or 'yarn',
             'short_factor': [E/2], 'long_factor': [E/2]}.
         original_max_position_embeddings: Phi-3's length at which the long factors begin.
-        sliding_window: a position attends to this many last positions, itself included; None: to all.
+        sliding_window: Phi-3: a position attends to this many last positions, itself included; None: to all.
         use_sliding_window: Qwen2's switch of `sliding_window`; only None and False are supported.
         initializer_range: standard deviation of a new model's weights.
         architectures: the family, a key of `convert.sizes.FAMILIES`.
@@ -65,8 +68,10 @@ class DecoderConfig(UpstreamConfig):
         architecture_of({"architectures": architectures})
         require("llm_config.hidden_act", hidden_act, ("silu",))
         upstream.setdefault("tie_word_embeddings", False)
-        for name in _DROPOUTS:
-            require(f"llm_config.{name}", upstream.get(name), (None, 0.0))
+        for name, supported in _ONLY.items():
+            require(f"llm_config.{name}", upstream.get(name), supported)
+        for layer_type in upstream.get("layer_types") or ():
+            require("llm_config.layer_types", layer_type, ("full_attention",))
         # Loading sets `weight_quantization` by the tensors that it finds; the file's field is written anew from it.
         upstream.pop("quantization_config", None)
         self.weight_quantization: dict | None = None
@@ -100,6 +105,8 @@ class DecoderConfig(UpstreamConfig):
     def _check_rope_scaling(self) -> None:
         scaling = self.rope_scaling
         require("llm_config.rope_scaling.type", self.rope_kind, self._family.rope_kinds)
+        for name in scaling.keys() - _ROPE_FIELDS:
+            require(f"llm_config.rope_scaling.{name}", scaling[name], (None,))
         if self.rope_kind in ("linear", "dynamic"):
             factor = scaling.get("factor")
             if isinstance(factor, bool) or not isinstance(factor, (int, float)) or factor < 1:
@@ -135,7 +142,7 @@ class DecoderConfig(UpstreamConfig):
     @property
     def window(self) -> int | None:
         """Sliding window of the attention, in positions; None: no window. (Qwen2's files name an unused one.)"""
-        return self.sliding_window if self.use_sliding_window is None else None
+        return self.sliding_window if self._family.has_window else None
 
     @property
     def qkv_bias(self) -> bool:

@@ -135,3 +135,69 @@ def test_unmerged_lora_weights_are_refused(tuned, tmp_path, capsys):
         AutoModel.from_pretrained(str(folder))
     assert convert_cli(["hf2pd", "--src", str(folder), "--dst", str(tmp_path / "out")]) == 2
     assert "unmerged LoRA weights; merge them" in capsys.readouterr().err
+
+
+TEXT, VISION, TOP = "text_config", "vision_config", None
+REFUSED = [  # fields of transformers that change the network in a way that is not implemented
+    (TEXT, "mlp_bias", True, "llm_config.mlp_bias=True is not supported"),
+    (TEXT, "partial_rotary_factor", 0.75, "llm_config.partial_rotary_factor=0.75 is not supported"),
+    (TEXT, "layer_types", ["full_attention", "sliding_attention"], "layer_types='sliding_attention' is not supported"),
+    (TEXT, "use_sliding_window", True, "llm_config.use_sliding_window=True is not supported"),
+    (TEXT, "hidden_act", "gelu", "llm_config.hidden_act='gelu' is not supported"),
+    (TEXT, "model_type", "qwen3_moe", "text_config.model_type is 'qwen3_moe'; supported"),
+    (TEXT, "rope_parameters", {"rope_type": "llama3", "factor": 8.0}, "rope_scaling.type='llama3' is not supported"),
+    (
+        TEXT,
+        "rope_parameters",
+        {"rope_type": "dynamic", "factor": 2.0, "attention_factor": 1.5},
+        "rope_scaling.attention_factor=1.5 is not supported",
+    ),
+    (VISION, "use_mean_pooling", False, "vision_config.use_mean_pooling=False is not supported, only True"),
+    (VISION, "use_absolute_position_embeddings", False, "use_absolute_position_embeddings=False is not supported"),
+    (VISION, "hidden_act", "relu", "vision_config.hidden_act='relu' is not supported"),
+    (VISION, "norm_type", "batch_norm", "vision_config.norm_type='batch_norm' is not supported"),
+    (VISION, "image_size", [56, 28], "tiles and patches must be square"),
+    (TOP, "vision_feature_layer", [-1, -2], "vision_feature_layer=.-1, -2. is not supported, only one layer"),
+    (TOP, "vision_feature_select_strategy", "full", "vision_feature_select_strategy='full' is not supported"),
+    (TOP, "projector_hidden_act", "relu", "projector_hidden_act='relu' is not supported, only 'gelu'"),
+    (TOP, "downsample_ratio", 0.3, "downsample_ratio=0.3 is not supported"),
+]
+ACCEPTED = [  # fields that change nothing, or that the tensors decide
+    (TEXT, "pretraining_tp", 2),
+    (TEXT, "layer_types", ["full_attention"] * 2),
+    (TEXT, "sliding_window", 1),  # no field of Llama's
+    (TEXT, "use_cache", False),
+    (TEXT, "partial_rotary_factor", 1.0),
+    (TEXT, "tie_word_embeddings", True),  # the file has a head of its own
+    (TOP, "tie_word_embeddings", True),
+    (VISION, "attention_dropout", 0.0),
+]
+
+
+@pytest.fixture
+def native(tmp_path):
+    """A function that changes a field in a copy of the folder of transformers 5."""
+
+    def change(part, name, value):
+        folder = tmp_path / "native"
+        shutil.copytree(TRANSFORMERS_5, folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (config if part is None else config[part])[name] = value
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        return str(folder)
+
+    return change
+
+
+@pytest.mark.parametrize(("part", "name", "value", "message"), REFUSED)
+def test_fields_that_matter_are_refused(native, part, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        AutoModel.from_pretrained(native(part, name, value))
+
+
+@pytest.mark.parametrize(("part", "name", "value"), ACCEPTED)
+def test_fields_that_change_nothing(native, expected, part, name, value):
+    model = AutoModel.from_pretrained(native(part, name, value), dtype="float32")
+    with paddle.no_grad():
+        logits = model.language_model(input_ids=paddle.to_tensor([expected["ids"]])).numpy()[0]
+    np.testing.assert_allclose(logits[-1], expected["last_logits"], rtol=0, atol=1e-5)

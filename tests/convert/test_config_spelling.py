@@ -80,3 +80,18 @@ def test_image_token_of_each_tokenizer_file(tmp_path):
         (tmp_path / name).write_text(json.dumps(content))
         assert token_id(tmp_path, "<IMG_CONTEXT>") == 7
         (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("case", ["qwen2", "llama", "phi3_su"])
+def test_a_field_that_a_file_leaves_out_has_the_familys_default(case):
+    """As transformers reads the same file."""
+    import transformers
+
+    llm = tiny_config(case)["llm_config"]
+    theirs = getattr(transformers, llm["architectures"][0].replace("ForCausalLM", "Config"))()
+    kept = {name: llm[name] for name in ("model_type", "architectures", "hidden_size")}
+    for name, value in upstream_spelling(kept).items():
+        if name not in kept:
+            assert getattr(theirs, name) == value, name
+    assert {"rms_norm_eps", "rope_theta"} <= upstream_spelling(kept).keys()
+    assert upstream_spelling({**kept, "rope_theta": 5.0})["rope_theta"] == 5.0
