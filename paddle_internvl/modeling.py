@@ -45,7 +45,8 @@ class _FromCheckpoint:
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
-            pretrained_model_name_or_path: a checkpoint folder, or a hub id.
+            pretrained_model_name_or_path: a checkpoint folder, a LoRA adapter's folder that names its base model, or a
+                hub id.
             config: replaces the folder's config.
             dtype: 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU always float32.
             torch_dtype: the model cards' name of dtype.

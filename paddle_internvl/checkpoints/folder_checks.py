@@ -31,9 +31,11 @@ def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
     if weights:
         from convert.mappings import rules_for
         from convert.safetensors_io import Checkpoint
+        from paddle_internvl.checkpoints.merging import base_and_adapter
 
-        refuse_adapter(folder)
-        rules_for(config, Checkpoint(folder).tensors)
+        base, _ = base_and_adapter(folder)
+        refuse_adapter(base)
+        rules_for(config if base == folder else read_config(base), Checkpoint(base).tensors)
         require_tokenizer(folder)
     return folder
 

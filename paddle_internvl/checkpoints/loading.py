@@ -17,7 +17,7 @@ from convert.safetensors_io import Checkpoint
 from paddle_internvl import runtime
 from paddle_internvl.checkpoints.fill import fill
 from paddle_internvl.checkpoints.hub import folder_of
-from paddle_internvl.checkpoints.merging import adapted_view
+from paddle_internvl.checkpoints.merging import adapted_view, base_and_adapter
 from paddle_internvl.checkpoints.plan import LoadOptions, plan_loading
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
 from paddle_internvl.ops import dispatch
@@ -56,7 +56,8 @@ def load(
         hub: keyword arguments of `hub.folder_of`.
         ranks: processes of a tensor-parallel model; each makes this call, and they wait for each other.
         trainable: plain parameters; False: the model is prepared for inference.
-        adapter: folder of a LoRA adapter, which is merged into the weights; None: none.
+        adapter: folder of a LoRA adapter, which is merged into the weights; None: the one that `name_or_path` is, or
+            none.
         overrides: fields of the config.
     Returns:
         The model; its `process_group` has the ranks, or is None.
@@ -67,6 +68,8 @@ def load(
     if trainable and (ranks > 1 or device_map is not None):
         raise ValueError("trainable=True loads a whole model on one device; leave device_map and tensor parallel out")
     folder = folder_of(name_or_path, **(hub or {}))
+    if adapter is None:
+        folder, adapter = base_and_adapter(folder)
     checkpoint = Checkpoint(folder)
     config = _config(cls, folder, config, overrides)
     group, shards = None, None

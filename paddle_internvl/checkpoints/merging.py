@@ -24,6 +24,16 @@ from paddle_internvl.checkpoints.hub import folder_of
 from paddle_internvl.checkpoints.view import CheckpointView
 
 
+def base_and_adapter(folder: Path) -> tuple[Path, Path | None]:
+    """The base model's folder and the adapter's, of an adapter's folder that names its base; else the folder and None.
+
+    Raises:
+        HubError (ValueError): the base model is neither a path nor to be had from the hub.
+    """
+    base = base_of(folder) if folder.is_dir() and adapter_layout(folder) else ""
+    return (folder_of(base), folder) if base else (folder, None)
+
+
 def adapted_view(checkpoint: Checkpoint, config: dict, adapter: str | Path | None) -> CheckpointView:
     """A checkpoint's tensors with a LoRA adapter merged.
 

@@ -6,12 +6,14 @@ A model for inference merges an adapter while loading: `from_pretrained(base, ad
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import paddle
 
 from convert.adapter import Adapter, LoraPair
 from convert.adapter_folder import read_adapter, write_adapter
+from convert.folder import BESIDE_WEIGHTS
 from paddle_internvl.models.internvl import InternVLNetwork
 from paddle_internvl.training.lora import adapt, freeze_base, lora_layers, targets_of
 
@@ -20,6 +22,9 @@ def save_adapter(
     model: InternVLNetwork, folder: str | os.PathLike, layout: str = "peft", base: str | None = None
 ) -> None:
     """Save the LoRA adapters of a model without its other weights, as float32.
+
+    config.json and the tokenizer's files go along, so that `chat FOLDER` and `from_pretrained(FOLDER)` find the base
+    model and merge the adapter into it.
 
     Args:
         model: with adapters.
@@ -40,6 +45,9 @@ def save_adapter(
     source = getattr(model, "checkpoint_folder", None)
     base = base or ("" if source is None else str(Path(source).resolve()))
     write_adapter(Path(folder), Adapter(pairs, base), targets_of(model), layout)
+    for name in ("config.json", *BESIDE_WEIGHTS) if source else ():
+        if (source / name).is_file():
+            shutil.copyfile(source / name, Path(folder) / name)
 
 
 def load_adapter(model: InternVLNetwork, folder: str | os.PathLike, lora_dropout: float = 0.0) -> InternVLNetwork:

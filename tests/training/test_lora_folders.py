@@ -15,7 +15,7 @@ from convert.cli import main as convert_cli
 from convert.dtypes import FLOATS
 from convert.folder import read_config
 from convert.safetensors_io import Checkpoint
-from paddle_internvl import InternVLChatModel
+from paddle_internvl import AutoModel, InternVLChatModel
 from paddle_internvl.checkpoints.merging import adapted_view, merge_adapter
 from paddle_internvl.cli.main import main
 from paddle_internvl.parallel.shards import ShardSpec
@@ -135,13 +135,31 @@ def test_saved_adapters_come_back(tmp_path, layout):
     model = add_lora(load(), use_llm_lora=4, use_backbone_lora=4, lora_alpha=8)
     fill(model)
     save_adapter(model, tmp_path, layout)
-    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 4 * 40_000
+    weights = next(file for file in tmp_path.iterdir() if file.name.startswith(("adapter_model", "lora_model")))
+    assert weights.stat().st_size < 4 * 40_000
     again = load_adapter(load(), tmp_path)
     ours, theirs = (dict(m.named_parameters()) for m in (model, again))
     assert ours.keys() == theirs.keys()  # a shared A is shared again
     assert all((ours[name] == theirs[name]).all() for name in ours)
     assert loss_of(again) == loss_of(model)
-    assert json.loads(next(tmp_path.glob("*.json")).read_text())["base_model_name_or_path"] == str(CHECKPOINT)
+    config = next(file for file in tmp_path.iterdir() if file.name in ("adapter_config.json", "lora_config.json"))
+    assert json.loads(config.read_text())["base_model_name_or_path"] == str(CHECKPOINT)
+
+
+def test_a_saved_adapter_runs_by_its_folder(tmp_path, capsys):
+    """`from_pretrained` and `chat` find the base model and merge the adapter."""
+    model = add_lora(load(), use_llm_lora=4)
+    fill(model)
+    save_adapter(model, tmp_path)
+    loaded = AutoModel.from_pretrained(str(tmp_path))
+    assert loaded.checkpoint_folder.resolve() == CHECKPOINT.resolve()
+    for name, parameter in merge_lora(model).named_parameters():
+        np.testing.assert_allclose(dict(loaded.named_parameters())[name].astype("float32"), parameter, atol=1e-6)
+    answers = []
+    for folder in (tmp_path, CHECKPOINT):
+        assert main(["chat", str(folder), "--question", "yes?", "--max-new-tokens", "4"]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] != answers[1]
 
 
 def test_ranks_of_the_towers_may_differ_in_peft_s_layout(tmp_path):
