@@ -26,7 +26,7 @@ class Prompt:
 
     Attributes:
         ids: token ids, `<IMG_CONTEXT>` where visual tokens belong.
-        pictures: float32 tiles [T, 3, S, S] of each picture, in order.
+        pictures: tiles [T, 3, S, S] of each picture, in order; uint8, or float32 if they are normalised.
         stop: token of the template that ends an answer; None: no template.
         end_token_ids: further tokens that end an answer, of the folder's generation_config.json.
         strip: whether white space around the answer is removed, as upstream does.

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 
 from paddle_internvl.models.feature_cache import FeatureCache
+from paddle_internvl.preprocess.pixels import normalized
 
 _SECONDS = 0.01  # in the vision tower between two decode steps; at least one layer runs
 
@@ -23,7 +24,7 @@ class PendingPictures:
     """The pictures of one request, from tiles to visual tokens.
 
     Args:
-        pictures: `picture_key` and float32 tiles [T, 3, S, S] of each; they are freed one by one.
+        pictures: `picture_key` and tiles [T, 3, S, S] of each, uint8 or normalised; they are freed one by one.
         cache: the feature cache.
     Attributes:
         keys: `picture_key` of each picture.
@@ -63,9 +64,9 @@ class PendingPictures:
         return self.complete
 
     def next_tiles(self, limit: int) -> np.ndarray:
-        """Up to `limit` tiles of the first pending picture, [t, 3, S, S]."""
+        """Up to `limit` tiles of the first pending picture, float32 [t, 3, S, S]."""
         done = sum(part.shape[0] for part in self._parts)
-        return self._pending[0][1][done : done + limit]
+        return normalized(self._pending[0][1][done : done + limit])
 
     def add_features(self, features: paddle.Tensor) -> None:
         """Add the visual tokens [t, N, D] of the tiles that `next_tiles` returned last."""

@@ -7,7 +7,9 @@ Clip and frames pass through unnamed temporary files, so that no file is left be
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,9 +23,11 @@ import anyio
 from PIL import Image
 
 import paddle_internvl
-from paddle_internvl.media.errors import MediaError
+from paddle_internvl.media.errors import EXIT_NO_SPACE, MediaError
 from paddle_internvl.media.limits import MediaLimits
 
+_log = logging.getLogger(__name__)
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT)
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _MAX_HEADER = 1 << 16  # bytes of the JSON line
 _BROKEN = "the clip can't be decoded: it is broken, truncated or of a kind that is not read"
@@ -67,10 +71,15 @@ class ClipDecoder:
         if not any(data.startswith(mark, at) for at, mark in _SIGNATURES):
             raise MediaError("the clip is no MP4, MOV, WebM, Matroska, AVI, GIF, animated PNG or animated WebP")
         async with self._slots:
-            with tempfile.TemporaryFile() as clip, tempfile.TemporaryFile() as output:
-                await anyio.to_thread.run_sync(_write, clip, data)
-                await self._run_worker(clip, output, options)
-                return await anyio.to_thread.run_sync(_read_frames, output)
+            try:
+                with tempfile.TemporaryFile(buffering=0) as clip, tempfile.TemporaryFile() as output:
+                    await anyio.to_thread.run_sync(_write, clip, data)
+                    await self._run_worker(clip, output, options)
+                    return await anyio.to_thread.run_sync(_read_frames, output)
+            except OSError as error:
+                if error.errno not in _STORAGE_ERRORS:
+                    raise
+                raise _storage_full(error.strerror) from error
 
     async def _run_worker(self, clip: BinaryIO, output: BinaryIO, options: Mapping) -> None:
         files = clip.fileno(), output.fileno()
@@ -94,6 +103,8 @@ class ClipDecoder:
                 await process.aclose()
         if code == -signal.SIGXCPU:
             raise MediaError(f"the clip takes more than {self._limits.decode_seconds:g} s to decode")
+        if code == EXIT_NO_SPACE:
+            raise _storage_full(os.strerror(errno.ENOSPC))
         if code:
             raise MediaError(_BROKEN)
 
@@ -119,8 +130,15 @@ def _environment() -> dict[str, str]:
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    file.flush()
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _storage_full(reason: str) -> MediaError:
+    """The error of a temporary folder that takes no files; the log names the folder."""
+    _log.error("no temporary file can be written in %s: %s", tempfile.tempdir or "any temporary folder", reason)
+    return MediaError("the server has no room for the clip's frames; try again later", 507)
 
 
 def _read_frames(output: BinaryIO) -> list[Image.Image]:

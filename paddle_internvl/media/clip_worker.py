@@ -7,13 +7,14 @@ its parent is gone. It uses no network and writes nothing to stdout or stderr.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import resource
 import signal
 import sys
 
-from paddle_internvl.media.errors import MediaError
+from paddle_internvl.media.errors import EXIT_NO_SPACE, MediaError
 from paddle_internvl.media.limits import MediaLimits
 from paddle_internvl.media.picture_checks import check_size
 from paddle_internvl.preprocess.frames import DEFAULT_FRAMES, frame_indices
@@ -87,4 +88,7 @@ def _frames(clip: Clip, options: dict, limits: MediaLimits) -> list:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
+    try:
+        main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
+    except OSError as error:
+        sys.exit(EXIT_NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1)

@@ -1,6 +1,6 @@
 """LRU cache of visual tokens, so that later rounds of a conversation do not run the vision tower again.
 
-The key is a hash of a picture's normalised tiles, so it covers content, size and tile settings. The weights are not
+The key is a hash of a picture's tiles, so it covers content, size and tile settings. The weights are not
 part of the key: only a model prepared for inference, whose weights are fixed, has a cache.
 """
 
@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import paddle
+
+from paddle_internvl.preprocess.pixels import normalized
 
 DEFAULT_BYTES = 256 * 2**20
 
@@ -49,14 +51,14 @@ class FeatureCache:
         """Visual tokens [T, N, D] of each picture.
 
         Args:
-            pictures: float32 tiles [T, 3, S, S] of each; equal pictures are computed once.
+            pictures: tiles [T, 3, S, S] of each, uint8 or normalised; equal pictures are computed once.
             compute: [T, 3, S, S] -> [T, N, D]; called once with the tiles of all missing pictures.
         """
         keys = [picture_key(tiles) for tiles in pictures]
         found = {key: tokens for key in dict.fromkeys(keys) if (tokens := self.get(key)) is not None}
         missing = {key: tiles for key, tiles in zip(keys, pictures) if key not in found}
         if missing:
-            computed = compute(paddle.to_tensor(np.concatenate(list(missing.values()))))
+            computed = compute(paddle.to_tensor(np.concatenate(list(map(normalized, missing.values())))))
             sizes = [len(tiles) for tiles in missing.values()]
             for key, tokens in zip(missing, computed.split(sizes, axis=0)):
                 found[key] = tokens

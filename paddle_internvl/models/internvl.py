@@ -87,7 +87,7 @@ class InternVLNetwork(InternVLPretrainedModel):
         """Visual tokens of pictures, one after the other: [T, N, D] of T tiles in all; None for no picture.
 
         Args:
-            pictures: float32 tiles [T, 3, S, S] of each.
+            pictures: tiles [T, 3, S, S] of each, uint8 or normalised.
         """
         if not pictures:
             return None

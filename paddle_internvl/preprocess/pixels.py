@@ -36,7 +36,17 @@ def normalize(tile: Image.Image, input_size: int) -> np.ndarray:
     if tile.size != (input_size, input_size):
         tile = tile.resize((input_size, input_size), Image.Resampling.BICUBIC)
     out = np.empty((3, input_size, input_size), np.float32)
-    normalize_into(np.asarray(tile), out)
+    fill_pixels(np.asarray(tile), out)
+    return out
+
+
+def normalized(tiles: np.ndarray) -> np.ndarray:
+    """Tiles [T, 3, S, S] as normalised float32; uint8 tiles are normalised, others are returned as they are."""
+    if tiles.dtype != np.uint8:
+        return tiles
+    out = np.empty(tiles.shape, np.float32)
+    for levels, tile in zip(tiles, out):
+        fill_pixels(levels.transpose(1, 2, 0), tile)
     return out
 
 
@@ -54,8 +64,11 @@ def build_transform(input_size: int = TILE_SIDE) -> Callable:
     return lambda image: paddle.to_tensor(normalize(image, input_size))
 
 
-def normalize_into(levels: np.ndarray, out: np.ndarray) -> None:
-    """Normalise bytes [H, W, 3] into float32 [3, H, W]."""
+def fill_pixels(levels: np.ndarray, out: np.ndarray) -> None:
+    """Fill [3, H, W] from bytes [H, W, 3]: float32 with normalised values, uint8 with the bytes."""
+    if out.dtype == np.uint8:
+        out[...] = levels.transpose(2, 0, 1)
+        return
     for channel, table in enumerate(_lookup()):
         np.take(table, levels[:, :, channel], out=out[channel], mode="clip")  # other modes copy `out` first
 

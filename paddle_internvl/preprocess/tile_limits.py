@@ -1,6 +1,6 @@
 """Tile limits and the tile budget of a request: the grid of each picture, and its tiles.
 
-In: RGB PIL images with tile options. Out: a tile grid for each, and float32 tiles [T, 3, S, S].
+In: RGB PIL images with tile options. Out: a tile grid for each, and uint8 tiles [T, 3, S, S].
 
 Options of a picture override those of the call, which override the checkpoint's config. A total budget is shared over
 the pictures: each gets at least one tile, and the largest grids are made smaller first.
@@ -83,5 +83,6 @@ def plan_grids(pictures: Sequence[tuple[object, Mapping]], control: TileControl)
 
 
 def cut_tiles(pictures: Sequence[tuple[object, Mapping]], grids: Sequence[TileGrid], side: int) -> list[np.ndarray]:
-    """Tiles float32 [T, 3, S, S] of each picture by its grid."""
-    return all_pixels([image for image, _ in pictures], grids, side)
+    """Tiles uint8 [T, 3, S, S] of each picture by its grid; `pixels.normalized` makes float32 of them, which would take
+    four times the memory while a request waits."""
+    return all_pixels([image for image, _ in pictures], grids, side, np.uint8)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from paddle_internvl import runtime
 from paddle_internvl.preprocess.grid import TileGrid
-from paddle_internvl.preprocess.pixels import normalize_all, normalize_into
+from paddle_internvl.preprocess.pixels import fill_pixels
 from paddle_internvl.preprocess.tiles import cut
 
 _MIN_PIXELS = 1 << 18  # of a picture and its tiles, for threads to pay
@@ -25,7 +25,9 @@ _BANDS = 2  # of rows, for each thread
 _MAX_ASPECT = 100  # height / width, above which Pillow resizes columns first
 
 
-def tile_pixels(image: Image.Image, grid: TileGrid, side: int, threads: int | None = None) -> np.ndarray:
+def tile_pixels(
+    image: Image.Image, grid: TileGrid, side: int, threads: int | None = None, dtype: type = np.float32
+) -> np.ndarray:
     """The tiles of one picture.
 
     Args:
@@ -33,15 +35,18 @@ def tile_pixels(image: Image.Image, grid: TileGrid, side: int, threads: int | No
         grid: of the picture.
         side: S, the tile side in pixels.
         threads: number of threads; None: one for each core, or one for a small picture.
+        dtype: np.float32: normalised; np.uint8: bytes, a quarter of the memory, for `pixels.normalized`.
     Returns:
-        float32 [T, 3, S, S], row by row, the thumbnail last.
+        [T, 3, S, S], row by row, the thumbnail last.
     """
+    out = np.empty((grid.tiles, 3, side, side), dtype)
     if threads is None:
         pixels = image.width * image.height + grid.tiles * side * side
         threads = runtime.cpu_cores() if pixels >= _MIN_PIXELS else 1
     if threads == 1 or image.height > _MAX_ASPECT * image.width:
-        return normalize_all(cut(image, grid, side), side)
-    out = np.empty((grid.tiles, 3, side, side), np.float32)
+        for tile, pixels in zip(cut(image, grid, side), out):
+            fill_pixels(np.asarray(tile), pixels)
+        return out
     with ThreadPoolExecutor(threads) as pool:
         jobs = [pool.submit(_thumbnail, image, side, out[-1])] if grid.thumbnail else []
         edges = _edges(image.height, _BANDS * threads)
@@ -56,13 +61,15 @@ def tile_pixels(image: Image.Image, grid: TileGrid, side: int, threads: int | No
     return out
 
 
-def all_pixels(pictures: Sequence[Image.Image], grids: Sequence[TileGrid], side: int) -> list[np.ndarray]:
+def all_pixels(
+    pictures: Sequence[Image.Image], grids: Sequence[TileGrid], side: int, dtype: type = np.float32
+) -> list[np.ndarray]:
     """`tile_pixels` of each picture; one thread for each picture where there are as many as cores."""
     threads = runtime.cpu_cores()
     if len(pictures) < threads or threads == 1:
-        return [tile_pixels(image, grid, side) for image, grid in zip(pictures, grids)]
+        return [tile_pixels(image, grid, side, dtype=dtype) for image, grid in zip(pictures, grids)]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda image, grid: tile_pixels(image, grid, side, threads=1), pictures, grids))
+        return list(pool.map(lambda image, grid: tile_pixels(image, grid, side, 1, dtype), pictures, grids))
 
 
 def _edges(length: int, parts: int) -> list[int]:
@@ -72,7 +79,7 @@ def _edges(length: int, parts: int) -> list[int]:
 
 
 def _thumbnail(image: Image.Image, side: int, out: np.ndarray) -> None:
-    normalize_into(np.asarray(image.resize((side, side))), out)
+    fill_pixels(np.asarray(image.resize((side, side))), out)
 
 
 def _resize_rows(image: Image.Image, rows: tuple[int, int], width: int) -> Image.Image:
@@ -88,7 +95,7 @@ def _fill_column(bands: list[Image.Image], left: int, part: tuple[int, int], til
         bands: of rows, after the first pass.
         left: first pixel column of the grid's column.
         part: first and last pixel column within it.
-        tiles: of the grid's column, float32 [rows, 3, S, S], filled in place.
+        tiles: of the grid's column, [rows, 3, S, S], filled in place.
     """
     first, last = part
     rows, _, side, _ = tiles.shape
@@ -99,4 +106,4 @@ def _fill_column(bands: list[Image.Image], left: int, part: tuple[int, int], til
         top += band.height
     levels = np.asarray(source.resize((last - first, rows * side)))
     for row in range(rows):
-        normalize_into(levels[row * side : (row + 1) * side], tiles[row, :, :, first:last])
+        fill_pixels(levels[row * side : (row + 1) * side], tiles[row, :, :, first:last])

@@ -47,7 +47,7 @@ ROUTES = (
     ("/metrics", "GET", "metrics"),
     ("/version", "GET", "version"),
 )
-_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503)
+_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 507)
 
 
 def create_app(engine_thread, settings: Settings, loader: MediaLoader | None = None) -> FastAPI:

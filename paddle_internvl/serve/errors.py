@@ -33,11 +33,12 @@ KINDS = {
     "memory": (503, _SERVER, "out_of_memory"),
     "closing": (503, _SERVER, "server_closing"),
     "unready": (503, _SERVER, "engine_halted"),
+    "full": (507, _SERVER, "storage_full"),
     "late": (503, _SERVER, "queue_timeout"),
 }
 CLIENT_CLOSED_REQUEST = 499  # status in log and metrics where the client disconnected
 _HTTP = {404: ("route", "there is no such route"), 405: ("method", "the route takes no such method")}
-_RETRY_SECONDS = {"busy": 1, "late": 5, "memory": 5, "closing": 10, "unready": 10}
+_RETRY_SECONDS = {"busy": 1, "late": 5, "memory": 5, "closing": 10, "unready": 10, "full": 60}
 
 
 class ApiError(Exception):
@@ -86,7 +87,8 @@ def of_work(error: Exception, request_id: str) -> ApiError:
     if isinstance(error, RequestFailedError):
         return ApiError("memory", str(error)) if error.out_of_memory else unexpected(request_id)
     if isinstance(error, MediaError):
-        return ApiError("invalid", str(error), "messages", error.status, error.code)
+        kind = "full" if error.status == KINDS["full"][0] else "invalid"
+        return ApiError(kind, str(error), "messages", error.status, error.code)
     if runtime.is_out_of_memory(error):
         return ApiError("memory", "not enough memory for this request; try again, or send less")
     if isinstance(error, TimeoutError):

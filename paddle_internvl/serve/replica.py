@@ -15,6 +15,7 @@ import anyio
 from paddle_internvl.serve.settings import Settings
 
 ACCEPTED, RECORD = "paddle_internvl.accepted", "paddle_internvl.record"  # types of the first and the last message
+_MAX_UNSENT = 256  # messages that a slow reader has not taken; then the send timeout runs
 RECORD_FIELDS = ("tokens_in", "tokens_out", "media", "error")  # of an `accesslog.Record`, in the last message
 
 
@@ -43,7 +44,7 @@ class Replica:
             body: the whole body.
         """
         unread = [{"type": "http.request", "body": body, "more_body": False}]
-        sender, messages = anyio.create_memory_object_stream(float("inf"))
+        sender, messages = anyio.create_memory_object_stream(_MAX_UNSENT)
 
         async def receive() -> dict:
             if not unread:

@@ -20,6 +20,7 @@ from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.models.feature_cache import FeatureCache
 from paddle_internvl.ops import transfers
+from paddle_internvl.preprocess.pixels import normalized
 from tests.random_checkpoints import random_pixels
 
 LIMITS = EngineLimits(max_batch_size=4, session_len=None, cache_tokens=4096, prefill_chunk=24, vision_tiles=2)
@@ -51,7 +52,7 @@ def reference_ids(model, tokenizer, prompt: Prompt, config: GenerationConfig) ->
     model.img_context_token_id = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
     stop = tokenizer.convert_tokens_to_ids(prompt.stop)
     with paddle.no_grad():
-        pixels = [paddle.to_tensor(p) for p in prompt.pictures]
+        pixels = [paddle.to_tensor(normalized(p)) for p in prompt.pictures]
         tokens = paddle.concat([model.extract_feature(p) for p in pixels]) if pixels else None
         embeds = model.embed(paddle.to_tensor([prompt.ids]), tokens)
     config = replace(config, eos_token_id=(stop,))
@@ -305,6 +306,18 @@ def test_a_fault_costs_one_request(models, tokenizer, monkeypatch, stage, error)
     again = Client(engine, victim, config)
     run(engine)
     assert again.ids == expected[3]
+
+
+def test_uint8_tiles_give_the_answer_of_normalised_ones(models, tokenizer):
+    model, config = models["qwen2"], GenerationConfig(max_new_tokens=6, ignore_eos=True)
+    prompt = make_prompts(model, tokenizer, 4)[3]
+    draw = np.random.default_rng(1)
+    levels = [draw.integers(0, 256, tiles.shape, np.uint8) for tiles in prompt.pictures]
+    prompts = [Prompt(prompt.ids, p, prompt.stop) for p in (levels, list(map(normalized, levels)))]
+    engine = Engine(model, tokenizer, LIMITS)
+    clients = [Client(engine, prompt, config) for prompt in prompts]
+    run(engine)
+    assert clients[0].ids == clients[1].ids == reference_ids(model, tokenizer, prompts[1], config)
 
 
 def test_nan_stays_in_its_request(models, tokenizer):

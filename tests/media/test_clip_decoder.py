@@ -20,6 +20,7 @@ from paddle_internvl.media.errors import MediaError
 from paddle_internvl.media.limits import MediaLimits
 from paddle_internvl.media.opening import open_media
 from tests.media import bad_worker
+from tests.random_checkpoints import ROOT
 
 BROKEN = (400, "the clip can't be decoded: it is broken, truncated or of a kind that is not read")
 BAD_WORKER = "tests.media.bad_worker"
@@ -230,3 +231,28 @@ def test_damaged_clips(filmed, data):
         assert 1 <= len(decode(bytes(clip), decode_seconds=5)) <= 8
     except MediaError as refused:
         assert refused.status in (400, 413)
+
+
+@pytest.mark.parametrize("full", [0, 1], ids=["clip", "frames"])
+def test_a_full_temporary_folder_is_not_the_clips_fault(monkeypatch, caplog, full):
+    """/dev/full fails as a file on a full disk does."""
+    temporary, files = tempfile.TemporaryFile, iter(range(2))
+
+    def make(**options):
+        return open("/dev/full", "r+b", 0) if next(files) == full else temporary(**options)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", make)
+    clip = (ROOT / "demo/assets/clip.gif").read_bytes()
+    assert refusal(clip) == (507, "the server has no room for the clip's frames; try again later")
+    assert f"{tempfile.gettempdir()}: No space left on device" in caplog.text
+    monkeypatch.undo()
+    assert decode(clip)
+
+
+def test_no_temporary_folder_at_all(monkeypatch, caplog):
+    def missing(**_):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", missing)
+    assert refusal((ROOT / "demo/assets/clip.gif").read_bytes())[0] == 507
+    assert "No usable temporary directory found" in caplog.text

@@ -10,7 +10,7 @@ from paddle_internvl import load_image, load_video
 from paddle_internvl.preprocess import tiling
 from paddle_internvl.preprocess.frames import get_index
 from paddle_internvl.preprocess.grid import TileGrid, choose_grid
-from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD
+from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized
 from paddle_internvl.preprocess.tiling import all_pixels, tile_pixels
 
 
@@ -43,6 +43,10 @@ def test_any_picture(size, grid, side, threads):
     expected = by_definition(image, grid, side)
     np.testing.assert_array_equal(tile_pixels(image, grid, side, threads), expected)
     np.testing.assert_array_equal(tile_pixels(image, grid, side, threads=1), expected)
+    for count in (1, threads):
+        levels = tile_pixels(image, grid, side, count, np.uint8)
+        assert levels.dtype == np.uint8
+        np.testing.assert_array_equal(normalized(levels), expected)
 
 
 def test_thirteen_tiles():

@@ -7,6 +7,8 @@ import pytest
 
 from paddle_internvl import __version__
 from paddle_internvl.engine.request import ContextOverflowError, QueueFullError, RequestFailedError
+from paddle_internvl.media.errors import MediaError
+from paddle_internvl.serve.errors import of_work
 from tests.serve.running import events, wait_until
 
 TEXT = "a red circle and a blue square"
@@ -253,6 +255,12 @@ def test_row_21_errors_of_the_engine(serve, error, status, code):
         assert "secret" not in response.text and "Traceback" not in response.text
         assert (status == 500) == (response.headers["x-request-id"] in error["message"])
         assert ("retry-after" in response.headers) == (status in (429, 503))
+
+
+def test_a_full_temporary_folder_is_507():
+    error = of_work(MediaError("no room", 507), "id")
+    assert (error.status, error.type, error.code) == (507, "server_error", "storage_full")
+    assert int(error.headers["Retry-After"]) > 0
 
 
 def test_row_32_error_in_mid_stream_is_its_last_event(serve):
