@@ -36,7 +36,8 @@ def served(checkpoint: str, flags: Sequence[str] = ()) -> Iterator[str]:
     """
     arguments = [sys.executable, "-m", "paddle_internvl.cli.main", "serve", checkpoint, "--server-port", "0", *flags]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(arguments, stdout=log, stderr=log, env={**os.environ, KEYS_VARIABLE: ""})
+        environment = {name: value for name, value in os.environ.items() if name != KEYS_VARIABLE}
+        process = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
         try:
             yield _wait_until_ready(process, log)
         finally:

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert import CheckpointError
@@ -26,6 +26,7 @@ def test_widening_every_value(source, target):
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32), min_size=1))
 def test_float32_to_bfloat16(values):
     carried = np.array(values, np.float32).view(np.uint32)
@@ -33,6 +34,7 @@ def test_float32_to_bfloat16(values):
     np.testing.assert_array_equal(ours, by_library(carried, "F32", "BF16").astype(np.float32))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-60000, 60000, width=32), min_size=1))
 def test_float32_to_float16(values):
     carried = np.array(values, np.float32).view(np.uint32)

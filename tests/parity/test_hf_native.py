@@ -141,8 +141,8 @@ def test_upstreams_folders_become_native(case, tmp_path):
     ("path", "value", "message"),
     [
         (("text_config", "model_type"), "gpt2", "text_config.model_type is 'gpt2'; supported: qwen2, llama, phi3"),
-        (("vision_feature_select_strategy",), "full", "only that is supported"),
-        (("vision_config", "use_mean_pooling"), False, "a final norm that InternViT does not have"),
+        (("vision_feature_select_strategy",), "full", "is not supported, only 'default'"),
+        (("vision_config", "use_mean_pooling"), False, "use_mean_pooling=False is not supported"),
         (("vision_config", "image_size"), [56, 28], "must be square, not 56 x 28"),
     ],
 )
