@@ -42,8 +42,8 @@ def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     uploads = folder / "uploads"
     uploads.mkdir()
-    # Gradio has no arguments for them. Uploads that are broken off stay among the temporary files.
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(uploads)
+    # Gradio has no argument for it.
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
     if _ASSETS.is_dir():
         shutil.copytree(_ASSETS, examples)
