@@ -15,9 +15,11 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
+import gradio.route_utils
 from starlette.middleware import Middleware
 
 from paddle_internvl.serve.request_head import RequestHead
@@ -42,8 +44,10 @@ def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     uploads = folder / "uploads"
     uploads.mkdir()
-    # Gradio has no argument for it.
+    # Gradio has no arguments for them. Its multipart parser leaves uploads that are broken off or have no name where it
+    # received them; `tempfile.tempdir` would move the temporary files of the whole process.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    gradio.route_utils.NamedTemporaryFile = partial(tempfile.NamedTemporaryFile, dir=uploads)
     examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
     if _ASSETS.is_dir():
         shutil.copytree(_ASSETS, examples)
