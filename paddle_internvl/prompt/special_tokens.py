@@ -26,15 +26,15 @@ _CONTROL = re.compile(
 )
 
 
-def writable_tokens(tokenizer) -> tuple[str, ...]:
+def writable_tokens(tokenizer) -> frozenset[str]:
     """Added tokens that the text of a message may hold: the grounding marks, and tokens that a fine-tune added.
 
     Args:
         tokenizer: an `AddedTokensTokenizer`; its folder lists its added tokens.
     Returns:
         Every added token but the control tokens of the published models and the folder's own begin, end, padding and
-        unknown tokens; the longest first.
+        unknown tokens.
     """
     named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
     tokens = (str(token) for token in tokenizer.added_tokens_decoder.values())
-    return tuple(sorted((t for t in tokens if t not in named and not _CONTROL.fullmatch(t)), key=len, reverse=True))
+    return frozenset(token for token in tokens if token not in named and not _CONTROL.fullmatch(token))

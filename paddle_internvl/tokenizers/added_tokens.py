@@ -10,7 +10,6 @@ tokens that the vocabulary already has, and cleans up spaces on decoding whateve
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from paddlenlp.transformers import AddedToken, PretrainedTokenizer
@@ -85,12 +84,10 @@ class AddedTokensTokenizer(PretrainedTokenizer):
         return cached[1]
 
     def split_added_tokens(self, text: str, only: Collection[str] | None = None) -> list[tuple[str, bool]]:
-        """Cut `text` at its added tokens (at those in `only`): (part, whether it is such a token), in order."""
+        """Cut `text` at its added tokens: (part, whether it is an added token, of those in `only`), in order."""
         trie, flags = self._trie()
-        if only is None:
-            return [(part, part in flags) for part in trie.split(text) if part]
-        parts = re.split("(" + "|".join(map(re.escape, only)) + ")", text) if only else [text]
-        return [(part, part in only and part in flags) for part in parts if part]
+        tokens = flags if only is None else only
+        return [(part, part in tokens) for part in trie.split(text) if part]
 
     def tokens_of(self, parts: Iterable[tuple[str, bool]]) -> list[str]:
         """Tokens of parts as `split_added_tokens` gives them. Neighbouring text is tokenized as one, and the added
