@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from paddle_internvl.webdemo.upload_folder import UploadFolder, UploadLimits
+from tests.serve.running import wait_until
 
 gr = pytest.importorskip("gradio")
 http = httpx.Client(trust_env=False, timeout=30)
@@ -62,6 +63,7 @@ def test_uploads_under_any_name_stay_in_the_folder(opened, host, name):
     files = UploadFolder(Path(page.folder)).files
     before = {*files()}
     http.post(f"{page.url}/gradio_api/upload", files={"files": (name, name.encode() * 100)})
+    wait_until(lambda: {*files()} - before)  # Gradio moves an upload to its place after the answer
     new = {*files()} - before
     assert len(new) == 1 and all(file.resolve().is_relative_to(page.folder) for file in new)
 
