@@ -5,21 +5,20 @@ In: a recipe, a model, a data set. Out: the model trained in place; OUTPUT/ hold
 
 from __future__ import annotations
 
-import json
-import time
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import paddle
-from paddlenlp.trainer import Trainer, TrainerCallback, TrainingArguments
+from paddlenlp.trainer import Trainer, TrainingArguments
 
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.dataset import SFTDataset
 from paddle_internvl.training.decay import decayed_parameters
 from paddle_internvl.training.lora import add_lora, lora_layers
 from paddle_internvl.training.lora_folders import save_adapter
-from paddle_internvl.training.losses import count_learnt, sft_loss
+from paddle_internvl.training.losses import sft_loss
+from paddle_internvl.training.metrics import MetricsWriter
 from paddle_internvl.training.order import RankBatches, sequential, shuffled
 from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
@@ -106,14 +105,34 @@ class SftTrainer(Trainer):
         self._metrics = MetricsWriter(Path(arguments.output_dir) / "metrics.jsonl", self)
         self.add_callback(self._metrics)
 
-    def get_train_dataloader(self):
-        """Batches of this rank, in an order that is a function of seed, epoch and rank."""
-        seed = self.args.seed
+    def get_train_dataloader(self) -> Batches:
+        """Micro-batches of this rank, in an order that is a function of seed, epoch and rank.
+
+        The loader has no length: the Trainer runs `max_steps` optimizer steps over one stream of micro-batches, so that
+        no gradient is left over at the end of an epoch.
+        """
+        args, seed = self.args, self.args.seed
         order = (lambda epoch: shuffled(self._length, seed, epoch)) if self._recipe.run.shuffle else self._sequential
-        sampler = RankBatches(
-            order, self.args.per_device_train_batch_size, self.args.dataset_rank, self.args.dataset_world_size
-        )
+        sampler = RankBatches(order, args.per_device_train_batch_size, args.dataset_rank, args.dataset_world_size)
+        self._batches_per_epoch = sampler.batches_per_epoch
+        if args.max_steps <= 0:
+            steps = max(1, self._batches_per_epoch // args.gradient_accumulation_steps)
+            args.max_steps = math.ceil(args.num_train_epochs * steps)
         return Batches(self.train_dataset, sampler)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        return self.state.global_step * self.args.gradient_accumulation_steps / self._batches_per_epoch
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each rank has the optimizer state of other parameters (sharding)."""
+        return bool(self.args.sharding)
+
+    def owned_parameters(self) -> list[paddle.Tensor]:
+        """The trainable parameters whose optimizer state this rank has: all of them without sharding."""
+        return self._adamw._parameter_list
 
     @property
     def _length(self) -> int:
@@ -132,7 +151,7 @@ class SftTrainer(Trainer):
         )
         parameters = {name: p for name, p in self.model.named_parameters() if not p.stop_gradient}
         decayed = {parameters[name].name for name in decayed_parameters(self.model, self._recipe.run.decay_rule)}
-        self.optimizer = paddle.optimizer.AdamW(
+        self.optimizer = self._adamw = paddle.optimizer.AdamW(
             learning_rate=self.lr_scheduler, parameters=list(parameters.values()), weight_decay=args.weight_decay,
             beta1=args.adam_beta1, beta2=args.adam_beta2, epsilon=args.adam_epsilon,
             apply_decay_param_fun=lambda name: name in decayed,
@@ -142,74 +161,22 @@ class SftTrainer(Trainer):
     def compute_loss(self, model, inputs: Mapping, return_outputs: bool = False):
         """`sft_loss` of a batch; a loss that is not finite stops the run and names the samples."""
         loss = sft_loss(model, inputs)
-        if not np.isfinite(float(loss)):
-            names = ", ".join(f"{name} line {index + 1}" for name, index in inputs.get("samples", ()))
-            raise FloatingPointError(f"step {self.state.global_step + 1}: the loss is {float(loss)}; batch: {names}")
         self._metrics.add(inputs, float(loss))
         return (loss, {}) if return_outputs else loss
 
 
 class Batches:
-    """Collated batches of one rank, epoch after epoch."""
-
-    def __init__(self, dataset: Sequence[dict], sampler: RankBatches):
-        self.dataset, self._sampler = dataset, sampler
-        self._start = 0
-
-    def __len__(self) -> int:
-        return self._sampler.batches_per_epoch
-
-    def __iter__(self) -> Iterator[dict]:
-        first, self._start = self._start, self._start + len(self)
-        for step in range(first, first + len(self)):
-            yield collate([self.dataset[i] for i in self._sampler[step]])
-
-
-class MetricsWriter(TrainerCallback):
-    """Writes metrics.jsonl: one line for each optimizer step.
+    """Collated micro-batches of one rank, epoch after epoch without end.
 
     Args:
-        file: metrics.jsonl.
-        trainer: whose optimizer and scheduler are read.
+        dataset: sample dicts.
+        sampler: of the rank.
+        start: first micro-batch, counted from the start of the run.
     """
 
-    def __init__(self, file: Path, trainer: SftTrainer):
-        self._file, self._trainer = file, trainer
-        self._losses: list[float] = []
-        self._counts = {"tokens": 0, "learnt_tokens": 0, "tiles": 0}
-        self._began = time.monotonic()
-        self._line: dict = {}
+    def __init__(self, dataset: Sequence[dict], sampler: RankBatches, start: int = 0):
+        self.dataset, self._sampler, self.start = dataset, sampler, start
 
-    def add(self, batch: Mapping, loss: float) -> None:
-        """Count a micro-batch."""
-        self._losses.append(loss)
-        real = batch.get("attention_mask")
-        self._counts["tokens"] += int(np.asarray(batch["input_ids"]).size if real is None else np.asarray(real).sum())
-        self._counts["learnt_tokens"] += count_learnt(batch)
-        self._counts["tiles"] += len(batch["pixel_values"])
-
-    def on_train_begin(self, args, state, control, **_trainer):
-        """Create the file."""
-        if state.is_world_process_zero:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text("")
-        self._began = time.monotonic()
-
-    def on_optimizer_begin(self, args, state, control, **_trainer):
-        """Take learning rate and gradient norm before the step."""
-        squares = [
-            float((p.grad.astype("float64") ** 2).sum()) for p in self._trainer.model.parameters() if p.grad is not None
-        ]
-        self._line = {"learning_rate": self._trainer.lr_scheduler.get_lr(), "grad_norm": float(np.sqrt(sum(squares)))}
-
-    def on_step_end(self, args, state, control, **_trainer):
-        """Write the step's line."""
-        now = time.monotonic()
-        line = {
-            "step": state.global_step, "epoch": state.epoch, "loss": float(np.mean(self._losses)), **self._line,
-            **self._counts, "seconds": now - self._began,
-        }  # fmt: skip
-        if state.is_world_process_zero:
-            with open(self._file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
-        self._began, self._losses, self._counts = now, [], dict.fromkeys(self._counts, 0)
+    def __iter__(self) -> Iterator[dict]:
+        for indices in self._sampler.from_step(self.start):
+            yield collate([self.dataset[i] for i in indices])

@@ -1,0 +1,113 @@
+"""metrics.jsonl: one line for each optimizer step of a training run, over all ranks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import distributed
+from paddlenlp.trainer import TrainerCallback
+
+from paddle_internvl.training.losses import count_learnt
+
+_COUNTS = ("tokens", "learnt_tokens", "tiles")
+
+
+class MetricsWriter(TrainerCallback):
+    """Writes metrics.jsonl: one line for each optimizer step.
+
+    Args:
+        file: metrics.jsonl. A resumed run keeps the lines up to the step that it resumes from.
+        trainer: whose optimizer and scheduler are read.
+    Attributes:
+        lines: of the steps of this process, oldest first.
+    """
+
+    def __init__(self, file: Path, trainer):
+        self.lines: list[dict] = []
+        self._file, self._trainer = file, trainer
+        self._losses: list[float] = []
+        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._samples: list = []
+        self._began = time.monotonic()
+        self._line: dict = {}
+
+    def add(self, batch: Mapping, loss: float) -> None:
+        """Count a micro-batch.
+
+        Raises:
+            FloatingPointError: the loss is not finite; names the step and the samples.
+        """
+        self._samples += batch.get("samples", ())
+        if not np.isfinite(loss):
+            raise self._not_finite("loss", loss, batch.get("samples", ()))
+        self._losses.append(loss)
+        real = batch.get("attention_mask")
+        self._counts["tokens"] += int(np.asarray(batch["input_ids"]).size if real is None else np.asarray(real).sum())
+        self._counts["learnt_tokens"] += count_learnt(batch)
+        self._counts["tiles"] += len(batch["pixel_values"])
+
+    def on_train_begin(self, args, state, control, **_trainer):
+        """Create the file, or cut it to the steps before the one that a resumed run starts with."""
+        if state.is_world_process_zero:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            lines = read_metrics(self._file)[: state.global_step]
+            self._file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        self._began = time.monotonic()
+
+    def on_optimizer_begin(self, args, state, control, **_trainer):
+        """Take learning rate and gradient norm before the step; a norm that is not finite stops the run."""
+        norm = gradient_norm(self._trainer.owned_parameters(), self._trainer.sharded)
+        if not np.isfinite(norm):
+            raise self._not_finite("gradient norm", norm, self._samples)
+        self._line = {"learning_rate": self._trainer.lr_scheduler.get_lr(), "grad_norm": norm}
+
+    def on_step_end(self, args, state, control, **_trainer):
+        """Write the step's line."""
+        now = time.monotonic()
+        loss, *counts = sum_over_ranks([np.mean(self._losses), *self._counts.values()])
+        ranks = self._trainer.args.dataset_world_size
+        line = {
+            "step": state.global_step, "epoch": self._trainer.epoch, "loss": loss / ranks,
+            **self._line, **dict(zip(_COUNTS, map(int, counts))), "seconds": now - self._began,
+        }  # fmt: skip
+        if state.is_world_process_zero:
+            with open(self._file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        self.lines.append(line)
+        self._began, self._losses, self._counts, self._samples = now, [], dict.fromkeys(_COUNTS, 0), []
+
+    def _not_finite(self, quantity: str, value: float, samples: Sequence) -> FloatingPointError:
+        names = ", ".join(f"{name} line {index + 1}" for name, index in samples)
+        step = self._trainer.state.global_step + 1
+        return FloatingPointError(f"step {step}: the {quantity} is {value}; batch: {names}")
+
+
+def read_metrics(file: Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line that was cut off is left out."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def gradient_norm(parameters: Sequence[paddle.Tensor], sharded: bool = False) -> float:
+    """L2 norm of the gradients of all parameters, before clipping.
+
+    Args:
+        parameters: whose gradients this rank has whole.
+        sharded: every rank has other parameters.
+    """
+    total = sum(float((p.grad.astype("float64") ** 2).sum()) for p in parameters if p.grad is not None)
+    return float(np.sqrt(sum_over_ranks([total])[0] if sharded else total))
+
+
+def sum_over_ranks(values: Sequence[float]) -> list[float]:
+    """Elementwise sums of numbers over all ranks, in float64."""
+    if not distributed.is_initialized():
+        return [float(value) for value in values]
+    total = paddle.to_tensor(values, dtype="float64")
+    distributed.all_reduce(total)
+    return total.tolist()
