@@ -1,0 +1,102 @@
+"""configs/train: each recipe has the values of upstream's shell script of the same name."""
+
+import json
+import re
+
+import pytest
+
+from paddle_internvl.training.recipe import Recipe
+from tests.random_checkpoints import ROOT
+
+FOLDER = ROOT / "configs/train"
+FILES = {file.stem: file for file in FOLDER.rglob("*.json")}
+
+# size -> full: cards, drop_path_rate, sharding; LoRA: cards; both: learning_rate, weight_decay
+FINETUNE = {
+    "1b": (8, 0.1, "stage1", 2, 4e-5, 0.01),
+    "2b": (8, 0.1, "stage1", 2, 4e-5, 0.01),
+    "4b": (8, 0.1, "stage1", 2, 4e-5, 0.01),
+    "8b": (8, 0.1, "stage1", 2, 4e-5, 0.05),
+    "26b": (8, 0.4, "stage3", 2, 2e-5, 0.05),
+    "38b": (16, 0.4, "stage3", 2, 2e-5, 0.05),
+    "40b": (16, 0.4, "stage3", 2, 2e-5, 0.05),
+    "76b": (32, 0.4, "stage3", 8, 2e-5, 0.05),
+    "78b": (32, 0.4, "stage3", 8, 2e-5, 0.05),
+}
+SIZES = {"2": ("1b", "2b", "4b", "8b", "26b", "40b", "76b"), "2_5": ("1b", "2b", "4b", "8b", "26b", "38b", "78b")}
+TEMPLATES = {"1b": "Hermes-2", "40b": "Hermes-2", "4b": "phi3-chat"}  # of InternVL2; the other sizes: internlm2-chat
+LENGTHS = {"2": 4096, "2_5": 8192}
+FROZEN = {  # language model, vision tower, projector
+    "full": (False, True, False), "lora": (True, True, True), "lora_coco": (True, True, True),
+    "stage1": (True, True, False), "stage1_5": (True, False, False), "stage2": (False, False, False),
+}  # fmt: skip
+STEPS = {"1b": 22000, "2b": 22000, "4b": 11000}  # of stage 2; the larger: 5500
+SHARED = {"bf16": True, "recompute": True, "lr_scheduler_type": "cosine", "decay_rule": "all", "logging_steps": 1,
+          "dynamic_image_size": True, "use_thumbnail": True}  # fmt: skip
+PACKED = {"use_packed_ds": True, "max_packed_tokens": 16384, "num_images_expected": 48, "max_buffer_size": 20,
+          "loss_reduction": "square", "loss_reduction_all_gather": True, "strict_mode": False, "replacement": False,
+          "allow_overflow": False, "max_seq_length": 16384, "group_by_length": False}  # fmt: skip
+
+
+def parts(name: str) -> tuple[str, str, str]:
+    """Family ('2' or '2_5'), size and kind of a recipe, from its name."""
+    return re.fullmatch(r"internvl(2_5|2)_(\d+b)_.*?(full|lora|lora_coco|stage1|stage1_5|stage2)", name).groups()
+
+
+def expected(name: str) -> tuple[dict, int, int]:
+    """Values of the table, cards, and the batch of all cards."""
+    family, size, kind = parts(name)
+    cards, drop_path, sharding, lora_cards, rate, decay = FINETUNE[size]
+    frozen = dict(zip(("freeze_llm", "freeze_backbone", "freeze_mlp"), FROZEN[kind]))
+    values = {**SHARED, **frozen, "weight_decay": decay, "sharding": sharding}
+    if "stage" in kind:
+        warmup = {"warmup_ratio": 0.03} if kind == "stage2" else {"warmup_steps": 100}
+        values |= {**PACKED, **warmup, "conv_style": "internvl2_5"}
+        values["learning_rate"] = {"stage1": 2e-4, "stage1_5": 1e-5, "stage2": rate}[kind]
+        values["drop_path_rate"] = 0.0 if kind == "stage1" else drop_path
+        values["max_steps"] = STEPS.get(size, 5500) if kind == "stage2" else 100000
+        return values, 512, 1024 if kind == "stage1_5" else 512
+    values |= {
+        "learning_rate": rate, "warmup_ratio": 0.03, "num_train_epochs": 1, "max_dynamic_patch": 6,
+        "group_by_length": True, "save_steps": 200, "save_total_limit": 1, "max_seq_length": LENGTHS[family],
+        "conv_style": TEMPLATES.get(size, "internlm2-chat") if family == "2" else "internvl2_5",
+    }  # fmt: skip
+    if kind == "full":
+        return {**values, "drop_path_rate": drop_path}, cards, 128
+    rank, (cards, batch) = (128, (8, 512)) if kind == "lora_coco" else (16, (lora_cards, 16))
+    return {**values, "drop_path_rate": 0.0, "use_llm_lora": rank}, cards, batch
+
+
+def test_there_is_one_of_each_script():
+    kinds = {(family, size, kind) for family, sizes in SIZES.items() for size in sizes for kind in ("full", "lora")}
+    kinds |= {(family, "2b", "lora_coco") for family in SIZES}
+    kinds |= {("2_5", size, stage) for size in SIZES["2_5"] for stage in ("stage1", "stage2")}
+    kinds |= {("2_5", size, "stage1_5") for size in ("8b", "26b")}
+    assert {parts(name) for name in FILES} == kinds and len(FILES) == len(kinds)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_values_are_upstreams(name):
+    config = json.loads(FILES[name].read_text())
+    values, cards, batch = expected(name)
+    assert {key: config[key] for key in values} == values
+    assert config["per_device_train_batch_size"] * config["gradient_accumulation_steps"] * cards == batch
+    assert config["output_dir"].endswith(f"/{name}")
+
+
+def test_stages_take_what_the_stage_before_wrote():
+    folders = {json.loads(file.read_text())["output_dir"] for file in FILES.values()}
+    for name, file in FILES.items():
+        config = json.loads(file.read_text())
+        if name.endswith("stage1"):
+            assert {"vision_path", "llm_path"} <= config.keys()
+        elif "stage" in name:
+            assert config["model_name_or_path"] in folders
+        else:
+            assert re.fullmatch(r"OpenGVLab/InternVL2(_5)?-(Llama3-)?\d+B", config["model_name_or_path"])
+
+
+def test_arguments_exist():
+    for name, file in FILES.items():
+        if "stage" not in name:
+            assert Recipe.from_dict(json.loads(file.read_text())).run.decay_rule == "all"
