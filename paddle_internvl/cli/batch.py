@@ -2,8 +2,9 @@
 
 A row is {"messages": [...]} or {"prompt": text, "images": [...]}, optionally with an "id" and "generation" settings of
 its own; paths of pictures start from IN's folder. Rows that OUT answers already are not done again; a run with another
-model or other settings than OUT was begun with (OUT.settings.json) is refused. Exit code 1 if rows failed; OUT has the
-reasons. --workers N are processes of Ray, each with a model; 0: this process, without Ray.
+model or other settings than OUT was begun with (OUT.settings.json) moves OUT to OUT.1 and answers every row anew. Exit
+code 1 if rows failed; OUT has the reasons. --workers N are processes of Ray, each with a model; 0: this process,
+without Ray.
 
 examples:
   paddle-internvl batch questions.jsonl answers.jsonl CKPT

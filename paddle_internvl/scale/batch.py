@@ -124,7 +124,7 @@ def run(
     address: str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Answer the rows of IN that OUT has no answer to yet.
+    """Answer the rows of IN that OUT has no answer to yet; an OUT of other settings is moved aside.
 
     Args:
         source: IN.
@@ -135,7 +135,7 @@ def run(
         address: of a Ray cluster; None: start one on this machine.
         on_progress: called before the first row and after every row.
     Raises:
-        ValueError: OUT does not belong to IN, or was begun with another model or other settings.
+        ValueError: OUT does not belong to IN.
         ImportError: Ray is not installed.
         ChildProcessError: workers died repeatedly; rows that are done stay in OUT.
     """

@@ -2,7 +2,7 @@
 
 In: lines of JSON. Out: parsed conversations, and lines of JSON. An answer has the line number of its question, so that
 a later run continues where OUT ends. OUT.settings.json has the model and settings that OUT was begun with; a run with
-others is refused.
+others moves both files aside and begins anew, so that OUT never mixes answers of two models or settings.
 
 IN     {"messages": [...], "id"?, "generation"?} or {"prompt": text, "images": [...], "id"?, "generation"?}
 OUT    {"id", "text", "finish_reason", "usage"}, with "alternatives" and "logprobs" if asked for, or {"id", "error"}
@@ -11,10 +11,12 @@ OUT    {"id", "text", "finish_reason", "usage"}, with "alternatives" and "logpro
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +26,7 @@ from paddle_internvl.engine.response import Response
 from paddle_internvl.media.urls import is_url
 from paddle_internvl.prompt.messages import Dialogue, parse_messages
 
+_log = logging.getLogger(__name__)
 _FIELDS = {"messages": ("id", "messages", "generation"), "prompt": ("id", "prompt", "images", "generation")}
 
 
@@ -141,6 +144,8 @@ def failed(line: str) -> bool:
 def appending(file: Path, lines: Sequence[bytes], settings: Mapping) -> Iterator[tuple[BinaryIO, int, int]]:
     """Open OUT to append; an incomplete last line is cut off.
 
+    An OUT of other settings is moved to the first free OUT.1, OUT.2, ..., its settings beside it, with a warning.
+
     Args:
         file: OUT.
         lines: of IN.
@@ -148,8 +153,27 @@ def appending(file: Path, lines: Sequence[bytes], settings: Mapping) -> Iterator
     Returns:
         The file, the number of rows that are done, and of those that failed.
     Raises:
-        ValueError: OUT does not belong to IN or was begun with other settings, or another run is writing it.
+        ValueError: OUT does not belong to IN or has no settings beside it, or another run is writing it.
     """
+    settings = json.loads(json.dumps(settings))
+    with ExitStack() as stack:
+        out = stack.enter_context(_locked(file))
+        done, complete, failures = _count(out, file, lines)
+        if done and (change := _change(file, settings)):
+            aside = _move_aside(file)
+            _log.warning("%s was begun with %s; it is now %s, and every row is answered anew", file, change, aside)
+            out = stack.enter_context(_locked(file))
+            done = complete = failures = 0
+        if not done:
+            _settings_file(file).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        out.truncate(complete)
+        out.seek(complete)
+        yield out, done, failures
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[BinaryIO]:
+    """A file opened to read and append, by one process at a time."""
     import fcntl  # not on Windows
 
     with file.open("a+b") as out:
@@ -157,34 +181,43 @@ def appending(file: Path, lines: Sequence[bytes], settings: Mapping) -> Iterator
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{file} is being written by another run") from None
-        out.seek(0)
-        done = complete = failures = 0
-        for line in out:
-            if not line.endswith(b"\n"):
-                break
-            failures += _checked(line, file, done, lines)
-            done, complete = done + 1, complete + len(line)
-        _keep_settings(file, settings, new=not done)
-        out.truncate(complete)
-        out.seek(complete)
-        yield out, done, failures
+        yield out
 
 
-def _keep_settings(file: Path, settings: Mapping, new: bool) -> None:
-    """Write OUT.settings.json for a new OUT; for a continued one require that it has the same settings."""
-    kept = file.with_name(f"{file.name}.settings.json")
-    if new:
-        kept.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return
+def _count(out: BinaryIO, file: Path, lines: Sequence[bytes]) -> tuple[int, int, int]:
+    """Complete lines of OUT, their bytes, and how many of them are errors."""
+    out.seek(0)
+    done = complete = failures = 0
+    for line in out:
+        if not line.endswith(b"\n"):
+            break
+        failures += _checked(line, file, done, lines)
+        done, complete = done + 1, complete + len(line)
+    return done, complete, failures
+
+
+def _settings_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.settings.json")
+
+
+def _change(file: Path, settings: Mapping) -> str | None:
+    """The first setting that OUT was begun with and that is another now, in words; None: all are the same."""
+    kept = _settings_file(file)
     if not kept.exists():
         raise ValueError(f"{file} has answers, but {kept.name} with their settings is missing; name another file")
-    earlier, settings = read_json(kept), json.loads(json.dumps(settings))
+    earlier = read_json(kept)
     for name in sorted(earlier.keys() | settings.keys()):
-        before, now = earlier.get(name), settings.get(name)
-        if before != now:
-            raise ValueError(
-                f"{file} was begun with {name}={before!r}, not {now!r}; use the same settings, or name another file"
-            )
+        if earlier.get(name) != settings.get(name):
+            return f"{name}={earlier.get(name)!r}, not {settings.get(name)!r}"
+    return None
+
+
+def _move_aside(file: Path) -> Path:
+    """Rename OUT and its settings to names that are free; returns OUT's."""
+    names = (file.with_name(f"{file.name}.{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    _settings_file(file).rename(_settings_file(aside))
+    return file.rename(aside)
 
 
 def _checked(line: bytes, file: Path, number: int, lines: Sequence[bytes]) -> bool:

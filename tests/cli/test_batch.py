@@ -106,20 +106,23 @@ def test_a_bad_row_costs_that_row(tmp_path):
     assert all(failed.values()), failed
 
 
-def test_a_run_with_another_model_or_other_settings_is_refused(source, tmp_path, capsys):
+def test_a_run_with_another_model_or_other_settings_mixes_no_answers(source, tmp_path, caplog):
     target, copy = tmp_path / "out.jsonl", tmp_path / "copy"
-    source = write(source, ROWS[3:5])
+    source = write(source, [ROWS[6], ROWS[4]])
     assert answer(source, target, "--max-new-tokens", "3") == 1
-    assert answer(source, target, "--max-new-tokens", "20") == 2
-    assert "begun with max_new_tokens=3, not 20" in capsys.readouterr().err
+    short = target.read_text()
+    target.write_text(short.splitlines(True)[0])  # broken off
+    assert answer(source, target, "--max-new-tokens", "20") == 1
+    assert "begun with max_new_tokens=3, not 20" in caplog.text
+    assert Path(f"{target}.1").read_text() == short.splitlines(True)[0]
+    answer(source, fresh := tmp_path / "fresh.jsonl", "--max-new-tokens", "20")
+    assert target.read_text() == fresh.read_text() != short
     shutil.copytree(CHECKPOINT, copy)
-    words = ["batch", str(source), str(target), str(copy), "--workers", "0", "--max-new-tokens", "3"]
-    assert main(words) == 1  # the same model elsewhere
-    weights = copy / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
-    weights.write_bytes(data)
-    assert main(words) == 2 and "begun with model=" in capsys.readouterr().err
+    words = ["batch", str(source), str(target), str(copy), "--workers", "0", "--max-new-tokens", "20"]
+    assert main(words) == 1 and not Path(f"{target}.2").exists()  # the same model elsewhere
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "another": 1}))
+    assert main(words) == 1 and "begun with model=" in caplog.text and Path(f"{target}.2").exists()
 
 
 @needs_ray

@@ -177,17 +177,25 @@ def test_two_runs_do_not_write_one_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_new_tokens": 6}, "was begun with max_new_tokens=5, not 6; use the same settings, or name another file"),
+        ({"max_new_tokens": 6}, "was begun with max_new_tokens=5, not 6; it is now "),
         ({"model": "other"}, "was begun with model='m', not 'other'"),
         ({"top_k": 1}, "was begun with top_k=None, not 1"),
     ],
 )
-def test_a_run_with_other_settings_is_refused(tmp_path, change, message):
-    file = tmp_path / "out.jsonl"
-    begin(file, ANSWERS[0] + "\n")
-    with pytest.raises(ValueError, match=message), rows.appending(file, LINES, {**SETTINGS, **change}):
-        pass
-    with rows.appending(file, LINES, SETTINGS) as (_, done, _):
+def test_a_run_with_other_settings_moves_the_file_aside(tmp_path, caplog, change, message):
+    file, line = tmp_path / "out.jsonl", ANSWERS[0].encode() + b"\n"
+    (tmp_path / "out.jsonl.1").write_text("of an earlier run")
+    begin(file, line.decode())
+    with rows.appending(file, LINES, {**SETTINGS, **change}) as (out, done, failed):
+        assert (done, failed) == (0, 0)
+        out.write(line)
+        with pytest.raises(ValueError, match="another run"), rows.appending(file, LINES, SETTINGS):
+            pass
+    assert message in caplog.text and "out.jsonl.2" in caplog.text
+    assert file.read_bytes() == line and (tmp_path / "out.jsonl.1").read_text() == "of an earlier run"
+    with rows.appending(tmp_path / "out.jsonl.2", LINES, SETTINGS) as (_, done, _):  # goes on with its settings
+        assert done == 1
+    with rows.appending(file, LINES, {**SETTINGS, **change}) as (_, done, _):
         assert done == 1
 
 
