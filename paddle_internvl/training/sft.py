@@ -5,12 +5,14 @@ In: a recipe, a model, a data set. Out: the model trained in place; OUTPUT/ hold
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import paddle
-from paddlenlp.trainer import Trainer, TrainingArguments
+from paddlenlp.trainer import Trainer, TrainingArguments, set_seed
 
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.dataset import SFTDataset
@@ -21,10 +23,21 @@ from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.metrics import MetricsWriter
 from paddle_internvl.training.order import RankBatches, sequential, shuffled
 from paddle_internvl.training.recipe import Recipe
+from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
+from paddle_internvl.training.stop_signals import StopSignals
 from paddle_internvl.training.trainable import set_drop_path, set_trainable
 
-_PLAIN_STEPS = {"save_strategy": "no", "report_to": [], "disable_tqdm": True, "logging_strategy": "no"}
+# Of PaddleNLP's arguments: autocast is off, for the model's dtype is chosen at loading; data are skipped by the loader.
+_FIXED = {
+    "bf16": False, "fp16": False, "ignore_data_skip": True, "report_to": [], "disable_tqdm": True,
+    "logging_strategy": "no",
+}  # fmt: skip
+# Of PaddleNLP's arguments: a resumed run must have them in common with the run that saved the checkpoint.
+_COMMON = (
+    "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "max_steps", "max_grad_norm",
+    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+)  # fmt: skip
 
 
 def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
@@ -39,24 +52,50 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
         The trained model.
     Raises:
         ValueError: an argument that is unknown or out of range.
-        FloatingPointError: a loss that is not finite; names the step and the samples.
+        FloatingPointError: a loss or gradient that is not finite; names the step and the samples.
+        KeyboardInterrupt: Ctrl-C; a checkpoint is saved. SIGTERM ends in SystemExit.
     """
     if method != "sft":
         raise ValueError(f"method={method!r} is not supported; supported: 'sft'")
     recipe = Recipe.from_dict(config)
-    arguments = TrainingArguments(**{**_PLAIN_STEPS, **recipe.trainer})
+    arguments = trainer_arguments(recipe)
     if model is None:
         model = _load(recipe)
     if dataset is None:
         if recipe.run.meta_path is None:
             raise ValueError("meta_path is needed: the meta JSON of the data sets")
         dataset = SFTDataset(recipe.run.meta_path, model.checkpoint_folder, **recipe.data)
+    set_seed(arguments.seed)
     prepare(model, recipe)
     trainer = SftTrainer(model, dataset, recipe, arguments)
-    trainer.train()
+    trainer.run()
     if trainer.is_world_process_zero():
         save(model, arguments.output_dir)
     return model
+
+
+def trainer_arguments(recipe: Recipe) -> TrainingArguments:
+    """PaddleNLP's arguments of a run; they start the process group of a run on several ranks.
+
+    Raises:
+        ValueError: an argument that training does not support.
+    """
+    given = recipe.trainer
+    if given.get("save_strategy", "steps") == "epoch":
+        raise ValueError("save_strategy='epoch' is not supported; give save_strategy steps and save_steps")
+    if given.get("fp16"):
+        raise ValueError("fp16 is not supported; give bf16 True, or neither for float32")
+    for name in (
+        "tensor_parallel_degree",
+        "pipeline_parallel_degree",
+        "sep_parallel_degree",
+        "context_parallel_degree",
+    ):
+        if given.get(name, 1) > 1:
+            raise ValueError(f"{name}={given[name]}: training runs data parallel and with sharding stage1")
+    if given.get("sharding") and str(given["sharding"]) not in ("stage1", "True"):
+        raise ValueError(f"sharding={given['sharding']!r}: training runs with sharding stage1, or without")
+    return TrainingArguments(**{**given, **_FIXED})
 
 
 def save(model, folder: str) -> None:
@@ -102,15 +141,48 @@ class SftTrainer(Trainer):
     def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments):
         super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
         self._recipe = recipe
-        self._metrics = MetricsWriter(Path(arguments.output_dir) / "metrics.jsonl", self)
-        self.add_callback(self._metrics)
+        self.resumed_from: str | None = None
+        self.batches = self._new_batches()
+        self.metrics = MetricsWriter(Path(arguments.output_dir) / "metrics.jsonl", self)
+        self.checkpoints = RunCheckpoints(self, self._settings(), save)
+        self.add_callback(self.metrics)
+        self.add_callback(self.checkpoints)
+
+    def run(self) -> None:
+        """Train, from the newest checkpoint on if there is one.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, after a checkpoint is saved; SIGTERM raises SystemExit.
+        """
+        self.resumed_from = self.checkpoints.find(self.args.resume_from_checkpoint)
+        if self.resumed_from is not None and step_of(self.resumed_from) >= self.args.max_steps:
+            self.checkpoints.load_parameters(self.resumed_from)
+            return
+        with StopSignals() as signals:
+            self.add_callback(signals)
+            self.train(resume_from_checkpoint=self.resumed_from)
+        if signals.stopped:
+            signals.leave(self.args.output_dir, self.state.global_step)
+
+    def _settings(self) -> dict:
+        """Arguments that a resumed run must have in common with the run that saved the checkpoint."""
+        args, recipe = self.args, self._recipe
+        trainer = {name: getattr(args, name) for name in _COMMON}
+        trainer["lr_scheduler_type"] = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.dataset_world_size
+        own = {**vars(recipe.model), **vars(recipe.run), **recipe.data}
+        return json.loads(json.dumps({**own, **trainer, "samples of a step": batch, "samples": self._length}))
 
     def get_train_dataloader(self) -> Batches:
-        """Micro-batches of this rank, in an order that is a function of seed, epoch and rank.
+        """Micro-batches of this rank.
 
         The loader has no length: the Trainer runs `max_steps` optimizer steps over one stream of micro-batches, so that
         no gradient is left over at the end of an epoch.
         """
+        return self.batches
+
+    def _new_batches(self) -> Batches:
+        """Micro-batches of this rank, in an order that is a function of seed, epoch and rank."""
         args, seed = self.args, self.args.seed
         order = (lambda epoch: shuffled(self._length, seed, epoch)) if self._recipe.run.shuffle else self._sequential
         sampler = RankBatches(order, args.per_device_train_batch_size, args.dataset_rank, args.dataset_world_size)
@@ -132,7 +204,7 @@ class SftTrainer(Trainer):
 
     def owned_parameters(self) -> list[paddle.Tensor]:
         """The trainable parameters whose optimizer state this rank has: all of them without sharding."""
-        return self._adamw._parameter_list
+        return self.adamw._parameter_list
 
     @property
     def _length(self) -> int:
@@ -151,32 +223,45 @@ class SftTrainer(Trainer):
         )
         parameters = {name: p for name, p in self.model.named_parameters() if not p.stop_gradient}
         decayed = {parameters[name].name for name in decayed_parameters(self.model, self._recipe.run.decay_rule)}
-        self.optimizer = self._adamw = paddle.optimizer.AdamW(
+        self.optimizer = self.adamw = paddle.optimizer.AdamW(
             learning_rate=self.lr_scheduler, parameters=list(parameters.values()), weight_decay=args.weight_decay,
             beta1=args.adam_beta1, beta2=args.adam_beta2, epsilon=args.adam_epsilon,
             apply_decay_param_fun=lambda name: name in decayed,
             grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm > 0 else None,
+            multi_precision=True,
         )  # fmt: skip
 
     def compute_loss(self, model, inputs: Mapping, return_outputs: bool = False):
         """`sft_loss` of a batch; a loss that is not finite stops the run and names the samples."""
         loss = sft_loss(model, inputs)
-        self._metrics.add(inputs, float(loss))
+        self.metrics.add(inputs, float(loss))
         return (loss, {}) if return_outputs else loss
+
+    def _save_checkpoint(self, model, metrics=None) -> None:
+        self.checkpoints.save()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint=None) -> None:
+        if resume_from_checkpoint is not None:
+            self.checkpoints.load_parameters(resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint) -> None:
+        if checkpoint is not None:
+            self.checkpoints.load_optimizer(checkpoint)
 
 
 class Batches:
-    """Collated micro-batches of one rank, epoch after epoch without end.
+    """Collated micro-batches of one rank, epoch after epoch.
 
     Args:
         dataset: sample dicts.
         sampler: of the rank.
         start: first micro-batch, counted from the start of the run.
+        stop: micro-batch to stop before; None: none.
     """
 
-    def __init__(self, dataset: Sequence[dict], sampler: RankBatches, start: int = 0):
-        self.dataset, self._sampler, self.start = dataset, sampler, start
+    def __init__(self, dataset: Sequence[dict], sampler: RankBatches, start: int = 0, stop: int | None = None):
+        self.dataset, self._sampler, self.start, self.stop = dataset, sampler, start, stop
 
     def __iter__(self) -> Iterator[dict]:
-        for indices in self._sampler.from_step(self.start):
-            yield collate([self.dataset[i] for i in indices])
+        for step in count(self.start) if self.stop is None else range(self.start, self.stop):
+            yield collate([self.dataset[i] for i in self._sampler[step]])
