@@ -76,7 +76,7 @@ def add_lora(
     model: InternVLNetwork,
     use_llm_lora: int = 8,
     use_backbone_lora: int = 0,
-    lora_alpha: float = 16,
+    lora_alpha: float | None = 16,
     lora_dropout: float = 0.0,
 ) -> InternVLNetwork:
     """Add LoRA adapters to a model, in place, and freeze everything else.
@@ -88,7 +88,7 @@ def add_lora(
         model: loaded with `trainable=True`.
         use_llm_lora: rank r in the language model; 0: no adapters there.
         use_backbone_lora: rank r in the vision tower; 0: none.
-        lora_alpha: alpha; an adapter's output is scaled by alpha / r. Upstream's is twice the rank.
+        lora_alpha: alpha; an adapter's output is scaled by alpha / r. None: twice each tower's rank, as upstream's.
         lora_dropout: dropout of the adapters' inputs; upstream's is 0.05.
     Returns:
         The model.
@@ -103,8 +103,9 @@ def add_lora(
     freeze_base(model)
     ranks = {"language_model": use_llm_lora, "vision_model": use_backbone_lora}
     for target in targets_of(model):
-        if ranks[target.tower]:
-            adapt(model, target.ours, ranks[target.tower], lora_alpha, lora_dropout)
+        rank = ranks[target.tower]
+        if rank:
+            adapt(model, target.ours, rank, 2 * rank if lora_alpha is None else lora_alpha, lora_dropout)
     return model
 
 

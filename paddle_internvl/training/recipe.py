@@ -26,7 +26,7 @@ class ModelArguments:
         unfreeze_lm_head: train the output head of a frozen language model.
         use_llm_lora: LoRA rank in the language model; 0: none.
         use_backbone_lora: LoRA rank in the vision tower; 0: none.
-        lora_alpha: None: twice the rank, as upstream's.
+        lora_alpha: of both towers; None: twice each tower's rank, as upstream's.
         lora_dropout: dropout of the adapters' inputs.
         drop_path_rate: stochastic depth of the vision tower.
     """

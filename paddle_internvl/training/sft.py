@@ -118,10 +118,8 @@ def prepare(model, recipe: Recipe) -> None:
     """Freeze the parts of a model and add its LoRA adapters, by a recipe."""
     options = recipe.model
     set_drop_path(model, options.drop_path_rate)
-    rank = max(options.use_llm_lora, options.use_backbone_lora)
-    if rank:
-        alpha = 2 * rank if options.lora_alpha is None else options.lora_alpha
-        add_lora(model, options.use_llm_lora, options.use_backbone_lora, alpha, options.lora_dropout)
+    if options.use_llm_lora or options.use_backbone_lora:
+        add_lora(model, options.use_llm_lora, options.use_backbone_lora, options.lora_alpha, options.lora_dropout)
     set_trainable(
         model, options.freeze_llm, options.freeze_backbone, options.freeze_mlp, options.unfreeze_vit_layers,
         options.unfreeze_lm_head,

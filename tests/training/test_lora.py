@@ -105,6 +105,12 @@ def test_merged_equals_unmerged():
     prepare_for_inference(merged)
 
 
+def test_upstream_s_alpha_is_twice_each_tower_s_rank():
+    model = add_lora(load(), use_llm_lora=4, use_backbone_lora=2, lora_alpha=None)
+    alphas = {(name.partition(".")[0], layer.lora_alpha) for name, layer in lora_layers(model).items()}
+    assert alphas == {("language_model", 8), ("vision_model", 4)}
+
+
 def test_dropout_acts_in_training_mode_alone():
     model = add_lora(load(), use_llm_lora=4, lora_dropout=0.5)
     fill(model)
