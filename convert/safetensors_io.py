@@ -145,6 +145,14 @@ class Checkpoint:
             raise CheckpointError(f"{index} contradicts the shards: {first} ({len(lost)} missing, {len(extra)} extra)")
         self._maps: dict[Path, np.memmap] = {}
 
+    @classmethod
+    def of_file(cls, file: Path) -> Checkpoint:
+        """The tensors of one safetensors file of any name; `folder` is the file."""
+        checkpoint = cls.__new__(cls)
+        checkpoint.folder, checkpoint._maps = file, {}
+        checkpoint.tensors, checkpoint.metadata = read_header(file)
+        return checkpoint
+
     def _absence(self, name: str, in_index: bool) -> str:
         if in_index:
             return f"{self.folder} lacks the shard {name} that {INDEX_FILE} names; download it again"

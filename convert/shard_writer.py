@@ -45,6 +45,15 @@ class NewTensor:
     def nbytes(self) -> int:
         return prod(self.shape) * SIZES[self.dtype]
 
+    @classmethod
+    def at_once(cls, name: str, dtype: str, shape: Sequence[int], make: Callable[[], np.ndarray]) -> NewTensor:
+        """A tensor whose rows are all made at a time, by `make()`."""
+
+        def fill(out: np.ndarray, first: int, last: int) -> None:
+            out[:] = make()
+
+        return cls(name, dtype, tuple(shape), fill, rows=shape[0])
+
 
 def header_of(tensors: Sequence[NewTensor], metadata: dict[str, str]) -> bytes:
     """The first bytes of the file that holds `tensors` in this order."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from convert import CheckpointError
-from convert.mappings import hf_native, internlm2, language, projector, quantized_tables, vision
+from convert.mappings import hf_native, internlm2, language, llama, phi3, projector, quantized_tables, vision
 from convert.quant_config import declared_quantization
 from convert.rules import Rule
 
@@ -22,7 +22,10 @@ def _internvl_chat(config: dict) -> list[Rule]:
 _CHECKPOINTS = {  # config.json's model_type -> the table of the whole checkpoint
     "internvl_chat": _internvl_chat,
     "intern_vit_6b": lambda config: vision.rules(config, prefix=""),  # a vision tower alone, of either size
-    "internlm2": lambda config: internlm2.rules(config, prefix=""),
+    "internlm2": lambda config: internlm2.rules(config, prefix=""),  # language models alone
+    "qwen2": lambda config: llama.rules(config, prefix=""),
+    "llama": lambda config: llama.rules(config, prefix=""),
+    "phi3": lambda config: phi3.rules(config, prefix=""),
     "internvl": hf_native.rules,  # transformers' own layout
 }
 

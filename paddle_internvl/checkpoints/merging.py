@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from convert import CheckpointError
 from convert.adapter import Adapter, with_whole_targets
 from convert.adapter_folder import adapter_layout, base_of, read_adapter
@@ -119,8 +117,4 @@ def _merged(source: Path, base: str | None) -> tuple[Path, CheckpointView, int]:
 def _new_tensor(view: CheckpointView, name: str, merged_dtype: str) -> NewTensor:
     """A tensor of the view, made at once."""
     shape, dtype = view.outputs[name].shape, merged_dtype if view.is_merged(name) else view.dtype(name)
-
-    def fill(out: np.ndarray, first: int, last: int) -> None:
-        out[:] = view.array(name, dtype)
-
-    return NewTensor(name, dtype, shape, fill, rows=shape[0])
+    return NewTensor.at_once(name, dtype, shape, lambda: view.array(name, dtype))

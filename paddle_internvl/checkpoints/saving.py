@@ -123,23 +123,14 @@ def _quantized_tensors(name: str, layer: QuantizedLinear) -> list[NewTensor]:
     """The tensors of a quantised weight: Paddle's packed integers and scales; AWQ's as float32."""
     if layer.is_awq:
         shape = (layer.inputs, layer.outputs)
-        return [_whole(f"{name}.weight", "F32", shape, lambda: layer.dequantized().numpy().view(np.uint32))]
+        return [NewTensor.at_once(f"{name}.weight", "F32", shape, lambda: layer.dequantized().numpy().view(np.uint32))]
     packed, scales = layer.packed()
     dtype = _exact_dtype(scales)
     carried = cast(scales.view(np.uint32), "F32", dtype)
     return [
-        _whole(f"{name}.quant_weight", "I8", packed.shape, lambda: packed.view(np.uint8)),
-        _whole(f"{name}.quant_scale", dtype, scales.shape, lambda: carried),
+        NewTensor.at_once(f"{name}.quant_weight", "I8", packed.shape, lambda: packed.view(np.uint8)),
+        NewTensor.at_once(f"{name}.quant_scale", dtype, scales.shape, lambda: carried),
     ]
-
-
-def _whole(name: str, dtype: str, shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> NewTensor:
-    """A tensor that is made at once."""
-
-    def fill(out: np.ndarray, first: int, last: int) -> None:
-        out[:] = make()
-
-    return NewTensor(name, dtype, tuple(shape), fill, rows=shape[0])
 
 
 def _exact_dtype(values: np.ndarray) -> str:

@@ -7,6 +7,7 @@ than they hold. It knows no parameter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from convert.adapter import Adapter
 from convert.dtypes import SIZES, carrier, cast, is_float
 from convert.mappings import rules_for
 from convert.outputs import Copy, Output
-from convert.rules import plan
+from convert.rules import Rule, plan
 from convert.safetensors_io import Checkpoint, TensorInfo
 from convert.streaming import is_paddle_layout
 from paddle_internvl.parallel.shards import ShardSpec
@@ -31,18 +32,26 @@ class CheckpointView:
         checkpoint: the files.
         config: config.json.
         adapter: a LoRA adapter; the weights that it is merged into are float32; None: none.
+        rules: of tensors in upstream's layout; None: those of config.json.
     Attributes:
         outputs: name -> how the tensor is made.
     Raises:
         CheckpointError: tensors that do not fit config.json, or an adapter of layers without float weights.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: dict, adapter: Adapter | None = None):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: dict,
+        adapter: Adapter | None = None,
+        rules: Sequence[Rule] | None = None,
+    ):
         self._rules: dict[str, str] = {}
         if is_paddle_layout(checkpoint):
             outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
         else:
-            planned = plan(rules_for(config, checkpoint.tensors), checkpoint.tensors, to_paddle=True)
+            rules = rules_for(config, checkpoint.tensors) if rules is None else rules
+            planned = plan(rules, checkpoint.tensors, to_paddle=True)
             outputs = [output for _, output in planned]
             self._rules = {output.name: rule.kind for rule, output in planned}
         self.outputs = {output.name: output for output in [*outputs, *_tied_head(outputs)]}

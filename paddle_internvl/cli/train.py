@@ -7,6 +7,7 @@ examples:
   paddle-internvl train run.json
   paddle-internvl train run.json --learning_rate 1e-5 --freeze_backbone True
   paddle-internvl train run.json --model_name_or_path CKPT --meta_path meta.json --use_llm_lora 16 --output_dir out
+  paddle-internvl train run.json --vision_path CKPT --llm_path LLM --conv_style internvl2_5 --output_dir out
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 from convert.command_line import EXIT_OK
 from convert.folder import read_json
 
-_REQUIRED = ("model_name_or_path", "meta_path", "output_dir")
+_REQUIRED = ("meta_path", "output_dir")
+_PARTS = ("vision_path", "llm_path")  # which a model is assembled of, in place of model_name_or_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.training.mixture import read_meta
 
     config = {**_read(arguments.config), **_overrides(arguments.overrides)}
-    missing = [name for name in _REQUIRED if not config.get(name)]
+    needed = (*(() if any(config.get(name) for name in _PARTS) else ("model_name_or_path",)), *_REQUIRED)
+    missing = [name for name in needed if not config.get(name)]
     if missing:
-        raise ValueError(f"{arguments.config}: {missing[0]} is missing; needed: {', '.join(_REQUIRED)}")
+        raise ValueError(f"{arguments.config}: {missing[0]} is missing; needed: {', '.join(needed)}")
     read_meta(config["meta_path"])  # faults of data and model are shown before Paddle is imported
-    config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
+    if config.get("model_name_or_path"):
+        config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
     startup.import_paddle()
     from paddle_internvl.training.sft import train
 

@@ -9,6 +9,7 @@ overflow; products are float16.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import paddle
@@ -51,6 +52,24 @@ class DropPath(nn.Layer):
         return x * (kept / keep).astype(x.dtype)
 
 
+def resize_positions(table: paddle.Tensor, height: int, width: int) -> paddle.Tensor:
+    """Position embedding resized bicubically, in float32, to another patch grid.
+
+    Args:
+        table: [1, 1 + P, C] of a square grid, the class token's row first.
+        height: patches along the side of a tile.
+        width: patches along its upper side.
+    Returns:
+        [1, 1 + height * width, C] in the table's dtype.
+    Source: upstream `modeling_intern_vit.py`, `InternVisionModel.resize_pos_embeddings`.
+    """
+    side = math.isqrt(table.shape[1] - 1)
+    grid = table[:, 1:].astype("float32").reshape([1, side, side, -1]).transpose([0, 3, 1, 2])
+    grid = F.interpolate(grid, size=[height, width], mode="bicubic", align_corners=False)
+    grid = grid.flatten(2).transpose([0, 2, 1]).astype(table.dtype)
+    return paddle.concat([table[:, :1], grid], axis=1)
+
+
 class InternVisionEmbeddings(nn.Layer):
     """Patch embedding by a strided convolution, a class token in front, learned positions."""
 
@@ -70,11 +89,7 @@ class InternVisionEmbeddings(nn.Layer):
         """Position embedding [1, 1 + height * width, C], resized bicubically in float32 to the patch grid."""
         if (height, width) == (self.grid, self.grid):
             return self.position_embedding
-        table = self.position_embedding
-        grid = table[:, 1:].astype("float32").reshape([1, self.grid, self.grid, -1]).transpose([0, 3, 1, 2])
-        grid = F.interpolate(grid, size=[height, width], mode="bicubic", align_corners=False)
-        grid = grid.flatten(2).transpose([0, 2, 1]).astype(table.dtype)
-        return paddle.concat([table[:, :1], grid], axis=1)
+        return resize_positions(self.position_embedding, height, width)
 
     def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:  # [T, 3, S, S]
         patches = self.patch_embedding(pixel_values)  # [T, C, height, width]

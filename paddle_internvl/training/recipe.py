@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from paddle_internvl.training.arguments import DataArguments
+from paddle_internvl.training.assembly import AssemblyArguments
 
 DECAY_RULES = ("all", "hf")
 
 
 @dataclass(frozen=True)
 class ModelArguments:
-    """The model of a run and what is trained of it.
+    """What is trained of a model.
 
     Attributes:
-        model_name_or_path: checkpoint folder or hub id; None: a model is given.
         freeze_llm: freeze the language model.
         freeze_backbone: freeze the vision tower.
         freeze_mlp: freeze the projector.
@@ -31,7 +31,6 @@ class ModelArguments:
         drop_path_rate: stochastic depth of the vision tower.
     """
 
-    model_name_or_path: str | None = None
     freeze_llm: bool = False
     freeze_backbone: bool = False
     freeze_mlp: bool = False
@@ -64,12 +63,14 @@ class Recipe:
     """Arguments of a training run.
 
     Attributes:
-        model: of the model.
+        assembly: of the model that the run begins with.
+        model: of what is trained.
         run: of order and decay.
         data: fields of `DataArguments` that are given.
         trainer: fields of PaddleNLP's TrainingArguments that are given.
     """
 
+    assembly: AssemblyArguments
     model: ModelArguments
     run: RunArguments
     data: Mapping = field(default_factory=dict)
@@ -86,14 +87,16 @@ class Recipe:
 
         names = {
             kind: {f.name for f in fields(kind)}
-            for kind in (ModelArguments, RunArguments, DataArguments, TrainingArguments)
+            for kind in (AssemblyArguments, ModelArguments, RunArguments, DataArguments, TrainingArguments)
         }
         unknown = sorted(config.keys() - set().union(*names.values()))
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no training argument of upstream or PaddleNLP")
-        model, run, data = (_of(config, names[kind]) for kind in (ModelArguments, RunArguments, DataArguments))
+        assembly, model, run, data = (
+            _of(config, names[kind]) for kind in (AssemblyArguments, ModelArguments, RunArguments, DataArguments)
+        )
         recipe = cls(
-            ModelArguments(**model), RunArguments(**run), data,
+            AssemblyArguments(**assembly), ModelArguments(**model), RunArguments(**run), data,
             {name: value for name, value in config.items() if name in names[TrainingArguments] and name not in _SHARED},
         )  # fmt: skip
         if recipe.run.decay_rule not in DECAY_RULES:

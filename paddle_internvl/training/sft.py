@@ -14,6 +14,7 @@ from pathlib import Path
 import paddle
 from paddlenlp.trainer import Trainer, TrainingArguments, set_seed
 
+from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.dataset import SFTDataset
 from paddle_internvl.training.decay import decayed_parameters
@@ -45,7 +46,8 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
 
     Args:
         config: arguments by upstream's names and those of PaddleNLP's TrainingArguments, see `Recipe`.
-        model: an `InternVLChatModel` loaded with trainable=True; None: `model_name_or_path` is loaded.
+        model: an `InternVLChatModel` loaded with trainable=True; None: that of the arguments is loaded, see
+            `initial_checkpoint`.
         dataset: sample dicts, as of `SFTDataset`; None: `meta_path` is read.
         method: 'sft'.
     Returns:
@@ -60,7 +62,7 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
     recipe = Recipe.from_dict(config)
     arguments = trainer_arguments(recipe)
     if model is None:
-        model = _load(recipe)
+        model = _load(recipe, arguments)
     if dataset is None:
         if recipe.run.meta_path is None:
             raise ValueError("meta_path is needed: the meta JSON of the data sets")
@@ -106,12 +108,11 @@ def save(model, folder: str) -> None:
         model.save_pretrained(folder)
 
 
-def _load(recipe: Recipe):
+def _load(recipe: Recipe, arguments: TrainingArguments):
     from paddle_internvl.modeling import InternVLChatModel
 
-    if recipe.model.model_name_or_path is None:
-        raise ValueError("model_name_or_path is needed: a checkpoint folder or a hub id")
-    return InternVLChatModel.from_pretrained(recipe.model.model_name_or_path, trainable=True)
+    folder = initial_checkpoint(recipe.assembly, recipe.data, arguments.output_dir, arguments.seed)
+    return InternVLChatModel.from_pretrained(folder, trainable=True, **config_fields(recipe.assembly, recipe.data))
 
 
 def prepare(model, recipe: Recipe) -> None:
