@@ -71,8 +71,8 @@ def config_fields(arguments: AssemblyArguments, data: Mapping) -> dict:
         arguments: of the assembly.
         data: fields of `DataArguments` that are given.
     """
-    given = {**asdict(arguments), **data}
-    return {field: given[name] for name, field in _CONFIG_FIELDS.items() if given.get(name) is not None}
+    values = {**asdict(arguments), **data}
+    return {field: values[name] for name, field in _CONFIG_FIELDS.items() if values.get(name) is not None}
 
 
 def initial_checkpoint(arguments: AssemblyArguments, data: Mapping, output_dir: str, seed: int) -> str:
@@ -92,9 +92,7 @@ def initial_checkpoint(arguments: AssemblyArguments, data: Mapping, output_dir: 
     """
     if not arguments.has_parts:
         if arguments.model_name_or_path is None:
-            raise ValueError(
-                "model_name_or_path is needed: a folder or hub id; or vision_path and llm_path"
-            )
+            raise ValueError("model_name_or_path is needed: a folder or hub id; or vision_path and llm_path")
         if not _changes(arguments):
             return arguments.model_name_or_path
     elif "conv_style" not in data:
