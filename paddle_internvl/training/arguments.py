@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 SAMPLING_METHODS = ("rand", "middle")
+LOSS_REDUCTIONS = {"token": 0.0, "sample": -1.0, "square": -0.5}  # power of a sample's learnt tokens: weight of a token
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,37 @@ class DataArguments:
         shared = ("dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch")
         defaults = cls(config.template, **{name: getattr(config, name) for name in shared})
         return replace(defaults, **{name: value for name, value in arguments.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class PackingArguments:
+    """How samples are packed, see `PackedDataset`.
+
+    Attributes:
+        use_packed_ds: pack samples.
+        max_packed_tokens: maximum tokens of a pack.
+        num_images_expected: maximum tiles of a pack; the dummy tile of a text sample counts.
+        max_buffer_size: maximum number of unfinished packs that wait for more samples.
+        allow_overflow: let a sample go beyond `max_packed_tokens` and split the pack there.
+        strict_mode: pad every pack to `max_packed_tokens` tokens and `num_images_expected` tiles.
+        replacement: start a data set again that runs dry, instead of leaving it out for the rest of the epoch.
+        loss_reduction: 'token', 'sample' or 'square', the weight of a token in the loss.
+        loss_reduction_all_gather: divide the loss of a pack by the mean sum of weights of all ranks' packs.
+    """
+
+    use_packed_ds: bool = False
+    max_packed_tokens: int = 8192
+    num_images_expected: int = 40
+    max_buffer_size: int = 20
+    allow_overflow: bool = False
+    strict_mode: bool = False
+    replacement: bool = False
+    loss_reduction: str = "token"
+    loss_reduction_all_gather: bool = False
+
+    def __post_init__(self):
+        if self.loss_reduction not in LOSS_REDUCTIONS:
+            raise ValueError(f"loss_reduction={self.loss_reduction!r}; supported: {', '.join(LOSS_REDUCTIONS)}")
+        for name in ("max_packed_tokens", "num_images_expected", "max_buffer_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")

@@ -39,16 +39,16 @@ class SFTDataset:
         self.datasets: list[DatasetSpec] = read_meta(meta_path)
         self._builder = SampleBuilder(AutoTokenizer.from_pretrained(str(checkpoint_dir)), config, self.arguments)
         self._places = [(dataset, annotation) for dataset in self.datasets for annotation in dataset.annotations]
-        self._epoch = 0
 
     @property
     def tokenizer(self):
         """The checkpoint's tokenizer."""
         return self._builder.tokenizer
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, which the random choices of the samples depend on."""
-        self._epoch = epoch
+    @property
+    def tokens_per_tile(self) -> int:
+        """N, visual tokens of a tile."""
+        return self._builder.tokens_per_tile
 
     def __len__(self) -> int:
         return len(self._places)
@@ -68,11 +68,14 @@ class SFTDataset:
         """Data set and annotation line of sample number i."""
         return self._places[i]
 
-    def build(self, i: int, pixels: bool = True) -> dict:
-        """Sample number i, without `pixel_values` if pixels is False. See `__getitem__`."""
+    def build(self, i: int, pixels: bool = True, epoch: int = 0) -> dict:
+        """Sample number i, by the random choices of an epoch, without `pixel_values` if pixels is False.
+
+        See `__getitem__`, which gives the samples of epoch 0.
+        """
         dataset, annotation = self._places[i]
         try:
-            rng = np.random.default_rng([self.arguments.seed, self._epoch, i])
+            rng = np.random.default_rng([self.arguments.seed, epoch, i])
             sample = self._builder.build(dataset, dataset.parse(annotation), rng, pixels)
         except DataError:
             raise

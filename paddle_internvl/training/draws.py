@@ -7,11 +7,9 @@ only. Draws are indices into the datasets put one after the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
-
-from paddle_internvl.training.mixture import DataError
 
 
 def dataset_weights(sizes: Sequence[int], use_data_resampling: bool = False) -> np.ndarray:
@@ -74,37 +72,39 @@ def mixture_draws(
 
 
 class OrderedSamples:
-    """Samples of a dataset in a given order; `[draw]` is the sample of that draw, so that packing can resume.
+    """Samples of one epoch in a given order; `[draw]` is the sample of that draw, so that packing can resume.
 
     Args:
-        dataset: `[index]` gives a sample, or raises DataError for a bad one.
+        reader: a `SampleReader`.
         order: indices into the dataset in the order of the draws; may be endless.
-        on_bad_sample: 'error' raises the DataError, 'skip' gives None.
-    Attributes:
-        skipped: message of the DataError of each skipped sample, in the order drawn.
+        epoch: epoch of the samples' random choices.
     """
 
-    def __init__(self, dataset, order: Iterable[int], on_bad_sample: str = "error"):
-        if on_bad_sample not in ("error", "skip"):
-            raise ValueError(f"on_bad_sample={on_bad_sample!r}; use error or skip")
-        self.dataset = dataset
-        self.on_bad_sample = on_bad_sample
-        self.skipped: list[str] = []
+    def __init__(self, reader, order: Iterable[int], epoch: int = 0):
+        self._reader, self._epoch = reader, epoch
         self._remaining = iter(order)
         self._indices: list[int] = []
 
+    def from_draw(self, draw: int) -> Iterator[dict | None]:
+        """Samples from a draw on, read ahead by the reader's workers; None for a skipped one."""
+        return self._reader.read(self._places(draw))
+
     def __getitem__(self, draw: int) -> dict | None:
-        self._indices.extend(islice(self._remaining, max(0, draw + 1 - len(self._indices))))
-        index = self._indices[draw]
-        try:
-            return self.dataset[index]
-        except DataError as error:
-            if self.on_bad_sample == "error":
-                raise
-            self.skipped.append(str(error))
-            return None
+        return self._reader.read_here((self._epoch, self._index(draw)))
 
     def __len__(self) -> int:
         """Number of draws; does not return for an endless order."""
         self._indices.extend(self._remaining)
         return len(self._indices)
+
+    def _index(self, draw: int) -> int:
+        self._indices.extend(islice(self._remaining, max(0, draw + 1 - len(self._indices))))
+        return self._indices[draw]
+
+    def _places(self, draw: int) -> Iterator[tuple[int, int]]:
+        for number in count(draw):
+            try:
+                index = self._index(number)
+            except IndexError:
+                return
+            yield self._epoch, index

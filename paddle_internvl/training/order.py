@@ -6,7 +6,7 @@ Numpy only. An order holds indices into the datasets put one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -25,30 +25,29 @@ def shuffled(length: int, seed: int = 0, epoch: int = 0) -> np.ndarray:
 
 
 def length_grouped(
-    lengths: Sequence[int], batch_size: int, world: int = 1, accumulation: int = 1, seed: int = 0, epoch: int = 0
+    order: Sequence[int], lengths: Sequence[int], batch_size: int, world: int = 1, accumulation: int = 1
 ) -> np.ndarray:
     """Length-grouped order: batches of one optimiser step hold samples of similar length.
 
-    A random permutation is cut into megabatches of one optimiser step; each is sorted by length, longest first, and
-    dealt to its batches, every sample to the batch with the fewest tokens so far.
+    An order is cut into megabatches of one optimiser step; each is sorted by length, longest first, and dealt to its
+    batches, every sample to the batch with the fewest tokens so far.
 
     Args:
-        lengths: tokens of each sample.
+        order: indices of the samples, as of `shuffled`.
+        lengths: tokens of each sample, by index.
         batch_size: samples of one rank in one micro-batch.
         world: number of ranks.
         accumulation: micro-batches of one optimiser step.
-        seed: seed of the run.
-        epoch: epoch from 0.
-    Source: upstream `train_sampler_patch.py`, `get_length_grouped_indices`; numpy draws the permutation here.
+    Source: upstream `train_sampler_patch.py`, `get_length_grouped_indices`.
     """
     batches = world * accumulation
-    indices = shuffled(len(lengths), seed, epoch).tolist()
-    order: list[int] = []
-    for first in range(0, len(indices), batches * batch_size):
-        megabatch = sorted(indices[first : first + batches * batch_size], key=lambda i: lengths[i], reverse=True)
+    grouped: list[int] = []
+    for first in range(0, len(order), batches * batch_size):
+        megabatch = np.asarray(order)[first : first + batches * batch_size].tolist()
+        megabatch.sort(key=lambda i: lengths[i], reverse=True)
         for batch in _even_batches(megabatch, lengths, batches):
-            order.extend(batch)
-    return np.array(order, dtype=np.int64)
+            grouped.extend(batch)
+    return np.array(grouped, dtype=np.int64)
 
 
 def _even_batches(indices: list[int], lengths: Sequence[int], count: int) -> list[list[int]]:
@@ -110,19 +109,13 @@ class RankBatches:
         """Micro-batches of this rank until every sample has been drawn once."""
         return -(-len(self._loaded[1]) // (self.batch_size * self.world))
 
-    def __getitem__(self, step: int) -> list[int]:
-        """Indices of this rank's micro-batch `step`, counted from the start of the run."""
+    def __getitem__(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, index) of each sample of this rank's micro-batch `step`, counted from the start of the run."""
         first = (step * self.world + self.rank) * self.batch_size
-        return [self._index(position) for position in range(first, first + self.batch_size)]
+        return [self._place(position) for position in range(first, first + self.batch_size)]
 
-    def from_step(self, step: int) -> Iterator[list[int]]:
-        """Micro-batches from `step` of the run on, without end."""
-        while True:
-            yield self[step]
-            step += 1
-
-    def _index(self, position: int) -> int:
+    def _place(self, position: int) -> tuple[int, int]:
         epoch, offset = divmod(position, len(self._loaded[1]))
         if epoch != self._loaded[0]:
             self._loaded = (epoch, self.order(epoch))
-        return int(self._loaded[1][offset])
+        return epoch, int(self._loaded[1][offset])

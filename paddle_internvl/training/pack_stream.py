@@ -27,6 +27,11 @@ class PackStream:
         """Epoch of the last pack."""
         return self._epoch
 
+    @property
+    def drawn(self) -> int:
+        """Number of samples drawn in that epoch."""
+        return self._packed.drawn
+
     def __iter__(self) -> Iterator[dict]:
         while True:
             packs = 0

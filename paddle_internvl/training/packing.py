@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from paddle_internvl.prompt.encode import IGNORED
+from paddle_internvl.training.arguments import LOSS_REDUCTIONS
 from paddle_internvl.training.buffers import PackBuffers
 from paddle_internvl.training.splitting import TEXT_FIELDS, TILE_FIELDS, Piece, picture_spans
 
-# Weight of a token in the loss: learnt tokens of its sample to this power.
-LOSS_REDUCTIONS = {"token": 0.0, "sample": -1.0, "square": -0.5}
 _PADDING = {"input_ids": 0, "labels": IGNORED, "position_ids": 0, "loss_weight": 0.0}
 
 
@@ -73,6 +72,11 @@ class PackedDataset:
         self._resumed = False
 
     @property
+    def drawn(self) -> int:
+        """Number of samples drawn for the packs so far."""
+        return self._drawn
+
+    @property
     def dropped(self) -> list[list]:
         """[dataset, annotation line] of each sample with more than `num_images_expected` tiles."""
         return self._buffers.dropped
@@ -110,7 +114,7 @@ class PackedDataset:
             TypeError: `samples` is no sequence.
         """
         if not hasattr(self.samples, "__getitem__"):
-            raise TypeError("packing resumes only over a sequence of samples; use OrderedSamples(dataset, order)")
+            raise TypeError("packing resumes only over a sequence of samples; use OrderedSamples(reader, order)")
         self._buffers = PackBuffers(*self._limits)
         self._buffers.waiting = [[self._read_piece(*piece) for piece in buffer] for buffer in state["waiting"]]
         self._buffers.full = [[self._read_piece(*piece) for piece in buffer] for buffer in state["full"]]
@@ -174,14 +178,7 @@ def pad(pack: dict, max_packed_tokens: int, num_images_expected: int) -> None:
 
 
 def _from_draw(samples: Iterable[dict | None], draw: int) -> Iterator[dict | None]:
-    """Samples from a draw on; a sequence is read by number, so that the samples before are not read."""
-    if not draw:
-        yield from samples
-        return
-    while True:
-        try:
-            sample = samples[draw]
-        except IndexError:
-            return
-        yield sample
-        draw += 1
+    """Samples from a draw on; those of a sequence are read by number, so that the samples before are not read."""
+    if hasattr(samples, "from_draw"):  # OrderedSamples
+        return samples.from_draw(draw)
+    return (samples[number] for number in range(draw, len(samples))) if draw else iter(samples)

@@ -6,12 +6,13 @@ In: a dict, as a recipe's JSON holds it. Out: `Recipe`, whose fields are checked
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
-from paddle_internvl.training.arguments import DataArguments
+from paddle_internvl.training.arguments import DataArguments, PackingArguments
 from paddle_internvl.training.assembly import AssemblyArguments
 
 DECAY_RULES = ("all", "hf")
+ON_BAD_SAMPLE = ("error", "skip")
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,22 @@ class ModelArguments:
 
 @dataclass(frozen=True)
 class RunArguments:
-    """The order of the samples and the weight decay.
+    """The data sets, the order of the samples and the weight decay.
 
     Attributes:
         meta_path: meta JSON of the data sets; None: a data set is given.
+        eval_meta_path: meta JSON of held-out data sets, whose loss is measured every `eval_steps` and at the end.
         shuffle: False takes the samples in file order.
+        use_data_resampling: draw data sets by the square root of their sizes.
+        on_bad_sample: 'error' stops at a bad sample; 'skip' leaves it out and lists it in OUTPUT/skipped.jsonl.
         decay_rule: 'all' decays every parameter, as upstream's DeepSpeed configs; 'hf' as transformers 4.37.
     """
 
     meta_path: str | None = None
+    eval_meta_path: str | None = None
     shuffle: bool = True
+    use_data_resampling: bool = False
+    on_bad_sample: str = "error"
     decay_rule: str = "all"
 
 
@@ -65,7 +72,8 @@ class Recipe:
     Attributes:
         assembly: of the model that the run begins with.
         model: of what is trained.
-        run: of order and decay.
+        run: of data sets, order and decay.
+        packing: of packs.
         data: fields of `DataArguments` that are given.
         trainer: fields of PaddleNLP's TrainingArguments that are given.
     """
@@ -73,6 +81,7 @@ class Recipe:
     assembly: AssemblyArguments
     model: ModelArguments
     run: RunArguments
+    packing: PackingArguments = PackingArguments()
     data: Mapping = field(default_factory=dict)
     trainer: Mapping = field(default_factory=dict)
 
@@ -85,23 +94,34 @@ class Recipe:
         """
         from paddlenlp.trainer import TrainingArguments
 
-        names = {
-            kind: {f.name for f in fields(kind)}
-            for kind in (AssemblyArguments, ModelArguments, RunArguments, DataArguments, TrainingArguments)
-        }
+        kinds = (AssemblyArguments, ModelArguments, RunArguments, PackingArguments, DataArguments, TrainingArguments)
+        names = {kind: {f.name for f in fields(kind)} for kind in kinds}
         unknown = sorted(config.keys() - set().union(*names.values()))
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no training argument of upstream or PaddleNLP")
-        assembly, model, run, data = (
-            _of(config, names[kind]) for kind in (AssemblyArguments, ModelArguments, RunArguments, DataArguments)
-        )
-        recipe = cls(
-            AssemblyArguments(**assembly), ModelArguments(**model), RunArguments(**run), data,
-            {name: value for name, value in config.items() if name in names[TrainingArguments] and name not in _SHARED},
-        )  # fmt: skip
-        if recipe.run.decay_rule not in DECAY_RULES:
-            raise ValueError(f"decay_rule={recipe.run.decay_rule!r}; supported: {', '.join(DECAY_RULES)}")
-        return recipe
+        parts = [_of(config, names[kind]) for kind in kinds[:-1]]
+        trainer = {name: config[name] for name in config if name in names[TrainingArguments] and name not in _SHARED}
+        recipe = cls(*(kind(**values) for kind, values in zip(kinds[:4], parts)), parts[4], trainer)
+        for name, values in (("decay_rule", DECAY_RULES), ("on_bad_sample", ON_BAD_SAMPLE)):
+            if getattr(recipe.run, name) not in values:
+                raise ValueError(f"{name}={getattr(recipe.run, name)!r}; supported: {', '.join(values)}")
+        return recipe._for_packs() if recipe.packing.use_packed_ds else recipe
+
+    def _for_packs(self) -> Recipe:
+        """The recipe with the defaults of packing: batches of one pack, samples that fit in a pack."""
+        limit, batch_size = self.packing.max_packed_tokens, self.trainer.get("per_device_train_batch_size", 1)
+        length = self.data.get("max_seq_length", min(DataArguments.max_seq_length, limit))
+        if batch_size != 1:
+            raise ValueError(f"per_device_train_batch_size={batch_size} with use_packed_ds; a batch is one pack: use 1")
+        if self.trainer.get("max_steps", -1) < 1:
+            raise ValueError("max_steps is needed with use_packed_ds: the number of packs is not fixed beforehand")
+        if length > limit and not self.packing.allow_overflow:
+            raise ValueError(
+                f"max_seq_length={length} is more than max_packed_tokens={limit}; lower the first or raise the second, "
+                "or split samples with allow_overflow"
+            )
+        data = {**self.data, "max_seq_length": length, "group_by_length": True}  # samples are not padded
+        return replace(self, data=data, trainer={**self.trainer, "per_device_train_batch_size": 1})
 
 
 _SHARED = ("group_by_length",)

@@ -7,6 +7,7 @@ resume from it, as long as the samples of an optimizer step stay the same.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,8 @@ class RunCheckpoints(TrainerCallback):
                 folder / _numbered("optimizer", args.process_index, "safetensors"), trainer.adamw, self._names()
             )
         paddle.save(_random_state(), str(folder / _numbered("random", args.process_index, "pdstate")))
+        data = folder / _numbered("data", args.process_index, "json")
+        data.write_text(json.dumps(trainer.batches.state_dict()), encoding="utf-8")
         if first:
             self._save_model(trainer.model, str(folder))
             trainer.state.save_to_json(str(folder / _TRAINER_STATE))
@@ -127,7 +130,9 @@ class RunCheckpoints(TrainerCallback):
         batches, accumulation = self._trainer.batches, args.gradient_accumulation_steps
         batches.start, batches.stop = state.global_step * accumulation, state.max_steps * accumulation
         if self._trainer.resumed_from is not None:
-            _restore_random_state(Path(self._trainer.resumed_from), args.process_index)
+            folder = Path(self._trainer.resumed_from)
+            batches.load_state_dict(_data_state(folder, args.process_index, args.world_size))
+            _restore_random_state(folder, args.process_index)
 
     def _names(self) -> dict[str, str]:
         return {p.name: name for name, p in self._trainer.model.named_parameters()}
@@ -144,6 +149,13 @@ def _numbered(kind: str, rank: int, suffix: str) -> str:
 
 def _saved_state(folder: str) -> SavedState:
     return SavedState(sorted(Path(folder).glob("optimizer-*.safetensors")))
+
+
+def _data_state(folder: Path, rank: int, ranks: int) -> dict | None:
+    """State of a rank's batches; None if the run was saved on another number of ranks."""
+    if checkpoint_folders.read_mark(folder)["ranks"] != ranks:
+        return None
+    return json.loads((folder / _numbered("data", rank, "json")).read_text(encoding="utf-8"))
 
 
 def _barrier() -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import paddle
 from paddlenlp.trainer import Trainer, TrainingArguments, set_seed
 
 from paddle_internvl.training.assembly import config_fields, initial_checkpoint
+from paddle_internvl.training.batches import PackBatches, SampleBatches, train_batches
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.dataset import SFTDataset
 from paddle_internvl.training.decay import decayed_parameters
@@ -22,7 +23,6 @@ from paddle_internvl.training.lora import add_lora, lora_layers
 from paddle_internvl.training.lora_folders import save_adapter
 from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.metrics import MetricsWriter
-from paddle_internvl.training.order import RankBatches, sequential, shuffled
 from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
@@ -39,6 +39,7 @@ _COMMON = (
     "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "max_steps", "max_grad_norm",
     "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
+_MAY_CHANGE = ("eval_meta_path", "on_bad_sample")  # of our own
 
 
 def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
@@ -139,7 +140,7 @@ class SftTrainer(Trainer):
 
     def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments):
         super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
-        self._recipe = recipe
+        self._recipe, self._report = recipe, Path(arguments.output_dir) / "skipped.jsonl"
         self.resumed_from: str | None = None
         self.batches = self._new_batches()
         self.metrics = MetricsWriter(Path(arguments.output_dir) / "metrics.jsonl", self)
@@ -157,6 +158,8 @@ class SftTrainer(Trainer):
         if self.resumed_from is not None and step_of(self.resumed_from) >= self.args.max_steps:
             self.checkpoints.load_parameters(self.resumed_from)
             return
+        if self.resumed_from is None and self.is_world_process_zero():
+            self._report.unlink(missing_ok=True)
         with StopSignals() as signals:
             self.add_callback(signals)
             self.train(resume_from_checkpoint=self.resumed_from)
@@ -169,10 +172,12 @@ class SftTrainer(Trainer):
         trainer = {name: getattr(args, name) for name in _COMMON}
         trainer["lr_scheduler_type"] = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.dataset_world_size
-        own = {**vars(recipe.model), **vars(recipe.run), **recipe.data}
-        return json.loads(json.dumps({**own, **trainer, "samples of a step": batch, "samples": self._length}))
+        settings = {**vars(recipe.model), **vars(recipe.run), **asdict(recipe.packing), **recipe.data}
+        settings = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
+        samples = len(self.train_dataset)
+        return json.loads(json.dumps({**settings, **trainer, "samples of a step": batch, "samples": samples}))
 
-    def get_train_dataloader(self) -> Batches:
+    def get_train_dataloader(self) -> SampleBatches | PackBatches:
         """Micro-batches of this rank.
 
         The loader has no length: the Trainer runs `max_steps` optimizer steps over one stream of micro-batches, so that
@@ -180,21 +185,19 @@ class SftTrainer(Trainer):
         """
         return self.batches
 
-    def _new_batches(self) -> Batches:
-        """Micro-batches of this rank, in an order that is a function of seed, epoch and rank."""
-        args, seed = self.args, self.args.seed
-        order = (lambda epoch: shuffled(self._length, seed, epoch)) if self._recipe.run.shuffle else self._sequential
-        sampler = RankBatches(order, args.per_device_train_batch_size, args.dataset_rank, args.dataset_world_size)
-        self._batches_per_epoch = sampler.batches_per_epoch
+    def _new_batches(self) -> SampleBatches | PackBatches:
+        """Micro-batches of this rank, in an order that is a function of seed, rank and number of ranks."""
+        args = self.args
+        batches = train_batches(self.train_dataset, self._recipe, args, self.model.config.tile_side, self._report)
         if args.max_steps <= 0:
-            steps = max(1, self._batches_per_epoch // args.gradient_accumulation_steps)
+            steps = max(1, batches.batches_per_epoch // args.gradient_accumulation_steps)
             args.max_steps = math.ceil(args.num_train_epochs * steps)
-        return Batches(self.train_dataset, sampler)
+        return batches
 
     @property
     def epoch(self) -> float:
         """Epochs done."""
-        return self.state.global_step * self.args.gradient_accumulation_steps / self._batches_per_epoch
+        return self.batches.epoch
 
     @property
     def sharded(self) -> bool:
@@ -204,13 +207,6 @@ class SftTrainer(Trainer):
     def owned_parameters(self) -> list[paddle.Tensor]:
         """The trainable parameters whose optimizer state this rank has: all of them without sharding."""
         return self.adamw._parameter_list
-
-    @property
-    def _length(self) -> int:
-        return len(self.train_dataset)
-
-    def _sequential(self, _epoch: int):
-        return sequential(self._length)
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         """AdamW over the trainable parameters, and the schedule of upstream's Trainer."""
@@ -232,7 +228,7 @@ class SftTrainer(Trainer):
 
     def compute_loss(self, model, inputs: Mapping, return_outputs: bool = False):
         """`sft_loss` of a batch; a loss that is not finite stops the run and names the samples."""
-        loss = sft_loss(model, inputs)
+        loss = sft_loss(model, inputs, self._recipe.packing.loss_reduction_all_gather)
         self.metrics.add(inputs, float(loss))
         return (loss, {}) if return_outputs else loss
 
@@ -246,21 +242,3 @@ class SftTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint) -> None:
         if checkpoint is not None:
             self.checkpoints.load_optimizer(checkpoint)
-
-
-class Batches:
-    """Collated micro-batches of one rank, epoch after epoch.
-
-    Args:
-        dataset: sample dicts.
-        sampler: of the rank.
-        start: first micro-batch, counted from the start of the run.
-        stop: micro-batch to stop before; None: none.
-    """
-
-    def __init__(self, dataset: Sequence[dict], sampler: RankBatches, start: int = 0, stop: int | None = None):
-        self.dataset, self._sampler, self.start, self.stop = dataset, sampler, start, stop
-
-    def __iter__(self) -> Iterator[dict]:
-        for step in count(self.start) if self.stop is None else range(self.start, self.stop):
-            yield collate([self.dataset[i] for i in self._sampler[step]])

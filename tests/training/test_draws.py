@@ -3,10 +3,9 @@
 from itertools import islice
 
 import numpy as np
-import pytest
 
 from paddle_internvl.training.draws import OrderedSamples, dataset_weights, mixture_draws
-from paddle_internvl.training.mixture import DataError
+from paddle_internvl.training.reader import SampleReader
 
 
 def test_weights_are_sizes_or_their_square_roots():
@@ -38,23 +37,10 @@ def test_ordered_samples_reads_only_the_draw():
             self.read.append(index)
             return index * 10
 
-    samples = OrderedSamples(Samples(), mixture_draws([3], [1], replacement=True))
+    dataset = Samples()
+    samples = OrderedSamples(SampleReader(dataset), mixture_draws([3], [1], replacement=True))
     order = list(islice(mixture_draws([3], [1], replacement=True), 8))
-    assert samples[7] == order[7] * 10 and samples.dataset.read == [order[7]]
-    assert samples[2] == order[2] * 10
-    assert list(OrderedSamples("abc", [2, 0, 1])) == ["c", "a", "b"] and len(OrderedSamples("abc", [2, 0])) == 2
-
-
-def test_bad_samples_are_errors_or_skipped_and_listed():
-    class Samples:
-        def __getitem__(self, index):
-            if index == 1:
-                raise DataError("a.jsonl:2: not valid JSON")
-            return index
-
-    with pytest.raises(DataError, match="a.jsonl:2"):
-        list(OrderedSamples(Samples(), range(3)))
-    samples = OrderedSamples(Samples(), range(3), on_bad_sample="skip")
-    assert list(samples) == [0, None, 2] and samples.skipped == ["a.jsonl:2: not valid JSON"]
-    with pytest.raises(ValueError, match="on_bad_sample='replace'; use error or skip"):
-        OrderedSamples(Samples(), [], on_bad_sample="replace")
+    assert samples[7] == order[7] * 10 and dataset.read == [order[7]]
+    assert list(islice(samples.from_draw(2), 3)) == [index * 10 for index in order[2:5]]
+    letters = OrderedSamples(SampleReader("abc"), [2, 0, 1])
+    assert list(letters.from_draw(0)) == list(letters) == ["c", "a", "b"] and len(letters) == 3

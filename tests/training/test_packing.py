@@ -10,6 +10,7 @@ import pytest
 from paddle_internvl.training import PackedDataset, SFTDataset
 from paddle_internvl.training.draws import OrderedSamples, dataset_weights, mixture_draws
 from paddle_internvl.training.pack_stream import PackStream
+from paddle_internvl.training.reader import SampleReader
 from tests.training.made_samples import (
     CONTEXT,
     assert_equal_packs,
@@ -137,7 +138,9 @@ def test_resumed_packing_goes_on_where_it_stopped(strict_mode):
     order = list(mixture_draws([40, 20], [2, 1], seed=5, epoch=1))
 
     def packed():
-        return PackedDataset(OrderedSamples(samples, iter(order)), 40, 6, 4, True, strict_mode, "square", CONTEXT)
+        return PackedDataset(
+            OrderedSamples(SampleReader(samples), iter(order)), 40, 6, 4, True, strict_mode, "square", CONTEXT
+        )
 
     whole = packed()
     expected = list(whole)
@@ -160,10 +163,12 @@ def test_stream_of_epochs_resumes():
     options = {"max_packed_tokens": 80, "num_images_expected": 6, "max_buffer_size": 2, "img_context_token_id": CONTEXT}
 
     def stream():
-        return PackStream(lambda epoch: OrderedSamples(samples, mixture_draws([12], [1], epoch=epoch)), **options)
+        return PackStream(
+            lambda epoch: OrderedSamples(SampleReader(samples), mixture_draws([12], [1], epoch=epoch)), **options
+        )
 
     expected = list(islice(stream(), 30))
-    orders = [OrderedSamples(samples, mixture_draws([12], [1], epoch=epoch)) for epoch in range(9)]
+    orders = [OrderedSamples(SampleReader(samples), mixture_draws([12], [1], epoch=epoch)) for epoch in range(9)]
     epochs = [list(PackedDataset(order, **options)) for order in orders]
     for left, right in zip(expected, sum(epochs, [])):
         assert_equal_packs(left, right)
