@@ -1,7 +1,7 @@
 """LoRA adapters: pairs of matrices for our linear layers, made of upstream's layers and made into them.
 
 In: matrices under upstream's names (PEFT's layout) and the targets of a model. Out: an `Adapter` under our names, and
-back. Knows no files; `adapter_folder` reads and writes them.
+back; `adapter_folder` reads and writes the files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Dtypes of safetensors files: their size, the numpy type that carries their bytes, and exact casts between floats.
 
-BF16 has no numpy type: its two bytes travel as uint16. Knows no file and no tensor name.
+BF16 has no numpy type: its two bytes travel as uint16.
 """
 
 from __future__ import annotations

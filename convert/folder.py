@@ -1,6 +1,6 @@
 """What stands beside the weights in a checkpoint folder: config.json and the tokenizer's own account of its tokens.
 
-In: a folder. Out: dicts and ids. Knows no tensor.
+In: a folder. Out: dicts and ids.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tensors to be made: which features of which sources stand where in them. Bytes are moved, never computed.
 
-In: arrays by name. Out: any rows of a tensor. Knows no rule and no file.
+In: arrays by name. Out: any rows of a tensor.
 """
 
 from __future__ import annotations

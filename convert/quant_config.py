@@ -1,6 +1,6 @@
 """Quantisation as a config.json declares it, read from wherever upstream writes it.
 
-In: a config.json. Out: a `Quantization`, or None. Knows no tensors.
+In: a config.json. Out: a `Quantization`, or None.
 """
 
 from __future__ import annotations

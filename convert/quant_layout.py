@@ -1,6 +1,6 @@
 """Quantised weights of 8 and 4 bits: quantisation, Paddle's packed layout, and AWQ's. numpy arrays only.
 
-In: weights [K, N] (in, out) as floats or small integers. Out: bytes and scales, and back. Knows no names and no files.
+In: weights [K, N] (in, out) as floats or small integers. Out: bytes and scales, and back.
 
 Paddle's weight-only layout (compute capability 7.5 to 10.0): the weight is held column by column, [N, K]. Along K, rows
 are reordered in blocks of 16 (8 bit) or 32 (4 bit); 2 (4) neighbouring columns take turns every 64 rows; the values are

@@ -1,7 +1,7 @@
 """Rules: what happens to each tensor between upstream's layout and ours, forward and backward.
 
 In: a table of rules and the names, dtypes and shapes of a checkpoint. Out: `Output`s, each of which can fill any
-rows of one tensor from the arrays of others. Bytes are moved, never computed. Knows no files.
+rows of one tensor from the arrays of others. Bytes are moved, never computed.
 
 Upstream holds a linear weight as [out, in], Paddle as [in, out]. That a weight is linear is written in its row:
 many are square, so no shape could tell.

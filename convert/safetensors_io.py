@@ -1,6 +1,6 @@
 """Folders of safetensors: headers, lazily mapped tensors, shards and their index. Every dtype is opaque bytes.
 
-In: a folder. Out: named arrays that map the files, and header bytes for files to be written. Knows no model.
+In: a folder. Out: named arrays that map the files, and header bytes for files to be written.
 Format: https://github.com/huggingface/safetensors#format (8 bytes little-endian header size, JSON header, data).
 """
 

@@ -1,6 +1,6 @@
 """Sizes of a model, derived from its config.json here and nowhere else: head_dim, kv heads, q/k norm, tokens per tile.
 
-In: a config.json's dict, or its `llm_config`. Out: `DecoderSizes` and `TileSizes`. Knows no tensor and no framework.
+In: a config.json's dict, or its `llm_config`. Out: `DecoderSizes` and `TileSizes`.
 `paddle_internvl.configuration` offers the same numbers as properties of its config classes.
 """
 

@@ -1,7 +1,7 @@
 """Conversion of a checkpoint folder: streamed, resumable, audited.
 
-In: a source folder, a destination, a direction. Out: the destination folder and an `Audit`. Knows no rule by name;
-`checkpoint_writer` writes the files.
+In: a source folder, a destination, a direction. Out: the destination folder and an `Audit`. `checkpoint_writer`
+writes the files.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 LoRA adapter merged.
 
 In: a checkpoint and its config.json. Out: arrays of carried bytes (see `convert.dtypes`); no more is read of the files
-than they hold. It knows no parameter.
+than they hold.
 """
 
 from __future__ import annotations

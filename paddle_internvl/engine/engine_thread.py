@@ -1,7 +1,7 @@
 """An engine in a thread of its own: any thread or event loop submits requests, one thread computes.
 
 In: prompts or requests. Out: their pieces, as an async stream, an iterator, or by a callback. Closing a stream cancels
-its requests within one step. Knows no HTTP.
+its requests within one step.
 """
 
 from __future__ import annotations

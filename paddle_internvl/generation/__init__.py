@@ -1,1 +1,1 @@
-"""Generation: logits to token ids. Knows nothing of text or pictures."""
+"""Generation: logits to token ids."""

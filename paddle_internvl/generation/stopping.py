@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends, and how much of it may still become one. Knows no tokens and no model."""
+"""Stop strings: where a text ends, and how much of it may still become one."""
 
 from __future__ import annotations
 

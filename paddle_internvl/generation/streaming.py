@@ -1,7 +1,7 @@
 """Streaming detokenization: token ids in, pieces of text out, whose sum is the whole answer.
 
 A piece never ends inside a character or inside text that may become a stop string. White space around the text is left
-out, as in a complete answer. Knows no model.
+out, as in a complete answer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the sources in `csrc` to a shared library: compiled once for a machine's Paddle, cached, loaded once a process.
 
-In: sources, a C++ compiler, Paddle's headers. Out: the path of a library, or why there is none. It knows no operator.
+In: sources, a C++ compiler, Paddle's headers. Out: the path of a library, or why there is none.
 
 Compiled by the compiler itself and not by Paddle's `cpp_extension`, whose setup script takes four times as long and
 includes all of Paddle's headers; the library is one of Paddle's custom operators all the same. It is linked with the

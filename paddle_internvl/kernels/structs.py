@@ -1,7 +1,7 @@
 """C structs of `csrc/layer_arguments.h` by ctypes: layers, one call, and the layout of a KV cache.
 
 In: tensors of a layer and of one call. Out: the layer's result. Shapes are checked here, since the kernels take bare
-addresses. Knows no nn.Layer; the caller keeps alive the tensors that a struct points at.
+addresses. The caller keeps alive the tensors that a struct points at.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The decoder of every language backbone: embeddings to hidden states, hidden states to logits. Knows no images or
-text.
+"""The decoder of every language backbone: embeddings to hidden states, hidden states to logits.
 
 Families differ in fields of `DecoderConfig`, not in code. Parameters carry the Llama spelling; the mapping tables in
 `convert` take the checkpoints' fused layouts apart.

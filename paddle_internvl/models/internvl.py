@@ -1,4 +1,4 @@
-"""The InternVL network: tiles and token ids to hidden states, logits and loss. Knows nothing of images, text or files.
+"""The InternVL network: tiles and token ids to hidden states, logits and loss.
 
 Follows upstream `modeling_internvl_chat.py`, `InternVLChatModel`; the attribute names are upstream's.
 """

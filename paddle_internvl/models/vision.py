@@ -1,4 +1,4 @@
-"""InternViT: pixel tiles in, patch features out. Knows nothing of images, projector or text.
+"""InternViT: pixel tiles in, patch features out.
 
 Follows upstream `modeling_intern_vit.py`. Two kinds, by config: 300M (LayerNorm, biased qkv) and 6B (RMSNorm,
 q/k normalisation over the whole width, no qkv bias). There is no norm after the last layer.

@@ -1,7 +1,7 @@
 """Process group of a tensor-parallel model: collective operations on tensors, and commands from rank 0 to the others.
 
 Tensors go through Paddle's collective operations. Commands go over sockets, where a rank may wait as long as it likes
-and sees at once that another process has died. Knows no model.
+and sees at once that another process has died.
 """
 
 from __future__ import annotations

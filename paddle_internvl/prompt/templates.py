@@ -1,7 +1,7 @@
 """Conversation templates: role prefixes, separators and system messages. A template is a row of a table.
 
-In: a template's name and the turns. Out: the prompt as text, or as pieces with their writers. Knows no tokenizer and no
-picture. Source: upstream `internvl/conversation.py`; the strings are literal, models depend on them.
+In: a template's name and the turns. Out: the prompt as text, or as pieces with their writers. Source:
+upstream `internvl/conversation.py`; the strings are literal, models depend on them.
 """
 
 from __future__ import annotations

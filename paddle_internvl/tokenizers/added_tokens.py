@@ -1,7 +1,7 @@
 """A PaddleNLP tokenizer base that treats added tokens as transformers does.
 
-In: text and the folder's own token files. Out: ids and text. It knows no vocabulary: subclasses bring
-`_tokenize`, `_convert_token_to_id`, `_convert_id_to_token` and `convert_tokens_to_string`.
+In: text and the folder's own token files. Out: ids and text. Subclasses bring `_tokenize`,
+`_convert_token_to_id`, `_convert_id_to_token` and `convert_tokens_to_string`.
 
 PaddleNLP's own base strips white space beside special tokens, ignores the flags in `added_tokens_decoder`, appends
 tokens that the vocabulary already has, and cleans up spaces on decoding whatever the config says.

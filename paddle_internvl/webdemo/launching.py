@@ -15,8 +15,8 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import IO
 
 import gradio as gr
 import gradio.route_utils
@@ -47,11 +47,16 @@ def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
     # Gradio has no arguments for them. Its multipart parser leaves uploads that are broken off or have no name where it
     # received them; `tempfile.tempdir` would move the temporary files of the whole process.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-    gradio.route_utils.NamedTemporaryFile = partial(tempfile.NamedTemporaryFile, dir=uploads)
+    gradio.route_utils.NamedTemporaryFile = _received_file
     examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
     if _ASSETS.is_dir():
         shutil.copytree(_ASSETS, examples)
     return page.build(host, examples, concurrency)
+
+
+def _received_file(**options) -> IO[bytes]:
+    """Temporary file of an upload that is being received."""
+    return tempfile.NamedTemporaryFile(dir=os.environ["GRADIO_TEMP_DIR"], **options)
 
 
 def check_port(server_name: str, server_port: int) -> None:

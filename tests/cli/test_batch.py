@@ -129,7 +129,8 @@ def test_a_run_with_another_model_or_other_settings_mixes_no_answers(source, tmp
 def test_workers_answer_the_same_and_one_may_die(source, tmp_path):
     """Two processes of Ray, one of them killed at its work: order, answers and errors are those of one process."""
     alone, target = tmp_path / "alone.jsonl", tmp_path / "out.jsonl"
-    long = {"prompt": "hello", "generation": {"max_new_tokens": 200, "ignore_eos": True}}
+    # long enough to be at work when one is killed
+    long = {"prompt": "hello", "generation": {"max_new_tokens": 1000, "ignore_eos": True}}
     source = write(source, [*ROWS, *[long] * 5])
     answer(source, alone)
     words = ["batch", str(source), str(target), CHECKPOINT, "--workers", "2", "--batch-size", "3"]
