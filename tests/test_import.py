@@ -49,51 +49,37 @@ print(os.environ["OMP_NUM_THREADS"], "sklearn" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "import paddle, paddlenlp, paddle_internvl",
-        "import aistudio_sdk.hub as hub; del hub.download\n"  # as aistudio-sdk 0.3
-        "from paddle_internvl.models.decoder import DecoderForCausalLM",
-    ],
-)
-def test_registration_in_any_order(first, hf_folders):
+def test_registration_after_the_whole_import(hf_folders):
     """Also of `import paddle` before this package: Paddle itself sets one thread."""
+    first = "import paddle, paddlenlp, paddle_internvl"
     cores = len(os.sched_getaffinity(0))
     assert run(first + CHECK.format(folder=str(hf_folders["dynamic_gqa"]))) == f"{cores} True"
-
-
-def test_auto_classes_of_the_lean_import(hf_folders):
-    """The first request for a name of PaddleNLP that the lean import left out runs the whole import."""
-    first = "import paddle; from paddle_internvl import AutoModel"
-    then = "import paddlenlp; print(paddlenlp.Taskflow.__name__, paddlenlp.peft.LoRAModel.__name__)"
-    cores = len(os.sched_getaffinity(0))
-    shown = run(first + CHECK.format(folder=str(hf_folders["dynamic_gqa"])) + then)
-    assert shown.splitlines() == [f"{cores} False", "Taskflow LoRAModel"]
 
 
 def test_a_user_s_threads_are_kept_when_paddle_came_first():
     assert run("import paddle, paddle_internvl, os; print(os.environ['OMP_NUM_THREADS'])", OMP_NUM_THREADS="1") == "1"
 
 
+AISTUDIO_SDK_0_3 = "import aistudio_sdk.hub as hub; del hub.download\n"
 LEAN = """
-import sys
-from paddle_internvl import startup
-startup.import_paddle()
 import paddlenlp
-from paddlenlp.transformers import AutoModel
 assert paddlenlp.__version__ and not hasattr(paddlenlp, "__wrapped__")
-lean = {"sklearn", "pandas", "datasets", "fastapi"} & sys.modules.keys()
+assert not {"sklearn", "pandas", "datasets", "fastapi"} & sys.modules.keys()
 from paddlenlp.trainer import Trainer, TrainingArguments  # a subpackage that a lean import leaves out
 import paddlenlp.peft as peft
 assert peft is sys.modules["paddlenlp.peft"] is paddlenlp.peft and peft.__spec__.origin == peft.__file__
+from paddlenlp.transformers import AutoModel
 assert Trainer is paddlenlp.trainer.Trainer and AutoModel is paddlenlp.transformers.AutoModel
-print(sorted(lean), paddlenlp.Taskflow.__name__, "sklearn" in sys.modules)
+print(paddlenlp.Taskflow.__name__, paddlenlp.peft.LoRAModel.__name__, "sklearn" in sys.modules)
 """
 
 
-def test_lean_import_becomes_the_whole_one_for_a_subpackage():
-    assert run(LEAN) == "[] Taskflow True"
+def test_lean_import_becomes_the_whole_one(hf_folders):
+    """The first request for a name of PaddleNLP that the lean import left out runs the whole import."""
+    first = "import paddle; from paddle_internvl import AutoModel"
+    code = AISTUDIO_SDK_0_3 + first + CHECK.format(folder=str(hf_folders["dynamic_gqa"])) + LEAN
+    cores = len(os.sched_getaffinity(0))
+    assert run(code).splitlines() == [f"{cores} False", "Taskflow LoRAModel True"]
 
 
 def test_hub_download_of_a_newer_aistudio_sdk(monkeypatch):
