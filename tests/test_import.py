@@ -5,8 +5,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-
 from paddle_internvl import paddlenlp_import
 from tests.random_checkpoints import ROOT
 
