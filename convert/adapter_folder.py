@@ -15,7 +15,7 @@ from pathlib import Path
 
 from convert import CheckpointError, adapter_paddlenlp, adapter_peft
 from convert.adapter import Adapter
-from convert.folder import read_json
+from convert.folder import ADAPTERS, read_json
 from convert.mappings.lora import LoraTarget
 
 LAYOUTS = {"peft": adapter_peft, "paddlenlp": adapter_paddlenlp}
@@ -43,8 +43,7 @@ def read_adapter(folder: Path, targets: Sequence[LoraTarget]) -> Adapter:
     """
     name = adapter_layout(folder)
     if name is None:
-        files = " nor ".join(layout.CONFIG for layout in LAYOUTS.values())
-        raise CheckpointError(f"{folder} is no LoRA adapter: it has neither {files}")
+        raise CheckpointError(f"{folder} is no LoRA adapter: it has neither {' nor '.join(ADAPTERS)}")
     pairs = LAYOUTS[name].read_pairs(folder, targets)
     if not pairs:
         raise CheckpointError(f"{folder} holds no LoRA matrices")

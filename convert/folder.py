@@ -15,7 +15,7 @@ INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 LFS_POINTER = b"version https://git-lfs"  # begins what Git leaves in place of a file that git-lfs has not fetched
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pdparams")  # endings of weight files that are not read
-_ADAPTERS = ("adapter_config.json", "lora_config.json")  # of PEFT and of PaddleNLP
+ADAPTERS = ("adapter_config.json", "lora_config.json")  # of PEFT and of PaddleNLP
 VOCABULARIES = ("tokenizer.model", "tokenizer.json", "vocab.json")  # a folder has one of these files, or several
 BESIDE_WEIGHTS = (  # files other than config.json that belong to a checkpoint
     "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "tokenizer_config.json",
@@ -52,7 +52,7 @@ def refuse_adapter(folder: Path) -> None:
     Raises:
         CheckpointError: names the adapter's file and the way out.
     """
-    adapter = next((name for name in _ADAPTERS if (folder / name).is_file()), None)
+    adapter = next((name for name in ADAPTERS if (folder / name).is_file()), None)
     if adapter and not any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
         raise CheckpointError(
             f"{folder} is a LoRA adapter ({adapter}), not a whole model; merge it into its base model first "

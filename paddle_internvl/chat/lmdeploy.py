@@ -29,7 +29,7 @@ _UNSUPPORTED = {
     "logprobs_mode": (("raw_logprobs",), "log-probabilities are those before the sampling settings"),
     "hf_overrides": (({},), "change config.json"),
     "custom_module_map": (({},), "leave it out"),
-    "adapters": (({},), "merge the adapter into its model first"),
+    "adapters": (({},), "give one adapter: EngineConfig(adapter=folder)"),
     "revision": ((), "give revision=... to pipeline"),
     "download_dir": ((), "give cache_dir=... to pipeline"),
 }

@@ -62,7 +62,7 @@ class Pipeline:
         c = self.config = EngineConfig() if backend_config is None else backend_config
         self.model = AutoModel.from_pretrained(
             str(folder_of(model_path, **hub_options)), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
-            load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit,
+            load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit, adapter=c.adapter,
         )  # fmt: skip
         if chat_template_config is not None:
             if system is not None:

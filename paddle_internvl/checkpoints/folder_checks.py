@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from convert import CheckpointError
-from convert.folder import LFS_POINTER, read_config, refuse_adapter, refuse_pickles, require_tokenizer
+from convert.adapter_folder import adapter_layout
+from convert.folder import ADAPTERS, LFS_POINTER, read_config, refuse_adapter, refuse_pickles, require_tokenizer
 from paddle_internvl.checkpoints.hub import folder_of
 
 CHAT_MODEL_TYPES = ("internvl_chat", "internvl")  # of config.json: OpenGVLab's layout and transformers' own
@@ -38,6 +39,20 @@ def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
         rules_for(config if base == folder else read_config(base), Checkpoint(base).tensors)
         require_tokenizer(folder)
     return folder
+
+
+def adapter_folder(path: str | Path) -> Path:
+    """The folder of a LoRA adapter, checked: it exists, and holds a config of PEFT or PaddleNLP.
+
+    Raises:
+        CheckpointError: the path is something else; the message names it and the way out.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; give the folder of a LoRA adapter")
+    if adapter_layout(folder) is None:
+        raise CheckpointError(f"{folder} is no LoRA adapter: it has neither {' nor '.join(ADAPTERS)}")
+    return folder.resolve()
 
 
 def _chat_config(folder: Path, weights: bool) -> dict:

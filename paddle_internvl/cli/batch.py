@@ -20,12 +20,14 @@ from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli.argument_types import integer
+from paddle_internvl.cli.conventions import add_adapter_flag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=Path, help="file of questions")
     parser.add_argument("target", metavar="OUT", type=Path, help="file of answers; an existing one is continued")
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
+    add_adapter_flag(parser)
     parser.add_argument(
         "--workers", type=integer(0), default=1, metavar="N", help="processes under Ray (default: 1); 0: none"
     )
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _job(arguments: argparse.Namespace, make):
     """The job of parsed arguments, checked before anything is loaded."""
-    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.checkpoints.folder_checks import adapter_folder, chat_folder
     from paddle_internvl.generation.config import generation_config
 
     if arguments.ray_address and not arguments.workers:
@@ -102,6 +104,7 @@ def _job(arguments: argparse.Namespace, make):
             "dtype": arguments.dtype,
             "device": arguments.device,
             "max_num": arguments.max_num,
+            "adapter": arguments.adapter and str(adapter_folder(arguments.adapter)),
         },
         system=arguments.system,
     )

@@ -5,6 +5,7 @@ examples:
   paddle-internvl chat CKPT --image a.png --image b.png --question "Which image has more objects?"
   paddle-internvl chat CKPT --video clip.mp4 --question "What happens?" --json
   python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) chat CKPT --question "Hi" --tp 2
+  paddle-internvl chat CKPT --adapter runs/lora --question "Hi"
   paddle-internvl chat CKPT                     # then: /image F   /video F   /reset   /quit
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from convert.command_line import EXIT_OK
 from paddle_internvl import timing
 from paddle_internvl.cli.argument_types import integer, number, picture_file
+from paddle_internvl.cli.conventions import add_adapter_flag
 from paddle_internvl.cli.first_token import FirstToken
 
 _HELP = "/image F adds a picture to the next question, /video F a clip, /reset starts anew, /quit ends"
@@ -30,6 +32,7 @@ _STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # endings of pictur
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
+    add_adapter_flag(parser)
     parser.add_argument("--image", action="append", default=[], metavar="F", help="a picture; may be repeated")
     parser.add_argument("--video", metavar="F", help="a clip: video file, GIF, WebP or folder of pictures")
     parser.add_argument("--frames", type=integer(1), default=8, help="frames taken from the clip (default: 8)")
@@ -111,7 +114,7 @@ class Session:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.checkpoints.folder_checks import adapter_folder, chat_folder
     from paddle_internvl.generation.config import generation_config
 
     settings = {
@@ -138,7 +141,8 @@ def run(arguments: argparse.Namespace) -> int:
                 session.add_image(file)
             if arguments.video:
                 session.add_video(arguments.video)
-        session.model = _load(chat_folder(arguments.checkpoint), arguments)
+        adapter = arguments.adapter and adapter_folder(arguments.adapter)
+        session.model = _load(chat_folder(arguments.checkpoint), adapter, arguments)
         from paddle_internvl import run_rank
 
         def converse(_model) -> int:
@@ -147,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_rank(session.model, converse) or EXIT_OK
 
 
-def _load(folder: Path, arguments: argparse.Namespace):
+def _load(folder: Path, adapter: Path | None, arguments: argparse.Namespace):
     from paddle_internvl import startup
 
     with timing.part("imports"):
@@ -158,8 +162,9 @@ def _load(folder: Path, arguments: argparse.Namespace):
 
     with timing.part("load"):
         model = AutoModel.from_pretrained(
-            str(folder), dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp
-        )
+            str(folder), dtype=arguments.dtype, device=arguments.device, tensor_parallel_degree=arguments.tp,
+            adapter=adapter,
+        )  # fmt: skip
     context_length = model.language_model.config.context_length
     if arguments.max_new_tokens and arguments.max_new_tokens > context_length:
         raise ValueError(f"--max-new-tokens {arguments.max_new_tokens} is above the context of {context_length} tokens")

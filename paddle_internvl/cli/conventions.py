@@ -29,6 +29,13 @@ def add_hub_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_adapter_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --adapter, a LoRA adapter for the checkpoint."""
+    parser.add_argument(
+        "--adapter", metavar="DIR", help="folder of a LoRA adapter (PEFT's or PaddleNLP's), merged while loading"
+    )
+
+
 def leaves(parser: Parser) -> Iterator[Parser]:
     """The parsers that have no subcommand."""
     if not parser.subcommands:

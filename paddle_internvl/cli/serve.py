@@ -3,6 +3,7 @@
 examples:
   paddle-internvl serve CKPT
   paddle-internvl serve CKPT --server-name 0.0.0.0 --api-keys @keys.txt --served-model-name InternVL2_5-8B
+  paddle-internvl serve CKPT --adapter runs/lora --served-model-name tuned
   paddle-internvl serve CKPT --config configs/serve/default.yaml
   paddle-internvl serve CKPT --replicas 4             # processes of Ray, each with the model; one port
   paddle-internvl serve api_server CKPT --host 0.0.0.0 --port 8000    # LMDeploy's and vLLM's names
@@ -55,9 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--replicas and --tp {chosen.tp} exclude each other: a replica is one process")
 
     from paddle_internvl import startup
-    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.checkpoints.folder_checks import adapter_folder, chat_folder
 
     chat_folder(arguments.checkpoint)
+    if chosen.adapter is not None:  # replicas start in other folders
+        chosen = replace(chosen, adapter=str(adapter_folder(chosen.adapter)))
     startup.import_paddle()
     from paddle_internvl import run_rank
     from paddle_internvl.serve import server

@@ -29,6 +29,7 @@ class EngineConfig:
         device: 'cpu', 'gpu' or None.
         load_in_8bit: as `from_pretrained`.
         load_in_4bit: as `from_pretrained`.
+        adapter: as `from_pretrained`.
         max_num: limit of tiles of a picture; None: the model's.
         max_total_tiles: limit of tiles of all pictures of a prompt; None: no limit.
         vision_max_batch_size: tiles that run through the vision tower together; None: by the device.
@@ -48,6 +49,7 @@ class EngineConfig:
     device: str | None = None
     load_in_8bit: bool = False
     load_in_4bit: bool = False
+    adapter: str | None = None
     max_num: int | None = None
     max_total_tiles: int | None = None
     vision_max_batch_size: int | None = None

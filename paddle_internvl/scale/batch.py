@@ -17,7 +17,7 @@ from paddle_internvl.engine.response import Response
 from paddle_internvl.prompt.messages import Dialogue
 from paddle_internvl.scale import cluster, rows
 
-_MODEL_FILES = (".safetensors", ".json", ".model", ".txt")
+_MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".pdparams")
 _PIECES, _PIECE_BYTES = 64, 4096  # of a file, in a model's fingerprint
 _MAX_RETRIES = 3  # restarts of a worker that dies, and retries of its batch
 
@@ -161,8 +161,10 @@ def run(
 
 def _settings(job: Job) -> dict:
     """The settings that answers depend on, and a fingerprint of the model: of a folder's files, or the hub id."""
-    folder = Path(job.checkpoint)
+    folder, adapter = Path(job.checkpoint), job.backend.get("adapter")
     model = _fingerprint(folder) if folder.is_dir() else job.checkpoint
+    if adapter is not None:
+        model = f"{model} {_fingerprint(Path(adapter))}"
     backend = {name: job.backend.get(name) for name in ("max_num", "dtype", "device")}
     return {"model": model, "system": job.system, **backend, **job.generation}
 

@@ -168,8 +168,9 @@ def load_model(checkpoint: str, settings: Settings):
     from paddle_internvl.checkpoints.hub import folder_of
 
     return AutoModel.from_pretrained(
-        str(folder_of(checkpoint)), dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp
-    )
+        str(folder_of(checkpoint)), dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp,
+        adapter=settings.adapter,
+    )  # fmt: skip
 
 
 def engine_thread_of(model, settings: Settings):

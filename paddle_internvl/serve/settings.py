@@ -58,6 +58,7 @@ class Settings:
     tp: int = _setting(1, "cards that share the model, a process each", 1)
     dtype: str | None = _setting(None, "bfloat16, float16 or float32 (default: the best the device has)")
     device: str | None = _setting(None, "cpu, gpu or gpu:1 (default: gpu where there is one)")
+    adapter: str | None = _setting(None, "folder of a LoRA adapter, merged while loading (default: none)")
     api_keys: tuple[str, ...] = _setting(
         (), f"keys of which requests must bring one; @FILE reads them from a file (also: ${KEYS_VARIABLE})", repr=False
     )

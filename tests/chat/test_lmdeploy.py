@@ -71,7 +71,7 @@ def test_arguments_become_an_engine_config(config):
         ({"quant_policy": 8}, ValueError, "quant_policy=8 is not supported; the KV cache is not quantized"),
         ({"rope_scaling_factor": 2.0}, ValueError, "rope_scaling_factor=2.0 is not supported; set llm_config"),
         ({"model_format": "gptq"}, ValueError, "model_format='gptq' is not supported; the folder's config.json"),
-        ({"adapters": {"a": "b"}}, ValueError, "adapters=.* is not supported; merge the adapter"),
+        ({"adapters": {"a": "b"}}, ValueError, "adapters=.* is not supported; give one adapter"),
         ({"revision": "v1"}, ValueError, "revision='v1' is not supported; give revision=... to pipeline"),
         ({"cache_max_entry_count": 64}, ValueError, r"cache_max_entry_count=64 is not in \(0, 1\]"),
         ({"session_length": 1}, TypeError, "neither EngineConfig nor LMDeploy has an argument 'session_length'"),

@@ -1,0 +1,71 @@
+"""`--adapter`: chat, batch and serve answer with a LoRA adapter as the merged model does."""
+
+import json
+
+import pytest
+
+from paddle_internvl import AutoModel
+from paddle_internvl.cli.main import main
+from paddle_internvl.serve import server
+from paddle_internvl.serve.settings import Settings
+from paddle_internvl.training.lora import add_lora
+from paddle_internvl.training.lora_folders import save_adapter
+from tests.training.goldens import CHECKPOINT
+from tests.training.test_lora import fill, load
+
+QUESTION, LENGTH = "yes?", 6
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """A folder that does not name its base model."""
+    folder = tmp_path_factory.mktemp("adapter")
+    model = add_lora(load(), use_llm_lora=4)
+    fill(model)
+    save_adapter(model, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answer(adapter):
+    """The answer of the merged model, which is not the base model's."""
+    texts = [
+        AutoModel.from_pretrained(str(CHECKPOINT), adapter=folder)
+        .chat_messages([{"role": "user", "content": QUESTION}], {"max_new_tokens": LENGTH})
+        .text
+        for folder in (adapter, None)
+    ]
+    assert texts[0] != texts[1]
+    return texts[0]
+
+
+def test_chat(adapter, answer, capsys):
+    words = ["--adapter", str(adapter), "--question", QUESTION, "--max-new-tokens", str(LENGTH), "--json"]
+    assert main(["chat", str(CHECKPOINT), *words]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] == answer
+
+
+def test_batch_and_its_fingerprint(adapter, answer, tmp_path, capsys):
+    """OUT of the base model is not gone on with."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"prompt": QUESTION}) + "\n")
+    words = ["batch", str(source), str(target), str(CHECKPOINT), "--workers", "0", "--max-new-tokens", str(LENGTH)]
+    texts = []
+    for more in ([], ["--adapter", str(adapter)]):
+        assert main([*words, *more]) == 0
+        texts.append(json.loads(target.read_text())["text"])
+    assert texts[1] == answer != texts[0]
+
+
+def test_the_server_s_model(adapter, answer):
+    model = server.load_model(str(CHECKPOINT), Settings(adapter=str(adapter)))
+    messages = [{"role": "user", "content": QUESTION}]
+    assert model.chat_messages(messages, {"max_new_tokens": LENGTH}).text == answer
+
+
+@pytest.mark.parametrize("command", [["chat"], ["serve"], ["batch", "in", "out"]])
+def test_a_folder_that_is_no_adapter(command, capsys):
+    assert main([*command, str(CHECKPOINT), "--adapter", str(CHECKPOINT)]) == 2
+    assert "is no LoRA adapter: it has neither adapter_config.json nor lora_config.json" in capsys.readouterr().err
