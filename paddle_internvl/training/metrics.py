@@ -61,7 +61,8 @@ class MetricsWriter(TrainerCallback):
 
     def on_optimizer_begin(self, args, state, control, **_trainer):
         """Take learning rate and gradient norm before the step; a norm that is not finite stops the run."""
-        norm = gradient_norm(self._trainer.owned_parameters(), self._trainer.sharded)
+        shards = args.data_parallel_degree if self._trainer.sharded else 0
+        norm = gradient_norm(self._trainer.owned_parameters(), shards)
         if not np.isfinite(norm):
             raise self._not_finite("gradient norm", norm, self._samples)
         self._line = {"learning_rate": self._trainer.lr_scheduler.get_lr(), "grad_norm": norm}
@@ -93,15 +94,15 @@ def read_metrics(file: Path) -> list[dict]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def gradient_norm(parameters: Sequence[paddle.Tensor], sharded: bool = False) -> float:
+def gradient_norm(parameters: Sequence[paddle.Tensor], shards: int = 0) -> float:
     """L2 norm of the gradients of all parameters, before clipping.
 
     Args:
         parameters: whose gradients this rank has whole.
-        sharded: every rank has other parameters.
+        shards: number of ranks that have the same shard of the parameters; 0: every rank has all parameters.
     """
     total = sum(float((p.grad.astype("float64") ** 2).sum()) for p in parameters if p.grad is not None)
-    return float(np.sqrt(sum_over_ranks([total])[0] if sharded else total))
+    return float(np.sqrt(sum_over_ranks([total])[0] / shards if shards else total))
 
 
 def sum_over_ranks(values: Sequence[float]) -> list[float]:

@@ -50,7 +50,7 @@ class RunCheckpoints(TrainerCallback):
                 checkpoint_folders.remove(folder)
             folder.mkdir(parents=True)
         _barrier()
-        if trainer.sharded or first:
+        if first or (trainer.sharded and args.data_parallel_rank == 0):
             write_state(
                 folder / _numbered("optimizer", args.process_index, "safetensors"), trainer.adamw, self._names()
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 import paddle
 from paddlenlp.trainer import Trainer, TrainingArguments, set_seed
 
+from paddle_internvl.parallel.gloo_groups import separate_rendezvous
 from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.batches import PackBatches, SampleBatches, train_batches
 from paddle_internvl.training.collate import collate
@@ -88,16 +89,12 @@ def trainer_arguments(recipe: Recipe) -> TrainingArguments:
         raise ValueError("save_strategy='epoch' is not supported; give save_strategy steps and save_steps")
     if given.get("fp16"):
         raise ValueError("fp16 is not supported; give bf16 True, or neither for float32")
-    for name in (
-        "tensor_parallel_degree",
-        "pipeline_parallel_degree",
-        "sep_parallel_degree",
-        "context_parallel_degree",
-    ):
+    for name in (f"{kind}_parallel_degree" for kind in ("tensor", "pipeline", "sep", "context")):
         if given.get(name, 1) > 1:
             raise ValueError(f"{name}={given[name]}: training runs data parallel and with sharding stage1")
     if given.get("sharding") and str(given["sharding"]) not in ("stage1", "True"):
         raise ValueError(f"sharding={given['sharding']!r}: training runs with sharding stage1, or without")
+    separate_rendezvous()
     return TrainingArguments(**{**given, **_FIXED})
 
 

@@ -1,0 +1,80 @@
+"""Training on two ranks as two processes; run as a script it is the program of each rank.
+
+ranks.py OUTPUT: trains with sharding stage 1; rank 0 is killed while it saves its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIG = {
+    "max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 1, "device": "cpu", "learning_rate": 1e-3,
+    "warmup_ratio": 0.25, "shuffle": False,
+}  # fmt: skip
+
+
+def start_ranks(output: Path, count: int = 2) -> list[subprocess.Popen]:
+    """Processes with the environment of `paddle.distributed.launch`."""
+    from tests.parallel.processes import free_ports
+
+    ends = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    shared = {
+        "PADDLE_TRAINERS_NUM": str(count), "PADDLE_TRAINER_ENDPOINTS": ",".join(ends), "PADDLE_DISTRI_BACKEND": "gloo",
+        "PADDLE_MASTER": f"127.0.0.1:{free_ports(1)[0]}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    own = [
+        {"PADDLE_TRAINER_ID": str(rank), "PADDLE_RANK_IN_NODE": str(rank), "PADDLE_CURRENT_ENDPOINT": end}
+        for rank, end in enumerate(ends)
+    ]
+    command = [sys.executable, "-W", "ignore", __file__, str(output)]
+    return [
+        subprocess.Popen(command, env={**os.environ, **shared, **more}, stderr=subprocess.PIPE, text=True)
+        for more in own
+    ]
+
+
+def samples() -> list[dict]:
+    """Samples with a picture and text alone in turn: the second of two ranks has text alone."""
+    from tests.training.loop import run_samples
+
+    short = sorted(run_samples(), key=lambda sample: len(sample["input_ids"]))
+    pictures, texts = ([s for s in short if bool(s["num_tiles"]) == kind] for kind in (True, False))
+    return [sample for pair in zip(pictures[:4], texts[:4]) for sample in pair]
+
+
+def run(output: Path, **changes) -> dict:
+    """Train the whole model; final weights by name."""
+    from paddlenlp.transformers import AutoModel
+
+    from paddle_internvl.training import train
+    from tests.training.goldens import CHECKPOINT
+
+    model = AutoModel.from_pretrained(str(CHECKPOINT), trainable=True)
+    train({**CONFIG, **changes, "output_dir": str(output)}, model=model, dataset=samples())
+    return {name: p.numpy() for name, p in model.named_parameters()}
+
+
+def _main(output: str) -> None:
+    from paddle_internvl import startup
+
+    startup.import_paddle()
+    from paddle_internvl.training import checkpoint_folders
+
+    write_mark = checkpoint_folders.write_mark
+
+    def write_or_die(folder: Path, content: dict) -> None:
+        if content["step"] == CONFIG["max_steps"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_mark(folder, content)
+
+    checkpoint_folders.write_mark = write_or_die
+    run(Path(output), gradient_accumulation_steps=2, sharding="stage1")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
