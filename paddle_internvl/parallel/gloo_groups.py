@@ -23,23 +23,23 @@ def separate_rendezvous() -> None:
 
     def new_process_group(backend, store, rank, world_size, group_name, pg_options, group_id=0, **options):
         if backend == "gloo" and group_id and world_size > 1:
-            store = _own_store(store, rank, world_size, f"gloo_group/{group_id}")
+            store = _group_store(store, rank, world_size, f"gloo_group/{group_id}")
         return original(backend, store, rank, world_size, group_name, pg_options, group_id, **options)
 
     collective._new_process_group_impl = new_process_group
 
 
-def _own_store(store: core.TCPStore, rank: int, world_size: int, key: str) -> core.TCPStore:
+def _group_store(store: core.TCPStore, rank: int, world_size: int, key: str) -> core.TCPStore:
     """A store for one group; rank 0 of the group serves it and publishes its address in the store of all ranks."""
     if rank == 0:
         host, port = os.environ.get("POD_IP", "127.0.0.1"), _free_port()
         store.set(key, f"{host}:{port}")  # first: the server's constructor waits for its clients
-        own = core.TCPStore(host, port, True, world_size, _TIMEOUT)
+        group = core.TCPStore(host, port, True, world_size, _TIMEOUT)
     else:
         host, port = bytes(store.get(key)).decode().rsplit(":", 1)
-        own = core.TCPStore(host, int(port), False, world_size, _TIMEOUT)
-    _stores.append(own)
-    return own
+        group = core.TCPStore(host, int(port), False, world_size, _TIMEOUT)
+    _stores.append(group)
+    return group
 
 
 _stores: list[core.TCPStore] = []  # a store serves its group as long as it lives

@@ -84,18 +84,18 @@ def trainer_arguments(recipe: Recipe) -> TrainingArguments:
     Raises:
         ValueError: an argument that training does not support.
     """
-    given = recipe.trainer
-    if given.get("save_strategy", "steps") == "epoch":
+    options = recipe.trainer
+    if options.get("save_strategy", "steps") == "epoch":
         raise ValueError("save_strategy='epoch' is not supported; give save_strategy steps and save_steps")
-    if given.get("fp16"):
+    if options.get("fp16"):
         raise ValueError("fp16 is not supported; give bf16 True, or neither for float32")
     for name in (f"{kind}_parallel_degree" for kind in ("tensor", "pipeline", "sep", "context")):
-        if given.get(name, 1) > 1:
-            raise ValueError(f"{name}={given[name]}: training runs data parallel and with sharding stage1")
-    if given.get("sharding") and str(given["sharding"]) not in ("stage1", "True"):
-        raise ValueError(f"sharding={given['sharding']!r}: training runs with sharding stage1, or without")
+        if options.get(name, 1) > 1:
+            raise ValueError(f"{name}={options[name]}: training runs data parallel and with sharding stage1")
+    if options.get("sharding") and str(options["sharding"]) not in ("stage1", "True"):
+        raise ValueError(f"sharding={options['sharding']!r}: training runs with sharding stage1, or without")
     separate_rendezvous()
-    return TrainingArguments(**{**given, **_FIXED})
+    return TrainingArguments(**{**options, **_FIXED})
 
 
 def save(model, folder: str) -> None:

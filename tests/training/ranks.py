@@ -27,14 +27,14 @@ def start_ranks(output: Path, count: int = 2) -> list[subprocess.Popen]:
         "PADDLE_TRAINERS_NUM": str(count), "PADDLE_TRAINER_ENDPOINTS": ",".join(ends), "PADDLE_DISTRI_BACKEND": "gloo",
         "PADDLE_MASTER": f"127.0.0.1:{free_ports(1)[0]}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    own = [
+    places = [
         {"PADDLE_TRAINER_ID": str(rank), "PADDLE_RANK_IN_NODE": str(rank), "PADDLE_CURRENT_ENDPOINT": end}
         for rank, end in enumerate(ends)
     ]
     command = [sys.executable, "-W", "ignore", __file__, str(output)]
     return [
         subprocess.Popen(command, env={**os.environ, **shared, **more}, stderr=subprocess.PIPE, text=True)
-        for more in own
+        for more in places
     ]
 
 
