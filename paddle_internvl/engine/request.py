@@ -191,7 +191,7 @@ class RequestState:
             (*(() if prompt.stop is None else (prompt.stop,)), *config.stop_strings),
             kept=config.stop_strings if config.include_stop_str_in_output else (),
             strip=prompt.strip,
-            local=config.skip_special_tokens,
+            special=() if config.skip_special_tokens else frozenset(tokenizer.all_special_ids),
         )
         self.ids: list[int] = []
         self._log_probs: list[dict[int, float]] = []

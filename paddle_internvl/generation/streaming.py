@@ -6,7 +6,7 @@ out, as in a complete answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from paddle_internvl.generation.stopping import cut_at_stop, partial_stop_length
 
@@ -32,41 +32,51 @@ _CLEAN_UP = (
 _HELD_BACK = tuple(before for before, _ in _CLEAN_UP)
 _WINDOW = 128  # ids that are decoded again at every new one; then the older half is settled
 _MARGIN = 16  # characters behind a seam, farther than any clean-up reaches back
+_CONTEXT = 4  # ids that end with a special token, decoded with those behind it: the first ids of a text are special
 
 
 class IncrementalText:
     """Text of ids that come one by one, decoded incrementally: the cost of an id does not grow with their number.
 
     Only the latest ids are decoded again. Older ones are settled once the text of the latest ids alone is the end of
-    the whole text, and long enough that no clean-up reaches back over the seam.
+    the whole text, and long enough that no clean-up reaches back over the seam. A special token in the text changes the
+    text since the last special token (SentencePiece's tokenizers write a blank in front of it), and no earlier one.
 
     Args:
         decode: ids -> text.
-        local: whether an id changes only the last few characters before it. False for tokenizers that write special
-            tokens with a blank in front of the text before them.
+        special: ids of special tokens that `decode` writes.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], local: bool = True):
-        self._decode, self._local = decode, local
-        self._settled = ""
-        self._ids: list[int] = []
+    def __init__(self, decode: Callable[[list[int]], str], special: Collection[int] = ()):
+        self._decode, self._special = decode, special
+        self._before = ""  # text up to the last special token
+        self._since: list[int] = []  # context that ends with the special token, and all ids behind it
+        self._skip = 0  # characters of the context
+        self._settled = ""  # text of those before `_latest`
+        self._latest: list[int] = []
 
     def push(self, token_id: int) -> None:
         """Append an id."""
-        self._ids.append(token_id)
-        if self._local and len(self._ids) % _WINDOW == 0:
-            self._settle(self._ids[-_WINDOW // 2 :])
+        self._latest.append(token_id)
+        self._since.append(token_id)
+        if token_id in self._special:
+            self._before += self._decode(self._since)[self._skip :]
+            self._since = self._since[-_CONTEXT:]
+            self._skip = len(self._decode(self._since))
+            self._settled, self._latest = "", list(self._since)
+        elif len(self._latest) % _WINDOW == 0:
+            self._settle(self._latest[-_WINDOW // 2 :])
 
     def _settle(self, latest: list[int]) -> None:
-        text, end = self._decode(self._ids), self._decode(latest)
+        text, end = self._decode(self._latest), self._decode(latest)
         if len(end) > _MARGIN and text.endswith(end):
             self._settled += text[: -len(end)]
-            self._ids = latest
+            self._latest = latest
 
     @property
     def text(self) -> str:
         """Text of all ids."""
-        return self._settled + self._decode(self._ids)
+        return self._before + (self._settled + self._decode(self._latest))[self._skip :]
 
 
 class TextStream:
@@ -77,7 +87,7 @@ class TextStream:
         stops: strings that end the answer, which is cut before the first of them.
         kept: stop strings that stay in the answer.
         strip: remove white space around the text.
-        local: see `IncrementalText`.
+        special: see `IncrementalText`.
     Attributes:
         stopped: whether a stop string was generated.
     """
@@ -88,9 +98,9 @@ class TextStream:
         stops: Sequence[str] = (),
         kept: Sequence[str] = (),
         strip: bool = True,
-        local: bool = True,
+        special: Collection[int] = (),
     ):
-        self._decoded, self._stops, self._kept = IncrementalText(decode, local), tuple(stops), tuple(kept)
+        self._decoded, self._stops, self._kept = IncrementalText(decode, special), tuple(stops), tuple(kept)
         self._strip = str.strip if strip else str
         self._sent = ""
         self.stopped = False

@@ -44,25 +44,31 @@ def test_no_piece_ends_inside_a_character(tokenizer, text):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_long_text_is_that_of_all_its_ids(tokenizer, data):
-    """Past the points where older ids are settled: after 128 ids, and after 64 more."""
-    few = st.sampled_from(data.draw(st.lists(st.integers(0, 1008), min_size=2, max_size=8)))  # frequent pairs at seams
+    """Past the points where older ids are settled: after 128 ids, after 64 more, and at special tokens."""
+    some = data.draw(st.lists(st.integers(0, 1008), min_size=2, max_size=8))  # frequent pairs at seams
+    few = st.sampled_from([*some, data.draw(st.sampled_from(tokenizer.all_special_ids))])
     ids = data.draw(st.lists(st.one_of(few, st.integers(0, 1008)), min_size=140, max_size=220))
     skip = data.draw(st.booleans())
     decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=skip)  # noqa: E731
-    incremental = IncrementalText(decode, local=skip)
+    incremental = IncrementalText(decode, () if skip else tokenizer.all_special_ids)
     for i, token in enumerate(ids):
         incremental.push(token)
-        if i > 120:
+        if i > 120 or token in tokenizer.all_special_ids:
             assert incremental.text == decode(ids[: i + 1])
 
 
-def test_a_long_text_is_decoded_in_bounded_parts():
+@pytest.mark.parametrize("every", [1, 5, 300, 10**9])
+def test_a_long_text_is_decoded_in_bounded_parts(every):
+    """In all, and in each part: with special tokens, too, every id is decoded a bounded number of times."""
+    ids = [ord("A") if i % every == every - 1 else ord("a") + i % 26 for i in range(2000)]
     lengths = []
-    incremental = IncrementalText(lambda ids: lengths.append(len(ids)) or letters(ids))
-    for i in range(2000):
-        incremental.push(ord("a") + i % 26)
+    incremental = IncrementalText(lambda ids: lengths.append(len(ids)) or letters(ids), {ord("A")})
+    for i, token in enumerate(ids):
+        incremental.push(token)
         assert len(incremental.text) == i + 1
-    assert max(lengths) == 128
+    assert incremental.text == letters(ids)
+    assert sum(length for length in lengths if length > 128) <= 2 * len(ids)
+    assert all(length <= max(128, every + 4) for length in lengths)
 
 
 def letters(ids):
