@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 EXIT_NO_SPACE = 28  # exit status of `clip_worker` where its output file can't grow
-_CODES = {400: "invalid_media", 413: "media_too_large", 422: "media_unreachable", 507: "storage_full"}
+_CODES = {
+    400: "invalid_media",
+    413: "media_too_large",
+    422: "media_unreachable",
+    429: "media_busy",
+    507: "storage_full",
+}
 
 
 class MediaError(ValueError):
@@ -11,8 +17,8 @@ class MediaError(ValueError):
 
     Args:
         message: for the client; holds no path, no address and no text of a fetched host.
-        status: HTTP status. 400: broken or not allowed, 413: too large, 422: can't be fetched, 507: the
-            server has no room for temporary files.
+        status: HTTP status. 400: broken or not allowed, 413: too large, 422: can't be fetched, 429: the media of all
+            requests are too large together, 507: the server has no room for temporary files.
     Attributes:
         code: name of the error for programs.
     """

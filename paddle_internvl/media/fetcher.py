@@ -99,20 +99,23 @@ class Fetcher:
             network_backend=self._backend,
         )
 
-    async def fetch(self, url: str, limit: int, timeout: float) -> bytes:
+    async def fetch(
+        self, url: str, limit: int, timeout: float, on_bytes: Callable[[int], None] = lambda count: None
+    ) -> bytes:
         """The content of a URL.
 
         Args:
             url: http:// or https://.
             limit: most bytes.
             timeout: seconds for the whole fetch, redirects and the wait for a free connection included.
+            on_bytes: called with the number of every further bytes; may raise.
         Raises:
             MediaError: a URL that is not allowed (400), more than `limit` bytes (413), any other failure (422).
         """
         target = self._checked(url)
         try:
             with anyio.fail_after(timeout):
-                return await self._follow(target, limit)
+                return await self._follow(target, limit, on_bytes)
         except (
             _BlockedError,
             OSError,
@@ -122,9 +125,9 @@ class Fetcher:
         ) as error:
             raise MediaError(_FAILED, 422) from error
 
-    async def _follow(self, url: httpx.URL, limit: int) -> bytes:
+    async def _follow(self, url: httpx.URL, limit: int, on_bytes: Callable[[int], None]) -> bytes:
         for _ in range(self._limits.max_redirects + 1):
-            content, location = await self._get(url, limit)
+            content, location = await self._get(url, limit, on_bytes)
             if location is None:
                 return content
             try:
@@ -136,7 +139,7 @@ class Fetcher:
             url = target
         raise _BlockedError
 
-    async def _get(self, url: httpx.URL, limit: int) -> tuple[bytes, str | None]:
+    async def _get(self, url: httpx.URL, limit: int, on_bytes: Callable[[int], None]) -> tuple[bytes, str | None]:
         """The content, and the location of a redirect."""
         limits = self._limits
         timeouts = {"connect": limits.connect_seconds, "read": limits.read_seconds, "write": limits.read_seconds}
@@ -153,6 +156,7 @@ class Fetcher:
                 raise _BlockedError
             content = bytearray()
             async for piece in response.aiter_stream():
+                on_bytes(len(piece))
                 content += piece
                 if len(content) > limit:
                     raise MediaError(f"the URL holds more than {limit} bytes", 413)

@@ -45,6 +45,7 @@ class MediaLimits:
         max_image_side: pixels of the long side of a picture or frame.
         max_aspect: long side / short side of a picture or frame.
         max_image_frames: frames of an animated picture.
+        max_pending_bytes: bytes of the fetched and opened media of all requests together.
         max_total_pixels: pixels of all pictures and sampled frames together.
         max_tiles_per_picture: tiles that a picture may ask for.
         max_tiles_per_video: tiles of all frames of a clip.
@@ -76,6 +77,7 @@ class MediaLimits:
     max_image_side: int = _limit(16384)
     max_aspect: int = _limit(200)
     max_image_frames: int = _limit(1000)
+    max_pending_bytes: int = _limit(512 * _MIB)
     max_total_pixels: int = _limit(128 * _MIB)
     max_tiles_per_picture: int = _limit(24)
     max_tiles_per_video: int = _limit(128)

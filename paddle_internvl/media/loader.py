@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import anyio
 
+from paddle_internvl.media.byte_budget import ByteBudget
 from paddle_internvl.media.clip_decoder import ClipDecoder
 from paddle_internvl.media.data_urls import decode_data_url
 from paddle_internvl.media.errors import MediaError
@@ -38,6 +40,7 @@ class MediaLoader:
     def __init__(self, limits: MediaLimits, fetcher: Fetcher | None = None):
         self._limits = limits
         self._fetcher = fetcher or Fetcher(limits)
+        self._bytes = ByteBudget(limits.max_pending_bytes)
         self._clip_decoder = ClipDecoder(limits)
         self._checks = anyio.CapacityLimiter(_CONCURRENT_CHECKS)
         self._clips = anyio.CapacityLimiter(limits.concurrent_decodes)
@@ -64,9 +67,10 @@ class MediaLoader:
         media = dialogue.media
         options = [self._checked_options(medium) for medium in media]  # of all, before the first one is fetched
         self._check_counts(media)
-        media = await self._each(self._with_content, media, options)
-        async with self._clips if any(medium.kind == "video" for medium in media) else nullcontext():
-            yield dialogue.substitute_media(await self._each(self._with_frames, media, options))
+        with self._bytes.share() as take:
+            media = await self._each(partial(self._with_content, take), media, options)
+            async with self._clips if any(medium.kind == "video" for medium in media) else nullcontext():
+                yield dialogue.substitute_media(await self._each(self._with_frames, media, options))
 
     async def _each(
         self,
@@ -114,9 +118,9 @@ class MediaLoader:
             if count > limit:
                 raise MediaError(f"the messages hold {count} {kind}s; at most {limit} are taken")
 
-    async def _with_content(self, medium: Media, options: MediaOptions) -> Media:
-        """The medium with the bytes behind its URL as source; a picture is checked."""
-        medium = replace(medium, source=await self._content(medium), options=options.tiles)
+    async def _with_content(self, take: Callable[[int], None], medium: Media, options: MediaOptions) -> Media:
+        """The medium with the bytes behind its URL as source; a picture is checked. take: see `ByteBudget.share`."""
+        medium = replace(medium, source=await self._content(medium, take), options=options.tiles)
         if medium.kind == "video":
             return medium
         return replace(medium, pixels=await self._in_thread(check_picture, medium.source, self._limits))
@@ -133,18 +137,20 @@ class MediaLoader:
     async def _in_thread(self, work: Callable[..., T], *arguments) -> T:
         return await anyio.to_thread.run_sync(work, *arguments, limiter=self._checks)
 
-    async def _content(self, medium: Media) -> bytes:
-        """The bytes behind a medium's URL."""
+    async def _content(self, medium: Media, take: Callable[[int], None]) -> bytes:
+        """The bytes behind a medium's URL; those of a data URL are limited with the bodies of requests."""
         limits, url, is_image = self._limits, medium.source, medium.kind == "image"
         max_bytes = limits.max_image_bytes if is_image else limits.max_video_bytes
         scheme = url.partition(":")[0].lower()
         if scheme == "data":
             return await self._in_thread(decode_data_url, url, medium.kind, max_bytes)
         if scheme == "file":
-            return await self._in_thread(read_file_url, url, limits.allowed_local_path, max_bytes)
+            content = await self._in_thread(read_file_url, url, limits.allowed_local_path, max_bytes)
+            take(len(content))
+            return content
         if scheme in ("http", "https"):
             timeout = limits.image_seconds if is_image else limits.video_seconds
-            return await self._fetcher.fetch(url, max_bytes, timeout)
+            return await self._fetcher.fetch(url, max_bytes, timeout, take)
         raise MediaError(f"the {medium.kind} is no http(s):// or data: URL")
 
     async def aclose(self) -> None:

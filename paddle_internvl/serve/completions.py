@@ -125,10 +125,7 @@ class CompletionRun:
         return objects.whole([responses[index] for index in range(self.answers)], self.usage)
 
     async def chunks(self, objects: ResponseObjects, include_usage: bool) -> AsyncIterator[dict]:
-        """The answers as the chunks of a stream.
-
-        The first chunk waits for the engine's first piece, so that a refused request gets an error status.
-        """
+        """The answers as the chunks of a stream. The first one comes with the engine's first piece."""
         sent = dict.fromkeys(range(self.answers), 0)
         steps: dict[int, list] = {index: [] for index in sent}
         opened = False

@@ -87,7 +87,7 @@ def of_work(error: Exception, request_id: str) -> ApiError:
     if isinstance(error, RequestFailedError):
         return ApiError("memory", str(error)) if error.out_of_memory else unexpected(request_id)
     if isinstance(error, MediaError):
-        kind = "full" if error.status == KINDS["full"][0] else "invalid"
+        kind = {KINDS[kind][0]: kind for kind in ("busy", "full")}.get(error.status, "invalid")
         return ApiError(kind, str(error), "messages", error.status, error.code)
     if runtime.is_out_of_memory(error):
         return ApiError("memory", "not enough memory for this request; try again, or send less")

@@ -127,9 +127,8 @@ class Routes:
         if not body.stream:
             return JSONResponse(await self._or_api_error(request, run.whole(objects)))
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        chunks = run.chunks(objects, include_usage)
-        first = await self._or_api_error(request, anext(chunks))
-        return EventStream(first, chunks, lambda error: self._to_api_error(request, error))
+        chunks, interval = run.chunks(objects, include_usage), self._settings.comment_interval
+        return EventStream(chunks, lambda error: self._to_api_error(request, error), interval)
 
     async def _or_api_error(self, request: Request, work: Awaitable[T]) -> T:
         """The result of `work`; an exception becomes an `ApiError`."""

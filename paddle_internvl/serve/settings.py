@@ -81,9 +81,16 @@ class Settings:
     header_timeout: float = _setting(10.0, "seconds a client may take to send a request's headers", 0.001)
     body_timeout: float = _setting(60.0, "seconds a client may take to send a request's body; then 408", 0.001)
     send_timeout: float = _setting(30.0, "seconds a client may leave its answer unread; then it is cancelled", 0.001)
+    comment_interval: float = _setting(
+        15.0, "seconds after which a stream without a new event gets a comment, so that proxies keep it open", 0.001
+    )
     keep_alive_timeout: int = _setting(5, "seconds an idle connection is kept", 1)
     max_body_bytes: int = _setting(64 << 20, "bytes of a request's body; more are answered 413", 1)
-    max_pending_bytes: int = _setting(512 << 20, "bytes of all requests in work; more are answered 429", 1)
+    max_pending_bytes: int = _setting(
+        _MEDIA["max_pending_bytes"],
+        "bytes of all requests in work, and of their fetched media; more are answered 429",
+        1,
+    )
     max_json_values: int = _setting(500_000, "values and members of a request's JSON; more are answered 413", 1)
 
     max_images: int = _setting(_MEDIA["max_images"], "pictures of a request", 0)

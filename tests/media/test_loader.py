@@ -295,6 +295,29 @@ def test_one_failure_cancels_the_other_fetches():
     served({"/slow": drip(b"HTTP/1.1 200 OK\r\n\r\n", b"x")}, work)
 
 
+def test_bytes_of_all_requests_have_a_limit(tmp_path):
+    """Of fetched and local media together; 429 above it. The end of a request, or its failure, releases its bytes."""
+
+    async def work(server):
+        limits = MediaLimits(
+            allow_ports=(server.port,), max_pending_bytes=3 * len(PICTURE), allowed_local_path=tmp_path
+        )
+        loader = MediaLoader(limits, local_fetcher(server.port))
+        (tmp_path / "b.png").write_bytes(PICTURE)
+        fetched, opened = image(f"http://a.example:{server.port}/a.png"), image(f"file://{tmp_path}/b.png")
+        async with loader.loaded(dialogue(fetched, opened)):
+            for parts in ([fetched, fetched], [opened, fetched], [image(f"http://a.example:{server.port}/endless")]):
+                with pytest.raises(MediaError, match=r"^messages\[0\].content\[.\]: too many bytes of media") as caught:
+                    await loader.load(dialogue(*parts))
+                assert (caught.value.status, caught.value.code) == (429, "media_busy")
+            await loader.load(dialogue(fetched))
+        await loader.load(dialogue(*[fetched] * 3))
+        await loader.aclose()
+
+    endless = drip(b"HTTP/1.1 200 OK\r\n\r\n", PICTURE, 0)
+    served({"/a.png": answer(PICTURE), "/endless": endless}, work)
+
+
 def test_a_refused_request_fetches_nothing():
     async def work(server):
         loader = MediaLoader(MediaLimits(), local_fetcher(server.port))

@@ -180,5 +180,5 @@ def raw_post(body: dict) -> bytes:
 
 
 def events(response: httpx.Response) -> list[str]:
-    """The data of a stream's events."""
-    return [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    """The data of a stream's events, without comments."""
+    return [line.removeprefix("data: ") for line in response.text.split("\n\n") if line and line[0] != ":"]

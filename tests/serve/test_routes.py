@@ -9,7 +9,7 @@ from paddle_internvl import __version__
 from paddle_internvl.engine.request import ContextOverflowError, QueueFullError, RequestFailedError
 from paddle_internvl.media.errors import MediaError
 from paddle_internvl.serve.errors import of_work
-from tests.serve.running import events, wait_until
+from tests.serve.running import QUESTION, events, wait_until
 
 TEXT = "a red circle and a blue square"
 STREAM = {"stream": True}
@@ -257,9 +257,12 @@ def test_row_21_errors_of_the_engine(serve, error, status, code):
         assert ("retry-after" in response.headers) == (status in (429, 503))
 
 
-def test_a_full_temporary_folder_is_507():
+def test_media_that_the_server_has_no_room_for_may_be_retried():
     error = of_work(MediaError("no room", 507), "id")
     assert (error.status, error.type, error.code) == (507, "server_error", "storage_full")
+    assert int(error.headers["Retry-After"]) > 0
+    error = of_work(MediaError("too many bytes", 429), "id")
+    assert (error.status, error.type, error.code) == (429, "rate_limit_error", "media_busy")
     assert int(error.headers["Retry-After"]) > 0
 
 
@@ -279,6 +282,25 @@ def test_row_13_waiting_too_long_for_the_engine_is_503(serve):
         response = server.ask(**more)
         assert response.status_code == 503 and response.json()["error"]["code"] == "queue_timeout"
     wait_until(lambda: server.engine.cancelled == 2)
+
+
+def test_a_stream_without_a_token_gets_comments(serve):
+    """In the queue or a long prefill, so that proxies keep it open. An error is an event then."""
+    server, lines = serve({"hold": 0}, comment_interval=0.01), []
+    with (
+        server.client() as client,
+        client.stream("POST", "/v1/chat/completions", json={**QUESTION, **STREAM}) as response,
+    ):
+        for line in response.iter_lines():
+            lines.append(line)
+            if lines.count(": no token yet") == 3:
+                server.engine.go.set()
+    assert response.status_code == 200 and lines[0] == ": no token yet" and lines[-2] == "data: [DONE]"
+    server = serve({"hold": 0}, comment_interval=0.01, queue_timeout=0.2)
+    response = server.ask(**STREAM)
+    assert response.status_code == 200 and response.text.startswith(": no token yet\n\n")
+    assert [json.loads(event)["error"]["code"] for event in events(response)] == ["queue_timeout"]
+    wait_until(lambda: server.engine.cancelled == 1 and server.gate.in_work == 0)
 
 
 def test_row_31_an_engine_that_halts_ends_the_stream(serve):

@@ -99,7 +99,7 @@ class Clients:
                     return answer.status_code, _whole(json.loads(text), question) if whole else text[:200]
                 else:
                     async with aclosing(answer.aiter_lines()) as lines:
-                        return 200, _joined([line async for line in lines if line], question)
+                        return 200, _joined([line async for line in lines if line.startswith("data: ")], question)
             await asyncio.sleep(_PAUSE)
         raise ValueError("429 at every retry")
 
