@@ -75,12 +75,14 @@ class MetricsWriter(TrainerCallback):
         line = {
             "step": state.global_step, "epoch": self._trainer.epoch, "loss": loss / ranks,
             **self._line, **dict(zip(_COUNTS, map(int, counts))), "seconds": now - self._began,
+            **self._trainer.evaluate_held_out(),
         }  # fmt: skip
         if state.is_world_process_zero:
             with open(self._file, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
         self.lines.append(line)
-        self._began, self._losses, self._counts, self._samples = now, [], dict.fromkeys(_COUNTS, 0), []
+        self._began = time.monotonic()
+        self._losses, self._counts, self._samples = [], dict.fromkeys(_COUNTS, 0), []
 
     def _not_finite(self, quantity: str, value: float, samples: Sequence) -> FloatingPointError:
         names = ", ".join(f"{name} line {index + 1}" for name, index in samples)

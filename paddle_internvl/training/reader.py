@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 from paddle_internvl.training.mixture import DataError
@@ -33,7 +34,6 @@ class SampleReader:
         if on_bad_sample not in ON_BAD_SAMPLE:
             raise ValueError(f"on_bad_sample={on_bad_sample!r}; use {' or '.join(ON_BAD_SAMPLE)}")
         self.dataset = dataset
-        self._skipped = _read_report(report)
         self._workers, self._on_bad_sample, self._report, self._max_tiles = workers, on_bad_sample, report, max_tiles
 
     def read(self, places: Iterable[tuple[int, int]]) -> Iterator[dict | None]:
@@ -52,6 +52,14 @@ class SampleReader:
     def skipped(self) -> list[dict]:
         """`dataset`, `line` (from 1) and `reason` of each skipped sample, listed once."""
         return list(self._skipped.values())
+
+    @cached_property
+    def _skipped(self) -> dict[tuple[str | None, int], dict]:
+        """Entries of the report by data set and line, those of the interrupted run included."""
+        if self._report is None or not self._report.is_file():
+            return {}
+        entries = map(json.loads, self._report.read_text(encoding="utf-8").splitlines())
+        return {(entry["dataset"], entry["line"]): entry for entry in entries}
 
     def _read(self, place: tuple[int, int]) -> tuple[int, dict | None, str | None]:
         """Index, sample and None; or index, None and the reason why the sample is bad."""
@@ -89,11 +97,3 @@ class SampleReader:
             return None, index + 1, f"sample {index + 1}"
         spec, annotation = self.dataset.place(index)
         return spec.name, annotation.index + 1, spec.place(annotation)
-
-
-def _read_report(report: Path | None) -> dict[tuple[str | None, int], dict]:
-    """Entries of a report that a resumed run continues, by data set and line."""
-    if report is None or not report.is_file():
-        return {}
-    entries = map(json.loads, report.read_text(encoding="utf-8").splitlines())
-    return {(entry["dataset"], entry["line"]): entry for entry in entries}

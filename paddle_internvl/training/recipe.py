@@ -105,7 +105,15 @@ class Recipe:
         for name, values in (("decay_rule", DECAY_RULES), ("on_bad_sample", ON_BAD_SAMPLE)):
             if getattr(recipe.run, name) not in values:
                 raise ValueError(f"{name}={getattr(recipe.run, name)!r}; supported: {', '.join(values)}")
+        recipe._check_evaluation()
         return recipe._for_packs() if recipe.packing.use_packed_ds else recipe
+
+    def _check_evaluation(self) -> None:
+        strategy = str(self.trainer.get("evaluation_strategy", "no"))
+        if strategy not in ("no", "steps"):
+            raise ValueError(f"evaluation_strategy={strategy!r}; supported: steps, by eval_steps")
+        if self.run.eval_meta_path is None and (strategy == "steps" or self.trainer.get("eval_steps")):
+            raise ValueError("eval_meta_path is needed for an evaluation: the meta JSON of held-out data sets")
 
     def _for_packs(self) -> Recipe:
         """The recipe with the defaults of packing: batches of one pack, samples that fit in a pack."""

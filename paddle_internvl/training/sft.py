@@ -20,10 +20,12 @@ from paddle_internvl.training.batches import PackBatches, SampleBatches, train_b
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.dataset import SFTDataset
 from paddle_internvl.training.decay import decayed_parameters
+from paddle_internvl.training.held_out import HeldOut
 from paddle_internvl.training.lora import add_lora, lora_layers
 from paddle_internvl.training.lora_folders import save_adapter
 from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.metrics import MetricsWriter
+from paddle_internvl.training.reader import SampleReader
 from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
@@ -33,7 +35,7 @@ from paddle_internvl.training.trainable import set_drop_path, set_trainable
 # Of PaddleNLP's arguments: autocast is off, for the model's dtype is chosen at loading; data are skipped by the loader.
 _FIXED = {
     "bf16": False, "fp16": False, "ignore_data_skip": True, "report_to": [], "disable_tqdm": True,
-    "logging_strategy": "no",
+    "logging_strategy": "no", "evaluation_strategy": "no", "do_eval": False,
 }  # fmt: skip
 # Of PaddleNLP's arguments: a resumed run must have them in common with the run that saved the checkpoint.
 _COMMON = (
@@ -71,7 +73,10 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
         dataset = SFTDataset(recipe.run.meta_path, model.checkpoint_folder, **recipe.data)
     set_seed(arguments.seed)
     prepare(model, recipe)
-    trainer = SftTrainer(model, dataset, recipe, arguments)
+    held_out = None
+    if recipe.run.eval_meta_path is not None:
+        held_out = SFTDataset(recipe.run.eval_meta_path, model.checkpoint_folder, **recipe.data)
+    trainer = SftTrainer(model, dataset, recipe, arguments, held_out)
     trainer.run()
     if trainer.is_world_process_zero():
         save(model, arguments.output_dir)
@@ -133,13 +138,15 @@ class SftTrainer(Trainer):
         dataset: sample dicts.
         recipe: of the run.
         arguments: PaddleNLP's.
+        held_out: sample dicts whose loss is measured; None: none.
     """
 
-    def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments):
+    def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments, held_out=None):
         super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
         self._recipe, self._report = recipe, Path(arguments.output_dir) / "skipped.jsonl"
         self.resumed_from: str | None = None
         self.batches = self._new_batches()
+        self._held_out = None if held_out is None else self._new_held_out(held_out)
         self.metrics = MetricsWriter(Path(arguments.output_dir) / "metrics.jsonl", self)
         self.checkpoints = RunCheckpoints(self, self._settings(), save)
         self.add_callback(self.metrics)
@@ -190,6 +197,18 @@ class SftTrainer(Trainer):
             steps = max(1, batches.batches_per_epoch // args.gradient_accumulation_steps)
             args.max_steps = math.ceil(args.num_train_epochs * steps)
         return batches
+
+    def _new_held_out(self, dataset: Sequence[dict]) -> HeldOut:
+        args = self.args
+        reader = SampleReader(dataset, args.dataloader_num_workers, self._recipe.run.on_bad_sample, self._report)
+        return HeldOut(reader, args.per_device_eval_batch_size, args.dataset_rank, args.dataset_world_size)
+
+    def evaluate_held_out(self) -> dict[str, float]:
+        """`HeldOut.evaluate` after every `eval_steps` steps and the last one; else nothing."""
+        step, every = self.state.global_step, self.args.eval_steps
+        if self._held_out is None or (step < self.state.max_steps and not (every and step % every == 0)):
+            return {}
+        return self._held_out.evaluate(self.model)
 
     @property
     def epoch(self) -> float:
