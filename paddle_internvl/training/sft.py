@@ -52,7 +52,7 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
         config: arguments by upstream's names and those of PaddleNLP's TrainingArguments, see `Recipe`.
         model: an `InternVLChatModel` loaded with trainable=True; None: that of the arguments is loaded, see
             `initial_checkpoint`.
-        dataset: sample dicts, as of `SFTDataset`; None: `meta_path` is read.
+        dataset: sample dicts, as of `SFTDataset`, or packs, as of `PackedDataset`; None: `meta_path` is read.
         method: 'sft'.
     Returns:
         The trained model.
@@ -73,6 +73,8 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
         dataset = SFTDataset(recipe.run.meta_path, model.checkpoint_folder, **recipe.data)
     set_seed(arguments.seed)
     prepare(model, recipe)
+    if not hasattr(dataset, "__len__"):  # PackedDataset
+        dataset = list(dataset)
     held_out = None
     if recipe.run.eval_meta_path is not None:
         held_out = SFTDataset(recipe.run.eval_meta_path, model.checkpoint_folder, **recipe.data)

@@ -7,6 +7,7 @@ import pytest
 
 from paddle_internvl import InternVLChatModel
 from paddle_internvl.models.loss import label_log_probs
+from paddle_internvl.training.batches import nothing_to_learn
 from paddle_internvl.training.losses import count_learnt, mpo_loss, segment_ids, sft_loss
 from paddle_internvl.training.trainable import set_drop_path
 from tests.training.goldens import CHECKPOINT, golden, normalised, relative_error, tensors, upstream_tensors
@@ -183,6 +184,25 @@ def test_weights_averaged_over_ranks_without_ranks(model):
     assert float(sft_loss(model, batch, average_weight_over_ranks=True)) == pytest.approx(
         EXPECTED["packed_square"]["loss"], rel=1e-6
     )
+
+
+def test_weights_averaged_over_ranks(model, monkeypatch):
+    """Two ranks' losses average to the weighted mean over the tokens of both packs."""
+    batches = split(batch_of("packed_square"))[:2]  # a picture sample, and text alone
+    weights = [float(batch["loss_weight"][:, 1:].sum()) for batch in batches]
+    losses = [float(sft_loss(model, batch)) for batch in batches]
+    monkeypatch.setattr(paddle.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda total: total.set_value(paddle.to_tensor(sum(weights))))
+    ranks = [float(sft_loss(model, batch, average_weight_over_ranks=True)) for batch in batches]
+    assert weights[0] != weights[1]
+    assert sum(ranks) / 2 == pytest.approx(np.average(losses, weights=weights), rel=1e-6)
+
+
+def test_a_batch_of_skipped_samples_has_all_gradients(model):
+    sft_loss(model, nothing_to_learn(112)).backward()
+    assert {name for name, _ in model.named_parameters()} == gradients(model).keys()
+    assert all(not np.any(gradient) for gradient in gradients(model).values())
 
 
 STEPS = golden("mpo/internlm2_batch1")["steps"]

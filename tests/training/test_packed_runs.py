@@ -54,7 +54,8 @@ def run(output, held_out, dataset=None, **changes):
     """Weights of the projector after a run, the metrics, and the model."""
     dataset = dataset or SFTDataset(FOLDER / "packing/meta.json", CHECKPOINT, **DATA)
     model = AutoModel.from_pretrained(str(CHECKPOINT), trainable=True)
-    train({**CONFIG, "eval_meta_path": str(held_out), "output_dir": str(output), **changes}, model, dataset)
+    evaluation = {"eval_meta_path": None if held_out is None else str(held_out)}
+    train({**CONFIG, **evaluation, "output_dir": str(output), **changes}, model, dataset)
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     return {name: p.numpy() for name, p in model.mlp1.named_parameters()}, lines, model
 
@@ -86,6 +87,16 @@ def test_steps_are_those_of_a_plain_loop(straight):
     for name, p in model.mlp1.named_parameters():
         np.testing.assert_array_equal(straight[0][name], p.numpy())
     assert [round(line["epoch"] * 33, 6) for line in straight[1]] == [12, 16, 18, 20]  # samples drawn
+
+
+def test_packs_that_are_made_already(straight, tmp_path):
+    dataset = SFTDataset(FOLDER / "packing/meta.json", CHECKPOINT, **DATA)
+    sizes = [len(spec.annotations) for spec in dataset.datasets]
+    samples = (dataset[index] for index in islice(mixture_draws(sizes, dataset_weights(sizes), seed=3), 16))
+    packs = PackedDataset(samples, **LIMITS, loss_reduction="square")
+    plain = {"use_packed_ds": False, "shuffle": False, "per_device_train_batch_size": 1, "max_steps": 2}
+    lines = run(tmp_path, None, packs, **plain, eval_steps=None)[1]
+    assert [line["loss"] for line in lines] == [line["loss"] for line in straight[1][:2]]
 
 
 def test_a_killed_packed_run_goes_on_bit_for_bit(straight, held_out, tmp_path):
