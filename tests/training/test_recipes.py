@@ -98,5 +98,5 @@ def test_stages_take_what_the_stage_before_wrote():
 
 def test_arguments_exist():
     for name, file in FILES.items():
-        if "stage" not in name:
-            assert Recipe.from_dict(json.loads(file.read_text())).run.decay_rule == "all"
+        recipe = Recipe.from_dict(json.loads(file.read_text()))
+        assert recipe.run.decay_rule == "all" and recipe.packing.use_packed_ds == ("stage" in name)
