@@ -13,7 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import anyio
@@ -107,7 +107,7 @@ class Clients:
     async def leave(self, name: str, question: Question, way: str, share: float) -> str | None:
         """Ask for a long answer and go. way: one of `WAYS`. share: in [0, 1), how far into it. Every second one cuts
         the line (RST), the others hang up (FIN)."""
-        plain = Question(question.kind, CHAT, question.turns, _LONG)
+        plain = replace(question, path=CHAT, fields=_LONG)
         body = plain.body(self.model, lambda medium: medium.data_url) | {"stream": way == WAYS[3]}
         for attempt in range(_PATIENCE):
             data = post(CHAT, body, X_Request_Id=f"{self.name}-{name}.{attempt}")

@@ -2,7 +2,8 @@
 
 In: a seed. Out: `Question`s about drawn scenes, and for each the `Expected` answer, made in this process by the API
 that knows no server. A question's settings stand twice in `SETTINGS`, as OpenAI's fields and as the API's, written by
-hand: what translates one to the other in the server is under test.
+hand: what translates one to the other in the server is under test. Pictures are in every spelling of data URLs that
+clients use; the API gets the plain one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import io
 import random
 import tempfile
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,28 +36,44 @@ SETTINGS = (
     ({"n": 2}, {}),  # greedy: twice the same
     ({"ignore_eos": True, "max_tokens": 24}, {"ignore_eos": True, "max_new_tokens": 24}),
     ({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
-)
+    ({"temperature": 1e-40, "seed": 7, "top_k": -1}, {}),  # the likeliest token
+    ({"ignore_eos": True, "max_tokens": 200, "skip_special_tokens": False, "stop": ["</s>"]},
+     {"ignore_eos": True, "max_new_tokens": 200, "skip_special_tokens": False, "stop_strings": ["</s>"]}),
+)  # fmt: skip
+SPELLINGS = {  # of base64 in data URLs
+    "plain": lambda data: base64.b64encode(data).decode(),
+    "lines": lambda data: base64.encodebytes(data).decode(),
+    "no padding": lambda data: base64.b64encode(data).decode().rstrip("="),
+    "percent": lambda data: urllib.parse.quote(base64.b64encode(data).decode(), safe=""),
+    "URL-safe": lambda data: base64.urlsafe_b64encode(data).decode(),
+}
 LIMIT = 48  # tokens of an answer where the settings name no limit
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A picture or clip: 'image' or 'video', a file's bytes and type, and the options of its part."""
+    """A picture or clip: 'image' or 'video', a file's bytes and type, the options of its part, and a key of
+    `SPELLINGS`."""
 
     kind: str
     data: bytes = field(repr=False)
     type: str
     options: Mapping = field(default_factory=dict)
+    spelling: str = "plain"
 
     @property
     def data_url(self) -> str:
-        return f"data:{self.type};base64,{base64.b64encode(self.data).decode()}"
+        return f"data:{self.type};base64,{SPELLINGS[self.spelling](self.data)}"
+
+    @property
+    def plain_url(self) -> str:
+        return f"data:{self.type};base64,{SPELLINGS['plain'](self.data)}"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request. turns: the user's and the assistant's by turns, each of texts and media; of a text that is to be
-    continued there is one. fields, settings: see `SETTINGS`. copies: of each answer."""
+    """A request. turns: each of texts and media; of a text that is to be continued there is one. fields, settings: see
+    `SETTINGS`. copies: of each answer. roles: of the turns; (): the user's and the assistant's by turns."""
 
     kind: str
     path: str
@@ -63,6 +81,7 @@ class Question:
     fields: Mapping = field(default_factory=dict)
     settings: Mapping = field(default_factory=dict)
     copies: int = 1
+    roles: tuple[str, ...] = ()
 
     def messages(self, url_of: Callable[[Medium], str]) -> list[dict]:
         """OpenAI's messages. url_of: what a medium is named by."""
@@ -73,8 +92,8 @@ class Question:
             name = f"{content.kind}_url"
             return {"type": name, name: {"url": url_of(content), **content.options}}
 
-        sides = ("user", "assistant")
-        return [{"role": sides[i % 2], "content": [part(p) for p in turn]} for i, turn in enumerate(self.turns)]
+        roles = self.roles or ("user", "assistant") * len(self.turns)
+        return [{"role": role, "content": [part(p) for p in turn]} for role, turn in zip(roles, self.turns)]
 
     def body(self, model: str, url_of: Callable[[Medium], str]) -> dict:
         """The JSON of the request."""
@@ -99,7 +118,7 @@ def expected(model, question: Question) -> Expected:
     """What the Python API says to a question."""
     if question.path == TEXT:
         return _continued(model, question)
-    messages = question.messages(lambda medium: medium.data_url)
+    messages = question.messages(lambda medium: medium.plain_url)
     if question.path == COUNT:
         return Expected((), (), model.count_tokens(messages).total)
     first = model.chat_messages(messages, dict(question.settings))
@@ -149,7 +168,10 @@ def forgeries() -> list[Question]:
 def _question(draw: random.Random, i: int) -> Question:
     kind, make = list(_KINDS.items())[i % len(_KINDS)]
     path = {"continued": TEXT, "counted": COUNT}.get(kind, CHAT)
+    roles = ()
     turns = make(draw)
+    if kind == "shape":
+        roles, turns = zip(*turns)
     if path == COUNT:
         return Question(kind, path, turns)
     if path == TEXT:
@@ -159,7 +181,7 @@ def _question(draw: random.Random, i: int) -> Question:
     fields = fields if limited else {**fields, "max_tokens": LIMIT}
     settings = settings if limited else {**settings, "max_new_tokens": LIMIT}
     copies = fields.get("n", 1) // settings.get("n", 1)
-    return Question(kind, path, turns, fields, settings, copies)
+    return Question(kind, path, turns, fields, settings, copies, roles)
 
 
 def _talk(draw: random.Random):
@@ -219,6 +241,22 @@ def _rounds(draw: random.Random):
     )
 
 
+def _shape(draw: random.Random):
+    """(role, turn) of conversations in which user and assistant don't alternate."""
+    scene = scenes.objects_scene(draw)
+    picture, text = _image(draw, scene), tiny_questions.scene_questions(scene, draw, 1)[0].text
+    hello, brief = ("assistant", ("Hello! How can I help?",)), ("system", ("Be brief.",))
+    return draw.choice(
+        (
+            (("user", (picture,)), ("user", (text,))),
+            (hello, ("user", (picture, text))),
+            (("system", ("Be kind.",)), brief, ("user", (picture, text))),
+            (("user", (picture, text)), hello, brief, ("user", ("Describe the image.",))),
+            (("user", (picture, "<IMAGE_TOKEN>" + text)),),
+        )
+    )
+
+
 def _plain(draw: random.Random):
     return ((draw.choice(("A red circle and", "There is a blue", "The green star is in the", "图中有一个")),),)
 
@@ -230,6 +268,7 @@ _KINDS = {
     "gif": _gif,
     "two pictures": _two,
     "rounds": _rounds,
+    "shape": _shape,
     "mp4": _mp4,
     "continued": _plain,
     "counted": _two,
@@ -247,7 +286,8 @@ def _clip(draw: random.Random, frames: int) -> tuple[list[Image.Image], str]:
 
 def _image(draw: random.Random, scene: scenes.Scene, **options) -> Medium:
     form = draw.choice(("PNG", "JPEG", "WEBP"))
-    return Medium("image", _file(scenes.render(scene), form), f"image/{form.lower()}", options)
+    data = _file(scenes.render(scene), form)
+    return Medium("image", data, f"image/{form.lower()}", options, draw.choice(list(SPELLINGS)))
 
 
 def _file(picture: Image.Image, form: str, **options) -> bytes:

@@ -84,7 +84,7 @@ async def soak(
     checkpoint: Path | str,
     requests: int,
     seed: int = 0,
-    distinct: int = 72,
+    distinct: int = 80,
     warm_up: bool = True,
     shares: dict[str, float] = SHARES,
     growth: float | None = GROWTH,
