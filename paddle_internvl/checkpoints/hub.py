@@ -13,7 +13,6 @@ with HF_HUB_OFFLINE=1 there is no download at all.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
@@ -137,11 +136,15 @@ def _missing(folder: Path, request: Request) -> str:
 
 @contextlib.contextmanager
 def _quiet(hub: Hub) -> Iterator[None]:
-    """Silence a client's loggers, whose errors are raised anyway, its warnings, and bars that are no terminal's."""
-    with warnings.catch_warnings(), contextlib.nullcontext() if progress.shown() else _no_stderr():
-        warnings.simplefilter("ignore")
+    """Silence a client's loggers, whose errors are raised anyway, its warnings, and bars that are no terminal's. Nobody
+    else's: other threads go on."""
+    names = (*hub.loggers, "urllib3")
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.filterwarnings("ignore", module="|".join(names))
         hub.load()  # a client's import sets its loggers' levels
-        loggers = [logging.getLogger(name) for name in (*hub.loggers, "urllib3")]
+        if not progress.shown():
+            stack.enter_context(hub.without_bars())
+        loggers = [logging.getLogger(name) for name in names]
         levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.CRITICAL + 1)
@@ -150,7 +153,3 @@ def _quiet(hub: Hub) -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels):
                 logger.setLevel(level)
-
-
-def _no_stderr():
-    return contextlib.redirect_stderr(io.StringIO())

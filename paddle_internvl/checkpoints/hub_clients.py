@@ -13,8 +13,10 @@ import fnmatch
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -57,6 +59,7 @@ class Hub:
         cache: environment variable with the cache folder.
         loggers: names of the client's top loggers.
         load: imports the client.
+        without_bars: a context in which the client draws no progress bars.
         fetch: downloads a request, returns its folder.
         failures: (kind of failure, exception classes, HTTP status codes), the most specific first.
         check: raises what a client's `fetch` keeps to itself.
@@ -69,6 +72,7 @@ class Hub:
     cache: str
     loggers: tuple[str, ...]
     load: Callable[[], object]
+    without_bars: Callable[[], AbstractContextManager]
     fetch: Callable[[Request], str]
     failures: Callable[[], Failures]
     check: Callable[[Request], object] = lambda request: None
@@ -77,6 +81,31 @@ class Hub:
     def address(self) -> str:
         """The address by the variable's present value, not by that of the client's import."""
         return os.environ.get(self.endpoint) or self.site
+
+
+@contextmanager
+def _without_huggingface_bars() -> Iterator[None]:
+    from huggingface_hub import utils
+
+    disabled = utils.are_progress_bars_disabled()
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not disabled:
+            utils.enable_progress_bars()
+
+
+@contextmanager
+def _without_modelscope_bars() -> Iterator[None]:
+    """The client has no switch: the class of its bars is replaced."""
+    module = import_module("modelscope_hub._download")
+    drawn = module.tqdm
+    module.tqdm = partial(drawn, disable=True)
+    try:
+        yield
+    finally:
+        module.tqdm = drawn
 
 
 def _huggingface(request: Request) -> str:
@@ -199,6 +228,7 @@ HUBS = {
         cache="HF_HOME",
         loggers=("huggingface_hub",),
         load=lambda: import_module("huggingface_hub"),
+        without_bars=_without_huggingface_bars,
         fetch=_huggingface,
         failures=_huggingface_failures,
         check=_check_huggingface,
@@ -211,6 +241,7 @@ HUBS = {
         cache="MODELSCOPE_CACHE",
         loggers=("modelscope", "modelscope_hub"),
         load=lambda: import_module("modelscope.hub.snapshot_download"),
+        without_bars=_without_modelscope_bars,
         fetch=_modelscope,
         failures=_modelscope_failures,
     ),
@@ -222,6 +253,7 @@ HUBS = {
         cache="AISTUDIO_HUB_CACHE",
         loggers=("paddlenlp", "PaddleNLP"),
         load=_load_aistudio,
+        without_bars=_without_huggingface_bars,  # whose bars PaddleNLP's client draws
         fetch=_aistudio,
         failures=_huggingface_failures,  # whose exception classes PaddleNLP's client raises
     ),

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 
 import pytest
@@ -267,17 +268,21 @@ def test_paddlenlps_own_models_are_left_to_it(hubs, monkeypatch):
     assert hubs.requests == 0
 
 
-def test_only_the_clients_loggers_are_silenced(hubs, tmp_path, monkeypatch, caplog):
+def test_only_the_client_is_silenced(hubs, tmp_path, monkeypatch, caplog, capfd, recwarn):
     fetch = hub.HUBS["huggingface"].fetch
 
     def fetch_and_log(request):
         logging.getLogger("application").error("still here")
         logging.getLogger("huggingface_hub.file_download").error("silenced")
+        print("of another thread", file=sys.stderr)
+        warnings.warn("of another module", stacklevel=1)
         return fetch(request)
 
     monkeypatch.setitem(hub.HUBS, "huggingface", dataclasses.replace(hub.HUBS["huggingface"], fetch=fetch_and_log))
     folder_of(NAME, cache_dir=tmp_path, weights=False)
     assert [record.getMessage() for record in caplog.records] == ["still here"]
+    assert capfd.readouterr().err == "of another thread\n"
+    assert "of another module" in [str(warning.message) for warning in recwarn]
     assert logging.getLogger("huggingface_hub").level <= logging.WARNING
 
 
