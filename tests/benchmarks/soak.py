@@ -77,7 +77,8 @@ def main() -> int:
         def on_request(sent, fault) -> None:
             bar.update()
             if fault:
-                print(f"fault: {sent.kind}: {fault}", file=sys.stderr)
+                name = getattr(sent.request, "kind", "")  # of a question
+                print(f"fault: {sent.kind} {name}: {fault}", file=sys.stderr)
 
         async def run() -> dict:
             return await soak(model, arguments.checkpoint, arguments.requests, arguments.seed, on_request=on_request)

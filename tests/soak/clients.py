@@ -55,7 +55,8 @@ class Clients:
     _metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
+        # A kept connection expires here before the server closes it: a request could meet the close.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=1)
         self._http = httpx.AsyncClient(base_url=self.url, limits=limits, timeout=HANG, trust_env=False, verify=False)
 
     async def aclose(self) -> None:
