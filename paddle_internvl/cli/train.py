@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.training.mixture import read_meta
 
     config = {**_read(arguments.config), **_overrides(arguments.overrides)}
+    method = config.pop("method", "sft")
     needed = (*(() if any(config.get(name) for name in _PARTS) else ("model_name_or_path",)), *_REQUIRED)
     missing = [name for name in needed if not config.get(name)]
     if missing:
@@ -43,10 +45,17 @@ def run(arguments: argparse.Namespace) -> int:
     if config.get("model_name_or_path"):
         config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
     startup.import_paddle()
+    from paddle_internvl.training.metrics import METRICS, read_metrics
+    from paddle_internvl.training.reporting import summary
     from paddle_internvl.training.sft import train
 
-    train(config)
-    print(f"trained: {config['output_dir']}")
+    try:
+        train(config, method=method)
+    except (MemoryError, FloatingPointError) as error:  # one line
+        raise ValueError(str(error)) from error
+    if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        print(summary(read_metrics(Path(config["output_dir"]) / METRICS)))
+        print(f"trained: {config['output_dir']}")
     return EXIT_OK
 
 

@@ -14,6 +14,7 @@ from paddlenlp.trainer import TrainerCallback
 
 from paddle_internvl.training.losses import count_learnt
 
+METRICS = "metrics.jsonl"  # in OUTPUT
 _COUNTS = ("tokens", "learnt_tokens", "tiles")
 
 
@@ -55,7 +56,7 @@ class MetricsWriter(TrainerCallback):
         """Create the file, or cut it to the steps before the one that a resumed run starts with."""
         if state.is_world_process_zero:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            lines = read_metrics(self._file)[: state.global_step]
+            lines = [line for line in read_metrics(self._file) if line["step"] <= state.global_step]
             self._file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         self._began = time.monotonic()
 

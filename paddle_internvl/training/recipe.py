@@ -55,6 +55,7 @@ class RunArguments:
         use_data_resampling: draw data sets by the square root of their sizes.
         on_bad_sample: 'error' stops at a bad sample; 'skip' leaves it out and lists it in OUTPUT/skipped.jsonl.
         decay_rule: 'all' decays every parameter, as upstream's DeepSpeed configs; 'hf' as transformers 4.37.
+        plot: picture file of loss and learning rate, drawn at the end.
     """
 
     meta_path: str | None = None
@@ -63,6 +64,7 @@ class RunArguments:
     use_data_resampling: bool = False
     on_bad_sample: str = "error"
     decay_rule: str = "all"
+    plot: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import paddle
 from paddlenlp.trainer import Trainer, TrainingArguments, set_seed
 
-from paddle_internvl.parallel.gloo_groups import separate_rendezvous
+from paddle_internvl.runtime import is_out_of_memory
+from paddle_internvl.training.arguments import DataArguments
 from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.batches import PackBatches, SampleBatches, train_batches
 from paddle_internvl.training.collate import collate
@@ -24,25 +26,23 @@ from paddle_internvl.training.held_out import HeldOut
 from paddle_internvl.training.lora import add_lora, lora_layers
 from paddle_internvl.training.lora_folders import save_adapter
 from paddle_internvl.training.losses import sft_loss
-from paddle_internvl.training.metrics import MetricsWriter
+from paddle_internvl.training.memory_advice import StepSizes, memory_error
+from paddle_internvl.training.metrics import METRICS, MetricsWriter, read_metrics
 from paddle_internvl.training.reader import SampleReader
 from paddle_internvl.training.recipe import Recipe
+from paddle_internvl.training.reporting import Reporting, plot_loss, reporters, require_plot
 from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
 from paddle_internvl.training.stop_signals import StopSignals
 from paddle_internvl.training.trainable import set_drop_path, set_trainable
+from paddle_internvl.training.trainer_arguments import trainer_arguments
 
-# Of PaddleNLP's arguments: autocast is off, for the model's dtype is chosen at loading; data are skipped by the loader.
-_FIXED = {
-    "bf16": False, "fp16": False, "ignore_data_skip": True, "report_to": [], "disable_tqdm": True,
-    "logging_strategy": "no", "evaluation_strategy": "no", "do_eval": False,
-}  # fmt: skip
 # Of PaddleNLP's arguments: a resumed run must have them in common with the run that saved the checkpoint.
 _COMMON = (
     "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "max_steps", "max_grad_norm",
     "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
-_MAY_CHANGE = ("eval_meta_path", "on_bad_sample")  # of our own
+_MAY_CHANGE = ("eval_meta_path", "on_bad_sample", "plot")  # of our own
 
 
 def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
@@ -59,12 +59,15 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
     Raises:
         ValueError: an argument that is unknown or out of range.
         FloatingPointError: a loss or gradient that is not finite; names the step and the samples.
+        MemoryError: out of memory; says which arguments to change.
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved. SIGTERM ends in SystemExit.
     """
     if method != "sft":
         raise ValueError(f"method={method!r} is not supported; supported: 'sft'")
     recipe = Recipe.from_dict(config)
-    arguments = trainer_arguments(recipe)
+    if recipe.run.plot is not None:
+        require_plot(Path(recipe.run.plot))
+    arguments = trainer_arguments(recipe.trainer)
     if model is None:
         model = _load(recipe, arguments)
     if dataset is None:
@@ -82,27 +85,9 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
     trainer.run()
     if trainer.is_world_process_zero():
         save(model, arguments.output_dir)
+        if recipe.run.plot is not None:
+            plot_loss(read_metrics(Path(arguments.output_dir) / METRICS), Path(recipe.run.plot))
     return model
-
-
-def trainer_arguments(recipe: Recipe) -> TrainingArguments:
-    """PaddleNLP's arguments of a run; they start the process group of a run on several ranks.
-
-    Raises:
-        ValueError: an argument that training does not support.
-    """
-    options = recipe.trainer
-    if options.get("save_strategy", "steps") == "epoch":
-        raise ValueError("save_strategy='epoch' is not supported; give save_strategy steps and save_steps")
-    if options.get("fp16"):
-        raise ValueError("fp16 is not supported; give bf16 True, or neither for float32")
-    for name in (f"{kind}_parallel_degree" for kind in ("tensor", "pipeline", "sep", "context")):
-        if options.get(name, 1) > 1:
-            raise ValueError(f"{name}={options[name]}: training runs data parallel and with sharding stage1")
-    if options.get("sharding") and str(options["sharding"]) not in ("stage1", "True"):
-        raise ValueError(f"sharding={options['sharding']!r}: training runs with sharding stage1, or without")
-    separate_rendezvous()
-    return TrainingArguments(**{**options, **_FIXED})
 
 
 def save(model, folder: str) -> None:
@@ -147,9 +132,10 @@ class SftTrainer(Trainer):
         super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
         self._recipe, self._report = recipe, Path(arguments.output_dir) / "skipped.jsonl"
         self.resumed_from: str | None = None
+        self._batch: Mapping = {}
         self.batches = self._new_batches()
         self._held_out = None if held_out is None else self._new_held_out(held_out)
-        self.metrics = MetricsWriter(Path(arguments.output_dir) / "metrics.jsonl", self)
+        self.metrics = MetricsWriter(Path(arguments.output_dir) / METRICS, self)
         self.checkpoints = RunCheckpoints(self, self._settings(), save)
         self.add_callback(self.metrics)
         self.add_callback(self.checkpoints)
@@ -166,11 +152,31 @@ class SftTrainer(Trainer):
             return
         if self.resumed_from is None and self.is_world_process_zero():
             self._report.unlink(missing_ok=True)
-        with StopSignals() as signals:
+        reporting = Reporting(self.metrics, reporters(self._recipe.trainer.get("report_to")))
+        self.add_callback(reporting)
+        with StopSignals() as signals, closing(reporting):
             self.add_callback(signals)
-            self.train(resume_from_checkpoint=self.resumed_from)
+            try:
+                self.train(resume_from_checkpoint=self.resumed_from)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise memory_error(self._sizes(), self.state.global_step + 1, error) from error
         if signals.stopped:
             signals.leave(self.args.output_dir, self.state.global_step)
+
+    def _sizes(self) -> StepSizes:
+        """Sizes of the step that runs."""
+        args, parameters = self.args, self.owned_parameters() if self.optimizer is not None else ()
+        rows, tokens = self._batch["input_ids"].shape if self._batch else (args.per_device_train_batch_size, 0)
+        return StepSizes(
+            rows=rows, tokens=tokens, tiles=len(self._batch["pixel_values"]) if self._batch else 0,
+            accumulation=args.gradient_accumulation_steps, trained=sum(int(p.size) for p in parameters),
+            low_precision=any(p.dtype == paddle.bfloat16 for p in parameters), recompute=args.recompute,
+            ranks=args.dataset_world_size, sharded=self.sharded, adapters=bool(lora_layers(self.model)),
+            packed=self._recipe.packing.use_packed_ds,
+            max_dynamic_patch=self._recipe.data.get("max_dynamic_patch", DataArguments.max_dynamic_patch),
+        )  # fmt: skip
 
     def _settings(self) -> dict:
         """Arguments that a resumed run must have in common with the run that saved the checkpoint."""
@@ -246,6 +252,7 @@ class SftTrainer(Trainer):
 
     def compute_loss(self, model, inputs: Mapping, return_outputs: bool = False):
         """`sft_loss` of a batch; a loss that is not finite stops the run and names the samples."""
+        self._batch = inputs
         loss = sft_loss(model, inputs, self._recipe.packing.loss_reduction_all_gather)
         self.metrics.add(inputs, float(loss))
         return (loss, {}) if return_outputs else loss

@@ -1,0 +1,53 @@
+"""PaddleNLP's TrainingArguments of a run: what training supports of them, what it fixes, and the process group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paddle import distributed
+from paddlenlp.trainer import TrainingArguments
+
+from paddle_internvl.parallel.gloo_groups import separate_rendezvous
+from paddle_internvl.training.reporting import reporters
+
+# Autocast is off, for the model's dtype is chosen at loading; data are skipped by the loader; our own reporting.
+_FIXED = {
+    "bf16": False, "fp16": False, "ignore_data_skip": True, "report_to": [], "disable_tqdm": True,
+    "logging_strategy": "no", "evaluation_strategy": "no", "do_eval": False,
+}  # fmt: skip
+_OTHER_PARALLELISM = tuple(f"{kind}_parallel_degree" for kind in ("tensor", "pipeline", "sep", "context"))
+_SHARDING = ("", "stage1", "True", "False")
+
+
+def trainer_arguments(options: Mapping) -> TrainingArguments:
+    """PaddleNLP's arguments of a run; they start the process group of a run on several ranks.
+
+    Args:
+        options: arguments by name.
+    Raises:
+        ValueError: an argument that training does not support.
+    """
+    require_supported(options, distributed.get_world_size())
+    separate_rendezvous()
+    return TrainingArguments(**{**options, **_FIXED})
+
+
+def require_supported(options: Mapping, ranks: int = 1) -> None:
+    """Check arguments.
+
+    Args:
+        options: arguments by name.
+        ranks: number of ranks; on one rank `sharding` has no effect.
+    Raises:
+        ValueError: an argument that training does not support.
+    """
+    if options.get("save_strategy", "steps") == "epoch":
+        raise ValueError("save_strategy='epoch' is not supported; give save_strategy steps and save_steps")
+    if options.get("fp16"):
+        raise ValueError("fp16 is not supported; give bf16 True, or neither for float32")
+    for name in _OTHER_PARALLELISM:
+        if options.get(name, 1) > 1:
+            raise ValueError(f"{name}={options[name]}: training runs data parallel and with sharding stage1")
+    if ranks > 1 and str(options.get("sharding", "")) not in _SHARDING:
+        raise ValueError(f"sharding={options['sharding']!r}: training runs with sharding stage1, or without")
+    reporters(options.get("report_to"))
