@@ -4,7 +4,7 @@ import base64
 import io
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -26,6 +26,11 @@ def encoded(form="PNG", **options) -> bytes:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path.startswith("/slow"):
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"X: " if self.path == "/slow-head" else b"\r\n"))
+            while not self.server.closing.wait(0.01):
+                self.wfile.write(b"x")
+            return
         if self.path != "/a.png":
             self.send_error(404)
             return
@@ -40,9 +45,11 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler))
+    server.closing = Event()
     thread = Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
+    server.closing.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -57,6 +64,14 @@ def test_http(server, monkeypatch):
         open_image(f"{server}/a.png")
     with pytest.raises(ValueError, match="cannot fetch http://127.0.0.1:1/"):
         download("http://127.0.0.1:1/")
+
+
+@pytest.mark.parametrize("path", ["/slow", "/slow-head"])
+def test_a_download_has_a_time_limit_in_all(server, monkeypatch, path):
+    """Not only between two packets: a server that drips."""
+    monkeypatch.setattr(urls, "_TOTAL_TIMEOUT", 0.2)
+    with pytest.raises(ValueError, match=f"cannot fetch {server}{path}: it takes longer than 0.2 seconds"):
+        download(f"{server}{path}")
 
 
 def test_data_urls():
