@@ -7,12 +7,13 @@ back; `adapter_folder` reads and writes the files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from convert import CheckpointError
 from convert.mappings.lora import LoraTarget
+from convert.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class Adapter:
     Attributes:
         pairs: by the name of our linear layer, without `.weight`.
         base: folder or hub id of the model that it belongs to; '' if its folder does not name it.
+        weights: whole weights in place of the model's (PEFT's `modules_to_save`), by our name: float32, Paddle's
+            layout.
     """
 
     pairs: Mapping[str, LoraPair]
     base: str = ""
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def pairs_from_upstream(
@@ -115,6 +119,46 @@ def pairs_to_upstream(
     return found
 
 
+def weights_from_upstream(tensors: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+    """Whole weights of ours from those of upstream's.
+
+    Args:
+        tensors: float32, by upstream's name.
+        rules: of the model.
+    Raises:
+        CheckpointError: a tensor that the model does not have, or one of another shape.
+    """
+    by_name = {name: rule for rule in rules for name in rule.upstream}
+    weights = {}
+    for name, tensor in tensors.items():
+        rule = by_name.get(name)
+        if rule is None:
+            raise CheckpointError(f"the adapter's tensor {name} is neither a LoRA matrix nor a weight of the model")
+        if tensor.shape != rule.shapes[0]:
+            raise CheckpointError(
+                f"the adapter's {name} has shape {list(tensor.shape)}, the model {list(rule.shapes[0])}; was the "
+                "vocabulary resized? then give the resized base model"
+            )
+        weights |= _made(rule.forward(), tensors)
+    return weights
+
+
+def weights_to_upstream(weights: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+    """Whole weights of upstream's from those of ours.
+
+    Raises:
+        CheckpointError: a part of a weight that upstream has as one.
+    """
+    made = {}
+    for rule in rules:
+        present = [name for name in rule.ours if name in weights]
+        if present and len(present) < len(rule.ours):
+            raise CheckpointError(f"{rule.upstream[0]} is one weight, and only {', '.join(present)} of it was trained")
+        if present:
+            made |= _made(rule.backward(), weights)
+    return made
+
+
 def with_whole_targets(adapter: Adapter, targets: Sequence[LoraTarget]) -> Adapter:
     """An adapter with zero pairs for layers of ours that upstream has as one with an adapted layer, so that merged
     weights which a conversion joins have one dtype."""
@@ -123,7 +167,7 @@ def with_whole_targets(adapter: Adapter, targets: Sequence[LoraTarget]) -> Adapt
         first = next((pairs[name] for name in target.ours if name in pairs), None)
         for name, shape in zip(target.ours, target.weight.our_shapes()) if first else ():
             pairs.setdefault(name, LoraPair(first.a, np.zeros((first.a.shape[1], shape[1]), np.float32), first.scale))
-    return Adapter(pairs, adapter.base)
+    return replace(adapter, pairs=pairs)
 
 
 def require_layers(names: Iterable[str], model_layers: Iterable[str]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from convert import CheckpointError, adapter_paddlenlp, adapter_peft
 from convert.adapter import Adapter
 from convert.folder import ADAPTERS, read_json
-from convert.mappings.lora import LoraTarget
+from convert.mappings import rules_for
+from convert.mappings.lora import lora_targets
 
 LAYOUTS = {"peft": adapter_peft, "paddlenlp": adapter_paddlenlp}
 
@@ -32,42 +33,42 @@ def base_of(folder: Path) -> str:
     return read_json(folder / layout.CONFIG).get("base_model_name_or_path") or ""
 
 
-def read_adapter(folder: Path, targets: Sequence[LoraTarget]) -> Adapter:
+def read_adapter(folder: Path, config: dict) -> Adapter:
     """An adapter of PEFT's or PaddleNLP's layout.
 
     Args:
         folder: of the adapter.
-        targets: of its base model, see `lora_targets`.
+        config: config.json of its base model, in upstream's spelling.
     Raises:
         CheckpointError: no adapter, one of a kind that is not supported, or one that does not fit the model.
     """
     name = adapter_layout(folder)
     if name is None:
         raise CheckpointError(f"{folder} is no LoRA adapter: it has neither {' nor '.join(ADAPTERS)}")
-    pairs = LAYOUTS[name].read_pairs(folder, targets)
-    if not pairs:
+    adapter = LAYOUTS[name].read(folder, lora_targets(config), rules_for(config))
+    if not adapter.pairs and not adapter.weights:
         raise CheckpointError(f"{folder} holds no LoRA matrices")
-    return Adapter(pairs, base_of(folder))
+    return replace(adapter, base=base_of(folder))
 
 
-def write_adapter(folder: Path, adapter: Adapter, targets: Sequence[LoraTarget], layout: str = "peft") -> None:
+def write_adapter(folder: Path, adapter: Adapter, config: dict, layout: str = "peft") -> None:
     """Write an adapter's folder.
 
     Args:
         folder: made if it does not exist.
         adapter: the adapter.
-        targets: of its base model.
+        config: config.json of its base model, in upstream's spelling.
         layout: 'peft' or 'paddlenlp'.
     Raises:
-        CheckpointError: PaddleNLP's layout of pairs with several ranks or scales.
+        CheckpointError: PaddleNLP's layout of pairs with several ranks or scales, or of whole weights.
         ValueError: an unknown layout.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r}; supported: {', '.join(LAYOUTS)}")
-    config, content = LAYOUTS[layout].files_of(adapter, targets)
+    content, weights = LAYOUTS[layout].files_of(adapter, lora_targets(config), rules_for(config))
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / LAYOUTS[layout].WEIGHTS, content)
-    _write(folder / LAYOUTS[layout].CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    _write(folder / LAYOUTS[layout].WEIGHTS, weights)
+    _write(folder / LAYOUTS[layout].CONFIG, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -37,12 +37,17 @@ def scale_of(alpha: float, rank: int, rslora: bool | None) -> float:
     return alpha / (math.sqrt(rank) if rslora else rank)
 
 
-def name_in_model(name: str, layers: Collection[str]) -> str:
-    """A matrix's name in the whole model, where the adapter was saved of the language model or the tower alone."""
+def name_in_model(name: str, layers: Collection[str], weights: Collection[str] = ()) -> str:
+    """A tensor's name in the whole model, where the adapter was saved of the language model or the tower alone.
+
+    Args:
+        name: of a LoRA matrix or a whole weight.
+        layers: names of the layers that LoRA adapts.
+        weights: names of the weights.
+    """
     found = MATRIX.fullmatch(name)
-    if found is None or found[1] in layers:
-        return name
-    return next((tower + name for tower in _TOWERS if tower + found[1] in layers), name)
+    place, places = (name, weights) if found is None else (found[1], layers)
+    return next((tower + name for tower in ("", *_TOWERS) if tower + place in places), name)
 
 
 def matrices_by_layer(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

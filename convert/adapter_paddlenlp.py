@@ -14,6 +14,7 @@ from convert.adapter import Adapter, LoraPair, require_layers
 from convert.adapter_names import adapter_config, matrices_by_layer, name_in_model, scale_of
 from convert.dtypes import cast
 from convert.mappings.lora import LoraTarget
+from convert.rules import Rule
 
 CONFIG, WEIGHTS = "lora_config.json", "lora_model_state.pdparams"
 _SUPPORTED = {
@@ -22,9 +23,8 @@ _SUPPORTED = {
 }  # fmt: skip
 
 
-def read_pairs(folder: Path, targets: Sequence[LoraTarget]) -> dict[str, LoraPair]:
-    """Pairs of our layers from a folder of PaddleNLP's layout. Arguments and errors: see
-    `adapter_folder.read_adapter`."""
+def read(folder: Path, targets: Sequence[LoraTarget], _rules: Sequence[Rule]) -> Adapter:
+    """The adapter of a folder of PaddleNLP's layout. Arguments and errors: see `adapter_folder.read_adapter`."""
     config = adapter_config(folder / CONFIG, _SUPPORTED)
     file = folder / WEIGHTS
     if not file.is_file():
@@ -35,7 +35,7 @@ def read_pairs(folder: Path, targets: Sequence[LoraTarget]) -> dict[str, LoraPai
         scale = scale_of(config["lora_alpha"], pair["lora_A"].shape[1], config.get("rslora"))
         pairs[name] = LoraPair(pair["lora_A"], pair["lora_B"], scale)
     require_layers(pairs, layers)
-    return pairs
+    return Adapter(pairs)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -63,12 +63,17 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
     }
 
 
-def files_of(adapter: Adapter, targets: Sequence[LoraTarget]) -> tuple[dict, bytes]:
+def files_of(adapter: Adapter, _targets: Sequence[LoraTarget], _rules: Sequence[Rule]) -> tuple[dict, bytes]:
     """Config and weight file of an adapter in PaddleNLP's layout.
 
     Raises:
-        CheckpointError: pairs with several ranks or scales.
+        CheckpointError: pairs with several ranks or scales, or whole weights.
     """
+    if adapter.weights:
+        raise CheckpointError(
+            f"PaddleNLP's layout has LoRA matrices alone, and {next(iter(adapter.weights))} was trained too; write "
+            "PEFT's layout"
+        )
     settings = {(pair.a.shape[1], pair.scale) for pair in adapter.pairs.values()}
     if len(settings) > 1:
         raise CheckpointError("PaddleNLP's layout has one rank and one alpha; write this adapter in PEFT's layout")

@@ -30,13 +30,15 @@ def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
     folder = folder_of(name_or_path, weights=weights)
     config = _chat_config(folder, weights)
     if weights:
+        from convert.adapter_peft import is_unmerged
         from convert.mappings import rules_for
         from convert.safetensors_io import Checkpoint
         from paddle_internvl.checkpoints.merging import base_and_adapter
 
         base, _ = base_and_adapter(folder)
         refuse_adapter(base)
-        rules_for(config if base == folder else read_config(base), Checkpoint(base).tensors)
+        tensors = Checkpoint(base).tensors
+        rules_for(config if base == folder else read_config(base), () if is_unmerged(tensors) else tensors)
         require_tokenizer(folder)
     return folder
 

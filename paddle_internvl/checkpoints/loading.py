@@ -27,6 +27,8 @@ from paddle_internvl.parallel.sharded_layers import shard_layers, sum_partial_ou
 from paddle_internvl.parallel.shards import ShardPlan
 from paddle_internvl.parallel.tensor_parallel import join_process_group
 
+LORA_RANKS = {"use_llm_lora", "use_backbone_lora"}  # of config.json: ranks of unmerged adapters
+
 
 def load(
     cls,
@@ -93,6 +95,8 @@ def load(
         shards=shards,
     )
     view = adapted_view(checkpoint, read_config(folder), adapter)
+    for name in LORA_RANKS & vars(config).keys():
+        setattr(config, name, 0)  # nothing is unmerged any more
     with paddle.LazyGuard():  # parameters without memory
         model = cls(config)
         blocks = blocks_of(model, placement)

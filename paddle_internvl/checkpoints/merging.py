@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from convert import CheckpointError
 from convert.adapter import Adapter, with_whole_targets
-from convert.adapter_folder import adapter_layout, base_of, read_adapter
-from convert.adapter_peft import split_unmerged
+from convert.adapter_folder import adapter_layout, base_of, read_adapter, write_adapter
+from convert.adapter_peft import is_unmerged, split_unmerged
 from convert.checkpoint_writer import write_checkpoint
 from convert.dtypes import FLOATS
 from convert.folder import BESIDE_WEIGHTS, read_config
@@ -32,30 +34,37 @@ def base_and_adapter(folder: Path) -> tuple[Path, Path | None]:
     return (folder_of(base), folder) if base else (folder, None)
 
 
-def adapted_view(checkpoint: Checkpoint, config: dict, adapter: str | Path | None) -> CheckpointView:
-    """A checkpoint's tensors with a LoRA adapter merged.
+def adapted_view(checkpoint: Checkpoint, config: dict, adapter: str | Path | None = None) -> CheckpointView:
+    """A checkpoint's tensors with a LoRA adapter merged: the given one, or that of upstream's unmerged checkpoint.
 
     Args:
         checkpoint: the base model.
         config: its config.json.
-        adapter: folder of the adapter; None: none.
+        adapter: folder of the adapter; None: none but the checkpoint's own.
     Raises:
         CheckpointError: an adapter that is not supported or does not fit the model.
     """
-    if adapter is None:
+    found = own_adapter(checkpoint, config)
+    if adapter is not None:
+        if found is not None:
+            raise CheckpointError(f"{checkpoint.folder} holds a LoRA adapter of its own; merge it first (merge-lora)")
+        found = read_adapter(Path(adapter), _whole(config))
+    if found is None:
         return CheckpointView(checkpoint, config)
-    return _view(checkpoint, config, read_adapter(Path(adapter), _targets(config)))
+    return CheckpointView(checkpoint, config, with_whole_targets(found, lora_targets(_whole(config))))
 
 
-def _view(checkpoint: Checkpoint, config: dict, adapter: Adapter) -> CheckpointView:
-    return CheckpointView(checkpoint, config, with_whole_targets(adapter, _targets(config)))
+def own_adapter(checkpoint: Checkpoint, config: dict) -> Adapter | None:
+    """The adapter of upstream's checkpoint with unmerged LoRA, whose other tensors get their plain names; or None."""
+    return split_unmerged(checkpoint, lora_targets(_whole(config))) if is_unmerged(checkpoint.tensors) else None
 
 
-def _targets(config: dict):
+def _whole(config: dict) -> dict:
+    """The config of a whole model, in upstream's spelling."""
     config = paddle_config(config)
     if "vision_config" not in config or "llm_config" not in config:
         raise CheckpointError("LoRA adapters are supported of whole InternVL models, not of one tower alone")
-    return lora_targets(config)
+    return config
 
 
 def merge_adapter(
@@ -83,7 +92,8 @@ def merge_adapter(
         CheckpointError: nothing to merge, no base model, an adapter that does not fit, or no space left.
     """
     source = Path(source)
-    folder, view, count = _merged(source, base)
+    folder, adapter = open_adapted(source, base)
+    view = adapted_view(Checkpoint(folder), read_config(folder), None if folder == source else source)
     config = {**paddle_config(read_config(folder)), "use_llm_lora": 0, "use_backbone_lora": 0}
     tensors = [_new_tensor(view, name, FLOATS[dtype or "float32"]) for name in view.outputs]
     files = {"config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
@@ -92,11 +102,44 @@ def merge_adapter(
     write_checkpoint(
         Path(out), tensors, PADDLE_LAYOUT, files, replace=False, max_shard_size=max_shard_size, on_progress=on_progress
     )
-    return count
+    return len(adapter.pairs)
 
 
-def _merged(source: Path, base: str | None) -> tuple[Path, CheckpointView, int]:
-    """The base model's folder, its tensors with the adapter merged, and the number of merged layers."""
+def rewrite_adapter(source: Path, out: Path, layout: str, base: str | None = None) -> int:
+    """Write an adapter alone in another layout, with config.json and the tokenizer's files beside it.
+
+    Args:
+        source: see `open_adapted`.
+        out: folder, empty or missing.
+        layout: 'peft' or 'paddlenlp'.
+        base: folder or hub id of the base model; None: the one that the adapter names.
+    Returns:
+        Number of our layers that the adapter has.
+    Raises:
+        CheckpointError: no base model, an adapter that does not fit, or a layout that can't hold it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is not empty; remove it or choose another folder")
+    folder, adapter = open_adapted(source, base)
+    named = adapter if base is None else replace(adapter, base=str(folder.resolve()))
+    write_adapter(out, named, _whole(read_config(folder)), layout)
+    for place in (folder, source):
+        for name in ("config.json", *BESIDE_WEIGHTS):
+            if (place / name).is_file():
+                shutil.copyfile(place / name, out / name)
+    return len(adapter.pairs)
+
+
+def open_adapted(source: Path, base: str | None) -> tuple[Path, Adapter]:
+    """The base model's folder and the adapter of a source.
+
+    Args:
+        source: folder of an adapter (PEFT's or PaddleNLP's), or upstream's checkpoint with unmerged LoRA, which is its
+            own base.
+        base: folder or hub id of the base model; None: the one that the adapter names.
+    Raises:
+        CheckpointError: no adapter, no base model, or an adapter that does not fit.
+    """
     if not source.is_dir():
         raise CheckpointError(f"{source} does not exist; give the folder of an adapter or of an unmerged checkpoint")
     if adapter_layout(source):
@@ -104,14 +147,11 @@ def _merged(source: Path, base: str | None) -> tuple[Path, CheckpointView, int]:
         if not name:
             raise CheckpointError(f"{source} does not name its base model; give it with --base")
         folder = folder_of(name)
-        config = read_config(folder)
-        adapter = read_adapter(source, _targets(config))
-        return folder, _view(Checkpoint(folder), config, adapter), len(adapter.pairs)
-    config, checkpoint = read_config(source), Checkpoint(source)
-    adapter: Adapter | None = split_unmerged(checkpoint, config, _targets(config))
+        return folder, read_adapter(source, _whole(read_config(folder)))
+    adapter = own_adapter(Checkpoint(source), read_config(source))
     if adapter is None:
         raise CheckpointError(f"{source} holds no LoRA matrices; there is nothing to merge")
-    return source, _view(checkpoint, config, adapter), len(adapter.pairs)
+    return source, adapter
 
 
 def _new_tensor(view: CheckpointView, name: str, merged_dtype: str) -> NewTensor:

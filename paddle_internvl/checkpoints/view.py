@@ -56,8 +56,10 @@ class CheckpointView:
             self._rules = {output.name: rule.kind for rule, output in planned}
         self.outputs = {output.name: output for output in [*outputs, *_tied_head(outputs)]}
         self.checkpoint = checkpoint
-        self._pairs = {} if adapter is None else {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
-        lost = sorted(self._pairs.keys() - self.outputs.keys())
+        adapter = Adapter({}) if adapter is None else adapter
+        self._pairs = {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
+        self._replaced = adapter.weights
+        lost = sorted({*self._pairs, *self._replaced} - self.outputs.keys())
         if lost:
             raise CheckpointError(f"{checkpoint.folder} has no {lost[0]} that the LoRA adapter could be merged into")
 
@@ -66,8 +68,8 @@ class CheckpointView:
         return self._rules.get(name, "-")
 
     def is_merged(self, name: str) -> bool:
-        """Whether a LoRA adapter is merged into a tensor."""
-        return name in self._pairs
+        """Whether a LoRA adapter is merged into a tensor, or brings the tensor itself."""
+        return name in self._pairs or name in self._replaced
 
     def dtype(self, name: str) -> str:
         """The dtype in the files; F32 with a LoRA adapter merged."""
@@ -105,10 +107,8 @@ class CheckpointView:
             here = filled[low - first : high - first]
             piece = here if source == dtype else np.empty(here.shape, carrier(source))
             output.fill(self.checkpoint.array, piece, low, high)
-            if name in self._pairs:
-                merged = cast(piece, source, "F32").view(np.float32) + self._pairs[name].delta(
-                    slice(low, high), columns
-                )
+            if self.is_merged(name):
+                merged = np.ascontiguousarray(self._merged(name, piece, slice(low, high), columns))
                 here[:] = cast(merged.view(np.uint32), "F32", dtype)
             elif piece is not here:
                 here[:] = cast(piece, source, dtype)
@@ -116,11 +116,17 @@ class CheckpointView:
             self.checkpoint.give_back(copy.source)
         return memory
 
+    def _merged(self, name: str, piece: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """Rows and columns of a tensor with the adapter, float32, from the piece of the files."""
+        if name in self._replaced:
+            return self._replaced[name][rows][..., columns]
+        return cast(piece, self._file_dtype(name), "F32").view(np.float32) + self._pairs[name].delta(rows, columns)
+
     def in_file(self, name: str) -> TensorInfo | None:
         """Where the tensor lies in a file just as it is, at a place that its numbers can be read at; else None."""
         output, info = self.outputs[name], self.checkpoint.tensors.get(name)
         if (
-            name in self._pairs
+            self.is_merged(name)
             or info is None
             or output != _whole(name, info.shape)
             or info.offset % SIZES[info.dtype]

@@ -160,8 +160,15 @@ def lora_layers(model: nn.Layer) -> dict[str, LoRALinear]:
 
 def targets_of(model: InternVLNetwork) -> list[LoraTarget]:
     """The LoRA targets of a network."""
+    return lora_targets(config_dict(model))
+
+
+def config_dict(model: InternVLNetwork) -> dict:
+    """The fields of a network's config.json, those of quantization left out: adapters fit the float weights."""
     config = model.config
-    return lora_targets({"llm_config": vars(config.llm_config), "vision_config": vars(config.vision_config)})
+    parts = {"": config, "llm_config": config.llm_config, "vision_config": config.vision_config}
+    fields = {part: {k: v for k, v in vars(c).items() if k != "quantization_config"} for part, c in parts.items()}
+    return {**fields.pop(""), **fields, "model_type": config.model_type}
 
 
 def sublayer(model: nn.Layer, name: str) -> nn.Layer:

@@ -15,13 +15,13 @@ from convert.adapter import Adapter, LoraPair
 from convert.adapter_folder import read_adapter, write_adapter
 from convert.folder import BESIDE_WEIGHTS
 from paddle_internvl.models.internvl import InternVLNetwork
-from paddle_internvl.training.lora import adapt, freeze_base, lora_layers, targets_of
+from paddle_internvl.training.lora import adapt, config_dict, freeze_base, lora_layers, targets_of
 
 
 def save_adapter(
     model: InternVLNetwork, folder: str | os.PathLike, layout: str = "peft", base: str | None = None
 ) -> None:
-    """Save the LoRA adapters of a model without its other weights, as float32.
+    """Save the LoRA adapters of a model, and other weights that are trained, as float32.
 
     config.json and the tokenizer's files go along, so that `chat FOLDER` and `from_pretrained(FOLDER)` find the base
     model and merge the adapter into it.
@@ -29,11 +29,11 @@ def save_adapter(
     Args:
         model: with adapters.
         folder: made if it does not exist.
-        layout: 'peft' (upstream's layers, safetensors) or 'paddlenlp' (our layers, a pickle of arrays).
+        layout: 'peft' (upstream's layers, safetensors) or 'paddlenlp' (our layers, a pickle of arrays; adapters alone).
         base: folder or hub id of the base model, which the adapter's config names; None: the folder that the model was
             loaded from.
     Raises:
-        ValueError: a model without adapters, or an unknown layout.
+        ValueError: a model without adapters, an unknown layout, or one that can't hold what is trained.
     """
     layers = lora_layers(model)
     if not layers:
@@ -44,7 +44,12 @@ def save_adapter(
     }
     source = getattr(model, "checkpoint_folder", None)
     base = base or ("" if source is None else str(Path(source).resolve()))
-    write_adapter(Path(folder), Adapter(pairs, base), targets_of(model), layout)
+    weights = {
+        name: parameter.astype("float32").numpy()
+        for name, parameter in model.named_parameters()
+        if not parameter.stop_gradient and not name.endswith((".lora_A", ".lora_B"))
+    }
+    write_adapter(Path(folder), Adapter(pairs, base, weights), config_dict(model), layout)
     for name in ("config.json", *BESIDE_WEIGHTS) if source else ():
         if (source / name).is_file():
             shutil.copyfile(source / name, Path(folder) / name)
@@ -63,10 +68,12 @@ def load_adapter(model: InternVLNetwork, folder: str | os.PathLike, lora_dropout
         CheckpointError (ValueError): an adapter that is not supported or does not fit the model.
         ValueError: a model that is prepared for inference or has adapters.
     """
-    targets = targets_of(model)
-    adapter = read_adapter(Path(folder), targets)
+    adapter = read_adapter(Path(folder), config_dict(model))
     freeze_base(model)
-    for target in targets:
+    parameters = dict(model.named_parameters())
+    for name, weight in adapter.weights.items():
+        parameters[name].set_value(paddle.to_tensor(weight).astype(parameters[name].dtype))
+    for target in targets_of(model):
         names = [name for name in target.ours if name in adapter.pairs]
         pairs = [adapter.pairs[name] for name in names]
         shared = all(pair.a.shape == pairs[0].a.shape and (pair.a == pairs[0].a).all() for pair in pairs)

@@ -122,8 +122,8 @@ def test_an_adapter_alone_is_refused(tmp_path, file):
             load.from_pretrained(str(tmp_path))
 
 
-def test_unmerged_lora_weights_are_refused(tuned, tmp_path, capsys):
-    """As upstream's own LoRA training leaves them."""
+def test_unmerged_lora_weights_are_merged_while_loading(tuned, tmp_path, capsys):
+    """As upstream's own LoRA training leaves them; a conversion, which only moves bytes, refuses them."""
     folder = tuned(use_llm_lora=4)
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name in tensors if name.endswith("attention.wqkv.weight"))
@@ -131,8 +131,14 @@ def test_unmerged_lora_weights_are_refused(tuned, tmp_path, capsys):
     tensors |= {f"{stem}base_layer.weight": weight, f"{stem}lora_A.default.weight": weight[:4].copy()}
     tensors[f"{stem}lora_B.default.weight"] = weight[:, :4].copy()
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="unmerged LoRA weights; merge them"):
-        AutoModel.from_pretrained(str(folder))
+    model, base = AutoModel.from_pretrained(str(folder), dtype="float32"), AutoModel.from_pretrained(str(TINY))
+    assert model.config.use_llm_lora == 0
+    changed = [
+        name
+        for name, parameter in model.named_parameters()
+        if (parameter.astype("float32") != dict(base.named_parameters())[name].astype("float32")).any()
+    ]
+    assert {name.split(".")[-2] for name in changed} <= {"q_proj", "k_proj", "v_proj"} and changed
     assert convert_cli(["hf2pd", "--src", str(folder), "--dst", str(tmp_path / "out")]) == 2
     assert "unmerged LoRA weights; merge them" in capsys.readouterr().err
 

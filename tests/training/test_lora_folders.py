@@ -17,12 +17,14 @@ from convert.folder import read_config
 from convert.safetensors_io import Checkpoint
 from paddle_internvl import AutoModel, InternVLChatModel
 from paddle_internvl.checkpoints.merging import adapted_view, merge_adapter
+from paddle_internvl.checkpoints.unmerged import write_unmerged
 from paddle_internvl.cli.main import main
 from paddle_internvl.parallel.shards import ShardSpec
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.lora import add_lora, lora_layers, merge_lora
 from paddle_internvl.training.lora_folders import load_adapter, save_adapter
 from paddle_internvl.training.losses import sft_loss
+from paddle_internvl.training.trainable import set_trainable
 from tests.training.goldens import CHECKPOINT, golden, tensors, upstream_tensors
 from tests.training.loop import run_samples
 from tests.training.test_lora import RUN, fill, load, stored
@@ -230,7 +232,6 @@ class Runs:
 
 REFUSED = [
     ({"use_dora": True}, "use_dora=True is not supported"),
-    ({"modules_to_save": ["lm_head"]}, "modules_to_save=\\['lm_head'\\] is not supported"),
     ({"peft_type": "IA3"}, "peft_type='IA3' is not supported"),
 ]
 
@@ -266,3 +267,60 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
     with pytest.raises(CheckpointError, match="print, which could run code"):
         load_adapter(load(), tmp_path)
     assert "code was run" not in capsys.readouterr().out
+
+
+def test_weights_that_are_trained_beside_adapters_are_saved(tmp_path):
+    """A projector, a head and a layer of the tower, as PEFT's `modules_to_save`; PaddleNLP's layout refuses them."""
+    model = add_lora(load(), use_llm_lora=4)
+    set_trainable(model, freeze_llm=True, freeze_backbone=True, unfreeze_vit_layers=-1, unfreeze_lm_head=True)
+    fill(model)
+    paddle.seed(1)
+    trained = {n: p for n, p in model.named_parameters() if not p.stop_gradient and ".lora_" not in n}
+    for parameter in trained.values():
+        parameter.set_value(paddle.randn(parameter.shape) * 0.1)
+    save_adapter(model, tmp_path / "peft")
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    modules = ["language_model.output", "mlp1.0", "mlp1.1", "mlp1.3", "vision_model.encoder.layers.2"]
+    assert config["modules_to_save"] == modules
+    names = load_file(tmp_path / "peft" / "adapter_model.safetensors")
+    assert names["base_model.model.mlp1.1.weight"].shape == tuple(model.mlp1[1].weight.shape[::-1])
+    loaded = AutoModel.from_pretrained(str(tmp_path / "peft"), trainable=True)
+    for model_again in (load_adapter(load(), tmp_path / "peft"), loaded):
+        parameters = dict(model_again.named_parameters())
+        assert all((parameters[name] == parameter).all() for name, parameter in trained.items())
+        assert loss_of(model_again) == pytest.approx(loss_of(model), rel=2e-6)
+    with pytest.raises(CheckpointError, match="LoRA matrices alone, and .* was trained too"):
+        save_adapter(model, tmp_path / "paddlenlp", "paddlenlp")
+
+
+def test_layouts_come_and_go(tmp_path, unmerged, capsys):
+    """PEFT -> upstream's unmerged -> PaddleNLP -> PEFT: the same matrices."""
+    first = peft_folder(tmp_path / "adapter")
+    places = {"unmerged": tmp_path / "unmerged", "paddlenlp": tmp_path / "paddlenlp", "peft": tmp_path / "peft"}
+    source, base = first, []
+    for layout, place in places.items():
+        assert main(["merge-lora", str(source), str(place), "--layout", layout, *base]) == 0
+        source, base = place, ["--base", str(CHECKPOINT)]
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, places["peft"]))
+    assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)
+    ours, theirs = load_file(places["unmerged"] / "model.safetensors"), load_file(unmerged / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] == value).all() for name, value in theirs.items())
+    assert json.loads((places["unmerged"] / "config.json").read_text())["use_llm_lora"] == 8
+    require_merged(AutoModel.from_pretrained(str(places["unmerged"]), trainable=True))
+
+
+def test_the_unmerged_layout_of_another_alpha_and_of_both_towers(tmp_path):
+    """Ranks differ by tower, the scale is not upstream's, and some layers have no adapter."""
+    model = add_lora(load(), use_llm_lora=4, use_backbone_lora=2, lora_alpha=3)
+    fill(model)
+    save_adapter(model, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    kept = {name: value for name, value in load_file(file).items() if ".wo." not in name and ".fc1." not in name}
+    save_file(kept, file)
+    assert write_unmerged(tmp_path / "adapter", tmp_path / "out") == 18 + 9
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["use_llm_lora"], config["use_backbone_lora"]) == (4, 2)
+    whole, again = (AutoModel.from_pretrained(str(tmp_path / n), trainable=True) for n in ("adapter", "out"))
+    for (name, one), (_, other) in zip(whole.named_parameters(), again.named_parameters()):
+        np.testing.assert_allclose(one, other, atol=1e-6, err_msg=name)
