@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,11 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [name for name in needed if not config.get(name)]
     if missing:
         raise ValueError(f"{arguments.config}: {missing[0]} is missing; needed: {', '.join(needed)}")
-    read_meta(config["meta_path"])  # faults of data and model are shown before Paddle is imported
+    for name in ("meta_path", "eval_meta_path"):  # faults of data and model are shown before Paddle is imported
+        if config.get(name):
+            read_meta(config[name])
     if config.get("model_name_or_path"):
         config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
     startup.import_paddle()
     from paddle_internvl.training.metrics import METRICS, read_metrics
+    from paddle_internvl.training.reader import SKIPPED, read_skipped
     from paddle_internvl.training.reporting import summary
     from paddle_internvl.training.sft import train
 
@@ -55,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(str(error)) from error
     if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
         print(summary(read_metrics(Path(config["output_dir"]) / METRICS)))
+        report = Path(config["output_dir"]) / SKIPPED
+        if skipped := read_skipped(report):
+            print(f"{len(skipped)} bad samples were skipped: {report}", file=sys.stderr)
         print(f"trained: {config['output_dir']}")
     return EXIT_OK
 

@@ -11,6 +11,8 @@ from paddle_internvl.training.mixture import DataError
 from paddle_internvl.training.prefetch import prefetch
 from paddle_internvl.training.recipe import ON_BAD_SAMPLE
 
+SKIPPED = "skipped.jsonl"  # report of a run, in OUTPUT
+
 
 class SampleReader:
     """Reads samples of a data set, in worker processes ahead of their use.
@@ -56,9 +58,7 @@ class SampleReader:
     @cached_property
     def _skipped(self) -> dict[tuple[str | None, int], dict]:
         """Entries of the report by data set and line, those of the interrupted run included."""
-        if self._report is None or not self._report.is_file():
-            return {}
-        entries = map(json.loads, self._report.read_text(encoding="utf-8").splitlines())
+        entries = [] if self._report is None else read_skipped(self._report)
         return {(entry["dataset"], entry["line"]): entry for entry in entries}
 
     def _read(self, place: tuple[int, int]) -> tuple[int, dict | None, str | None]:
@@ -97,3 +97,8 @@ class SampleReader:
             return None, index + 1, f"sample {index + 1}"
         spec, annotation = self.dataset.place(index)
         return spec.name, annotation.index + 1, spec.place(annotation)
+
+
+def read_skipped(report: Path) -> list[dict]:
+    """Entries of a report of skipped samples; none if there is no report."""
+    return list(map(json.loads, report.read_text(encoding="utf-8").splitlines())) if report.is_file() else []

@@ -28,7 +28,7 @@ from paddle_internvl.training.lora_folders import save_adapter
 from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.memory_advice import StepSizes, memory_error
 from paddle_internvl.training.metrics import METRICS, MetricsWriter, read_metrics
-from paddle_internvl.training.reader import SampleReader
+from paddle_internvl.training.reader import SKIPPED, SampleReader
 from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.reporting import Reporting, plot_loss, reporters, require_plot
 from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
@@ -130,7 +130,7 @@ class SftTrainer(Trainer):
 
     def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments, held_out=None):
         super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
-        self._recipe, self._report = recipe, Path(arguments.output_dir) / "skipped.jsonl"
+        self._recipe, self._report = recipe, Path(arguments.output_dir) / SKIPPED
         self.resumed_from: str | None = None
         self._batch: Mapping = {}
         self.batches = self._new_batches()

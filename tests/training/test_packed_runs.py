@@ -8,6 +8,7 @@ import paddle
 import pytest
 from paddlenlp.transformers import AutoModel
 
+from paddle_internvl.cli.main import main
 from paddle_internvl.training import PackedDataset, SFTDataset, sft_loss, train
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.draws import dataset_weights, mixture_draws
@@ -97,6 +98,20 @@ def test_packs_that_are_made_already(straight, tmp_path):
     plain = {"use_packed_ds": False, "shuffle": False, "per_device_train_batch_size": 1, "max_steps": 2}
     lines = run(tmp_path, None, packs, **plain, eval_steps=None)[1]
     assert [line["loss"] for line in lines] == [line["loss"] for line in straight[1][:2]]
+
+
+def test_skipped_samples_are_counted(held_out, tmp_path, capsys):
+    lines = (FOLDER / "packing/a.jsonl").read_text().splitlines()[:3]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, "{}", "not JSON"]))
+    fields = {"root": str(FOLDER / "media"), "annotation": str(tmp_path / "a.jsonl"), "repeat_time": 1}
+    (tmp_path / "meta.json").write_text(json.dumps({"a": fields}))
+    config = {**CONFIG, "max_steps": 1, "eval_steps": None, "output_dir": str(tmp_path / "out")}
+    (tmp_path / "run.json").write_text(json.dumps({**config, "model_name_or_path": str(CHECKPOINT)}))
+    command = ["train", str(tmp_path / "run.json"), "--meta_path", str(tmp_path / "meta.json")]
+    assert main(command) == 2
+    assert "a.jsonl:4: conversations" in capsys.readouterr().err
+    assert main([*command, "--on_bad_sample", "skip"]) == 0
+    assert f"2 bad samples were skipped: {tmp_path}/out/skipped.jsonl" in capsys.readouterr().err
 
 
 def test_a_killed_packed_run_goes_on_bit_for_bit(straight, held_out, tmp_path):
