@@ -65,13 +65,14 @@ class InternVLNetwork(InternVLPretrainedModel):
             [T, N, D], as the decoder takes them in.
         Source: upstream `modeling_internvl_chat.py`, `extract_feature`.
         """
-        pixel_values = pixel_values.astype(self.vision_model.embeddings.patch_embedding.weight.dtype)
-        parts = [
-            self.project(
-                self.vision_model.hidden_state(pixel_values[first : first + self.vit_batch_size], self.select_layer)
-            )
-            for first in range(0, pixel_values.shape[0], self.vit_batch_size)
-        ]
+        tower = self.vision_model
+        pixel_values = pixel_values.astype(tower.embeddings.patch_embedding.weight.dtype)
+        learns = paddle.is_grad_enabled() and not all(parameter.stop_gradient for parameter in tower.parameters())
+        parts = []
+        for first in range(0, pixel_values.shape[0], self.vit_batch_size):
+            with paddle.set_grad_enabled(learns):  # a frozen tower runs as in inference
+                hidden = tower.hidden_state(pixel_values[first : first + self.vit_batch_size], self.select_layer)
+            parts.append(self.project(hidden))
         return parts[0] if len(parts) == 1 else paddle.concat(parts)
 
     def feature_steps(self, pixel_values: paddle.Tensor) -> Iterator[paddle.Tensor | None]:

@@ -12,6 +12,7 @@ import paddle
 from paddle import distributed
 from paddlenlp.trainer import TrainerCallback
 
+from paddle_internvl.training.clipping import square_sum
 from paddle_internvl.training.losses import count_learnt
 
 METRICS = "metrics.jsonl"  # in OUTPUT
@@ -104,7 +105,7 @@ def gradient_norm(parameters: Sequence[paddle.Tensor], shards: int = 0) -> float
         parameters: whose gradients this rank has whole.
         shards: number of ranks that have the same shard of the parameters; 0: every rank has all parameters.
     """
-    total = sum(float((p.grad.astype("float64") ** 2).sum()) for p in parameters if p.grad is not None)
+    total = sum(float(square_sum(p.grad)) for p in parameters if p.grad is not None)
     return float(np.sqrt(sum_over_ranks([total])[0] / shards if shards else total))
 
 

@@ -19,6 +19,7 @@ from paddle_internvl.runtime import is_out_of_memory
 from paddle_internvl.training.arguments import DataArguments
 from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.batches import PackBatches, SampleBatches, train_batches
+from paddle_internvl.training.clipping import InPlaceClip
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.dataset import SFTDataset
 from paddle_internvl.training.decay import decayed_parameters
@@ -246,7 +247,7 @@ class SftTrainer(Trainer):
             learning_rate=self.lr_scheduler, parameters=list(parameters.values()), weight_decay=args.weight_decay,
             beta1=args.adam_beta1, beta2=args.adam_beta2, epsilon=args.adam_epsilon,
             apply_decay_param_fun=lambda name: name in decayed,
-            grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm > 0 else None,
+            grad_clip=InPlaceClip(args.max_grad_norm) if args.max_grad_norm > 0 else None,
             multi_precision=True,
         )  # fmt: skip
 

@@ -10,10 +10,12 @@ from paddlenlp.trainer import TrainingArguments
 from paddle_internvl.parallel.gloo_groups import separate_rendezvous
 from paddle_internvl.training.reporting import reporters
 
-# Autocast is off, for the model's dtype is chosen at loading; data are skipped by the loader; our own reporting.
+# Autocast is off, for the model's dtype is chosen at loading; data are skipped by the loader; our own reporting;
+# gradients are freed after a step, not filled with zeros.
 _FIXED = {
     "bf16": False, "fp16": False, "ignore_data_skip": True, "report_to": [], "disable_tqdm": True,
     "logging_strategy": "no", "evaluation_strategy": "no", "do_eval": False,
+    "release_grads": True,
 }  # fmt: skip
 _OTHER_PARALLELISM = tuple(f"{kind}_parallel_degree" for kind in ("tensor", "pipeline", "sep", "context"))
 _SHARDING = ("", "stage1", "True", "False")
