@@ -22,7 +22,7 @@ from paddle_internvl.serve.settings import KEYS_VARIABLE
 from tests.serve.conftest import CHECKPOINT
 
 pytest.importorskip("ray")
-WAIT = 120  # seconds in which something happens even on a busy machine
+WAIT = 300  # seconds in which something happens even on a busy machine
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "internvl-tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 LONG = {**QUESTION, "max_tokens": 1200, "ignore_eos": True}  # all of a test's answers overlap, on a busy machine too
