@@ -21,7 +21,7 @@ from paddle_internvl.serve import server
 from paddle_internvl.serve.app import create_app
 from paddle_internvl.serve.settings import Settings
 
-WAIT = 10  # seconds after which something that should have happened is said not to happen
+WAIT = 60  # seconds after which something that should have happened is said not to happen
 RAW_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
 
