@@ -32,7 +32,7 @@ _HOME = {  # public name -> module
     "dynamic_preprocess": "preprocess.tiles",
     "find_closest_aspect_ratio": "preprocess.grid",
     "pipeline": "chat.pipeline",
-    "EngineConfig": "engine.settings",
+    "EngineConfig": "engine.config",
     "TurbomindEngineConfig": "chat.lmdeploy",
     "PytorchEngineConfig": "chat.lmdeploy",
     "ChatTemplateConfig": "chat.lmdeploy",

@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 import paddle
 
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine import Engine
 from paddle_internvl.engine.engine_thread import EngineThread
-from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 from paddle_internvl.engine.request import Piece, Prompt, RequestState
 from paddle_internvl.engine.response import Response
@@ -111,11 +111,12 @@ class BatchGeneration:
     def _new_engine(self, requests: list[RequestState]) -> Engine:
         """An engine as large as these requests need, without budgets between steps: no other request waits."""
         lengths = [len(request.prompt.ids) + request.max_tokens for request in requests]
-        limits = EngineLimits(
-            max_batch_size=len(requests), session_len=None, cache_tokens=sum(lengths) + BLOCK_SIZE * len(requests),
-            prefill_chunk=sum(lengths), vision_tiles=self.model.vit_batch_size, reuse=False,
+        config = EngineConfig(
+            max_batch_size=len(requests), cache_tokens=sum(lengths) + BLOCK_SIZE * len(requests),
+            prefill_chunk=sum(lengths), vision_max_batch_size=self.model.vit_batch_size,
+            enable_prefix_caching=False,
         )  # fmt: skip
-        return Engine(self.model, self.tokenizer, limits)
+        return Engine(self.model, self.tokenizer, config)
 
     def _lead(self, requests: list[RequestState]) -> Iterator[tuple[int, Piece]]:
         """Rank 0 of a tensor-parallel model: run the engine, and send all tokens to the other ranks at the end."""

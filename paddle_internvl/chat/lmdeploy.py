@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from paddle_internvl.engine.settings import EngineConfig
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.prompt.templates import Conversation
 
 _ENGINE_NAMES = {field.name for field in fields(EngineConfig)}

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from paddle_internvl.chat.lmdeploy import ChatTemplateConfig
 from paddle_internvl.chat.messages import answer_messages, stream_responses
 from paddle_internvl.checkpoints.hub import folder_of
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine_thread import EngineThread
+from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.engine.response import History, Response
-from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.prompt.messages import Dialogue
 
 
@@ -162,7 +163,7 @@ class Pipeline:
     def _request(self, conversations, gen_config) -> tuple:
         if self.model is None:
             raise ValueError("the pipeline is closed")
-        length = self._engine.engine.limits.session_len
+        length = self._engine.engine.config.session_len
         return self.model, self.model.tokenizer, conversations, gen_config, length, self._engine
 
     def _stream_turn(self, session, messages, prompt, gen_config) -> Iterator[Response]:

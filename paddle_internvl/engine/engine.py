@@ -17,9 +17,9 @@ import paddle
 
 from paddle_internvl import runtime, timing
 from paddle_internvl.engine.block_pool import BlockPool
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.decode import graph_factory
 from paddle_internvl.engine.in_flight import InFlightTokens, Token
-from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.model_runner import ModelRunner
 from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 from paddle_internvl.engine.prefix_cache import picture_spans
@@ -40,10 +40,10 @@ class Engine:
     Args:
         model: an `InternVLChatModel`.
         tokenizer: the model's tokenizer.
-        limits: batch size, KV cache and budgets.
-        runner: a model runner with a KV cache for `limits.cache_tokens`; None: a new one.
+        config: settings, all of them given: see `engine_of`; session_len None: no limit but the KV cache.
+        runner: a model runner with a KV cache for `config.cache_tokens`; None: a new one.
     Raises:
-        ValueError: `limits.cuda_graph`, and decode steps that can't be captured.
+        ValueError: `config.cuda_graph`, and decode steps that can't be captured.
     Attributes:
         scheduler: waiting and admitted sequences.
         runner: the model runner.
@@ -52,14 +52,14 @@ class Engine:
         should_yield: polled between the layers of the vision tower; True ends the step.
     """
 
-    def __init__(self, model, tokenizer, limits: EngineLimits, runner: ModelRunner | None = None):
-        self.model, self.tokenizer, self.limits = model, tokenizer, limits
+    def __init__(self, model, tokenizer, config: EngineConfig, runner: ModelRunner | None = None):
+        self.model, self.tokenizer, self.config = model, tokenizer, config
         self.counters = Counters()
-        self.pool = BlockPool(-(-limits.cache_tokens // BLOCK_SIZE))
-        self.runner = _runner(model, self.pool.total, limits.cuda_graph) if runner is None else runner
-        self.scheduler = Scheduler(self.pool, limits.max_batch_size)
+        self.pool = BlockPool(-(-config.cache_tokens // BLOCK_SIZE))
+        self.runner = _runner(model, self.pool.total, config.cuda_graph) if runner is None else runner
+        self.scheduler = Scheduler(self.pool, config.max_batch_size)
         self.should_yield: Callable[[], bool] = lambda: False
-        self._vision = VisionScheduler(self.runner.feature_steps, limits.vision_tiles)
+        self._vision = VisionScheduler(self.runner.feature_steps, config.vision_max_batch_size)
         self._in_flight: deque[InFlightTokens] = deque()
         # Beyond this length the rotary factors, and with them a block's content, depend on the length of the text.
         self._max_reusable = model.language_model.model.rope.stable_length
@@ -77,7 +77,7 @@ class Engine:
             ValueError: see `RequestState`.
         """
         capacity, length = self.pool.total * BLOCK_SIZE, len(prompt.ids)
-        session_len = self.limits.session_len or math.inf
+        session_len = self.config.session_len or math.inf
         if capacity <= length < session_len:
             raise ContextOverflowError(
                 f"{length} tokens of prompt and an answer are more than the KV cache holds, {capacity}; "
@@ -190,10 +190,10 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------- prefill
     def _prefill(self) -> None:
-        budget = self.limits.prefill_chunk
+        budget = self.config.prefill_chunk
         while budget > 0:
             ready = self.scheduler.by_priority(
-                Stage.PREFILL, lambda s: s.prompt_remaining, self.limits.prefill_chunk
+                Stage.PREFILL, lambda s: s.prompt_remaining, self.config.prefill_chunk
             )  # fmt: skip
             if not ready:
                 return
@@ -234,11 +234,17 @@ class Engine:
 
     def _reuses(self, sequence: Sequence) -> bool:
         """Whether a sequence takes part in the prefix cache: not on a model whose weights may change."""
-        return self.limits.reuse and self.model.is_prepared and len(sequence.prompt_ids) <= self._max_reusable
+        return (
+            self.config.enable_prefix_caching
+            and self.model.is_prepared
+            and len(sequence.prompt_ids) <= self._max_reusable
+        )
 
     # ------------------------------------------------------------------------------------------------- vision
     def _run_vision(self) -> None:
-        waiting = self.scheduler.by_priority(Stage.VISION, lambda s: s.pictures.remaining, self.limits.vision_tiles)
+        waiting = self.scheduler.by_priority(
+            Stage.VISION, lambda s: s.pictures.remaining, self.config.vision_max_batch_size
+        )
         failed = self._vision.step([s.pictures for s in waiting], self.should_yield)
         self.counters.vision_tiles = self._vision.computed_tiles
         for sequence in waiting:

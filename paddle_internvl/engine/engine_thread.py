@@ -92,11 +92,11 @@ class EngineThread:
         return submission
 
     def _require_room(self, requests: Sequence[RequestState]) -> None:
-        limits, sequences = self.engine.limits, self.engine.scheduler.sequences
-        if limits.max_waiting is None:
+        config, sequences = self.engine.config, self.engine.scheduler.sequences
+        if config.max_waiting is None:
             return
         queued = len(sequences) + self._num_submitted()
-        if queued and queued + len(requests) > limits.max_batch_size + limits.max_waiting:
+        if queued and queued + len(requests) > config.max_batch_size + config.max_waiting:
             raise QueueFullError(f"{queued} requests are queued or running already; try again later")
         submitted = [request for submission in self._inbox for request in submission.requests]
         tiles = sum(s.pictures.remaining for s in sequences) + sum(request.tiles for request in submitted)

@@ -179,8 +179,9 @@ def engine_thread_of(model, settings: Settings):
     Raises:
         ValueError: invalid settings of the engine.
     """
+    from paddle_internvl.engine.config import EngineConfig
     from paddle_internvl.engine.engine_thread import EngineThread
-    from paddle_internvl.engine.settings import EngineConfig, engine_of
+    from paddle_internvl.engine.factory import engine_of
 
     config = EngineConfig(
         session_len=settings.session_len,

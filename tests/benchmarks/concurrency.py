@@ -27,8 +27,9 @@ from paddlenlp.transformers import AutoModel
 from PIL import Image
 
 from paddle_internvl.chat.messages import build_prompt
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine_thread import EngineThread
-from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.generation.config import GenerationConfig
 
 CHECKPOINT = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"

@@ -11,8 +11,9 @@ from PIL import Image
 
 from paddle_internvl.chat.messages import answer_messages
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine_thread import EngineThread
-from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.modeling import InternVLChatModel
 from paddle_internvl.models.pretrained import WeightsChangedError
 from tests.random_checkpoints import random_pixels

@@ -6,11 +6,12 @@ import pytest
 from paddlenlp.transformers import AutoModel
 
 from paddle_internvl.cli.main import main
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.decode import CudaGraphDecodeRunner, DecodeRunner, graph_factory
 from paddle_internvl.engine.engine import Engine
+from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.engine.model_runner import ModelRunner
 from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
-from paddle_internvl.engine.settings import EngineConfig, engine_of
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.ops import dispatch
 from tests.engine.recording import HostCopyError, RecordedGraph

@@ -12,8 +12,8 @@ import pytest
 
 from paddle_internvl.chat.batch_generation import BatchGeneration
 from paddle_internvl.chat.messages import build_prompt
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine import Engine
-from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.request import ContextOverflowError, Prompt, RequestFailedError
 from paddle_internvl.engine.sequence import Stage
 from paddle_internvl.generation.config import GenerationConfig
@@ -23,7 +23,7 @@ from paddle_internvl.ops import transfers
 from paddle_internvl.preprocess.pixels import normalized
 from tests.random_checkpoints import random_pixels
 
-LIMITS = EngineLimits(max_batch_size=4, session_len=None, cache_tokens=4096, prefill_chunk=24, vision_tiles=2)
+CONFIG = EngineConfig(max_batch_size=4, cache_tokens=4096, prefill_chunk=24, vision_max_batch_size=2)
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["step by step", "a step ahead"])
@@ -93,7 +93,7 @@ def test_requests_that_join_and_leave(models, tokenizer, case):
     model, config = models[case], GenerationConfig(max_new_tokens=12)
     prompts = make_prompts(model, tokenizer, 9)
     expected = [reference_ids(model, tokenizer, prompt, config) for prompt in prompts]
-    engine, draw, clients = Engine(model, tokenizer, LIMITS), random.Random(1), []
+    engine, draw, clients = Engine(model, tokenizer, CONFIG), random.Random(1), []
     waiting = list(prompts)
     while waiting or not engine.idle:
         if waiting and draw.random() < 0.3:
@@ -117,7 +117,7 @@ def test_settings_of_each_request(models, tokenizer):
     expected = [BatchGeneration(model, tokenizer, [p], c) for p, c in zip(prompts, settings)]
     for generation in expected:
         list(generation)
-    engine = Engine(model, tokenizer, LIMITS)
+    engine = Engine(model, tokenizer, CONFIG)
     clients = [Client(engine, prompt, config) for prompt, config in zip(prompts, settings)]
     run(engine)
     for client, generation in zip(clients, expected):
@@ -136,7 +136,7 @@ def test_settings_of_each_request(models, tokenizer):
 def test_n_answers_of_a_prompt_differ_and_share_its_blocks(models, tokenizer):
     model, config = models["llama"], GenerationConfig(max_new_tokens=8, do_sample=True, seed=1, n=3)
     (prompt,) = make_prompts(model, tokenizer, 4)[3:]
-    engine = Engine(model, tokenizer, LIMITS)
+    engine = Engine(model, tokenizer, CONFIG)
     clients = [Client(engine, prompt, config, index) for index in range(3)]
     run(engine)
     assert len({tuple(client.ids) for client in clients}) == 3
@@ -150,7 +150,7 @@ def test_n_answers_of_a_prompt_differ_and_share_its_blocks(models, tokenizer):
 def test_a_later_round_reuses_the_prefix(models, tokenizer, case):
     model, config = models[case], GenerationConfig(max_new_tokens=20)
     first = make_prompts(model, tokenizer, 3)[2]
-    engine = Engine(model, tokenizer, LIMITS)
+    engine = Engine(model, tokenizer, CONFIG)
     client = Client(engine, first, config)
     run(engine)
     longer = Prompt(first.ids + client.ids + [5, 6, 7, 8], first.pictures, first.stop)
@@ -177,7 +177,7 @@ def test_equal_pictures_run_once(models, tokenizer):
     model, config = models["qwen2"], GenerationConfig(max_new_tokens=2)
     model.feature_cache.clear()
     prompt = make_prompts(model, tokenizer, 4)[3]
-    engine = Engine(model, tokenizer, LIMITS)
+    engine = Engine(model, tokenizer, CONFIG)
     clients = [Client(engine, prompt, config) for _ in range(3)]
     run(engine)
     assert engine.counters.vision_tiles == sum(map(len, prompt.pictures))
@@ -188,7 +188,7 @@ def test_without_a_feature_cache(models, tokenizer, monkeypatch):
     model, config = models["qwen2"], GenerationConfig(max_new_tokens=4)
     monkeypatch.setattr(model, "feature_cache", FeatureCache(0))
     prompts = make_prompts(model, tokenizer, 4)
-    engine = Engine(model, tokenizer, replace(LIMITS, reuse=False))
+    engine = Engine(model, tokenizer, replace(CONFIG, enable_prefix_caching=False))
     clients = [Client(engine, prompt, config) for prompt in (*prompts, prompts[3])]
     run(engine)
     assert [c.ids for c in clients] == [reference_ids(model, tokenizer, p, config) for p in (*prompts, prompts[3])]
@@ -199,7 +199,7 @@ def test_a_kv_cache_for_one_request_at_a_time(models, tokenizer):
     model, config = models["dynamic_gqa"], GenerationConfig(max_new_tokens=10)
     prompts = make_prompts(model, tokenizer, 6)
     need = max(len(prompt.ids) for prompt in prompts) + 10
-    engine = Engine(model, tokenizer, replace(LIMITS, cache_tokens=need + 20))
+    engine = Engine(model, tokenizer, replace(CONFIG, cache_tokens=need + 20))
     clients = [Client(engine, prompt, config) for prompt in prompts]
     run(engine)
     assert [c.ids for c in clients] == [reference_ids(model, tokenizer, p, config) for p in prompts]
@@ -212,7 +212,7 @@ def test_the_kv_cache_limits_the_answer(models, tokenizer):
     """A small cache does not refuse a request with the default max_new_tokens: its answer ends where the cache does."""
     model = models["llama"]
     (prompt,) = make_prompts(model, tokenizer, 1)
-    engine = Engine(model, tokenizer, replace(LIMITS, cache_tokens=160))
+    engine = Engine(model, tokenizer, replace(CONFIG, cache_tokens=160))
     client = Client(engine, prompt, GenerationConfig(ignore_eos=True))
     run(engine)
     response = client.pieces[-1].response
@@ -224,7 +224,7 @@ def test_admission_is_first_come_first_served(models, tokenizer):
     """A large request at the head of the queue is not overtaken, though a small one behind it would fit."""
     model, config = models["llama"], GenerationConfig(max_new_tokens=1)
     (small,) = make_prompts(model, tokenizer, 1)
-    engine = Engine(model, tokenizer, replace(LIMITS, cache_tokens=320, reuse=False))
+    engine = Engine(model, tokenizer, replace(CONFIG, cache_tokens=320, enable_prefix_caching=False))
     running = Client(engine, small, GenerationConfig(max_new_tokens=60, ignore_eos=True))
     engine.step()
     large = Client(engine, Prompt([40] * 220, [], small.stop), config)
@@ -239,7 +239,7 @@ def test_admission_is_first_come_first_served(models, tokenizer):
 def test_a_cancelled_request_is_gone_after_one_step(models, tokenizer):
     model, config = models["qwen2"], GenerationConfig(max_new_tokens=500, ignore_eos=True)
     prompts = make_prompts(model, tokenizer, 7)
-    engine = Engine(model, tokenizer, replace(LIMITS, max_batch_size=5))
+    engine = Engine(model, tokenizer, replace(CONFIG, max_batch_size=5))
     clients = [Client(engine, prompt, config) for prompt in prompts]
     for _ in range(4):  # until some are in decode, prefill and vision, and some wait
         engine.step()
@@ -279,7 +279,7 @@ def test_a_fault_costs_one_request(models, tokenizer, monkeypatch, stage, error)
     prompts = make_prompts(model, tokenizer, 4, seed=5)
     expected = [reference_ids(model, tokenizer, prompt, config) for prompt in prompts]
     model.feature_cache.clear()
-    engine = Engine(model, tokenizer, LIMITS)
+    engine = Engine(model, tokenizer, CONFIG)
     victim = prompts[3]
     if stage == "vision":
         tiles = {tile.tobytes() for picture in victim.pictures for tile in picture}
@@ -314,7 +314,7 @@ def test_uint8_tiles_give_the_answer_of_normalised_ones(models, tokenizer):
     draw = np.random.default_rng(1)
     levels = [draw.integers(0, 256, tiles.shape, np.uint8) for tiles in prompt.pictures]
     prompts = [Prompt(prompt.ids, p, prompt.stop) for p in (levels, list(map(normalized, levels)))]
-    engine = Engine(model, tokenizer, LIMITS)
+    engine = Engine(model, tokenizer, CONFIG)
     clients = [Client(engine, prompt, config) for prompt in prompts]
     run(engine)
     assert clients[0].ids == clients[1].ids == reference_ids(model, tokenizer, prompts[1], config)
@@ -324,7 +324,7 @@ def test_nan_stays_in_its_request(models, tokenizer):
     model, config = models["llama"], GenerationConfig(max_new_tokens=6, ignore_eos=True)
     prompts = make_prompts(model, tokenizer, 4)
     expected = [reference_ids(model, tokenizer, prompt, config) for prompt in prompts]
-    engine = Engine(model, tokenizer, replace(LIMITS, cache_tokens=1024))
+    engine = Engine(model, tokenizer, replace(CONFIG, cache_tokens=1024))
     broken = Prompt(prompts[3].ids, [np.full_like(p, np.nan) for p in prompts[3].pictures], prompts[3].stop)
     clients = [Client(engine, prompt, config) for prompt in (*prompts[:3], broken)]
     run(engine)
@@ -339,7 +339,7 @@ def test_shortest_prefill_first_with_ageing(models, tokenizer):
     model, config = models["qwen2"], GenerationConfig(max_new_tokens=1)
     (short,) = make_prompts(model, tokenizer, 1)
     long = Prompt(short.ids[:2] + [40] * 400 + short.ids[2:], [], short.stop)
-    engine = Engine(model, tokenizer, replace(LIMITS, reuse=False))
+    engine = Engine(model, tokenizer, replace(CONFIG, enable_prefix_caching=False))
     slow = Client(engine, long, config)
     engine.step()
     quick = Client(engine, short, config)
@@ -354,15 +354,15 @@ def test_shortest_prefill_first_with_ageing(models, tokenizer):
     assert slow.pieces
 
 
-def test_limits_are_checked():
+def test_config_is_checked():
     with pytest.raises(ValueError, match="prefill_chunk=0 is not above 0"):
-        replace(LIMITS, prefill_chunk=0)
+        replace(CONFIG, prefill_chunk=0)
 
 
 def test_a_step_is_launched_before_the_last_one_is_read(models, tokenizer, ahead, monkeypatch):
     model, config = models["qwen2"], GenerationConfig(max_new_tokens=4, ignore_eos=True)
     (prompt,) = make_prompts(model, tokenizer, 1)
-    engine = Engine(model, tokenizer, replace(LIMITS, prefill_chunk=256))
+    engine = Engine(model, tokenizer, replace(CONFIG, prefill_chunk=256))
     events, receive, decode = [], Client.receive, engine.runner.decode
     monkeypatch.setattr(Client, "receive", lambda *a: events.append("delivered") or receive(*a))
     monkeypatch.setattr(engine.runner, "decode", lambda *a: events.append("launched") or decode(*a))
@@ -381,7 +381,7 @@ def test_a_speculative_step_of_an_ended_sequence_is_dropped(models, tokenizer):
     free = [reference_ids(model, tokenizer, prompt, endless) for prompt in prompts]
     ends = [ids[3 + i] for i, ids in enumerate(free)]
     need = max(len(prompt.ids) for prompt in prompts) + 24
-    engine = Engine(model, tokenizer, replace(LIMITS, cache_tokens=2 * need + 32))
+    engine = Engine(model, tokenizer, replace(CONFIG, cache_tokens=2 * need + 32))
     configs = [GenerationConfig(max_new_tokens=24, eos_token_id=(end,)) for end in ends]
     clients = [Client(engine, prompt, config) for prompt, config in zip(prompts, configs)]
     run(engine)

@@ -8,7 +8,8 @@ import pytest
 
 from paddle_internvl import runtime
 from paddle_internvl.chat.messages import build_prompt
-from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.engine.config import EngineConfig
+from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.ops import transfers
 from tests.engine.test_engine import Client, is_empty, run

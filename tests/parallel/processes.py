@@ -58,9 +58,10 @@ def launch_environment() -> dict[str, str]:
 
 def engine_answers(model) -> list[list[int]]:
     """Tokens of answers that an engine's own thread generates together, as a server's does."""
+    from paddle_internvl.engine.config import EngineConfig
     from paddle_internvl.engine.engine_thread import EngineThread
+    from paddle_internvl.engine.factory import engine_of
     from paddle_internvl.engine.request import Prompt
-    from paddle_internvl.engine.settings import EngineConfig, engine_of
     from paddle_internvl.generation.config import GenerationConfig
 
     thread = EngineThread(engine_of(model, model.tokenizer, EngineConfig(session_len=128, cache_tokens=512)))

@@ -6,8 +6,8 @@ import pytest
 from paddlenlp.transformers import AutoModel
 
 from paddle_internvl import run_rank
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine import Engine
-from paddle_internvl.engine.limits import EngineLimits
 from paddle_internvl.engine.model_runner import ModelRunner
 from paddle_internvl.engine.paged_kv_cache import PagedKVCache
 from paddle_internvl.engine.request import RequestFailedError
@@ -18,7 +18,7 @@ from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_conf
 
 SETTINGS = {"max_new_tokens": 6, "ignore_eos": True}
 TEXTS = [[{"role": "user", "content": text}] for text in ("Hello", "What is it? " * 9)]
-LIMITS = EngineLimits(max_batch_size=2, session_len=None, cache_tokens=512, prefill_chunk=32)
+CONFIG = EngineConfig(max_batch_size=2, cache_tokens=512, prefill_chunk=32, vision_max_batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_forward_by_hand_is_refused(monkeypatch, folder):
 
 def test_a_newer_engine_takes_the_place_of_an_older_one(monkeypatch, folder):
     def main(model):
-        older, newer = (Engine(model, model.tokenizer, LIMITS) for _ in range(2))
+        older, newer = (Engine(model, model.tokenizer, CONFIG) for _ in range(2))
         prompt, config = make_prompts(model, model.tokenizer, 1)[0], GenerationConfig(**SETTINGS)
         refused, served = Client(older, prompt, config), Client(newer, prompt, config)
         run(older)
@@ -120,7 +120,7 @@ def test_a_newer_engine_takes_the_place_of_an_older_one(monkeypatch, folder):
 
 def main_alone(folder) -> list[int]:
     model = AutoModel.from_pretrained(str(folder))
-    engine = Engine(model, model.tokenizer, LIMITS)
+    engine = Engine(model, model.tokenizer, CONFIG)
     client = Client(engine, make_prompts(model, model.tokenizer, 1)[0], GenerationConfig(**SETTINGS))
     run(engine)
     return client.ids

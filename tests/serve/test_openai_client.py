@@ -7,9 +7,10 @@ import httpx
 import openai
 import pytest
 
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine_thread import EngineThread
+from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.engine.request import RequestState
-from paddle_internvl.engine.settings import EngineConfig, engine_of
 from tests.random_checkpoints import ROOT
 from tests.serve.running import WAIT, running, wait_until
 

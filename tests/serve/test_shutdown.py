@@ -14,8 +14,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from paddle_internvl.engine.config import EngineConfig
 from paddle_internvl.engine.engine_thread import EngineThread
-from paddle_internvl.engine.settings import EngineConfig, engine_of
+from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.serve.server import listen
 from paddle_internvl.serve.settings import KEYS_VARIABLE, Settings
 from tests.serve.conftest import CHECKPOINT

@@ -35,8 +35,9 @@ def tiny():
 @pytest.fixture(scope="session")
 def host(tiny):
     """The bundled model behind its engine, for all tests together as for all visitors."""
+    from paddle_internvl.engine.config import EngineConfig
     from paddle_internvl.engine.engine_thread import EngineThread
-    from paddle_internvl.engine.settings import EngineConfig, engine_of
+    from paddle_internvl.engine.factory import engine_of
     from paddle_internvl.webdemo.engine_host import EngineHost
 
     host = EngineHost(lambda: EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig(cache_tokens=16384))))
