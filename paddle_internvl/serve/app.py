@@ -68,7 +68,7 @@ def create_app(engine_thread, settings: Settings, loader: MediaLoader | None = N
     gate = Gate(settings.max_concurrent_requests, settings.max_pending_bytes)
     metrics = Metrics(lambda: gate.in_work, engine_thread)
     preparer = Preparer(
-        engine.model, engine.tokenizer, loader or MediaLoader(settings.media_limits()), engine.limits.session_len,
+        engine.model, engine.tokenizer, loader or MediaLoader(settings.media_limits()), engine.config.session_len,
         settings.media_threads, max_total_tiles=settings.max_total_tiles,
     )  # fmt: skip
 

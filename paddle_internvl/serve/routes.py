@@ -48,7 +48,7 @@ class Routes:
         self._tokenizer = preparer.tokenizer
         self._model = {
             "id": name, "object": "model", "created": int(time.time()), "owned_by": "paddle_internvl",
-            "max_model_len": engine_thread.engine.limits.session_len,
+            "max_model_len": engine_thread.engine.config.session_len,
         }  # fmt: skip
 
     async def chat_completions(self, request: Request, body: ChatRequest) -> Any:

@@ -46,7 +46,7 @@ class Handlers:
     def on_load(self, request: gr.Request) -> tuple:
         """Language, system prompt, tiles of a picture and max new tokens of a page that has just been opened."""
         engine = self._host.engine.engine
-        model, longest = engine.model, engine.limits.session_len
+        model, longest = engine.model, engine.config.session_len
         tiles = model.config.max_dynamic_patch if model.config.dynamic_image_size else 1
         limit = gr.update(maximum=longest - 1, value=min(512, longest // 2))
         return preferred_language(request.headers.get("accept-language")), model.system_message, tiles, limit
@@ -59,12 +59,12 @@ class Handlers:
         try:
             attachments = await self._attached(box, clip, frames, state)
             engine = self._host.engine.engine
-            require_characters(len(question) + len(system or ""), engine.limits.session_len)
+            require_characters(len(question) + len(system or ""), engine.config.session_len)
             arguments = engine.model, engine.tokenizer, state, question, attachments, system or "", int(tiles)
             cost = await anyio.to_thread.run_sync(prompt_cost, *arguments, limiter=self._count_slots)
         except ValueError as error:
             return display.problem(f"{text('error', language)}: {error}")
-        length, tile_tokens = engine.limits.session_len, engine.model.num_image_token
+        length, tile_tokens = engine.config.session_len, engine.model.num_image_token
         return await anyio.to_thread.run_sync(display.preview, attachments, cost, length, tile_tokens, language)
 
     async def _attached(self, box, clip, frames, state: SessionState) -> list[Attachment]:

@@ -115,10 +115,10 @@ class StreamingSession:
         from paddle_internvl.engine.request import require_characters
 
         engine = self._host.engine.engine
-        require_characters(len(round_.question) + len(options.system or ""), engine.limits.session_len)
+        require_characters(len(round_.question) + len(options.system or ""), engine.config.session_len)
         messages = state.messages(round_.question, round_.attachments)
         return build_prompt(
-            engine.model, engine.tokenizer, messages, engine.limits.session_len,
+            engine.model, engine.tokenizer, messages, engine.config.session_len,
             system=options.system or "", max_num=options.max_num,
         )  # fmt: skip
 

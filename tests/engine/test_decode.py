@@ -15,7 +15,7 @@ from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.ops import dispatch
 from tests.engine.recording import HostCopyError, RecordedGraph
-from tests.engine.test_engine import LIMITS, Client, is_empty, make_prompts, reference_ids, run
+from tests.engine.test_engine import CONFIG, Client, is_empty, make_prompts, reference_ids, run
 from tests.random_checkpoints import TOKENIZER
 
 BLOCKS = 40
@@ -66,8 +66,8 @@ def test_an_engine_with_replayed_steps(models, tokenizer):
     model, config = models["qwen2"], GenerationConfig(max_new_tokens=12)
     prompts = make_prompts(model, tokenizer, 6)
     expected = [reference_ids(model, tokenizer, prompt, config) for prompt in prompts]
-    runner = ModelRunner(model, LIMITS.cache_tokens // BLOCK_SIZE, RecordedGraph)
-    engine = Engine(model, tokenizer, LIMITS, runner)
+    runner = ModelRunner(model, CONFIG.cache_tokens // BLOCK_SIZE, RecordedGraph)
+    engine = Engine(model, tokenizer, CONFIG, runner)
     clients = [Client(engine, prompt, config) for prompt in prompts]
     run(engine)
     assert [client.ids for client in clients] == expected and is_empty(engine)

@@ -19,7 +19,7 @@ from paddle_internvl.engine.request import (
     RequestFailedError,
 )
 from paddle_internvl.generation.config import GenerationConfig
-from tests.engine.test_engine import LIMITS, OOM, inject_fault, is_empty, make_prompts, reference_ids
+from tests.engine.test_engine import CONFIG, OOM, inject_fault, is_empty, make_prompts, reference_ids
 
 ENDLESS = GenerationConfig(max_new_tokens=3000, ignore_eos=True)
 
@@ -30,7 +30,7 @@ def start(models, tokenizer):
     before, started = set(threading.enumerate()), []
 
     def start(**changed) -> EngineThread:
-        started.append(EngineThread(Engine(models["qwen2"], tokenizer, replace(LIMITS, **changed))))
+        started.append(EngineThread(Engine(models["qwen2"], tokenizer, replace(CONFIG, **changed))))
         started[-1].start()
         return started[-1]
 

@@ -59,7 +59,7 @@ class FakeEngineThread:
 
     def __post_init__(self):
         self.engine = SimpleNamespace(
-            model=self.model, tokenizer=self.tokenizer, limits=SimpleNamespace(session_len=self.session_len)
+            model=self.model, tokenizer=self.tokenizer, config=SimpleNamespace(session_len=self.session_len)
         )
 
     def start(self) -> None:
