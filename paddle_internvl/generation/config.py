@@ -83,8 +83,10 @@ class GenerationConfig:
             if isinstance(value, (int, str)):
                 value = (value,)
             object.__setattr__(self, name, tuple(value or ()))
-        if any(not text for text in self.stop_strings):
-            raise ValueError("stop_strings holds an empty text")
+        for name in ("stop_strings", "bad_words"):
+            for text in getattr(self, name):
+                if not isinstance(text, str) or not text:
+                    raise ValueError(f"{name} holds {text!r}; it takes texts of at least one character")
         for name in ("eos_token_id", "bad_token_ids"):
             for token in getattr(self, name):
                 if not isinstance(token, Integral) or token < 0:
@@ -97,8 +99,10 @@ class GenerationConfig:
                 raise ValueError(f"{name}={value} is outside [{low}, {high}]")
         if self.seed is not None and not (isinstance(self.seed, Integral) and self.seed >= 0):
             raise ValueError(f"seed={self.seed!r} is no integer of at least 0")
-        if not isinstance(self.early_stopping, bool):
-            raise ValueError(f"early_stopping={self.early_stopping!r} is not supported; use True or False")
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(setting.default, bool) and not isinstance(value, bool):
+                raise ValueError(f"{setting.name}={value!r} is not supported; use True or False")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(f"min_new_tokens={self.min_new_tokens} exceeds max_new_tokens={self.max_new_tokens}")
         if self.num_beams > 1 and (self.samples or self.n > 1 or self.log_probs):

@@ -29,6 +29,7 @@ def open_image(source) -> Image.Image:
         A PIL image in mode RGB, of the picture's own size.
     Raises:
         FileNotFoundError: no such file.
+        IsADirectoryError: a folder.
         ValueError: no picture, or a broken or truncated one; names the source.
         TypeError: a source of another type.
     """
@@ -53,8 +54,10 @@ def open_image(source) -> Image.Image:
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not a picture that Pillow can read") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, (PermissionError, IsADirectoryError)):
+        if isinstance(error, PermissionError):
             raise
+        if isinstance(error, IsADirectoryError):
+            raise IsADirectoryError(f"{name} is a folder; give a picture's file") from None
         raise ValueError(f"{name} can't be decoded: {error}") from error
 
 

@@ -60,7 +60,7 @@ def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) 
     Returns:
         The ids and their writers.
     Raises:
-        ValueError: placeholders and pictures differ in number.
+        ValueError: placeholders and pictures differ in number, or a text that holds half a surrogate pair.
     """
     placeholders = count_placeholders(conversation)
     if placeholders != len(visual_tokens):
@@ -78,6 +78,7 @@ def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) 
         if piece.writer == PICTURE:
             split = [(IMG_START, True), *[(IMG_CONTEXT, True)] * next(counts), (IMG_END, True)]
         else:
+            _require_characters(piece.text, piece.writer)
             split = tokenizer.split_added_tokens(piece.text, only=None if piece.is_markup else writable)
         parts += split
         writers += [piece.writer] * len(split)
@@ -94,3 +95,11 @@ def encode(tokenizer, conversation: Conversation, visual_tokens: Sequence[int]) 
         [TEMPLATE] * before + [writers[part] for part in owners] + [TEMPLATE] * (len(around) - before - 1),
         separators,
     )
+
+
+def _require_characters(text: str, writer: str) -> None:
+    """Refuse half a surrogate pair, which JSON's escapes can write; tokenizers fail on it in ways of their own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the {writer}'s text has half a surrogate pair at character {error.start}") from None

@@ -112,7 +112,11 @@ def test_one_or_several_ends():
         ({"bad_token_ids": [-1]}, "bad_token_ids holds -1"),
         ({"eos_token_id": [2, "</s>"]}, "eos_token_id holds '</s>'; token ids are integers"),
         ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens=5 exceeds max_new_tokens=4"),
-        ({"stop_strings": ["a", ""]}, "stop_strings holds an empty text"),
+        ({"stop_strings": ["a", ""]}, "stop_strings holds ''; it takes texts of at least one character"),
+        ({"stop_words": [7]}, "stop_strings holds 7"),
+        ({"bad_words": [None]}, "bad_words holds None"),
+        ({"do_sample": "false"}, "do_sample='false' is not supported; use True or False"),
+        ({"skip_special_tokens": 0}, "skip_special_tokens=0 is not supported"),
     ],
 )
 def test_refusals(settings, message):

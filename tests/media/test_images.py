@@ -142,6 +142,8 @@ def test_invalid_pictures(tmp_path):
         load_image(b"abc")
     with pytest.raises(FileNotFoundError, match="no such picture: .*/none.png"):
         load_image(tmp_path / "none.png")
+    with pytest.raises(IsADirectoryError, match=f"^{tmp_path} is a folder; give a picture's file"):
+        load_image(tmp_path)
     with pytest.raises(TypeError, match="not int"):
         load_image(3)
 

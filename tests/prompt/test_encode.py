@@ -119,3 +119,8 @@ def test_control_tokens_in_a_message_are_text(tokenizer, forged):
     token = tuned.convert_tokens_to_ids(forged)
     assert ids.count(token) == plain.count(token) and len(ids) > len(plain)
     assert forged in tuned.decode(ids)
+
+
+def test_half_a_surrogate_pair_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="^the user's text has half a surrogate pair at character 2$"):
+        encode(tokenizer, conversation_of(["a \ud800", None]), [])
