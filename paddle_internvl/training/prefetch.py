@@ -55,11 +55,12 @@ _function: Callable | None = None  # of a worker process
 
 
 def _start_worker(function: Callable, parent: int) -> None:
-    """Set up a worker process: signals are the parent's business, and the worker ends when the parent has."""
+    """Set up a worker process: signals to the parent's process group do not reach it, and it ends after the parent."""
     global _function
     _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgrp()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's handlers are inherited
+        signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
