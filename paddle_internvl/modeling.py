@@ -60,8 +60,9 @@ class _FromCheckpoint:
             tensor_parallel_degree: ranks of a tensor-parallel model: processes that `paddle.distributed.launch` starts
                 with the same program. Every rank makes the same calls (`chat`, `chat_messages`, ...) and gets the
                 same answers; a program whose input only rank 0 has goes into `paddle_internvl.run_rank`.
-            trainable: True: plain parameters that can be trained and wrapped (LoRA, DataParallel); False: prepared for
-                inference, see `checkpoints.preparation.prepare_for_inference`.
+            trainable: True: plain parameters that can be trained and wrapped (LoRA, DataParallel), beside quantized
+                weights, which are frozen (QLoRA); False: prepared for inference, see
+                `checkpoints.preparation.prepare_for_inference`.
             adapter: folder of a LoRA adapter (PEFT's or PaddleNLP's), which is merged into the weights while loading.
             kwargs: fields of the config; `hub`, `revision`, `cache_dir`, ... of `hub.folder_of`; `low_cpu_mem_usage`
                 (always on) and `trust_remote_code` (never done) of the model cards.

@@ -28,7 +28,7 @@ from paddle_internvl.parallel.shards import ShardSpec
 _NAMES = {code: name for name, code in FLOATS.items()}
 
 
-def fill(network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str) -> None:
+def fill(network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str, trainable: bool = False) -> None:
     """Fill a network. Linear layers whose weights are quantized are replaced by `QuantizedLinear`s.
 
     Args:
@@ -36,12 +36,13 @@ def fill(network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str) -> Non
         view: the checkpoint's tensors.
         plan: of this network.
         dtype: compute dtype.
+        trainable: whether gradients pass through quantized layers.
     Raises:
         CheckpointError: the plan does not fit the network.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     plan.require_fit(shapes, view.checkpoint.folder)
-    filler = _Filler(network, view, plan, dtype)
+    filler = _Filler(network, view, plan, dtype, trainable)
     entries = sorted(plan.entries, key=lambda entry: -size_of(entry))  # the largest while little else is in memory
     with ThreadPoolExecutor(runtime.cpu_cores()) as pool, progress.bar("loading", len(entries), "tensor") as bar:
         for done in [pool.submit(filler.fill, entry) for entry in entries]:
@@ -64,8 +65,8 @@ def _quantization_config(decoder: nn.Layer) -> dict | None:
 class _Filler:
     """Fills parameters, from several threads at once."""
 
-    def __init__(self, network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str):
-        self._view, self._dtype, self._quantization = view, dtype, plan.quantization
+    def __init__(self, network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str, trainable: bool):
+        self._view, self._dtype, self._quantization, self._trainable = view, dtype, plan.quantization, trainable
         self._parameters = dict(network.named_parameters())
         layers = dict(network.named_sublayers())
         self._quantized_layers: dict[str, QuantizedLinear] = {}
@@ -80,7 +81,7 @@ class _Filler:
 
     def _quantized_layer(self, entry: PlanEntry, plain: nn.Linear) -> QuantizedLinear:
         bits, group_size = self._quantization.bits, self._quantization.group_size
-        layer = QuantizedLinear(*entry.shape, bits, group_size, bias=plain.bias is not None)
+        layer = QuantizedLinear(*entry.shape, bits, group_size, plain.bias is not None, self._trainable)
         if plain.bias is not None:
             layer.bias = plain.bias
         return layer

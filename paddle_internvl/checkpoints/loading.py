@@ -57,7 +57,8 @@ def load(
         quantization: of float weights while they are loaded.
         hub: keyword arguments of `hub.folder_of`.
         ranks: processes of a tensor-parallel model; each makes this call, and they wait for each other.
-        trainable: plain parameters; False: the model is prepared for inference.
+        trainable: plain parameters, and quantized layers that pass gradients on; False: the model is prepared for
+            inference.
         adapter: folder of a LoRA adapter, which is merged into the weights; None: the one that `name_or_path` is, or
             none.
         overrides: fields of the config.
@@ -104,7 +105,7 @@ def load(
             shard_layers(model, shards, group)
     paddle.set_device(placement.home)  # of every layer outside the blocks
     plan = plan_loading(view, read_config(folder), options)
-    fill(model, view, plan, dtype)
+    fill(model, view, plan, dtype, trainable)
     if placement.several:
         install(model, blocks, placement)
     if group is not None:

@@ -37,7 +37,7 @@ class LoadOptions:
     Attributes:
         dtype: compute dtype: 'float32', 'bfloat16' or 'float16'.
         device_of: name of a parameter -> 'cpu' or 'gpu:<index>'.
-        trainable: plain parameters in `dtype`; False: the storage form that takes the least memory.
+        trainable: float weights are plain parameters in `dtype`; False: the storage form that takes the least memory.
         cpu_kernels: whether the C++ kernels are available, which take bfloat16 and quantized weights.
         keep_dtype: whether weights of the kernels may keep the file's dtype; False: everything in `dtype`.
         quantization: of float weights of the decoder's linear layers while loading; None: none.
@@ -152,9 +152,6 @@ def plan_loading(view: CheckpointView, config: dict, options: LoadOptions) -> Pl
     folder = view.checkpoint.folder
     if requested and have:
         raise CheckpointError(f"{folder} is quantised already ({have.method}); load it as it is")
-    if options.trainable and (have or requested):
-        method = (have or requested).method
-        raise CheckpointError(f"{folder}: {method} weights can't be trained; load the float checkpoint unquantised")
     planner = _Planner(view, options, have or requested)
     entries = tuple(
         planner.entry(name) for name in view.outputs if name.rpartition(".")[2] not in _COMPANIONS

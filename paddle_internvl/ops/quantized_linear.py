@@ -4,6 +4,9 @@ In: activations [.., K]. Out: [.., N]. On CUDA cards that Paddle's `weight_only_
 weight lies in its packed layout. Elsewhere the integers lie in row order, so that the weight takes a quarter (an
 eighth) of float32's memory: the C++ library's product dequantizes them block by block; the reference dequantizes the
 whole weight at every call, at the price of time.
+
+The weight is frozen. A layer that is made trainable passes gradients on to its input (QLoRA,
+https://arxiv.org/abs/2305.14314): the backward pass dequantizes the weight anew, and keeps no float copy of it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
+from paddle.autograd import PyLayer
 from paddle.nn.quant import weight_only_linear
 
 from convert.quant_layout import pack, pack_nibbles
@@ -30,16 +34,19 @@ class QuantizedLinear(nn.Layer):
         bits: 8 or 4.
         group_size: inputs that share a scale; -1: all.
         bias: whether there is one.
+        trainable: whether gradients pass through the layer.
     Attributes:
         implementation: 'kernel' (packed layout), 'native' or 'reference' (row order); see `dispatch.CANDIDATES`.
         quant_weight: the integers.
         quant_scale: the scales.
         quant_offset: the offsets, or None.
+        compute_dtype: dtype of the activations, 'float32' or a half one.
     """
 
-    def __init__(self, inputs: int, outputs: int, bits: int, group_size: int, bias: bool):
+    def __init__(self, inputs: int, outputs: int, bits: int, group_size: int, bias: bool, trainable: bool = False):
         super().__init__()
         self.inputs, self.outputs, self.bits, self.group_size = inputs, outputs, bits, group_size
+        self.trainable, self.compute_dtype = trainable, "float32"
         self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
         self.implementation = "reference"
         self.register_buffer("quant_weight", None)
@@ -64,7 +71,9 @@ class QuantizedLinear(nn.Layer):
             offsets: as scales; not for the implementation 'kernel'.
         """
         case = Case("gpu" if place.is_gpu_place() else "cpu", dtype)
-        self.implementation = dispatch.choose_for("weight_only_linear", case)
+        self.implementation, self.compute_dtype = dispatch.choose_for("weight_only_linear", case), dtype
+        if self.implementation == "kernel" and self.trainable:
+            self.implementation = "reference"  # the packed layout can't be dequantized for the backward pass
         if self.implementation == "kernel":
             self.quant_weight = paddle.to_tensor(pack(integers, self.bits), place=place)
             self.quant_scale = paddle.to_tensor(scales, place=place).astype(dtype)
@@ -100,7 +109,13 @@ class QuantizedLinear(nn.Layer):
         return pack(((integers ^ 8).astype(np.int8) - 8), 4), scales
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if self.trainable and paddle.is_grad_enabled() and not x.stop_gradient:
+            return _FrozenProduct.apply(x, self)
         require_no_grad(x)
+        return self.product(x)
+
+    def product(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The layer's output, without gradients."""
         if self.implementation == "kernel":
             return weight_only_linear(
                 x, self.quant_weight, self.bias, self.quant_scale, f"int{self.bits}", group_size=self.group_size
@@ -111,3 +126,16 @@ class QuantizedLinear(nn.Layer):
                 group=self.group_size,
             )  # fmt: skip
         return F.linear(x, self.dequantized().astype(x.dtype), self.bias)
+
+
+class _FrozenProduct(PyLayer):
+    """Output of a `QuantizedLinear`, and the gradient of its input."""
+
+    @staticmethod
+    def forward(ctx, x: paddle.Tensor, layer: QuantizedLinear) -> paddle.Tensor:
+        ctx.layer = layer
+        return layer.product(x)
+
+    @staticmethod
+    def backward(ctx, grad: paddle.Tensor) -> paddle.Tensor:
+        return paddle.matmul(grad, ctx.layer.dequantized().astype(grad.dtype), transpose_y=True)

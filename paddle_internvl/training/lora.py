@@ -16,13 +16,14 @@ from paddle import nn
 
 from convert.mappings.lora import LoraTarget, lora_targets
 from paddle_internvl.models.internvl import InternVLNetwork
+from paddle_internvl.ops.quantized_linear import QuantizedLinear
 
 
 class LoRALinear(nn.Layer):
     """Linear layer with a LoRA adapter: x W + b + (alpha / r) dropout(x) A B.
 
     Args:
-        linear: the layer; its weight and bias are shared, not copied.
+        linear: the plain layer; its weight and bias are shared, not copied.
         lora_A: [in, r], which several layers may share.
         lora_alpha: alpha.
         lora_dropout: probability that an input of the adapter is dropped in training mode.
@@ -36,11 +37,11 @@ class LoRALinear(nn.Layer):
 
     def __init__(self, linear: nn.Linear, lora_A: paddle.Tensor, lora_alpha: float, lora_dropout: float = 0.0):
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self._hold(linear)
         self.lora_A = lora_A
-        rank, dtype = lora_A.shape[1], linear.weight.dtype
+        rank, (_, outputs) = lora_A.shape[1], shape_of(linear)
         self.lora_B = self.create_parameter(
-            [rank, linear.weight.shape[1]], dtype=dtype, default_initializer=nn.initializer.Constant(0.0)
+            [rank, outputs], dtype=lora_A.dtype, default_initializer=nn.initializer.Constant(0.0)
         )
         self.scale = lora_alpha / rank
         self.dropout = lora_dropout
@@ -50,9 +51,16 @@ class LoRALinear(nn.Layer):
         """Alpha."""
         return self.scale * self.lora_A.shape[1]
 
+    def _hold(self, linear: nn.Layer) -> None:
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def _base(self, x: paddle.Tensor) -> paddle.Tensor:
+        """x W + b."""
+        return F.linear(x, self.weight, self.bias)
+
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [.., in]
         dropped = F.dropout(x, self.dropout, training=self.training) if self.dropout else x
-        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scale
+        return self._base(x) + F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scale
 
     def merged(self) -> nn.Linear:
         """A plain layer with the weight W + (alpha / r) A B, computed in float32."""
@@ -63,6 +71,36 @@ class LoRALinear(nn.Layer):
             linear = nn.Linear(*self.weight.shape, bias_attr=False)
         linear.weight, linear.bias = self.weight, self.bias
         return linear
+
+
+class QuantizedLoRALinear(LoRALinear):
+    """QLoRA: a LoRA adapter over a quantized weight of 8 or 4 bits. Arguments: see `LoRALinear`.
+
+    Attributes:
+        base: the `QuantizedLinear`, frozen.
+    """
+
+    def _hold(self, linear: QuantizedLinear) -> None:
+        self.base = linear
+
+    def _base(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.base(x)
+
+    def merged(self) -> nn.Linear:
+        """Not possible.
+
+        Raises:
+            ValueError: always; names the way out.
+        """
+        raise ValueError(
+            "an adapter can't be merged into quantized weights; save_adapter writes it, and merge-lora or adapter= "
+            "merges it into the float model"
+        )
+
+
+def shape_of(linear: nn.Layer) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer, plain or quantized."""
+    return (linear.inputs, linear.outputs) if isinstance(linear, QuantizedLinear) else tuple(linear.weight.shape)
 
 
 def new_lora_a(inputs: int, rank: int, dtype: str) -> paddle.Tensor:
@@ -128,9 +166,12 @@ def adapt(model: nn.Layer, names: Sequence[str], rank: int, lora_alpha: float, l
     lora_a = None
     for name in names:
         linear = sublayer(model, name)
+        quantized = isinstance(linear, QuantizedLinear)
         if lora_a is None:
-            lora_a = new_lora_a(linear.weight.shape[0], rank, linear.weight.dtype)
-        replace_layer(model, name, LoRALinear(linear, lora_a, lora_alpha, lora_dropout))
+            dtype = linear.compute_dtype if quantized else linear.weight.dtype
+            lora_a = new_lora_a(shape_of(linear)[0], rank, dtype)
+        adapted = QuantizedLoRALinear if quantized else LoRALinear
+        replace_layer(model, name, adapted(linear, lora_a, lora_alpha, lora_dropout))
 
 
 def merge_lora(model: InternVLNetwork) -> InternVLNetwork:

@@ -88,7 +88,7 @@ def _adapt(model: InternVLNetwork, names: list[str], adapter: Adapter, lora_drop
     rank = first.a.shape[1]
     adapt(model, names, rank, first.scale * rank, lora_dropout)
     layers = lora_layers(model)
-    dtype = layers[names[0]].weight.dtype
+    dtype = layers[names[0]].lora_A.dtype
     layers[names[0]].lora_A.set_value(paddle.to_tensor(first.a).astype(dtype))
     for name in names:
         layers[name].lora_B.set_value(paddle.to_tensor(adapter.pairs[name].b).astype(dtype))

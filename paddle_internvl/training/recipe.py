@@ -30,6 +30,8 @@ class ModelArguments:
         lora_alpha: of both towers; None: twice each tower's rank, as upstream's.
         lora_dropout: dropout of the adapters' inputs.
         drop_path_rate: stochastic depth of the vision tower.
+        load_in_8bit: quantize the frozen linear weights of the language model's blocks to 8 bits (QLoRA).
+        load_in_4bit: quantize them to 4 bits.
     """
 
     freeze_llm: bool = False
@@ -42,6 +44,8 @@ class ModelArguments:
     lora_alpha: float | None = None
     lora_dropout: float = 0.05
     drop_path_rate: float = 0.0
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
 
 
 @dataclass(frozen=True)

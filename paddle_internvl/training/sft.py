@@ -103,7 +103,9 @@ def _load(recipe: Recipe, arguments: TrainingArguments):
     from paddle_internvl.modeling import InternVLChatModel
 
     folder = initial_checkpoint(recipe.assembly, recipe.data, arguments.output_dir, arguments.seed)
-    return InternVLChatModel.from_pretrained(folder, trainable=True, **config_fields(recipe.assembly, recipe.data))
+    options = {name: getattr(recipe.model, name) for name in ("load_in_8bit", "load_in_4bit")}
+    fields = config_fields(recipe.assembly, recipe.data)
+    return InternVLChatModel.from_pretrained(folder, trainable=True, **options, **fields)
 
 
 def prepare(model, recipe: Recipe) -> None:

@@ -8,6 +8,7 @@ from math import prod
 from paddle import nn
 
 from paddle_internvl.models.internvl import InternVLNetwork
+from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.training.lora import LoRALinear
 
 PARTS = {  # argument -> part of the network that it freezes
@@ -52,7 +53,8 @@ def set_trainable(
         unfreeze_vit_layers: k != 0: train layers k, k + 1, ... of the vision tower all the same; -2: its last two.
         unfreeze_lm_head: train the output head all the same.
     Raises:
-        ValueError: a model that is prepared for inference, layers that do not exist, or nothing is left to train.
+        ValueError: a model that is prepared for inference, layers that do not exist, quantized weights that are to be
+            trained, or nothing is left to train.
     Source: upstream `internvl_chat_finetune.py`, `main`. Its `unfreeze_lm_head` and, with recompute, its
         `unfreeze_vit_layers` train nothing; here they do.
     """
@@ -78,6 +80,8 @@ def set_trainable(
 def _freeze_part(part: nn.Layer, frozen: bool) -> None:
     """Freeze a part or not; if it has LoRA adapters, they are trained and the rest of it is frozen."""
     adapted = any(isinstance(layer, LoRALinear) for layer in part.sublayers())
+    if not (frozen or adapted) and any(isinstance(layer, QuantizedLinear) for layer in part.sublayers()):
+        raise ValueError("quantized weights can't be trained; set freeze_llm, or add adapters by use_llm_lora")
     for name, parameter in part.named_parameters():
         is_adapter = name.endswith((".lora_A", ".lora_B"))
         parameter.stop_gradient = (frozen or adapted) and not is_adapter

@@ -239,9 +239,7 @@ def test_recomputed_layers_give_the_same_gradients(plain):
         np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_quantized_weights_are_not_trainable(folder):
-    with pytest.raises(ValueError, match="weight_only_int8 weights can't be trained"):
-        AutoModel.from_pretrained(folder, load_in_8bit=True, trainable=True)
+def test_a_trainable_model_is_on_one_device(folder):
     with pytest.raises(ValueError, match="trainable=True loads a whole model on one device"):
         AutoModel.from_pretrained(folder, device_map="auto", trainable=True)
 
