@@ -9,6 +9,7 @@ without re-encoding and live recordings. (decord seeks wrongly there and also mi
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -19,6 +20,16 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 _MAX_THREADS = 4  # of a decoder: each thread holds frames
+# signs of a display matrix's (a, b, c, d) -> how the stored picture is shown
+_TRANSPOSITIONS = {
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
 _GIF_MILLISECONDS = 100  # of a frame without a duration, as browsers show it
 
 
@@ -167,13 +178,20 @@ class _AvDecoder:
 
 
 def _upright(frame) -> Image.Image:
-    """The picture of a PyAV frame, turned by the container's display matrix as players turn it."""
-    picture = frame.to_image()
+    """The picture of a PyAV frame, turned and mirrored by the container's display matrix as players do it."""
+    picture, matrix = frame.to_image(), frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return picture
+    a, b, _, c, d, *_ = struct.unpack("9i", bytes(matrix))  # shown at (a x + c y, b x + d y)
+    signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
+    if signs in _TRANSPOSITIONS:
+        return picture.transpose(_TRANSPOSITIONS[signs])
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
 
 
 class _OpencvDecoder:
-    """Sequential decoding by OpenCV, which turns the frames itself. See `_AvDecoder`."""
+    """Sequential decoding by OpenCV; it knows the angle of a turned clip, but not whether it is mirrored. See
+    `_AvDecoder`."""
 
     def __init__(self, path: Path):
         import cv2
@@ -188,6 +206,7 @@ class _OpencvDecoder:
 
     def __call__(self) -> Iterator[tuple[float | None, Callable[[], Image.Image]]]:
         capture = self._cv2.VideoCapture(os.fspath(self._path))
+        capture.set(self._cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # some builds turn frames by themselves, others don't
         try:
             while capture.grab():  # decodes without converting
                 yield capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000, partial(self._picture, capture)
@@ -195,7 +214,8 @@ class _OpencvDecoder:
             capture.release()
 
     def _picture(self, capture) -> Image.Image:
-        return Image.fromarray(self._cv2.cvtColor(capture.retrieve()[1], self._cv2.COLOR_BGR2RGB))
+        picture = Image.fromarray(self._cv2.cvtColor(capture.retrieve()[1], self._cv2.COLOR_BGR2RGB))
+        return picture.rotate(-capture.get(self._cv2.CAP_PROP_ORIENTATION_META), expand=True)
 
 
 READERS: tuple[type, ...] = (_AvDecoder, _OpencvDecoder)

@@ -1,6 +1,7 @@
 """Frames of clips: every container gives the frames of decoding from the start, with every reader."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -30,13 +31,16 @@ def number_of(frame):
     )
 
 
-def write(path, codec="libx264", width=180, height=96, muxer=None, pix_fmt="yuv420p", **options):
+def write(path, codec="libx264", width=180, height=96, muxer=None, pix_fmt="yuv420p", mark=False, **options):
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, 2
         for number in range(FRAMES):
-            frame = av.VideoFrame.from_ndarray(numbered(number, width, height), format="rgb24")
+            pixels = numbered(number, width, height)
+            if mark:
+                pixels[-16:, :16] = 255
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -91,6 +95,53 @@ def test_a_clip_cut_without_encoding(tmp_path, reader, name):
     with open_clip(path) as clip:
         numbers = [number_of(frame) for frame in clip.read(range(clip.frames))]
     assert numbers == list(range(numbers[0], FRAMES)) and 17 <= numbers[0] <= 25
+
+
+def with_display_matrix(source, path, a, b, c, d):
+    """The same clip as a phone leaves it that is held another way: the track's header says how it is shown."""
+    data = source.read_bytes()
+    at = data.index(b"tkhd") + 44  # ISO/IEC 14496-12: a, b, u, c, d, v, x, y, w
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data[:at] + matrix + data[at + len(matrix) :])
+    return path
+
+
+TURNED = {  # display matrix -> what turns the frame that is shown back into the stored one
+    (0, 1, -1, 0): Image.Transpose.ROTATE_90,  # shown turned clockwise by 90 degrees
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_270,
+}
+MIRRORED = {
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+
+
+def is_shown_as(path, back):
+    """Whether a clip's frames are the stored ones of `marked`, which have no symmetry, seen through `back`."""
+    with open_clip(path) as clip:
+        (frame,) = clip.read([6])
+    stored = frame.transpose(back)
+    return stored.size == (180, 96) and number_of(stored) == 6 and np.asarray(stored)[85:, :10].mean() > 140
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+    """Frames with a white corner, bottom left."""
+    return write(tmp_path_factory.mktemp("marked") / "a.mp4", mark=True)
+
+
+@pytest.mark.parametrize("matrix", TURNED)
+def test_a_turned_clip_is_upright(tmp_path, reader, marked, matrix):
+    assert is_shown_as(with_display_matrix(marked, tmp_path / "turned.mp4", *matrix), TURNED[matrix])
+
+
+@pytest.mark.parametrize("matrix", MIRRORED)
+def test_a_mirrored_clip_is_shown_as_players_show_it(tmp_path, marked, matrix):
+    """By PyAV; OpenCV does not give the matrix."""
+    assert is_shown_as(with_display_matrix(marked, tmp_path / "mirrored.mp4", *matrix), MIRRORED[matrix])
 
 
 def test_av1_needs_pyav(tmp_path, monkeypatch):
