@@ -13,6 +13,7 @@ from paddle_internvl.training.assembly import AssemblyArguments
 
 DECAY_RULES = ("all", "hf")
 ON_BAD_SAMPLE = ("error", "skip")
+DTYPES = (None, "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class ModelArguments:
     """What is trained of a model.
 
     Attributes:
+        dtype: 'bfloat16', with float32 master weights in the optimizer, or 'float32'; None: 'bfloat16' with
+            `bf16` True, else 'float32'. On a CPU always float32.
         freeze_llm: freeze the language model.
         freeze_backbone: freeze the vision tower.
         freeze_mlp: freeze the projector.
@@ -34,6 +37,7 @@ class ModelArguments:
         load_in_4bit: quantize them to 4 bits.
     """
 
+    dtype: str | None = None
     freeze_llm: bool = False
     freeze_backbone: bool = False
     freeze_mlp: bool = False
@@ -112,6 +116,8 @@ class Recipe:
             if getattr(recipe.run, name) not in values:
                 raise ValueError(f"{name}={getattr(recipe.run, name)!r}; supported: {', '.join(values)}")
         recipe._check_evaluation()
+        if recipe.model.dtype not in DTYPES:
+            raise ValueError(f"dtype={recipe.model.dtype!r}; supported: bfloat16, float32")
         return recipe._for_packs() if recipe.packing.use_packed_ds else recipe
 
     def _check_evaluation(self) -> None:

@@ -43,7 +43,7 @@ _COMMON = (
     "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "max_steps", "max_grad_norm",
     "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
-_MAY_CHANGE = ("eval_meta_path", "on_bad_sample", "plot")  # of our own
+_MAY_CHANGE = ("eval_meta_path", "on_bad_sample", "plot", "dtype")  # of our own
 
 
 def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
@@ -104,8 +104,9 @@ def _load(recipe: Recipe, arguments: TrainingArguments):
 
     folder = initial_checkpoint(recipe.assembly, recipe.data, arguments.output_dir, arguments.seed)
     options = {name: getattr(recipe.model, name) for name in ("load_in_8bit", "load_in_4bit")}
+    options["dtype"] = recipe.model.dtype or ("bfloat16" if recipe.trainer.get("bf16") else "float32")
     fields = config_fields(recipe.assembly, recipe.data)
-    return InternVLChatModel.from_pretrained(folder, trainable=True, **options, **fields)
+    return InternVLChatModel.from_pretrained(folder, trainable=True, device=arguments.device, **options, **fields)
 
 
 def prepare(model, recipe: Recipe) -> None:

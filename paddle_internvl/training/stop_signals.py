@@ -16,7 +16,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals(TrainerCallback):
     """Ends the training after the step during which a signal arrived at any rank. A context manager.
 
-    A second Ctrl-C ends it at once, without a checkpoint. In a thread other than the main one signals are left alone.
+    A second Ctrl-C ends it at once, without a checkpoint. Signals that are
+    ignored stay so, and in a thread other than the main one all signals are left alone.
 
     Attributes:
         received: the signal; None: none has arrived.
@@ -30,7 +31,8 @@ class StopSignals(TrainerCallback):
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            caught = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._receive) for number in caught}
         return self
 
     def __exit__(self, *_error) -> None:

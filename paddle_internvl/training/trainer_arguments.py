@@ -8,6 +8,7 @@ from paddle import distributed
 from paddlenlp.trainer import TrainingArguments
 
 from paddle_internvl.parallel.gloo_groups import separate_rendezvous
+from paddle_internvl.runtime import choose_device
 from paddle_internvl.training.reporting import reporters
 
 # Autocast is off, for the model's dtype is chosen at loading; data are skipped by the loader; our own reporting;
@@ -31,7 +32,7 @@ def trainer_arguments(options: Mapping) -> TrainingArguments:
     """
     require_supported(options, distributed.get_world_size())
     separate_rendezvous()
-    return TrainingArguments(**{**options, **_FIXED})
+    return TrainingArguments(**{**options, "device": choose_device(options.get("device")), **_FIXED})
 
 
 def require_supported(options: Mapping, ranks: int = 1) -> None:

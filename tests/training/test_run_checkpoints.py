@@ -6,10 +6,13 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from paddlenlp.transformers import AutoModel
+from safetensors.numpy import load_file
 
 from paddle_internvl.training import checkpoint_folders, train
+from paddle_internvl.training.optimizer_state import SavedState, write_state
 from paddle_internvl.training.trainer_arguments import require_supported
 from tests.training.goldens import CHECKPOINT
 from tests.training.loop import run_samples
@@ -114,6 +117,32 @@ def test_faults_of_resuming(straight, tmp_path):
         run(tmp_path, resume_from_checkpoint=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="differ in what is trained, e.g. in mlp1"):
         run(tmp_path, resume_from_checkpoint=str(output / "checkpoint-4"), freeze_mlp=True)
+
+
+def test_bfloat16_parameters_have_float32_masters_and_moments(straight, tmp_path):
+    """The state of a float32 run in bfloat16 parameters: nothing is rounded but the parameters."""
+    (saved,) = (straight[0] / "checkpoint-4").glob("optimizer-*.safetensors")
+    arrays = load_file(saved)
+    weights = {key.removesuffix("/weight"): value for key, value in arrays.items() if key.endswith("/weight")}
+    zeros = paddle.nn.initializer.Constant(0.0)
+    parameters = {
+        n: paddle.create_parameter(w.shape, "bfloat16", default_initializer=zeros) for n, w in weights.items()
+    }
+    names = {p.name: name for name, p in parameters.items()}
+    adamw = paddle.optimizer.AdamW(parameters=list(parameters.values()), multi_precision=True)
+    with SavedState([saved]) as state:
+        state.load_parameters(parameters)
+        state.load_optimizer(adamw, names)
+    for name, parameter in parameters.items():
+        assert parameter.dtype == paddle.bfloat16
+        rounded = paddle.to_tensor(weights[name]).astype("bfloat16").astype("float32")
+        assert (parameter.astype("float32") == rounded).all()
+    state = adamw.state_dict()
+    assert {str(tensor.dtype) for tensor in state.pop("master_weights").values()} == {"paddle.float32"}
+    assert {str(tensor.dtype) for tensor in state.values() if hasattr(tensor, "dtype")} == {"paddle.float32"}
+    write_state(tmp_path / "again.safetensors", adamw, names)
+    again = load_file(tmp_path / "again.safetensors")
+    assert again.keys() == arrays.keys() and all((again[key] == arrays[key]).all() for key in arrays)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ def test_faults_of_arguments(config, tmp_path, capsys):
         Recipe.from_dict({**config, "learning_rates": 1})
     with pytest.raises(ValueError, match="decay_rule='none'; supported: all, hf"):
         Recipe.from_dict({**config, "decay_rule": "none"})
+    with pytest.raises(ValueError, match="dtype='float16'; supported: bfloat16, float32"):
+        Recipe.from_dict({**config, "dtype": "float16"})
     (tmp_path / "run.json").write_text("{}")
     assert main(["train", str(tmp_path / "run.json"), "--meta_path", "m.json"]) == 2
     assert "model_name_or_path is missing" in capsys.readouterr().err
