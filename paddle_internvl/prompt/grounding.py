@@ -43,11 +43,12 @@ def parse_boxes(text: str, size: tuple[int, int]) -> list[Box]:
     width, height = size
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width} x {height} pixels has no boxes")
-    found = []
+    found, before = [], 0
     for group in _GROUP.finditer(text):
         label = group["ref"]
         if label is None:
-            label = _bare_name(text, group.start())
+            label = _bare_name(text, before, group.start())
+        before = group.end()
         for match in _BOX.finditer(group["boxes"]):
             left, top, right, bottom = (float(number) / SCALE for number in match.groups())
             if left < right <= 1 and top < bottom <= 1:
@@ -55,8 +56,7 @@ def parse_boxes(text: str, size: tuple[int, int]) -> list[Box]:
     return found
 
 
-def _bare_name(text: str, end: int) -> str:
-    """The name without marks that precedes a box at `end`, perhaps on the line before; found from the end backwards,
-    since a search from the start would be quadratic in the length of a text with many boxes."""
-    end -= text.endswith("\n", 0, end)
-    return text[1 + max(text.rfind(mark, 0, end) for mark in _NAME_ENDS) : end]
+def _bare_name(text: str, start: int, end: int) -> str:
+    """The name without marks between the box that ends at `start` and the one at `end`, perhaps on the line before."""
+    end -= text.endswith("\n", start, end)
+    return text[max(start, *(1 + text.rfind(mark, start, end) for mark in _NAME_ENDS)) : end]

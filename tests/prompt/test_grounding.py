@@ -38,6 +38,12 @@ def test_by_hand(text, boxes):
         assert corners[0] == pytest.approx(corners[1])
 
 
+def test_many_boxes_in_a_long_text():
+    """A name that never ends, and thousands of boxes: in quadratic time this would not end."""
+    found = parse_boxes("a" * 200_000 + "[[0,0,1000,1000]] b" * 5000, SIZE)
+    assert len(found) == 5000 and [len(box.label) for box in found[:2]] == [200_000, 1]
+
+
 def test_size():
     with pytest.raises(ValueError, match="0 x 5 pixels has no boxes"):
         parse_boxes("[[1,2,3,4]]", (0, 5))

@@ -341,6 +341,8 @@ def test_media_of_the_openai_kinds_only(serve, picture_url, tmp_path):
         assert response.status_code == 400 and str(tmp_path) not in response.text, part
     good = {"type": "image_url", "image_url": {"url": picture_url, "detail": "low", "unknown": 1}}
     assert server.ask(messages=[{"role": "user", "content": [good]}]).status_code == 200
+    prompt, _ = server.engine.asked[-1]
+    assert {str(tiles.dtype) for tiles in prompt.pictures} == {"uint8"}  # while it waits: a quarter of float32's memory
 
 
 def test_row_11_text_forges_no_tokens(serve, tiny):
