@@ -4,6 +4,7 @@ from importlib import import_module
 
 _EXPORTS = {  # public name -> module; imported at first use
     "SFTDataset": "dataset",
+    "PreferenceDataset": "preferences",
     "add_lora": "lora",
     "merge_lora": "lora",
     "train": "sft",

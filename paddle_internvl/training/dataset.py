@@ -5,7 +5,7 @@ In: a meta JSON, a checkpoint folder, data arguments. Out: `SFTDataset`. Reads n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +76,12 @@ class SFTDataset:
         dataset, annotation = self._places[i]
         try:
             rng = np.random.default_rng([self.arguments.seed, epoch, i])
-            sample = self._builder.build(dataset, dataset.parse(annotation), rng, pixels)
+            sample = self._sample(dataset, dataset.parse(annotation), rng, pixels)
         except DataError:
             raise
         except (ValueError, OSError, ImportError) as error:
             raise DataError(f"{dataset.place(annotation)}: {error}") from error
         return {"dataset": dataset.name, "index": annotation.index, **sample}
+
+    def _sample(self, dataset: DatasetSpec, item: Mapping, rng: np.random.Generator, pixels: bool) -> dict:
+        return self._builder.build(dataset, item, rng, pixels)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from paddle_internvl.training.arguments import DataArguments
+from paddle_internvl.training.collate import ANSWERS
 from paddle_internvl.training.dataset import SFTDataset
 
 
@@ -19,7 +20,7 @@ def sample_lengths(dataset: Sequence) -> list[int]:
     Source: upstream `internvl_chat_finetune.py`, `LazySupervisedDataset.__init__`.
     """
     if not isinstance(dataset, SFTDataset):
-        return [len(sample["input_ids"]) for sample in dataset]
+        return [_tokens(sample) for sample in dataset]
     text_tokens: dict[int, int] = {}  # of a text, by its characters
     lengths = []
     for spec in dataset.datasets:
@@ -36,6 +37,11 @@ def sample_lengths(dataset: Sequence) -> list[int]:
     return lengths
 
 
+def _tokens(sample: Mapping) -> int:
+    """Tokens of a sample, or of both answers of a preference pair with their prompts."""
+    return sum(len(sample[answer]["input_ids"]) for answer in ANSWERS if answer in sample) or len(sample["input_ids"])
+
+
 def _item(line: str) -> Mapping:
     try:
         item = json.loads(line)
@@ -47,6 +53,7 @@ def _item(line: str) -> Mapping:
 def _text(item: Mapping) -> str:
     turns = item.get("conversations")
     values = [turn.get("value") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    values += [item.get(field) for field in ("question", *ANSWERS)]  # of a preference pair
     return "\n".join(value for value in values if isinstance(value, str))
 
 

@@ -63,23 +63,45 @@ class SampleBuilder:
             ValueError: an item that makes no sample; the message gives the reason.
             FileNotFoundError: a picture or a clip that does not exist.
         """
+        (text,), media = self.build_texts(dataset, item, [item.get("conversations")], rng, pixels)
+        return {**text, **media}
+
+    def build_texts(
+        self,
+        dataset: DatasetSpec,
+        item: Mapping,
+        conversations: Sequence,
+        rng: np.random.Generator,
+        pixels: bool = True,
+    ) -> tuple[list[dict], dict]:
+        """Several conversations about the pictures or the clip of one annotation item, which are read once.
+
+        Args:
+            dataset: see `build`.
+            item: annotation item: `image` or `video`, or neither.
+            conversations: of the item, each as upstream's `conversations`.
+            rng: see `build`.
+            pixels: see `build`.
+        Returns:
+            For each conversation input_ids, labels and position_ids. And num_tiles, image_flags and pixel_values.
+        Raises:
+            ValueError: see `build`.
+        """
         pictures, frames = self._pictures(dataset, item, rng)
         limit = dataset.max_dynamic_patch or self.arguments.max_dynamic_patch
         tiles = [self._tiles(picture, limit, len(pictures), frames is not None) for picture in pictures]
         num_tiles = [len(part) for part in tiles]
-        sample = self._encode(item.get("conversations"), num_tiles, frames)
+        texts = [self._encode(conversation, num_tiles, frames) for conversation in conversations]
         flat = [tile for part in tiles for tile in part]
-        sample["num_tiles"], sample["image_flags"] = num_tiles, np.ones(len(flat), np.int64)
+        media = {"num_tiles": num_tiles, "image_flags": np.ones(len(flat), np.int64)}
         if not flat:  # keeps the vision tower in the graph
-            flat, sample["image_flags"] = (
-                [Image.new("RGB", (self.side, self.side), (255, 255, 255))],
-                np.zeros(1, np.int64),
-            )
+            flat = [Image.new("RGB", (self.side, self.side), (255, 255, 255))]
+            media["image_flags"] = np.zeros(1, np.int64)
         if pixels:
             if dataset.data_augment and frames is None:
                 flat = [_jpeg(tile, int(rng.integers(*_JPEG_QUALITIES))) for tile in flat]
-            sample["pixel_values"] = normalize_all(flat, self.side)
-        return sample
+            media["pixel_values"] = normalize_all(flat, self.side)
+        return texts, media
 
     def _pictures(self, dataset: DatasetSpec, item: Mapping, rng) -> tuple[list[Image.Image], int | None]:
         """RGB pictures or frames of an item, and the number of frames of a clip."""
