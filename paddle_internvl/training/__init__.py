@@ -9,7 +9,7 @@ _EXPORTS = {  # public name -> module; imported at first use
     "merge_lora": "lora",
     "train": "sft",
     "sft_loss": "losses",
-    "mpo_loss": "losses",
+    "mpo_loss": "preference_losses",
     "PackedDataset": "packing",
 }
 __all__ = list(_EXPORTS)

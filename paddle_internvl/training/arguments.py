@@ -1,4 +1,4 @@
-"""Data arguments of training, by upstream's names."""
+"""Arguments of training data, packing and preference losses, by upstream's names."""
 
 from __future__ import annotations
 
@@ -101,3 +101,75 @@ class PackingArguments:
         for name in ("max_packed_tokens", "num_images_expected", "max_buffer_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+
+
+MPO = {"sigmoid": 0.8, "bco_pair": 0.2}  # weights of the losses; that of generation is 1
+PREFERENCE_TYPES = ("sigmoid", "robust", "hinge", "ipo")
+LOSS_TYPES = (*PREFERENCE_TYPES, "bco_pair", "sft")
+
+
+@dataclass(frozen=True)
+class PreferenceArguments:
+    """Losses of preference optimisation, see `preference_loss`.
+
+    Without `loss_type` they are MPO's: 0.8 sigmoid + 0.2 bco_pair + 1.0 generation. With it, a weight that is not given
+    is 1, and there is no generation loss without `rpo_alpha` (upstream's and TRL's defaults).
+
+    Attributes:
+        loss_type: names separated by commas: one of sigmoid (DPO), robust, hinge, ipo; bco_pair; sft.
+        beta: strength of the pull to the reference model.
+        label_smoothing: probability that chosen and rejected are swapped, for sigmoid and robust; below 0.5.
+        reference_free: leave the reference model out.
+        sigmoid_loss_weight: weight of the sigmoid loss.
+        robust_loss_weight: weight of the robust loss.
+        hinge_loss_weight: weight of the hinge loss.
+        ipo_loss_weight: weight of the ipo loss.
+        bco_pair_loss_weight: weight of the bco_pair loss.
+        rpo_alpha: weight of the generation loss; in loss_type `sft` without it is 1.
+        reference_log_probs: file of the reference model's log-probabilities, made before the first step where it lacks
+            pairs, by the policy as it is then; None: a frozen copy of the policy is the reference model.
+    """
+
+    loss_type: str | None = None
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    reference_free: bool = False
+    sigmoid_loss_weight: float | None = None
+    robust_loss_weight: float | None = None
+    hinge_loss_weight: float | None = None
+    ipo_loss_weight: float | None = None
+    bco_pair_loss_weight: float | None = None
+    rpo_alpha: float | None = None
+    reference_log_probs: str | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each loss."""
+        names = [*MPO, "sft"] if self.loss_type is None else self.loss_type.split(",")
+        names += ["sft"] if self.rpo_alpha is not None and "sft" not in names else []
+        defaults = MPO if self.loss_type is None else {}
+        given = {name: getattr(self, f"{name}_loss_weight") for name in LOSS_TYPES if name != "sft"}
+        given["sft"] = self.rpo_alpha
+        return {name: defaults.get(name, 1.0) if given[name] is None else given[name] for name in names}
+
+    def __post_init__(self):
+        names = [] if self.loss_type is None else self.loss_type.split(",")
+        unknown = [name for name in names if name not in LOSS_TYPES]
+        if unknown or len(set(names)) < len(names):
+            raise ValueError(f"loss_type={self.loss_type!r}; supported, separated by commas: {', '.join(LOSS_TYPES)}")
+        preferences = [name for name in self.weights if name in PREFERENCE_TYPES]
+        if len(preferences) > 1:
+            raise ValueError(f"loss_type={self.loss_type!r}: give one of {', '.join(preferences)}")
+        for name in LOSS_TYPES[:-1]:
+            if getattr(self, f"{name}_loss_weight") is not None and name not in self.weights:
+                raise ValueError(
+                    f"{name}_loss_weight has no effect with loss_type={self.loss_type!r}; add {name} to it"
+                )
+        if not self.beta > 0:
+            raise ValueError(f"beta={self.beta} must be above 0")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing={self.label_smoothing} is not in [0, 0.5)")
+        if self.label_smoothing and not {"sigmoid", "robust"} & self.weights.keys():
+            raise ValueError(f"label_smoothing has no effect with loss_type={self.loss_type!r}; use sigmoid or robust")
+        if self.reference_free and "bco_pair" in self.weights:
+            raise ValueError("reference_free: bco_pair needs a reference model; give loss_type sigmoid, hinge or ipo")

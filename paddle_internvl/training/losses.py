@@ -1,6 +1,6 @@
-"""Training losses: supervised fine-tuning of padded or packed batches, and mixed preference optimisation (MPO).
+"""Training losses of supervised fine-tuning (SFT), of padded or packed batches.
 
-In: a network and a batch of arrays, or log-probabilities of answers. Out: a scalar to differentiate.
+In: a network and a batch of arrays. Out: a scalar to differentiate.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import distributed
 
 from paddle_internvl.prompt.encode import IGNORED
@@ -82,64 +81,3 @@ def _share_of_weight(labels: paddle.Tensor, loss_weight: paddle.Tensor) -> paddl
         distributed.all_reduce(mean)
         mean = mean / distributed.get_world_size()
     return total / mean.clip(min=1e-20)
-
-
-def mpo_loss(
-    policy_chosen: paddle.Tensor,
-    policy_rejected: paddle.Tensor,
-    reference_chosen: paddle.Tensor,
-    reference_rejected: paddle.Tensor,
-    nll: paddle.Tensor,
-    running_mean: tuple[float, int] = (0.0, 0),
-    beta: float = 0.1,
-    weights: tuple[float, float, float] = (0.8, 0.2, 1.0),
-) -> tuple[paddle.Tensor, dict[str, float], tuple[float, int]]:
-    """Mixed preference optimisation (MPO): preference (DPO), quality (BCO) and generation loss.
-
-    Args:
-        policy_chosen: float32 [B], log-probabilities of the chosen answers, summed over their tokens.
-        policy_rejected: of the rejected answers.
-        reference_chosen: the same of the frozen reference model.
-        reference_rejected: of the rejected answers.
-        nll: float32 scalar, mean negative log-probability of the chosen answers' tokens.
-        running_mean: mean reward of the batches before, and their number.
-        beta: strength of the pull to the reference model.
-        weights: of preference, quality and generation loss.
-    Returns:
-        The loss, float32 scalar; metrics by name (losses unweighted, rewards weighted as the losses); the running mean
-        with this batch, which the next call takes. The reward threshold `delta` of the quality loss is that mean.
-    Source: DPO, https://arxiv.org/abs/2305.18290; BCO, https://arxiv.org/abs/2404.04656; MPO,
-        https://arxiv.org/abs/2411.10442; upstream `trainer_dpo.py`; TRL 0.9.6 `DPOTrainer`, `RunningMoments`.
-    """
-    chosen, rejected = beta * (policy_chosen - reference_chosen), beta * (policy_rejected - reference_rejected)
-    preference = -F.log_sigmoid(chosen - rejected).mean()
-    running_mean = _updated(running_mean, float(paddle.concat([chosen, rejected]).detach().mean()))
-    delta = running_mean[0]
-    quality = -(F.log_sigmoid(chosen - delta) + F.log_sigmoid(delta - rejected)).mean()
-    loss = weights[0] * preference + weights[1] * quality + weights[2] * nll
-    scale = weights[0] + weights[1]  # both losses have the same rewards
-    rewards = scale * chosen.detach(), scale * rejected.detach()
-    metrics = {
-        "loss/preference": preference,
-        "loss/quality": quality,
-        "loss/generation": nll,
-        "rewards/chosen": rewards[0].mean(),
-        "rewards/rejected": rewards[1].mean(),
-        "rewards/accuracies": (rewards[0] > rewards[1]).astype("float32").mean(),
-        "rewards/margins": (rewards[0] - rewards[1]).mean(),
-        "logps/chosen": policy_chosen.mean(),
-        "logps/rejected": policy_rejected.mean(),
-        "delta": delta,
-    }
-    return loss, {name: float(value) for name, value in metrics.items()}, running_mean
-
-
-def _updated(running_mean: tuple[float, int], value: float) -> tuple[float, int]:
-    """The running mean with one more value per rank, each of the same weight."""
-    mean, count = running_mean
-    ranks = distributed.get_world_size() if distributed.is_initialized() else 1
-    if ranks > 1:
-        total = paddle.to_tensor([value], dtype="float32")
-        distributed.all_reduce(total)
-        value = float(total) / ranks
-    return mean + (value - mean) * ranks / (count + ranks), count + ranks

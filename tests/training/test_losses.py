@@ -1,4 +1,4 @@
-"""SFT and MPO losses: upstream's losses and gradients, padded and packed; packs and micro-batches against single
+"""SFT losses: upstream's losses and gradients, padded and packed; packs and micro-batches against single
 samples."""
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from paddle_internvl import InternVLChatModel
 from paddle_internvl.models.loss import label_log_probs
 from paddle_internvl.training.batches import nothing_to_learn
-from paddle_internvl.training.losses import count_learnt, mpo_loss, segment_ids, sft_loss
+from paddle_internvl.training.losses import count_learnt, segment_ids, sft_loss
 from paddle_internvl.training.trainable import set_drop_path
 from tests.training.goldens import CHECKPOINT, golden, normalised, relative_error, tensors, upstream_tensors
 
@@ -203,34 +203,3 @@ def test_a_batch_of_skipped_samples_has_all_gradients(model):
     sft_loss(model, nothing_to_learn(112)).backward()
     assert {name for name, _ in model.named_parameters()} == gradients(model).keys()
     assert all(not np.any(gradient) for gradient in gradients(model).values())
-
-
-STEPS = golden("mpo/internlm2_batch1")["steps"]
-
-
-def test_mpo_losses_are_upstream_s():
-    running_mean = (0.0, 0)
-    for number, step in enumerate(STEPS):
-        names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
-        log_probs = [paddle.to_tensor(step[f"logps/{name}"]) for name in names]
-        loss, metrics, running_mean = mpo_loss(*log_probs, paddle.to_tensor(step["losses/sft"]), running_mean)
-        assert float(loss) == pytest.approx(step["loss"], rel=2e-6)
-        assert metrics["loss/preference"] == pytest.approx(step["losses/dpo"][0], abs=1e-5)
-        assert metrics["loss/quality"] == pytest.approx(step["losses/bco"][0], abs=1e-5)
-        assert metrics["loss/generation"] == pytest.approx(step["losses/sft"])
-        assert metrics["delta"] == pytest.approx(step["bco/delta_running_mean"], abs=1e-5)
-        for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected"):
-            assert metrics[name] == pytest.approx(step[name], abs=1e-5), name
-        assert metrics["rewards/accuracies"] == step["rewards/accuracies"]
-        assert running_mean == (metrics["delta"], number + 1)
-
-
-def test_mpo_gradients_reach_the_policy_alone():
-    policy, reference = ([paddle.to_tensor([v, v - 1], stop_gradient=False) for v in (-3.0, -4.0)] for _ in range(2))
-    nll = paddle.to_tensor(2.0, stop_gradient=False)
-    loss, _, _ = mpo_loss(*policy, *[value.detach() for value in reference], nll, weights=(1.0, 0.0, 0.5))
-    loss.backward()
-    # at policy = reference: d/dx -log sigmoid(x) = -1/2, times beta, mean of two pairs
-    np.testing.assert_allclose(policy[0].grad.numpy(), [-0.025, -0.025], rtol=1e-6)
-    np.testing.assert_allclose(policy[1].grad.numpy(), [0.025, 0.025], rtol=1e-6)
-    assert float(nll.grad) == 0.5
