@@ -27,6 +27,7 @@ from convert.rules import Rule
 from convert.safetensors_io import Checkpoint, header_bytes, read_header
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+RANKS = {"language_model": "use_llm_lora", "vision_model": "use_backbone_lora"}  # tower -> field of config.json
 _WRAPPER = "base_model.model."
 _SUPPORTED = {
     "peft_type": "LORA", "use_dora": False, "bias": "none", "fan_in_fan_out": False, "megatron_config": None,
@@ -71,14 +72,17 @@ def is_unmerged(names: Iterable[str]) -> bool:
     return any(".lora_A." in name for name in names)
 
 
-def split_unmerged(checkpoint: Checkpoint, targets: Sequence[LoraTarget]) -> Adapter:
+def split_unmerged(checkpoint: Checkpoint, config: dict, targets: Sequence[LoraTarget]) -> Adapter:
     """The adapter of upstream's checkpoint with unmerged LoRA; the checkpoint's other tensors get their plain names.
 
     Args:
         checkpoint: its `tensors` are renamed, and lose the LoRA matrices.
+        config: its config.json, whose `use_llm_lora` and `use_backbone_lora` are upstream's ranks.
         targets: of the model.
     Returns:
         The adapter; alpha is twice the rank, as upstream's code has it.
+    Raises:
+        CheckpointError: matrices of another rank, whose alpha no file names, or matrices that do not fit the model.
     """
     matrices, plain = {}, {}
     for name, info in checkpoint.tensors.items():
@@ -89,6 +93,13 @@ def split_unmerged(checkpoint: Checkpoint, targets: Sequence[LoraTarget]) -> Ada
             plain[short] = info
     checkpoint.tensors = plain
     by_layer = matrices_by_layer(matrices)
+    for name, pair in by_layer.items():
+        field, rank = RANKS.get(name.partition(".")[0], ""), len(pair["lora_A"])
+        if config.get(field) != rank:
+            raise CheckpointError(
+                f"{checkpoint.folder}: the LoRA of {name} has rank {rank}, which config.json does not name "
+                f"(use_llm_lora, use_backbone_lora), so its alpha is open; save the adapter alone, with its config"
+            )
     return Adapter(pairs_from_upstream(by_layer, dict.fromkeys(by_layer, 2.0), targets))
 
 

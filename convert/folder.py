@@ -56,7 +56,7 @@ def refuse_adapter(folder: Path) -> None:
     if adapter and not any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
         raise CheckpointError(
             f"{folder} is a LoRA adapter ({adapter}), not a whole model; merge it into its base model first "
-            f"(paddle-internvl merge-lora {folder} OUT), or load the base model with adapter="
+            f"(paddle-internvl merge-lora {folder} OUT --base CKPT), or give it beside that model (--adapter {folder})"
         )
 
 

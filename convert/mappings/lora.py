@@ -1,7 +1,8 @@
-"""LoRA targets: the linear layers of all blocks, as upstream's layers and as ours.
+"""LoRA targets: the linear layers, as upstream's layers and as ours.
 
 In: a config.json in upstream's spelling. Out: `LoraTarget`s and their rules. They are derived from the tables of the
-weights: upstream adapts every linear layer of a block, and the rows of a fused layer go where its weight's rows go.
+weights: the rows of a fused layer go where its weight's rows go. Upstream adapts every linear layer of a block; PEFT
+and ms-swift can adapt the projector and the head too.
 
 Source: upstream `modeling_internvl_chat.py`, `wrap_backbone_lora` and `wrap_llm_lora`.
 """
@@ -9,8 +10,9 @@ Source: upstream `modeling_internvl_chat.py`, `wrap_backbone_lora` and `wrap_llm
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
-from convert.mappings import language, vision
+from convert.mappings import language, projector, vision
 from convert.rules import Rule, Split, Transpose, linear
 
 
@@ -30,13 +32,18 @@ class LoraTarget:
 
     @property
     def tower(self) -> str:
-        """'language_model' or 'vision_model'."""
+        """'language_model', 'vision_model' or 'mlp1'."""
         return self.upstream.partition(".")[0]
 
     @property
+    def in_block(self) -> bool:
+        """Whether the layer belongs to a block of the language model or the vision tower, where upstream adapts it."""
+        return ".layers." in self.upstream
+
+    @property
     def suffix(self) -> str:
-        """Its name within a block, as in PEFT's `target_modules`."""
-        return self.upstream.partition(".layers.")[2].partition(".")[2]
+        """Its name within a block, or its whole name, as in PEFT's `target_modules`."""
+        return self.upstream.partition(".layers.")[2].partition(".")[2] or self.upstream
 
     def rules(self, rank: int) -> tuple[Rule, Rule]:
         """Rules of A (upstream's [r, in], of the first of our layers) and of B (upstream's [out, r])."""
@@ -48,15 +55,15 @@ class LoraTarget:
 
 
 def lora_targets(config: dict) -> list[LoraTarget]:
-    """The targets of a model, language model and vision tower.
+    """The targets of a model: every linear layer of language model, vision tower and projector.
 
     Args:
-        config: `llm_config` and `vision_config` as dicts.
+        config: config.json, with `llm_config` and `vision_config` as dicts.
     """
     targets = []
-    for rule in [*vision.rules(config["vision_config"]), *language.rules(config["llm_config"])]:
-        is_linear = isinstance(rule, (Split, Transpose)) and len(rule.shapes[0]) == 2
-        if is_linear and ".layers." in rule.upstream[0]:
+    tables = vision.rules(config["vision_config"]), language.rules(config["llm_config"]), projector.rules(config)
+    for rule in chain(*tables):
+        if isinstance(rule, (Split, Transpose)) and len(rule.shapes[0]) == 2:
             upstream, *ours = (name.removesuffix(".weight") for name in (*rule.upstream, *rule.ours))
             targets.append(LoraTarget(upstream, tuple(ours), rule))
     return targets

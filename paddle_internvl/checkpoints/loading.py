@@ -10,6 +10,7 @@ from __future__ import annotations
 import paddle
 from paddlenlp.utils.log import logger
 
+from convert.adapter_peft import RANKS
 from convert.folder import read_config
 from convert.mappings import paddle_config
 from convert.quant_config import Quantization
@@ -26,8 +27,6 @@ from paddle_internvl.parallel.placement import blocks_of, choose_placement, inst
 from paddle_internvl.parallel.sharded_layers import shard_layers, sum_partial_outputs
 from paddle_internvl.parallel.shards import ShardPlan
 from paddle_internvl.parallel.tensor_parallel import join_process_group
-
-LORA_RANKS = {"use_llm_lora", "use_backbone_lora"}  # of config.json: ranks of unmerged adapters
 
 
 def load(
@@ -96,7 +95,7 @@ def load(
         shards=shards,
     )
     view = adapted_view(checkpoint, read_config(folder), adapter)
-    for name in LORA_RANKS & vars(config).keys():
+    for name in vars(config).keys() & RANKS.values():
         setattr(config, name, 0)  # nothing is unmerged any more
     with paddle.LazyGuard():  # parameters without memory
         model = cls(config)

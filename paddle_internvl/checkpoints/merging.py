@@ -20,7 +20,7 @@ from convert.mappings.lora import lora_targets
 from convert.safetensors_io import MAX_SHARD_SIZE, Checkpoint
 from convert.shard_writer import NewTensor
 from convert.streaming import PADDLE_LAYOUT
-from paddle_internvl.checkpoints.hub import folder_of
+from paddle_internvl.checkpoints.hub import folder_of, is_id
 from paddle_internvl.checkpoints.view import CheckpointView
 
 
@@ -28,10 +28,21 @@ def base_and_adapter(folder: Path) -> tuple[Path, Path | None]:
     """The base model's folder and the adapter's, of an adapter's folder that names its base; else the folder and None.
 
     Raises:
-        HubError (ValueError): the base model is neither a path nor to be had from the hub.
+        CheckpointError: the base model is a path that does not exist here.
+        HubError (ValueError): the base model is not to be had from the hub.
     """
     base = base_of(folder) if folder.is_dir() and adapter_layout(folder) else ""
-    return (folder_of(base), folder) if base else (folder, None)
+    return (_base_folder(folder, base), folder) if base else (folder, None)
+
+
+def _base_folder(adapter: Path, base: str) -> Path:
+    """Folder of the base model that an adapter names."""
+    if not Path(base).exists() and not is_id(base):
+        raise CheckpointError(
+            f"{adapter} is a LoRA adapter of {base}, which does not exist here; name the base model: "
+            f"merge-lora {adapter} OUT --base CKPT, or chat CKPT --adapter {adapter}"
+        )
+    return folder_of(base)
 
 
 def adapted_view(checkpoint: Checkpoint, config: dict, adapter: str | Path | None = None) -> CheckpointView:
@@ -56,7 +67,10 @@ def adapted_view(checkpoint: Checkpoint, config: dict, adapter: str | Path | Non
 
 def own_adapter(checkpoint: Checkpoint, config: dict) -> Adapter | None:
     """The adapter of upstream's checkpoint with unmerged LoRA, whose other tensors get their plain names; or None."""
-    return split_unmerged(checkpoint, lora_targets(_whole(config))) if is_unmerged(checkpoint.tensors) else None
+    if not is_unmerged(checkpoint.tensors):
+        return None
+    whole = _whole(config)
+    return split_unmerged(checkpoint, whole, lora_targets(whole))
 
 
 def _whole(config: dict) -> dict:
@@ -143,10 +157,10 @@ def open_adapted(source: Path, base: str | None) -> tuple[Path, Adapter]:
     if not source.is_dir():
         raise CheckpointError(f"{source} does not exist; give the folder of an adapter or of an unmerged checkpoint")
     if adapter_layout(source):
-        name = base or base_of(source)
-        if not name:
+        named = base_of(source)
+        if not base and not named:
             raise CheckpointError(f"{source} does not name its base model; give it with --base")
-        folder = folder_of(name)
+        folder = folder_of(base) if base else _base_folder(source, named)
         return folder, read_adapter(source, _whole(read_config(folder)))
     adapter = own_adapter(Checkpoint(source), read_config(source))
     if adapter is None:

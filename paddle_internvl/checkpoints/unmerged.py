@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from convert import CheckpointError
 from convert.adapter import Adapter, pairs_to_upstream
+from convert.adapter_peft import RANKS
 from convert.checkpoint_writer import write_checkpoint
 from convert.folder import BESIDE_WEIGHTS, read_config
 from convert.mappings import paddle_config, rules_for
@@ -31,7 +33,6 @@ from convert.streaming import UPSTREAM_LAYOUT
 from paddle_internvl.checkpoints.merging import open_adapted, own_adapter
 from paddle_internvl.checkpoints.view import CheckpointView
 
-_RANKS = {"language_model": "use_llm_lora", "vision_model": "use_backbone_lora"}  # tower -> field of config.json
 _SCALE = 2.0  # upstream's alpha is twice the rank
 Matrices = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -57,7 +58,7 @@ def write_unmerged(source: str | Path, out: str | Path, base: str | None = None)
     view = CheckpointView(checkpoint, read_config(folder), replace(adapter, pairs={}))
     matrices, ranks = _matrices(adapter, lora_targets(config))
     tensors = [*_base_tensors(view, config, ranks, matrices), *_lora_tensors(matrices)]
-    fields = {**config, **{field: ranks.get(tower, 0) for tower, field in _RANKS.items()}}
+    fields = {**config, **{field: ranks.get(tower, 0) for tower, field in RANKS.items()}}
     files: dict[str, Path | str] = {"config.json": json.dumps(fields, indent=2, ensure_ascii=False) + "\n"}
     for place in (folder, Path(source)):
         files |= {name: place / name for name in BESIDE_WEIGHTS if (place / name).is_file()}
@@ -68,6 +69,10 @@ def write_unmerged(source: str | Path, out: str | Path, base: str | None = None)
 def _matrices(adapter: Adapter, targets: Sequence[LoraTarget]) -> tuple[Matrices, dict[str, int]]:
     """A [r, in] and B [out, r] of every target of the adapted towers, and the rank of each tower."""
     pairs = pairs_to_upstream(adapter.pairs, targets)
+    other = next((target.upstream for target in targets if target.upstream in pairs and not target.in_block), None)
+    if other is not None:
+        raise CheckpointError(f"upstream has no LoRA of {other}, only of the layers of blocks; write PEFT's layout")
+    targets = [target for target in targets if target.in_block]
     towers = {target.upstream: target.tower for target in targets}
     ranks: dict[str, int] = {}
     for name, (a, _, _) in pairs.items():
@@ -115,7 +120,7 @@ def _lora_tensors(matrices: Matrices) -> Iterator[NewTensor]:
     for layer, pair in matrices.items():
         for kind, matrix in zip(("lora_A", "lora_B"), pair):
             carried = np.ascontiguousarray(matrix).view(np.uint32)
-            name = _wrapped(f"{layer}.{kind}.default.weight", _RANKS)
+            name = _wrapped(f"{layer}.{kind}.default.weight", RANKS)
             yield NewTensor.at_once(name, "F32", matrix.shape, lambda carried=carried: carried)
 
 

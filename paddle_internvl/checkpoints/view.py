@@ -7,7 +7,7 @@ than they hold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,8 @@ from convert.adapter import Adapter
 from convert.dtypes import SIZES, carrier, cast, is_float
 from convert.mappings import rules_for
 from convert.outputs import Copy, Output
+from convert.paddlemix import has_upstream_names, in_upstream_layout
+from convert.quant_config import declared_quantization
 from convert.rules import Rule, plan
 from convert.safetensors_io import Checkpoint, TensorInfo
 from convert.streaming import is_paddle_layout
@@ -47,10 +49,15 @@ class CheckpointView:
         rules: Sequence[Rule] | None = None,
     ):
         self._rules: dict[str, str] = {}
-        if is_paddle_layout(checkpoint):
+        self._read: Callable[[str], np.ndarray] = checkpoint.array
+        in_paddle_layout = is_paddle_layout(checkpoint)
+        if not in_paddle_layout or not declared_quantization(config):
+            rules = rules_for(config, checkpoint.tensors) if rules is None else rules
+            if in_paddle_layout and has_upstream_names(checkpoint, rules):
+                self._read, in_paddle_layout = in_upstream_layout(checkpoint, rules), False
+        if in_paddle_layout:
             outputs = [_whole(name, info.shape) for name, info in checkpoint.tensors.items()]
         else:
-            rules = rules_for(config, checkpoint.tensors) if rules is None else rules
             planned = plan(rules, checkpoint.tensors, to_paddle=True)
             outputs = [output for _, output in planned]
             self._rules = {output.name: rule.kind for rule, output in planned}
@@ -106,7 +113,7 @@ class CheckpointView:
             high = min(low + rows, last)
             here = filled[low - first : high - first]
             piece = here if source == dtype else np.empty(here.shape, carrier(source))
-            output.fill(self.checkpoint.array, piece, low, high)
+            output.fill(self._read, piece, low, high)
             if self.is_merged(name):
                 merged = np.ascontiguousarray(self._merged(name, piece, slice(low, high), columns))
                 here[:] = cast(merged.view(np.uint32), "F32", dtype)

@@ -141,8 +141,8 @@ def add_lora(
     freeze_base(model)
     ranks = {"language_model": use_llm_lora, "vision_model": use_backbone_lora}
     for target in targets_of(model):
-        rank = ranks[target.tower]
-        if rank:
+        rank = ranks.get(target.tower, 0)
+        if rank and target.in_block:
             adapt(model, target.ours, rank, 2 * rank if lora_alpha is None else lora_alpha, lora_dropout)
     return model
 

@@ -148,7 +148,7 @@ def with_initial_values(model) -> None:
     add_lora(model, use_llm_lora=8, lora_alpha=16)
     initial = stored("init")
     for target in targets_of(model):
-        for rule in target.rules(8) if target.tower == "language_model" else ():
+        for rule in target.rules(8) if target.tower == "language_model" and target.in_block else ():
             for output in rule.forward():
                 array = np.empty(output.shape, np.float32)
                 output.fill(initial.__getitem__, array, 0, output.shape[0])
@@ -160,7 +160,7 @@ def adapters(model) -> dict[str, np.ndarray]:
     arrays = {name: p.numpy() for name, p in model.named_parameters() if ".lora_" in name}
     found = {}
     for target in targets_of(model):
-        for rule in target.rules(8) if target.tower == "language_model" else ():
+        for rule in target.rules(8) if target.tower == "language_model" and target.in_block else ():
             (output,) = rule.backward()
             found[output.name] = np.empty(output.shape, np.float32)
             output.fill(arrays.__getitem__, found[output.name], 0, output.shape[0])

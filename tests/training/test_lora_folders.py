@@ -65,6 +65,8 @@ def unmerged(tmp_path_factory):
         if name.startswith("final."):
             wrapped = name.removeprefix("final.").replace("language_model.", "language_model.base_model.model.")
             arrays[wrapped] = value
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "use_llm_lora": 8}))
     expected = golden(f"sft_run/{RUN}")["unmerged_state_dict_keys"]
     assert all(list(arrays[name].shape) == shape for name, shape in expected.items())
     save_file(arrays, folder / "model.safetensors", {"format": "pt"})
