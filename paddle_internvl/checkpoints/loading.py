@@ -10,15 +10,14 @@ from __future__ import annotations
 import paddle
 from paddlenlp.utils.log import logger
 
-from convert.adapter_peft import RANKS
+from convert.adapter_peft import RANKS, is_unmerged
 from convert.folder import read_config
-from convert.mappings import paddle_config
 from convert.quant_config import Quantization
 from convert.safetensors_io import Checkpoint
 from paddle_internvl import runtime
 from paddle_internvl.checkpoints.fill import fill
 from paddle_internvl.checkpoints.hub import folder_of
-from paddle_internvl.checkpoints.merging import adapted_view, base_and_adapter
+from paddle_internvl.checkpoints.merging import adapted_config, adapted_view, base_and_adapter
 from paddle_internvl.checkpoints.plan import LoadOptions, plan_loading
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
 from paddle_internvl.ops import dispatch
@@ -62,7 +61,8 @@ def load(
             none.
         overrides: fields of the config.
     Returns:
-        The model; its `process_group` has the ranks, or is None.
+        The model; its `process_group` has the ranks, or is None; its `merged_adapter` is the folder of the adapter in
+        its weights, or None.
     Raises:
         CheckpointError: weights that do not fit the model, all problems counted.
         ValueError: an unknown field, dtype or device, or options that exclude each other.
@@ -73,7 +73,8 @@ def load(
     if adapter is None:
         folder, adapter = base_and_adapter(folder)
     checkpoint = Checkpoint(folder)
-    config = _config(cls, folder, config, overrides)
+    merged = folder if is_unmerged(checkpoint.tensors) else adapter
+    config = _config(cls, folder, adapter, config, overrides)
     group, shards = None, None
     if ranks > 1:
         group, device = join_process_group(config, ranks, device, device_map)
@@ -110,15 +111,15 @@ def load(
     if group is not None:
         sum_partial_outputs(model, group)
         group.barrier()
-    model.checkpoint_folder, model.process_group = folder, group
+    model.checkpoint_folder, model.process_group, model.merged_adapter = folder, group, merged
     _log(model, placement, dtype, reason, plan.summary())
     return model.eval() if trainable else prepare_for_inference(model)
 
 
-def _config(cls, folder, config, overrides: dict):
+def _config(cls, folder, adapter, config, overrides: dict):
     """A config of its own for the model, validated with the overrides."""
     if config is None:
-        config = cls.config_class.from_dict(paddle_config(read_config(folder)))
+        config = cls.config_class.from_dict(adapted_config(read_config(folder), adapter))
     return config.with_overrides(**overrides)
 
 

@@ -23,6 +23,10 @@ from convert.streaming import PADDLE_LAYOUT
 from paddle_internvl.checkpoints.hub import folder_of, is_id
 from paddle_internvl.checkpoints.view import CheckpointView
 
+PROMPT_FIELDS = (  # of config.json, which training may change
+    "template", "dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch",
+)  # fmt: skip
+
 
 def base_and_adapter(folder: Path) -> tuple[Path, Path | None]:
     """The base model's folder and the adapter's, of an adapter's folder that names its base; else the folder and None.
@@ -63,6 +67,20 @@ def adapted_view(checkpoint: Checkpoint, config: dict, adapter: str | Path | Non
     if found is None:
         return CheckpointView(checkpoint, config)
     return CheckpointView(checkpoint, config, with_whole_targets(found, lora_targets(_whole(config))))
+
+
+def adapted_config(config: dict, adapter: str | Path | None) -> dict:
+    """A base model's config with the template and the tile limits that an adapter was trained with.
+
+    Args:
+        config: config.json of the base model.
+        adapter: folder of the adapter, whose config.json counts if it has one; None: none.
+    """
+    config = paddle_config(config)
+    if adapter is None or not (Path(adapter) / "config.json").is_file():
+        return config
+    trained = paddle_config(read_config(Path(adapter)))
+    return {**config, **{name: trained[name] for name in PROMPT_FIELDS if name in trained}}
 
 
 def own_adapter(checkpoint: Checkpoint, config: dict) -> Adapter | None:
@@ -108,7 +126,7 @@ def merge_adapter(
     source = Path(source)
     folder, adapter = open_adapted(source, base)
     view = adapted_view(Checkpoint(folder), read_config(folder), None if folder == source else source)
-    config = {**paddle_config(read_config(folder)), "use_llm_lora": 0, "use_backbone_lora": 0}
+    config = {**adapted_config(read_config(folder), source), "use_llm_lora": 0, "use_backbone_lora": 0}
     tensors = [_new_tensor(view, name, FLOATS[dtype or "float32"]) for name in view.outputs]
     files = {"config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
     for place in (folder, source):  # tokens that were added for training are in the adapter's folder

@@ -151,12 +151,18 @@ def freeze_base(model: InternVLNetwork) -> None:
     """Freeze a plain model before adapters are added.
 
     Raises:
-        ValueError: a model that is prepared for inference or has adapters.
+        ValueError: a model that is prepared for inference, has adapters, or was loaded with one merged.
     """
     if model.is_prepared:
         raise ValueError("the model is prepared for inference; load it with from_pretrained(..., trainable=True)")
     if lora_layers(model):
         raise ValueError("the model has LoRA adapters already; merge_lora(model) makes it plain")
+    merged = getattr(model, "merged_adapter", None)
+    if merged is not None:  # new adapters would be saved as those of the base model without it
+        raise ValueError(
+            f"the adapter {merged} is merged in the model's weights; write a plain checkpoint first "
+            f"(paddle-internvl merge-lora {merged} OUT), and load that one"
+        )
     for parameter in model.parameters():
         parameter.stop_gradient = True
 

@@ -5,6 +5,7 @@ A model for inference merges an adapter while loading: `from_pretrained(base, ad
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,8 @@ import paddle
 
 from convert.adapter import Adapter, LoraPair
 from convert.adapter_folder import read_adapter, write_adapter
-from convert.folder import BESIDE_WEIGHTS
+from convert.folder import BESIDE_WEIGHTS, read_config
+from paddle_internvl.checkpoints.merging import PROMPT_FIELDS
 from paddle_internvl.models.internvl import InternVLNetwork
 from paddle_internvl.training.lora import adapt, config_dict, freeze_base, lora_layers, targets_of
 
@@ -50,7 +52,11 @@ def save_adapter(
         if not parameter.stop_gradient and not name.endswith((".lora_A", ".lora_B"))
     }
     write_adapter(Path(folder), Adapter(pairs, base, weights), config_dict(model), layout)
-    for name in ("config.json", *BESIDE_WEIGHTS) if source else ():
+    if source is None:
+        return
+    config = read_config(source) | {name: getattr(model.config, name) for name in PROMPT_FIELDS}
+    (Path(folder) / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in BESIDE_WEIGHTS:
         if (source / name).is_file():
             shutil.copyfile(source / name, Path(folder) / name)
 

@@ -326,3 +326,24 @@ def test_the_unmerged_layout_of_another_alpha_and_of_both_towers(tmp_path):
     whole, again = (AutoModel.from_pretrained(str(tmp_path / n), trainable=True) for n in ("adapter", "out"))
     for (name, one), (_, other) in zip(whole.named_parameters(), again.named_parameters()):
         np.testing.assert_allclose(one, other, atol=1e-6, err_msg=name)
+
+
+def test_the_config_of_training_goes_along(tmp_path):
+    """Tile limits and template that the run set are those of the answers, merged or not."""
+    model = InternVLChatModel.from_pretrained(str(CHECKPOINT), trainable=True, max_dynamic_patch=3, use_thumbnail=False)
+    fill(add_lora(model, use_llm_lora=2))
+    save_adapter(model, tmp_path / "adapter")
+    assert main(["merge-lora", str(tmp_path / "adapter"), str(tmp_path / "out")]) == 0
+    loaded = InternVLChatModel.from_pretrained(str(CHECKPOINT), adapter=tmp_path / "adapter")
+    for again in (loaded, *(AutoModel.from_pretrained(str(tmp_path / name)) for name in ("adapter", "out"))):
+        assert (again.config.max_dynamic_patch, again.config.use_thumbnail) == (3, False)
+
+
+def test_adapters_are_not_stacked(tmp_path, unmerged):
+    """The second one would be saved as the base model's."""
+    fill(model := add_lora(load(), use_llm_lora=2))
+    save_adapter(model, tmp_path)
+    for folder in (tmp_path, unmerged):
+        again = AutoModel.from_pretrained(str(folder), trainable=True)
+        with pytest.raises(ValueError, match=f"the adapter {folder} is merged in the model's weights; write a plain"):
+            add_lora(again)
