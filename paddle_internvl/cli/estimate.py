@@ -1,13 +1,15 @@
 """Estimate a model's memory on each card, whether it fits, and which settings would make it fit.
 
 Only config.json is needed. Weights and KV cache are counted; activations are held to measurements on a CPU, and only
-calculated for cards. With --gpus N the model is sharded over as many of them as can share it. Exit code 1 where it does
+calculated for cards. With --gpus N the model is sharded over as many of them as can share it. With --train RECIPE the
+memory of training: each of N cards has a micro-batch, and the recipe's sharding is over them. Exit code 1 where it does
 not fit.
 
 examples:
   paddle-internvl estimate configs/internvl2_5-78b.json --gpus 4 --memory 80
   paddle-internvl estimate CKPT --memory 24 --batch 8 --context 4096 --tiles 7
   paddle-internvl estimate CKPT --device cpu --json
+  paddle-internvl estimate configs/internvl2_5-8b.json --train RECIPE.json --gpus 8 --memory 80
 """
 
 from __future__ import annotations
@@ -15,25 +17,29 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
-from paddle_internvl.cli import conventions
+from paddle_internvl.cli import conventions, estimate_training
 
 _GB = 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CONFIG|CKPT", help="config.json, checkpoint folder or hub id")
+    parser.add_argument("--train", type=Path, metavar="RECIPE", help="estimate training by this recipe")
     parser.add_argument("--gpus", type=int, default=1, help="cards there are (default: 1)")
     parser.add_argument("--memory", type=float, metavar="GB", help="of each card, in GiB")
     parser.add_argument("--tp", type=int, help="cards that share the model (default: as many of --gpus as can)")
     parser.add_argument("--bits", type=int, choices=(8, 4), help="of the decoder blocks' linear weights")
-    parser.add_argument("--dtype", default="bfloat16", help="bfloat16 (default), float16 or float32")
+    parser.add_argument("--dtype", help="bfloat16 (default), float16 or float32; training: by the recipe's bf16")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="(default: gpu)")
     parser.add_argument("--kernels", choices=("on", "off"), default="on", help="a CPU's C++ operators (default: on)")
-    parser.add_argument("--batch", type=int, default=1, help="answers at once (default: 1)")
+    parser.add_argument("--batch", type=int, help="answers at once (default: 1); training: samples of a micro-batch")
     parser.add_argument("--tiles", type=int, help="of each prompt's pictures (default: the config's limit for one)")
-    parser.add_argument("--context", type=int, default=8192, help="tokens of prompt and answer (default: 8192)")
+    parser.add_argument(
+        "--context", type=int, help="tokens of prompt and answer (default: 8192); training: of a sample"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -47,17 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
     config = paddle_config(read_config(chat_folder(arguments.checkpoint, weights=False)))
     if arguments.gpus < 1 or (arguments.memory is not None and arguments.memory <= 0):
         raise ValueError("--gpus and --memory must be above 0")
+    if arguments.train is not None:
+        return estimate_training.run(config, arguments)
     possible = ShardPlan.of(config["llm_config"], 0, 1).possible_sizes
     gpus = arguments.gpus
     if arguments.device == "cpu" and gpus > 1:
         raise ValueError("--gpus is for --device gpu")
     plan = estimation.Plan(
-        batch=arguments.batch,
-        context=arguments.context,
+        batch=1 if arguments.batch is None else arguments.batch,
+        context=8192 if arguments.context is None else arguments.context,
         tiles=_max_tiles(config) if arguments.tiles is None else arguments.tiles,
         tp=arguments.tp or max(n for n in possible if n <= gpus),
         bits=arguments.bits,
-        dtype=arguments.dtype,
+        dtype=arguments.dtype or "bfloat16",
         device=arguments.device,
         kernels=arguments.kernels == "on",
     )

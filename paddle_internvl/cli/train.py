@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.training.mixture import read_meta
 
-    config = {**_read(arguments.config), **_overrides(arguments.overrides)}
+    config = {**read_recipe(arguments.config), **_overrides(arguments.overrides)}
     method = config.pop("method", "sft")
     needed = (*(() if any(config.get(name) for name in _PARTS) else ("model_name_or_path",)), *_REQUIRED)
     missing = [name for name in needed if not config.get(name)]
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             read_meta(config[name])
     if config.get("model_name_or_path"):
         config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
-    startup.import_paddle()
+    startup.import_paddle(startup.TRAINING_BLOCK)
     from paddle_internvl.training.metrics import METRICS, read_metrics
     from paddle_internvl.training.reader import SKIPPED, read_skipped
     from paddle_internvl.training.reporting import summary
@@ -66,7 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _read(file: Path) -> dict:
+def read_recipe(file: Path) -> dict:
+    """The arguments of a recipe, a JSON or YAML file.
+
+    Raises:
+        ValueError: no such file, or no object of arguments.
+    """
     if not file.is_file():
         raise ValueError(f"{file} does not exist; give the JSON or YAML file of the run's arguments")
     if file.suffix in (".yaml", ".yml"):

@@ -16,7 +16,7 @@ from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.estimation.weights import stored_weights
 from paddle_internvl.parallel.shards import ShardPlan
 
-_CUDA_CONTEXT = 800 << 20  # bytes of a card for CUDA and its libraries; assumed, not measured
+CUDA_CONTEXT = 800 << 20  # bytes of a card for CUDA and its libraries; assumed, not measured
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def estimate(config: Mapping, plan: Plan) -> Estimate:
         kv_cache=2 * layers * keys * plan.compute_bytes * plan.batch * plan.context,
         activations=activations,
         tiles=plan.tiles * plan.batch * (tile.tokens * shards.width * plan.compute_bytes + pixels),
-        runtime=_CUDA_CONTEXT if plan.device == "gpu" else 0,
+        runtime=CUDA_CONTEXT if plan.device == "gpu" else 0,
     )
 
 

@@ -48,7 +48,10 @@ def expected(name: str) -> tuple[dict, int, int]:
     family, size, kind = parts(name)
     cards, drop_path, sharding, lora_cards, rate, decay = FINETUNE[size]
     frozen = dict(zip(("freeze_llm", "freeze_backbone", "freeze_mlp"), FROZEN[kind]))
-    values = {**SHARED, **frozen, "weight_decay": decay, "sharding": sharding}
+    # Paddle's stage 3 shards trained weights alone, so that stage 1 does for adapters and the projector.
+    values = {**SHARED, **frozen, "weight_decay": decay, "sharding": "stage1" if FROZEN[kind][0] else sharding}
+    if kind == "stage1_5":
+        values["sharding"] = sharding
     if "stage" in kind:
         warmup = {"warmup_ratio": 0.03} if kind == "stage2" else {"warmup_steps": 100}
         values |= {**PACKED, **warmup, "conv_style": "internvl2_5"}

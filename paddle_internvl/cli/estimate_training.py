@@ -1,0 +1,95 @@
+"""`estimate --train RECIPE`: memory of training on each card, and the changes of a recipe with which it would fit."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
+from paddle_internvl.cli import conventions, train
+
+_GB = 1 << 30
+_NOT_FOR_TRAINING = ("tp", "bits")
+
+
+def run(config: Mapping, arguments: argparse.Namespace) -> int:
+    """Estimate and show.
+
+    Args:
+        config: an InternVL's config.json, in upstream's spelling.
+        arguments: of `estimate`.
+    Raises:
+        ValueError: an option that training does not have, or a value out of range.
+    """
+    from paddle_internvl.estimation import TrainPlan, estimate_training
+
+    for name in _NOT_FOR_TRAINING:
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} is not for --train")
+    plan = TrainPlan.from_recipe(
+        train.read_recipe(arguments.train), gpus=arguments.gpus, device=arguments.device, rows=arguments.batch,
+        length=arguments.context, tiles=arguments.tiles, dtype=arguments.dtype,
+        max_patches=config.get("max_dynamic_patch", 12),
+    )  # fmt: skip
+    estimated = estimate_training(config, plan)
+    room = None if arguments.memory is None else int(arguments.memory * _GB)
+    fits = None if room is None else estimated.total <= room
+    others = []
+    if fits is False:
+        pairs = ((change, estimate_training(config, other)) for change, other in _milder(plan))
+        others = [(change, other) for change, other in pairs if other.total <= room]
+    if arguments.json:
+        parts = asdict(estimated)
+        trained, at_once = parts.pop("trained"), parts.pop("peak")
+        document = {
+            "plan": asdict(plan),
+            "bytes on each device": {**parts, "gradients and activations at once": at_once, "total": estimated.total},
+            "trained parameters": trained,
+            "memory": room,
+            "fits": fits,
+            "would fit": [{"change": change, "total": other.total} for change, other in others],
+        }
+        print(json.dumps(document))
+    else:
+        _show(plan, estimated, room, others)
+    return EXIT_OK if fits in (None, True) else EXIT_DIFFERENT
+
+
+def _milder(plan) -> Iterator[tuple[str, object]]:
+    """Changes that leave the results as they are, each alone."""
+    rows = plan.rows * plan.accumulation
+    for smaller in (n for n in range(plan.rows - 1, 0, -1) if rows % n == 0):
+        change = f"per_device_train_batch_size {smaller} and gradient_accumulation_steps {rows // smaller}"
+        yield change, replace(plan, rows=smaller, accumulation=rows // smaller)
+    if not plan.recompute:
+        yield "recompute True", replace(plan, recompute=True)
+    for stage in range(plan.sharding + 1, 4) if plan.gpus > 1 else ():
+        yield f"sharding stage{stage}", replace(plan, sharding=stage)
+
+
+def _show(plan, estimated, room: int | None, others) -> None:
+    from rich.table import Table
+
+    sharding = f", sharding stage{plan.sharding}" if plan.sharding else ""
+    kind = "bfloat16 with float32 master weights" if plan.low_precision else "float32"
+    where = f"on each of {plan.gpus} cards" if plan.device == "gpu" else "on a CPU"
+    print(
+        f"{where}: {kind}{sharding}{', recompute' if plan.recompute else ''}, micro-batch of {plan.rows} x "
+        f"{plan.length} tokens with {plan.tiles} tiles each; {estimated.trained:,} trained parameters"
+    )
+    table = Table(show_header=False, box=None)
+    for name in ("weights", "optimizer", "gradients", "activations", "runtime", "total"):
+        table.add_row(name, f"{getattr(estimated, name) / _GB:.2f} GiB{' (assumed)' if name == 'runtime' else ''}")
+    conventions.console().print(table)
+    if plan.accumulation == 1:
+        print("the total counts gradients and activations as far as they are alive at once")
+    if room is None:
+        return
+    if estimated.total <= room:
+        print(f"fits into {room / _GB:g} GiB")
+        return
+    print(f"does not fit into {room / _GB:g} GiB")
+    for change, other in others:
+        print(f"would fit: {change}: {other.total / _GB:.2f} GiB")
