@@ -11,7 +11,6 @@ from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions, train
 
 _GB = 1 << 30
-_NOT_FOR_TRAINING = ("tp", "bits")
 
 
 def run(config: Mapping, arguments: argparse.Namespace) -> int:
@@ -25,12 +24,11 @@ def run(config: Mapping, arguments: argparse.Namespace) -> int:
     """
     from paddle_internvl.estimation import TrainPlan, estimate_training
 
-    for name in _NOT_FOR_TRAINING:
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"--{name} is not for --train")
+    if arguments.tp is not None:
+        raise ValueError("--tp is not for --train")
     plan = TrainPlan.from_recipe(
         train.read_recipe(arguments.train), gpus=arguments.gpus, device=arguments.device, rows=arguments.batch,
-        length=arguments.context, tiles=arguments.tiles, dtype=arguments.dtype,
+        length=arguments.context, tiles=arguments.tiles, dtype=arguments.dtype, bits=arguments.bits,
         max_patches=config.get("max_dynamic_patch", 12),
     )  # fmt: skip
     estimated = estimate_training(config, plan)
@@ -58,13 +56,16 @@ def run(config: Mapping, arguments: argparse.Namespace) -> int:
 
 
 def _milder(plan) -> Iterator[tuple[str, object]]:
-    """Changes that leave the results as they are, each alone."""
+    """Changes of a recipe, each alone; all but fewer bits leave the results as they are."""
     rows = plan.rows * plan.accumulation
     for smaller in (n for n in range(plan.rows - 1, 0, -1) if rows % n == 0):
         change = f"per_device_train_batch_size {smaller} and gradient_accumulation_steps {rows // smaller}"
         yield change, replace(plan, rows=smaller, accumulation=rows // smaller)
     if not plan.recompute:
         yield "recompute True", replace(plan, recompute=True)
+    if plan.use_llm_lora and plan.bits is None:
+        for bits in (8, 4):
+            yield f"load_in_{bits}bit True (QLoRA)", replace(plan, bits=bits)
     for stage in range(plan.sharding + 1, 4) if plan.gpus > 1 else ():
         yield f"sharding stage{stage}", replace(plan, sharding=stage)
 
@@ -73,10 +74,11 @@ def _show(plan, estimated, room: int | None, others) -> None:
     from rich.table import Table
 
     sharding = f", sharding stage{plan.sharding}" if plan.sharding else ""
+    bits = f", {plan.bits} bits" if plan.bits else ""
     kind = "bfloat16 with float32 master weights" if plan.low_precision else "float32"
     where = f"on each of {plan.gpus} cards" if plan.device == "gpu" else "on a CPU"
     print(
-        f"{where}: {kind}{sharding}{', recompute' if plan.recompute else ''}, micro-batch of {plan.rows} x "
+        f"{where}: {kind}{bits}{sharding}{', recompute' if plan.recompute else ''}, micro-batch of {plan.rows} x "
         f"{plan.length} tokens with {plan.tiles} tiles each; {estimated.trained:,} trained parameters"
     )
     table = Table(show_header=False, box=None)

@@ -8,7 +8,7 @@ follows the operations that run there, and was not measured.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from convert.mappings import rules_for
@@ -16,7 +16,9 @@ from convert.mappings.lora import lora_targets
 from convert.sizes import decoder_sizes, tile_sizes
 from paddle_internvl.estimation.activations import TILES_AT_ONCE
 from paddle_internvl.estimation.memory import CUDA_CONTEXT
+from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.estimation.training_plan import TrainPlan
+from paddle_internvl.estimation.weights import stored_weights
 
 # Of a CPU, measured: bytes of Python, Paddle and PaddleNLP, and the share of freed memory that malloc can't use again.
 _CPU_PROCESS, _MALLOC_SHARE = 630_000_000, 1 / 16
@@ -102,6 +104,8 @@ def estimate_training(config: Mapping, plan: TrainPlan) -> TrainEstimate:
     else:
         peak = max(gradients + step, activations + head_gradient)
     weights = (numbers - trained + trained // shards[2]) * size  # Paddle shards trained parameters alone
+    if plan.bits:
+        weights -= _saved_by_bits(config, plan)
     optimizer = trained * (_MOMENTS + _MASTER * plan.low_precision) // shards[0]
     process = _CPU_PROCESS + int(_MALLOC_SHARE * (weights + optimizer + peak))
     return TrainEstimate(
@@ -115,6 +119,15 @@ def estimate_training(config: Mapping, plan: TrainPlan) -> TrainEstimate:
     )
 
 
+def _saved_by_bits(config: Mapping, plan: TrainPlan) -> int:
+    """Bytes that weights in 8 or 4 bits take less."""
+    floats = Plan(dtype="bfloat16" if plan.low_precision else "float32", device=plan.device, kernels=False)
+    stored = [
+        sum(weight.bytes for weight in stored_weights(config, replace(floats, bits=b))) for b in (None, plan.bits)
+    ]
+    return stored[0] - stored[1]
+
+
 def _parameters(config: Mapping, plan: TrainPlan) -> Iterator[tuple[int, bool]]:
     """Numbers of each parameter, and whether they are trained."""
     ranks = {"language_model": plan.use_llm_lora, "vision_model": plan.use_backbone_lora}
@@ -122,9 +135,9 @@ def _parameters(config: Mapping, plan: TrainPlan) -> Iterator[tuple[int, bool]]:
         for name, shape in zip(rule.ours, rule.our_shapes()):
             yield prod(shape), _is_trained(name, config, plan)
     for target in lora_targets(dict(config)):
-        rank = ranks[target.tower]
+        rank = ranks.get(target.tower)
         outputs, inputs = target.weight.shapes[0]
-        if rank:
+        if rank and target.in_block:
             yield rank * (inputs + outputs), True
 
 

@@ -31,6 +31,7 @@ class TrainPlan:
         use_llm_lora: LoRA rank in the language model; 0: none.
         use_backbone_lora: LoRA rank in the vision tower; 0: none.
         lora_dropout: dropout of the adapters' inputs.
+        bits: 8 or 4, of the language model's frozen linear weights under adapters (QLoRA); None: as dtype.
     Raises:
         ValueError: a number out of its range.
     """
@@ -52,6 +53,7 @@ class TrainPlan:
     use_llm_lora: int = 0
     use_backbone_lora: int = 0
     lora_dropout: float = _DROPOUT
+    bits: int | None = None
 
     def __post_init__(self):
         for name in ("rows", "length", "accumulation", "gpus"):
@@ -84,6 +86,7 @@ class TrainPlan:
             "sharding": _stage(recipe.get("sharding", "")) if gpus > 1 else 0,
             "dtype": "bfloat16" if recipe.get("bf16", False) else "float32",
         }
+        fields["bits"] = next((bits for bits in (8, 4) if recipe.get(f"load_in_{bits}bit", False)), None)
         if packed:
             fields["rows"], fields["length"] = 1, recipe.get("max_packed_tokens", _MAX_PACKED_TOKENS)
             fields["tiles"] = recipe.get("num_images_expected", _NUM_IMAGES)

@@ -91,6 +91,17 @@ def test_recipes_on_80_gb_cards():
     assert large == TOO_LARGE
 
 
+def test_large_adapters_fit_in_8_bits():
+    config = paddle_config(read_config(ROOT / "configs/internvl2_5-38b.json"))
+    recipe = json.loads(FILES["internvl2_5_38b_dynamic_res_2nd_finetune_lora"].read_text())
+    floats, eight = (
+        estimate_training(config, TrainPlan.from_recipe({**recipe, "load_in_8bit": on}, gpus=2)) for on in (False, True)
+    )
+    blocks = 64 * (5120 * (2 * 5120 + 2 * 1024) + 3 * 5120 * 27648)  # of Qwen2.5-32B
+    assert floats.weights - eight.weights == pytest.approx(blocks, rel=1e-3)
+    assert eight.total < 80 << 30 and eight.trained == floats.trained
+
+
 def test_sharding_divides():
     config = paddle_config(read_config(ONE_B))
     alone, *stages = (estimate_training(config, TrainPlan(gpus=4, sharding=n, length=4096)) for n in range(4))
