@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from email.message import Message
+from functools import partial
 
 import anyio
 from starlette.datastructures import Headers
@@ -26,6 +27,7 @@ from paddle_internvl.serve.metrics import Metrics
 
 _PUBLIC_ROUTE = "/health"  # needs no API key
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
+_LINGER_SECONDS, _SILENCE_SECONDS = 5.0, 0.5  # after a response to a request whose body still arrives
 
 
 class ClientGoneError(Exception):
@@ -139,7 +141,8 @@ class Gate:
 class Bodies:
     """Reads the body within limits, and cancels the work when the client disconnects.
 
-    A request that the gate refuses is answered before its body is read.
+    A request that the gate refuses is answered before its body is read. What still arrives is dropped for a while: a
+    connection that is closed with unread bytes is reset, and the client may lose the response.
 
     Args:
         gate: counts the bytes of all bodies.
@@ -164,8 +167,8 @@ class Bodies:
             await self._read(scope, receive, body)
             await self._run(scope, body, receive, send)
         except ApiError as error:
-            error.headers["Connection"] = "close"  # the rest of the body is not read
-            await _refuse(error, scope, receive, send)
+            error.headers["Connection"] = "close"  # most of the body is not read
+            await _refuse(error, scope, receive, partial(self._send_and_linger, receive, send))
         finally:
             self._gate.bytes -= len(body)
 
@@ -197,6 +200,22 @@ class Bodies:
             raise ApiError("slow", f"the body was not there within {self._read_timeout:g} seconds") from None
         if sum(map(body.count, (b"{", b"[", b","))) > self._max_values:
             raise ApiError("large", f"the body holds more than {self._max_values} JSON values")
+
+    async def _send_and_linger(self, receive: Receive, send: Send, message) -> None:
+        """Send a part of a response; before the last one ends it, drop the rest of the request's body."""
+        if message["type"] == "http.response.body":
+            await send({**message, "more_body": True})
+            dropped = 0
+            with anyio.move_on_after(_LINGER_SECONDS):
+                while dropped < self._max_bytes:
+                    received = None
+                    with anyio.move_on_after(_SILENCE_SECONDS):
+                        received = await receive()
+                    if not received or not received.get("more_body"):
+                        break
+                    dropped += len(received["body"])
+            message = {"type": "http.response.body"}
+        await send(message)
 
     async def _run(self, scope: Scope, body: bytearray, receive: Receive, send: Send) -> None:
         """Run the application with the whole body until it has answered or the client disconnects."""

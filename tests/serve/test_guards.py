@@ -58,6 +58,23 @@ def test_row_07_a_body_is_limited_while_it_is_read(serve, declared):
     wait_until(lambda: server.gate.in_work == 0)
 
 
+def test_row_07_a_client_that_still_sends_gets_its_refusal(serve):
+    """Not a connection reset: the rest of the body is dropped before the connection is closed."""
+    server = serve({"hold": 0}, max_concurrent_requests=1)
+    thread = threading.Thread(target=server.ask)
+    thread.start()
+    wait_until(lambda: server.engine.running == 1)
+    body = b" " * (32 << 20)
+    with server.connect() as connection:
+        connection.sendall(RAW_HEAD + b"Content-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(body)  # to its end, before the response is read
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 429") and b"queue_full" in answer
+    server.engine.go.set()
+    thread.join()
+    assert server.gate.bytes == 0
+
+
 def test_row_07_a_small_body_of_many_values_is_refused(serve):
     server = serve(max_json_values=1000)
     with server.client() as client:
