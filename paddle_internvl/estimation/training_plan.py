@@ -64,7 +64,7 @@ class TrainPlan:
 
     @classmethod
     def from_recipe(
-        cls, recipe: Mapping, *, gpus: int = 1, device: str = "gpu", max_patches: int = _MAX_PATCHES, **given
+        cls, recipe: Mapping, *, gpus: int = 1, device: str = "gpu", max_patches: int = _MAX_PATCHES, **overrides
     ) -> TrainPlan:
         """The plan of a recipe, with samples as long as it allows.
 
@@ -73,7 +73,7 @@ class TrainPlan:
             gpus: cards.
             device: 'gpu' or 'cpu'.
             max_patches: the checkpoint's `max_dynamic_patch`.
-            given: fields of this class in place of the recipe's; None: the recipe's.
+            overrides: fields of this class in place of the recipe's; None: the recipe's.
         """
         packed = recipe.get("use_packed_ds", False)
         patches = recipe.get("max_dynamic_patch", max_patches)
@@ -95,7 +95,7 @@ class TrainPlan:
             "use_llm_lora", "use_backbone_lora", "lora_dropout",
         )  # fmt: skip
         fields |= {name: recipe[name] for name in names if name in recipe}
-        fields |= {name: value for name, value in given.items() if value is not None}
+        fields |= {name: value for name, value in overrides.items() if value is not None}
         return cls(gpus=gpus, device=device, **fields)
 
     @property
