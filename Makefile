@@ -57,6 +57,7 @@ goldens: $(READY)
 	.venv-reference/bin/pip install --quiet torch==2.13.0 transformers==4.55.4 einops==0.8.1
 	.venv-reference/bin/python -m tests.goldens.make_goldens --upstream $(UPSTREAM)
 	.venv-reference/bin/python -m tests.goldens.make_log_probs
+	.venv-reference/bin/python -m tests.goldens.make_answer_goldens --upstream $(UPSTREAM)
 
 # The C++ kernels on odd shapes under AddressSanitizer and UBSan, for every instruction set of this machine.
 KERNELS := paddle_internvl/kernels/csrc
@@ -70,4 +71,4 @@ sanitize:
 lock: $(READY)
 	$(UV) pip compile --quiet --universal --python-version 3.10 setup.py \
 		--extra cpu --extra video --extra serve --extra scale --extra demo --extra notebooks --extra plots --extra docs \
-		--extra test --no-annotate --output-file requirements.lock
+		--extra curate --extra test --no-annotate --output-file requirements.lock

@@ -33,7 +33,12 @@ LAYERS = [
     {"paddle_internvl.chat"},
     {"paddle_internvl.modeling", "paddle_internvl.registration", "paddle_internvl.vl"},
     {"paddle_internvl.training", "paddle_internvl.serve", "paddle_internvl.scale"},
-    {"paddle_internvl.webdemo", "paddle_internvl.bench", "paddle_internvl.verification"},
+    {
+        "paddle_internvl.curation",
+        "paddle_internvl.webdemo",
+        "paddle_internvl.bench",
+        "paddle_internvl.verification",
+    },
     {"paddle_internvl.cli"},
     {"demo"},
 ]

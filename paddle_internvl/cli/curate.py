@@ -1,0 +1,25 @@
+"""Curate training data: preference pairs from sampled answers.
+
+examples:
+  paddle-internvl curate pairs answers.jsonl pairs
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from paddle_internvl.cli import curate_pairs
+
+_TOOLS = {"pairs": curate_pairs}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+    for name, module in _TOOLS.items():
+        summary, _, details = module.__doc__.partition("\n\n")
+        tool = tools.add_parser(name, help=summary, description=summary, epilog=details.strip())
+        module.add_arguments(tool)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return _TOOLS[arguments.tool].run(arguments)

@@ -1,0 +1,1 @@
+"""Data curation: preference pairs from sampled answers, and filters for training data."""

@@ -1,0 +1,96 @@
+"""JSONL files of data curation: objects with their places, and output files that appear when they are complete.
+
+In: paths. Out: `Line`s in file order; written files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from paddle_internvl.training.mixture import DataError
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a JSONL file.
+
+    Attributes:
+        number: from 1.
+        offset: of its first byte in the file.
+        text: the line without its end.
+        item: the object; None for a bad line.
+        error: why the line is bad; None for a good line.
+    """
+
+    number: int
+    offset: int
+    text: str
+    item: dict | None
+    error: str | None = None
+
+
+def read_lines(file: Path, start: int = 0, number: int = 1) -> Iterator[Line]:
+    """Lines of a JSONL file that are not blank, one at a time.
+
+    Args:
+        file: to be read.
+        start: offset of the first line that is read.
+        number: of that line.
+    """
+    with open(file, "rb") as stream:
+        stream.seek(start)
+        offset = start
+        for number, data in enumerate(stream, number):  # noqa: B020
+            if data.strip():
+                yield parse_line(data, number, offset)
+            offset += len(data)
+
+
+def parse_line(data: bytes, number: int, offset: int) -> Line:
+    """The `Line` of the bytes of a line."""
+    text = data.decode("utf-8-sig" if offset == 0 else "utf-8", errors="replace").rstrip("\r\n")
+    try:
+        data.decode("utf-8")
+        item = json.loads(text)
+    except UnicodeDecodeError as error:
+        return Line(number, offset, text, None, f"not UTF-8: {error.reason}")
+    except (ValueError, RecursionError) as error:
+        return Line(number, offset, text, None, f"not valid JSON: {error}")
+    if not isinstance(item, dict):
+        return Line(number, offset, text, None, "not an object")
+    return Line(number, offset, text, item)
+
+
+def input_files(source: Path) -> list[Path]:
+    """The JSONL files of a folder in the order of their names, or one file.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+    if not files or not all(file.is_file() for file in files):
+        raise DataError(f"{source}: no such file, and no folder of .jsonl files")
+    return files
+
+
+@contextlib.contextmanager
+def complete_file(file: Path) -> Iterator[TextIO]:
+    """A text file that appears, under its name, when the block ends without an error."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.part")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+
+
+def as_line(item: dict) -> str:
+    """JSON of an object and a line end."""
+    return json.dumps(item, ensure_ascii=False) + "\n"
