@@ -1,7 +1,8 @@
-"""Process groups on CPUs (gloo): a rendezvous of its own for each group.
+"""Process groups on CPUs (gloo): a rendezvous of its own for each group, and a barrier that waits for slow ranks.
 
 Paddle 3.3.1 hands every gloo group the same store of addresses, so that with more than two ranks a later group may read
-the addresses of an earlier one; then it fails or waits for ever.
+the addresses of an earlier one; then it fails or waits for ever. A rank that waits for another one in a collective
+operation of gloo ends after 30 seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import os
 import socket
 from functools import cache
+from itertools import count
 
+from paddle import distributed
 from paddle.base import core
 from paddle.distributed import collective
 
@@ -27,6 +30,22 @@ def separate_rendezvous() -> None:
         return original(backend, store, rank, world_size, group_name, pg_options, group_id, **options)
 
     collective._new_process_group_impl = new_process_group
+
+
+def wait_for_ranks() -> None:
+    """Barrier of all ranks; does nothing without a process group. On gloo a rank may be many minutes late."""
+    if not distributed.is_initialized():
+        return
+    if distributed.get_backend() != "GLOO":
+        distributed.barrier()
+        return
+    store, key = core.create_or_get_global_tcp_store(), f"barrier/{next(_barriers)}"
+    if store.add(key, 1) == distributed.get_world_size():
+        store.set(f"{key}/all", "here")
+    store.wait(f"{key}/all")
+
+
+_barriers = count()  # every rank passes the same barriers in the same order
 
 
 def _group_store(store: core.TCPStore, rank: int, world_size: int, key: str) -> core.TCPStore:

@@ -17,6 +17,7 @@ import paddle
 from paddle import distributed
 from paddlenlp.trainer import TrainerCallback
 
+from paddle_internvl.parallel.gloo_groups import wait_for_ranks
 from paddle_internvl.training import checkpoint_folders
 from paddle_internvl.training.optimizer_state import SavedState, write_state
 
@@ -49,7 +50,7 @@ class RunCheckpoints(TrainerCallback):
             if folder.exists():
                 checkpoint_folders.remove(folder)
             folder.mkdir(parents=True)
-        _barrier()
+        wait_for_ranks()
         if first or (trainer.sharded and args.data_parallel_rank == 0):
             write_state(
                 folder / _numbered("optimizer", args.process_index, "safetensors"), trainer.adamw, self._names()
@@ -60,12 +61,12 @@ class RunCheckpoints(TrainerCallback):
         if first:
             self._save_model(trainer.model, str(folder))
             trainer.state.save_to_json(str(folder / _TRAINER_STATE))
-        _barrier()
+        wait_for_ranks()
         if first:
             mark = {"step": trainer.state.global_step, "ranks": args.world_size, "settings": self._settings}
             checkpoint_folders.write_mark(folder, mark)
             checkpoint_folders.remove_old(self._output, args.save_total_limit)
-        _barrier()
+        wait_for_ranks()
 
     # ---------------------------------------------------------------------------------------------------- resuming
     def find(self, resume_from_checkpoint: str | bool | None = "auto") -> str | None:
@@ -80,6 +81,7 @@ class RunCheckpoints(TrainerCallback):
         Raises:
             ValueError: a folder without a whole checkpoint, a run with other settings, or checkpoints in the way.
         """
+        wait_for_ranks()
         found = [self._find(resume_from_checkpoint) if self._trainer.is_world_process_zero() else None]
         if distributed.is_initialized():
             distributed.broadcast_object_list(found, src=0)
@@ -156,11 +158,6 @@ def _data_state(folder: Path, rank: int, ranks: int) -> dict | None:
     if checkpoint_folders.read_mark(folder)["ranks"] != ranks:
         return None
     return json.loads((folder / _numbered("data", rank, "json")).read_text(encoding="utf-8"))
-
-
-def _barrier() -> None:
-    if distributed.is_initialized():
-        distributed.barrier()
 
 
 def _random_state() -> dict:
