@@ -1,0 +1,1 @@
+"""Data set, recipe and evaluation of the fine-tuning tutorial: short captions of rendered scenes."""
