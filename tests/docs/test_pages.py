@@ -92,6 +92,30 @@ def test_links_and_paths_exist(page):
         assert (ROOT / path).exists(), f"{page}: {path}"
 
 
+# Headings of the page of errors that are no text of our sources: other packages', or with a value of their own.
+OTHERS_ERRORS = ("please make sure one of the", "import paddlenlp", "tools is not supported")
+
+
+def source_texts() -> list[str]:
+    """Texts of the sources, with a line break for each value that is put in."""
+    files = [file for part in ("convert", "paddle_internvl", "demo") for file in (ROOT / part).rglob("*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(pages.read(file)))]
+    joined = [node.values for node in nodes if isinstance(node, ast.JoinedStr)]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return texts + ["\n".join(part.value for part in parts if isinstance(part, ast.Constant)) for parts in joined]
+
+
+def test_quoted_errors_are_words_of_the_sources():
+    texts = "\n".join(source_texts())
+    for page in (pages.DOCS / "faq.md", pages.DOCS / "faq.zh.md"):
+        quoted = re.findall(r"^### `(.+)`", pages.read(page), re.M)
+        assert len(quoted) >= 50
+        for error in quoted:
+            pieces = [piece.strip(" ;") for piece in error.split("…")]
+            missing = [piece for piece in pieces if piece not in texts]
+            assert not missing or error.startswith(OTHERS_ERRORS), f"{page}: {missing} of {error}"
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_family_table_is_current(language):
     from docs.building import families
