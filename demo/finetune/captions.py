@@ -1,6 +1,6 @@
 """Caption data set of the fine-tuning tutorial: rendered scenes with one short caption each, as COCO captions.
 
-    python -m demo.finetune.captions FOLDER [--train 512] [--held-out 64]
+    python -m demo.finetune.captions FOLDER [--train 256] [--held-out 64]
 
 Out: FOLDER/images, train.jsonl and held_out.jsonl (annotations), train.json and held_out.json (meta JSON), all in
 upstream's format. The bundled checkpoint describes a scene by its shapes and their places; a caption has the shapes
@@ -44,7 +44,7 @@ def caption(scene: scenes.Scene) -> str:
     return sentence[0].upper() + sentence[1:] + "."
 
 
-def write(folder: str | Path, train: int = 512, held_out: int = 64) -> None:
+def write(folder: str | Path, train: int = 256, held_out: int = 64) -> None:
     """Write the data set.
 
     Args:
@@ -106,7 +106,7 @@ def exact_match(results: list[Answer]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=512, help="training samples")
+    parser.add_argument("--train", type=int, default=256, help="training samples")
     parser.add_argument("--held-out", type=int, default=64, help="held-out samples")
     arguments = parser.parse_args()
     write(arguments.folder, arguments.train, arguments.held_out)
