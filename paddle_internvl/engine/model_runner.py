@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 
 from paddle_internvl.engine.decode import CudaGraphDecodeRunner, DecodeRunner
+from paddle_internvl.ops.transfers import upload
 
 
 class ModelRunner:
@@ -33,11 +34,11 @@ class ModelRunner:
 
     def feature_steps(self, tiles: np.ndarray) -> Iterator[paddle.Tensor | None]:
         """Run tiles [T, 3, S, S] through the vision tower: None after each layer, at last visual tokens [T, N, D]."""
-        yield from self.model.feature_steps(paddle.to_tensor(tiles))
+        yield from self.model.feature_steps(upload(tiles))
 
     def embed(self, ids: Sequence[int], visual_tokens: paddle.Tensor | None) -> paddle.Tensor:
         """Embeddings [1, L, D] of a prompt with its visual tokens [T, N, D]."""
-        return self.model.embed(paddle.to_tensor([ids]), visual_tokens)
+        return self.model.embed(upload(np.array([ids], np.int64)), visual_tokens)
 
     def prefill(self, embeds: paddle.Tensor, blocks: list[int], start: int, prompt_length: int) -> paddle.Tensor | None:
         """Prefill a chunk of a prompt.

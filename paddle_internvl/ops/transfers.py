@@ -23,7 +23,12 @@ def overlaps() -> bool:
 
 def upload(array: np.ndarray, device: str | None = None) -> paddle.Tensor:
     """Copy an array to a device without waiting; None: the current device."""
-    device = device or paddle.get_device()
+    current = paddle.get_device()
+    device = device or current
+    if device == current == "cpu" and paddle.in_dynamic_mode() and array.dtype != np.uint16:  # Paddle's bfloat16
+        tensor = paddle.empty(array.shape, array.dtype.name)  # `to_tensor` leaks a list at every call (Paddle 3.3.1)
+        tensor.get_tensor().set(array, paddle.CPUPlace())
+        return tensor
     if device == "cpu" or not paddle.in_dynamic_mode():
         return paddle.to_tensor(array)
     return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace())._copy_to(devices.place_of(device), False)
