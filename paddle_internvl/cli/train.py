@@ -1,4 +1,4 @@
-"""Train a model: supervised fine-tuning (SFT), of the whole model, of parts of it, or of LoRA adapters.
+"""Train a model, parts of it, or LoRA adapters: supervised fine-tuning (SFT), or preferences with --method mpo.
 
 CONFIG holds upstream's argument names and those of PaddleNLP's TrainingArguments; --KEY VALUE overrides one. OUTPUT/
 gets metrics.jsonl, a line for each optimizer step, and at the end the checkpoint, or the adapters of a LoRA run.
@@ -7,6 +7,7 @@ examples:
   paddle-internvl train run.json
   paddle-internvl train run.json --learning_rate 1e-5 --freeze_backbone True
   paddle-internvl train run.json --model_name_or_path CKPT --meta_path meta.json --use_llm_lora 16 --output_dir out
+  paddle-internvl train run.json --method mpo --meta_path pairs.json --output_dir out
   paddle-internvl train run.json --vision_path CKPT --llm_path LLM --conv_style internvl2_5 --output_dir out
 """
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.training.metrics import METRICS, read_metrics
     from paddle_internvl.training.reader import SKIPPED, read_skipped
     from paddle_internvl.training.reporting import summary
-    from paddle_internvl.training.sft import train
+    from paddle_internvl.training.run import train
 
     try:
         train(config, method=method)

@@ -13,7 +13,7 @@ import paddle
 from paddle_internvl.configuration import InternVLChatConfig
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.models.feature_cache import FeatureCache
-from paddle_internvl.models.loss import CausalLMOutput
+from paddle_internvl.models.loss import CausalLMOutput, row_log_probs
 from paddle_internvl.models.pretrained import InternVLPretrainedModel
 from paddle_internvl.models.projector import build_projector, pixel_shuffle
 from paddle_internvl.models.vision import InternVisionNetwork
@@ -138,6 +138,7 @@ class InternVLNetwork(InternVLPretrainedModel):
         position_ids: paddle.Tensor | None = None,
         image_flags: paddle.Tensor | None = None,
         segment_ids: paddle.Tensor | None = None,
+        repeats: int = 1,
     ) -> paddle.Tensor:
         """Hidden states of the decoder after its final norm; `language_model.compute_logits` turns them into logits.
 
@@ -147,7 +148,10 @@ class InternVLNetwork(InternVLPretrainedModel):
             attention_mask: [B, L], 1 for tokens, 0 for padding; None: no padding.
             position_ids: int64 [B, L] or None.
             image_flags: [T] or [T, 1], 0 for tiles without `<IMG_CONTEXT>` tokens (training's dummy tiles); None: all
-            1. segment_ids: int [B, L] of packed samples; see `DecoderForCausalLM.hidden_states`.
+                1.
+            segment_ids: int [B, L] of packed samples; see `DecoderForCausalLM.hidden_states`.
+            repeats: number of times that the rows have the `<IMG_CONTEXT>` tokens of all tiles, one time after the
+                other: 2 for the chosen and the rejected answers about the same pictures.
         Returns:
             [B, L, D].
         Raises:
@@ -159,6 +163,8 @@ class InternVLNetwork(InternVLPretrainedModel):
             if image_flags is not None:
                 real = (image_flags.flatten() == 1).nonzero().flatten()
                 visual_tokens = visual_tokens.index_select(real, axis=0)
+            if repeats > 1:
+                visual_tokens = visual_tokens.tile([repeats, 1, 1])
         embeds = self.embed(input_ids, visual_tokens)
         return self.language_model.hidden_states(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, segment_ids=segment_ids
@@ -176,6 +182,8 @@ class InternVLNetwork(InternVLPretrainedModel):
         segment_ids: paddle.Tensor | None = None,
         loss_weight: paddle.Tensor | None = None,
         return_logits: bool = True,
+        repeats: int = 1,
+        return_log_probs: bool = False,
     ):
         """Logits of every position, and the loss where labels are given.
 
@@ -190,12 +198,18 @@ class InternVLNetwork(InternVLPretrainedModel):
             segment_ids: see `hidden_states`.
             loss_weight: float32 [B, L]; see `next_token_loss`.
             return_logits: False leaves the logits out, which take the most memory of all.
+            repeats: see `hidden_states`.
+            return_log_probs: return `.log_probs` alone, the log-probability of each row's labels; see `row_log_probs`.
         Returns:
             `.logits` float32 [B, L, V]; `.loss`, the mean over learnt tokens, or None; `.learnt_tokens`, their number.
         Raises:
             ValueError: see `embed`.
         """
-        hidden = self.hidden_states(pixel_values, input_ids, attention_mask, position_ids, image_flags, segment_ids)
+        hidden = self.hidden_states(
+            pixel_values, input_ids, attention_mask, position_ids, image_flags, segment_ids, repeats
+        )
+        if return_log_probs:
+            return CausalLMOutput(log_probs=row_log_probs(hidden, self.language_model.lm_head, labels))
         return CausalLMOutput.of(
             hidden, self.language_model, labels, loss_weight, return_logits=return_logits, return_dict=return_dict
         )

@@ -28,11 +28,13 @@ class CausalLMOutput(ModelOutput):
         loss: float32 scalar, or None without labels.
         logits: float32 [B, L, V], or None.
         learnt_tokens: number of labels in the loss, or None without labels.
+        log_probs: float32 [B], see `row_log_probs`, in place of the loss; or None.
     """
 
     loss: paddle.Tensor | None = None
     logits: paddle.Tensor | None = None
     learnt_tokens: int | None = None
+    log_probs: paddle.Tensor | None = None
 
     @classmethod
     def of(cls, hidden, decoder, labels=None, loss_weight=None, *, return_logits=True, return_dict=True):
@@ -72,6 +74,24 @@ def next_token_loss(
         return -log_probs.mean(), count
     weights = loss_weight[:, 1:].flatten().index_select(learnt, axis=0).astype("float32")
     return -(log_probs * weights).sum() / weights.sum(), count
+
+
+def row_log_probs(hidden: paddle.Tensor, head: nn.Layer, labels: paddle.Tensor) -> paddle.Tensor:
+    """Log-probability of the learnt tokens of each row, summed: of an answer to its prompt.
+
+    Args:
+        hidden: [B, L, D], normalised hidden states.
+        head: layer from [n, D] to logits [n, V].
+        labels: int64 [B, L]; see `next_token_loss`. Every row has learnt labels.
+    Returns:
+        float32 [B].
+    """
+    targets = labels[:, 1:]
+    learnt = targets != IGNORED
+    places = learnt.flatten().nonzero().flatten()
+    rows = hidden[:, :-1].flatten(0, 1).index_select(places, axis=0)
+    log_probs = label_log_probs(rows, head, targets.flatten().index_select(places, axis=0))
+    return paddle.stack([row.sum() for row in log_probs.split(learnt.sum(axis=1).tolist())])
 
 
 def label_log_probs(hidden: paddle.Tensor, head: nn.Layer, labels: paddle.Tensor) -> paddle.Tensor:

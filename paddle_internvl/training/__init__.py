@@ -7,7 +7,7 @@ _EXPORTS = {  # public name -> module; imported at first use
     "PreferenceDataset": "preferences",
     "add_lora": "lora",
     "merge_lora": "lora",
-    "train": "sft",
+    "train": "run",
     "sft_loss": "losses",
     "mpo_loss": "preference_losses",
     "PackedDataset": "packing",

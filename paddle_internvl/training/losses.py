@@ -45,7 +45,7 @@ def sft_loss(model, batch: Mapping, average_weight_over_ranks: bool = False) -> 
     inputs = {name: paddle.to_tensor(batch[name]) for name in INPUTS if batch.get(name) is not None}
     if batch.get("cu_seqlens") is not None:
         inputs["segment_ids"] = segment_ids(batch["cu_seqlens"], inputs["input_ids"].shape[1])
-    pixel_values, image_flags = _tiles_to_run(batch["pixel_values"], batch["image_flags"])
+    pixel_values, image_flags = tiles_to_run(batch["pixel_values"], batch["image_flags"])
     loss = model(pixel_values=pixel_values, image_flags=image_flags, return_logits=False, **inputs).loss
     if average_weight_over_ranks and "loss_weight" in inputs:
         loss = loss * _share_of_weight(inputs["labels"], inputs["loss_weight"])
@@ -63,7 +63,7 @@ def segment_ids(cu_seqlens, length: int) -> paddle.Tensor:
     return paddle.to_tensor(np.searchsorted(ends, np.arange(length), side="right").astype(np.int32)[None])
 
 
-def _tiles_to_run(pixel_values, image_flags) -> tuple[paddle.Tensor, paddle.Tensor]:
+def tiles_to_run(pixel_values, image_flags) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Tiles with visual tokens and their flags; the first tile with flag 0 if there are none."""
     flags = np.asarray(image_flags).reshape(-1)
     used = np.flatnonzero(flags == 1) if (flags == 1).any() else np.zeros(1, np.int64)

@@ -33,14 +33,20 @@ class MetricsWriter(TrainerCallback):
         self.lines: list[dict] = []
         self._file, self._trainer = file, trainer
         self._losses: list[float] = []
+        self._metrics: list[Mapping[str, float]] = []
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._samples: list = []
         self._began = time.monotonic()
         self._line: dict = {}
 
-    def add(self, batch: Mapping, loss: float) -> None:
+    def add(self, batch: Mapping, loss: float, metrics: Mapping[str, float] | None = None) -> None:
         """Count a micro-batch.
 
+        Args:
+            batch: the micro-batch.
+            loss: of the micro-batch.
+            metrics: numbers of the trainer's `metric_names`, of which the line has the means over the micro-batches
+                that have them.
         Raises:
             FloatingPointError: the loss is not finite; names the step and the samples.
         """
@@ -48,6 +54,7 @@ class MetricsWriter(TrainerCallback):
         if not np.isfinite(loss):
             raise self._not_finite("loss", loss, batch.get("samples", ()))
         self._losses.append(loss)
+        self._metrics += [metrics] if metrics else []
         real = batch.get("attention_mask")
         self._counts["tokens"] += int(np.asarray(batch["input_ids"]).size if real is None else np.asarray(real).sum())
         self._counts["learnt_tokens"] += count_learnt(batch)
@@ -72,11 +79,16 @@ class MetricsWriter(TrainerCallback):
     def on_step_end(self, args, state, control, **_trainer):
         """Write the step's line."""
         now = time.monotonic()
-        loss, *counts = sum_over_ranks([np.mean(self._losses), *self._counts.values()])
-        ranks = self._trainer.args.dataset_world_size
+        names, ranks = self._trainer.metric_names, self._trainer.args.dataset_world_size
+        sums = [sum(metrics[name] for metrics in self._metrics) for name in names]
+        loss, batches, *rest = sum_over_ranks(
+            [np.mean(self._losses), len(self._metrics), *self._counts.values(), *sums]
+        )
+        counts, sums = rest[: len(_COUNTS)], rest[len(_COUNTS) :]
         line = {
             "step": state.global_step, "epoch": self._trainer.epoch, "loss": loss / ranks,
             **self._line, **dict(zip(_COUNTS, map(int, counts))), "seconds": now - self._began,
+            **{name: total / batches for name, total in zip(names, sums) if batches},
             **self._trainer.evaluate_held_out(),
         }  # fmt: skip
         if state.is_world_process_zero:
@@ -84,7 +96,8 @@ class MetricsWriter(TrainerCallback):
                 stream.write(json.dumps(line) + "\n")
         self.lines.append(line)
         self._began = time.monotonic()
-        self._losses, self._counts, self._samples = [], dict.fromkeys(_COUNTS, 0), []
+        self._losses, self._metrics, self._samples = [], [], []
+        self._counts = dict.fromkeys(_COUNTS, 0)
 
     def _not_finite(self, quantity: str, value: float, samples: Sequence) -> FloatingPointError:
         names = ", ".join(f"{name} line {index + 1}" for name, index in samples)

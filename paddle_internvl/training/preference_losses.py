@@ -66,7 +66,11 @@ PREFERENCE_LOSSES: dict[str, Callable] = {
 
 
 def preference_loss(
-    pairs: PairLogProbs, nll: paddle.Tensor, running_mean: RunningMean, arguments: PreferenceArguments
+    pairs: PairLogProbs,
+    nll: paddle.Tensor,
+    running_mean: RunningMean,
+    arguments: PreferenceArguments,
+    update: bool = True,
 ) -> tuple[paddle.Tensor, dict[str, float], RunningMean]:
     """The weighted sum of the losses of `loss_type`: preference (DPO or a variant), quality (BCO) and generation (SFT).
 
@@ -75,6 +79,7 @@ def preference_loss(
         nll: float32 scalar, mean negative log-probability of the chosen answers' tokens.
         running_mean: mean reward of the batches before, and their number.
         arguments: losses and weights.
+        update: add this batch to the running mean.
     Returns:
         The loss, float32 scalar; metrics by name (losses unweighted, rewards weighted as the losses, sums for ipo
         too); the running mean with this batch, which the next call takes. It is the reward threshold `delta` of BCO.
@@ -91,7 +96,8 @@ def preference_loss(
             ratio = (chosen / per_token[0] - rejected / per_token[1]) / beta
             losses[name] = function(ratio, beta, arguments.label_smoothing).mean()
     if "bco_pair" in weights:
-        running_mean = updated_running_mean(running_mean, float(paddle.concat([chosen, rejected]).detach().mean()))
+        if update:
+            running_mean = updated_running_mean(running_mean, float(paddle.concat([chosen, rejected]).detach().mean()))
         delta = running_mean[0]
         losses["bco_pair"] = -(F.log_sigmoid(chosen - delta) + F.log_sigmoid(delta - rejected)).mean()
     losses["sft"] = nll
@@ -106,12 +112,20 @@ def preference_loss(
         "rewards/margins": (rewards[0] - rewards[1]).mean(),
         "logps/chosen": pairs.policy_chosen.mean(),
         "logps/rejected": pairs.policy_rejected.mean(),
-        **({"delta": running_mean[0]} if "bco_pair" in weights else {}),
+        "delta": running_mean[0],
     }
-    return loss, {name: float(value) for name, value in metrics.items()}, running_mean
+    return loss, {name: float(metrics[name]) for name in metric_names(arguments)}, running_mean
 
 
 _METRICS = {"bco_pair": "quality", "sft": "generation", **dict.fromkeys(PREFERENCE_LOSSES, "preference")}
+_REWARDS = tuple(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins"))
+
+
+def metric_names(arguments: PreferenceArguments) -> tuple[str, ...]:
+    """Names of the metrics of `preference_loss`."""
+    losses = [f"loss/{_METRICS[name]}" for name in arguments.weights if name != "sft"] + ["loss/generation"]
+    delta = ["delta"] if "bco_pair" in arguments.weights else []
+    return (*losses, *_REWARDS, "logps/chosen", "logps/rejected", *delta)
 
 
 def mpo_loss(

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from paddle_internvl.training.arguments import DataArguments, PackingArguments
+from paddle_internvl.training.arguments import DataArguments, PackingArguments, PreferenceArguments
 from paddle_internvl.training.assembly import AssemblyArguments
 
+METHODS = ("sft", "mpo")
 DECAY_RULES = ("all", "hf")
 ON_BAD_SAMPLE = ("error", "skip")
 DTYPES = (None, "bfloat16", "float32")
@@ -84,6 +85,7 @@ class Recipe:
         model: of what is trained.
         run: of data sets, order and decay.
         packing: of packs.
+        preference: of the preference losses, of method 'mpo'.
         data: fields of `DataArguments` that are given.
         trainer: fields of PaddleNLP's TrainingArguments that are given.
     """
@@ -92,32 +94,46 @@ class Recipe:
     model: ModelArguments
     run: RunArguments
     packing: PackingArguments = PackingArguments()
+    preference: PreferenceArguments = PreferenceArguments()
     data: Mapping = field(default_factory=dict)
     trainer: Mapping = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, config: Mapping) -> Recipe:
+    def from_dict(cls, config: Mapping, method: str = "sft") -> Recipe:
         """The arguments of a recipe.
 
+        Args:
+            config: arguments by name.
+            method: 'sft' or 'mpo', which has preference losses, no packs, and no dropout unless it is given (as TRL).
         Raises:
             ValueError: an argument that neither upstream nor PaddleNLP has, or a value out of range.
         """
         from paddlenlp.trainer import TrainingArguments
 
-        kinds = (AssemblyArguments, ModelArguments, RunArguments, PackingArguments, DataArguments, TrainingArguments)
+        if method not in METHODS:
+            raise ValueError(f"method={method!r}; supported: {', '.join(METHODS)}")
+        if method == "mpo":
+            config = {"lora_dropout": 0.0, **config}
+        own = (AssemblyArguments, ModelArguments, RunArguments, PackingArguments, PreferenceArguments)
+        kinds = (*own, DataArguments, TrainingArguments)
         names = {kind: {f.name for f in fields(kind)} for kind in kinds}
+        preference = sorted(config.keys() & names[PreferenceArguments]) if method != "mpo" else ()
+        if preference:
+            raise ValueError(f"{preference[0]!r} is an argument of --method mpo")
         unknown = sorted(config.keys() - set().union(*names.values()))
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no training argument of upstream or PaddleNLP")
         parts = [_of(config, names[kind]) for kind in kinds[:-1]]
         trainer = {name: config[name] for name in config if name in names[TrainingArguments] and name not in _SHARED}
-        recipe = cls(*(kind(**values) for kind, values in zip(kinds[:4], parts)), parts[4], trainer)
+        recipe = cls(*(kind(**values) for kind, values in zip(own, parts)), parts[-1], trainer)
         for name, values in (("decay_rule", DECAY_RULES), ("on_bad_sample", ON_BAD_SAMPLE)):
             if getattr(recipe.run, name) not in values:
                 raise ValueError(f"{name}={getattr(recipe.run, name)!r}; supported: {', '.join(values)}")
         recipe._check_evaluation()
         if recipe.model.dtype not in DTYPES:
             raise ValueError(f"dtype={recipe.model.dtype!r}; supported: bfloat16, float32")
+        if method == "mpo" and recipe.packing.use_packed_ds:
+            raise ValueError("use_packed_ds: preference pairs are not packed; leave it out")
         return recipe._for_packs() if recipe.packing.use_packed_ds else recipe
 
     def _check_evaluation(self) -> None:

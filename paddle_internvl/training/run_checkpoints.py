@@ -64,6 +64,7 @@ class RunCheckpoints(TrainerCallback):
         wait_for_ranks()
         if first:
             mark = {"step": trainer.state.global_step, "ranks": args.world_size, "settings": self._settings}
+            mark["loss"] = trainer.loss_state()
             checkpoint_folders.write_mark(folder, mark)
             checkpoint_folders.remove_old(self._output, args.save_total_limit)
         wait_for_ranks()
@@ -122,10 +123,11 @@ class RunCheckpoints(TrainerCallback):
             state.load_parameters(parameters)
 
     def load_optimizer(self, folder: str) -> None:
-        """Fill the state of the optimizer and of the schedule, and move the data to the micro-batch that comes next."""
+        """Fill the state of the optimizer, of the schedule and of the loss."""
         with _saved_state(folder) as state:
             state.load_optimizer(self._trainer.adamw, self._names())
         self._trainer.lr_scheduler.step(step_of(folder))
+        self._trainer.load_loss_state(checkpoint_folders.read_mark(Path(folder)).get("loss") or {})
 
     def on_train_begin(self, args, state, control, **_trainer):
         """Move the data to the micro-batch that comes next, and restore the random generators of a resumed run."""

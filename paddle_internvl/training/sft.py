@@ -1,6 +1,6 @@
 """Supervised fine-tuning (SFT) and LoRA on PaddleNLP's Trainer.
 
-In: a recipe, a model, a data set. Out: the model trained in place; OUTPUT/ holds metrics.jsonl and the checkpoint.
+In: a recipe, a model, a data set. Out: the model trained in place; OUTPUT/ holds metrics.jsonl and checkpoints.
 """
 
 from __future__ import annotations
@@ -13,30 +13,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 import paddle
-from paddlenlp.trainer import Trainer, TrainingArguments, set_seed
+from paddlenlp.trainer import Trainer, TrainingArguments
 
 from paddle_internvl.runtime import is_out_of_memory
 from paddle_internvl.training.arguments import DataArguments
-from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.batches import PackBatches, SampleBatches, train_batches
 from paddle_internvl.training.clipping import InPlaceClip
 from paddle_internvl.training.collate import collate
-from paddle_internvl.training.dataset import SFTDataset
 from paddle_internvl.training.decay import decayed_parameters
 from paddle_internvl.training.held_out import HeldOut
-from paddle_internvl.training.lora import add_lora, lora_layers
+from paddle_internvl.training.lora import lora_layers
 from paddle_internvl.training.lora_folders import save_adapter
-from paddle_internvl.training.losses import sft_loss
+from paddle_internvl.training.losses import count_learnt, sft_loss
 from paddle_internvl.training.memory_advice import StepSizes, memory_error
-from paddle_internvl.training.metrics import METRICS, MetricsWriter, read_metrics
+from paddle_internvl.training.metrics import METRICS, MetricsWriter
 from paddle_internvl.training.reader import SKIPPED, SampleReader
 from paddle_internvl.training.recipe import Recipe
-from paddle_internvl.training.reporting import Reporting, plot_loss, reporters, require_plot
+from paddle_internvl.training.reporting import Reporting, reporters
 from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
 from paddle_internvl.training.stop_signals import StopSignals
-from paddle_internvl.training.trainable import set_drop_path, set_trainable
-from paddle_internvl.training.trainer_arguments import trainer_arguments
 
 # Of PaddleNLP's arguments: a resumed run must have them in common with the run that saved the checkpoint.
 _COMMON = (
@@ -46,79 +42,12 @@ _COMMON = (
 _MAY_CHANGE = ("eval_meta_path", "on_bad_sample", "plot", "dtype")  # of our own
 
 
-def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
-    """Train a model in place.
-
-    Args:
-        config: arguments by upstream's names and those of PaddleNLP's TrainingArguments, see `Recipe`.
-        model: an `InternVLChatModel` loaded with trainable=True; None: that of the arguments is loaded, see
-            `initial_checkpoint`.
-        dataset: sample dicts, as of `SFTDataset`, or packs, as of `PackedDataset`; None: `meta_path` is read.
-        method: 'sft'.
-    Returns:
-        The trained model.
-    Raises:
-        ValueError: an argument that is unknown or out of range.
-        FloatingPointError: a loss or gradient that is not finite; names the step and the samples.
-        MemoryError: out of memory; says which arguments to change.
-        KeyboardInterrupt: Ctrl-C; a checkpoint is saved. SIGTERM ends in SystemExit.
-    """
-    if method != "sft":
-        raise ValueError(f"method={method!r} is not supported; supported: 'sft'")
-    recipe = Recipe.from_dict(config)
-    if recipe.run.plot is not None:
-        require_plot(Path(recipe.run.plot))
-    arguments = trainer_arguments(recipe.trainer)
-    if model is None:
-        model = _load(recipe, arguments)
-    if dataset is None:
-        if recipe.run.meta_path is None:
-            raise ValueError("meta_path is needed: the meta JSON of the data sets")
-        dataset = SFTDataset(recipe.run.meta_path, model.checkpoint_folder, **recipe.data)
-    set_seed(arguments.seed)
-    prepare(model, recipe)
-    if not hasattr(dataset, "__len__"):  # PackedDataset
-        dataset = list(dataset)
-    held_out = None
-    if recipe.run.eval_meta_path is not None:
-        held_out = SFTDataset(recipe.run.eval_meta_path, model.checkpoint_folder, **recipe.data)
-    trainer = SftTrainer(model, dataset, recipe, arguments, held_out)
-    trainer.run()
-    if trainer.is_world_process_zero():
-        save(model, arguments.output_dir)
-        if recipe.run.plot is not None:
-            plot_loss(read_metrics(Path(arguments.output_dir) / METRICS), Path(recipe.run.plot))
-    return model
-
-
 def save(model, folder: str) -> None:
     """Write the outcome of a run: the adapters of a LoRA model, else a whole checkpoint."""
     if lora_layers(model):
         save_adapter(model, folder)
     else:
         model.save_pretrained(folder)
-
-
-def _load(recipe: Recipe, arguments: TrainingArguments):
-    from paddle_internvl.modeling import InternVLChatModel
-
-    folder = initial_checkpoint(recipe.assembly, recipe.data, arguments.output_dir, arguments.seed)
-    options = {name: getattr(recipe.model, name) for name in ("load_in_8bit", "load_in_4bit")}
-    options["dtype"] = recipe.model.dtype or ("bfloat16" if recipe.trainer.get("bf16") else "float32")
-    fields = config_fields(recipe.assembly, recipe.data)
-    return InternVLChatModel.from_pretrained(folder, trainable=True, device=arguments.device, **options, **fields)
-
-
-def prepare(model, recipe: Recipe) -> None:
-    """Freeze the parts of a model and add its LoRA adapters, by a recipe."""
-    options = recipe.model
-    set_drop_path(model, options.drop_path_rate)
-    if options.use_llm_lora or options.use_backbone_lora:
-        add_lora(model, options.use_llm_lora, options.use_backbone_lora, options.lora_alpha, options.lora_dropout)
-    set_trainable(
-        model, options.freeze_llm, options.freeze_backbone, options.freeze_mlp, options.unfreeze_vit_layers,
-        options.unfreeze_lm_head,
-    )  # fmt: skip
 
 
 class SftTrainer(Trainer):
@@ -130,7 +59,15 @@ class SftTrainer(Trainer):
         recipe: of the run.
         arguments: PaddleNLP's.
         held_out: sample dicts whose loss is measured; None: none.
+    Attributes:
+        metric_names: names of the numbers that metrics.jsonl has beside the loss.
+        eval_names: of these, what is measured on held-out samples too.
+        eval_unit: what the weight of a held-out batch counts.
     """
+
+    metric_names: tuple[str, ...] = ()
+    eval_names: tuple[str, ...] = ()
+    eval_unit = "tokens"
 
     def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments, held_out=None):
         super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
@@ -213,7 +150,12 @@ class SftTrainer(Trainer):
     def _new_held_out(self, dataset: Sequence[dict]) -> HeldOut:
         args = self.args
         reader = SampleReader(dataset, args.dataloader_num_workers, self._recipe.run.on_bad_sample, self._report)
-        return HeldOut(reader, args.per_device_eval_batch_size, args.dataset_rank, args.dataset_world_size)
+        measured = (self.measure, ("loss", *self.eval_names), self.eval_unit)
+        return HeldOut(reader, args.per_device_eval_batch_size, *measured, args.dataset_rank, args.dataset_world_size)
+
+    def measure(self, model, batch: Mapping) -> tuple[dict[str, float], int]:
+        """Loss of a held-out batch, and its learnt tokens."""
+        return {"loss": float(sft_loss(model, batch))}, count_learnt(batch)
 
     def evaluate_held_out(self) -> dict[str, float]:
         """`HeldOut.evaluate` after every `eval_steps` steps and the last one; else nothing."""
@@ -260,6 +202,13 @@ class SftTrainer(Trainer):
         loss = sft_loss(model, inputs, self._recipe.packing.loss_reduction_all_gather)
         self.metrics.add(inputs, float(loss))
         return (loss, {}) if return_outputs else loss
+
+    def loss_state(self) -> dict:
+        """State of the loss, for JSON: none."""
+        return {}
+
+    def load_loss_state(self, state: Mapping) -> None:
+        """Resume with a `loss_state`."""
 
     def _save_checkpoint(self, model, metrics=None) -> None:
         self.checkpoints.save()

@@ -1,0 +1,195 @@
+"""Reference model of preference optimisation: a frozen copy of the policy, or log-probabilities stored in a file.
+
+In: a policy before its first step, batches of preference pairs. Out: the log-probability of each row's answer.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import distributed
+
+from paddle_internvl.prompt.encode import IGNORED
+from paddle_internvl.training.collate import ANSWERS, collate
+from paddle_internvl.training.losses import tiles_to_run
+from paddle_internvl.training.reader import SampleReader
+
+_BATCHES = 16  # of each rank, between two writes of the file
+
+
+def answer_log_probs(model, batch: Mapping) -> paddle.Tensor:
+    """Log-probabilities of the answers of a batch of pairs, in one forward pass that sees each picture once.
+
+    Args:
+        model: an `InternVLNetwork`, or a wrapper of one.
+        batch: of `collate`, of B pairs.
+    Returns:
+        float32 [2B], sums over the tokens of each answer: of the chosen answers, then of the rejected ones.
+    """
+    names = ("input_ids", "attention_mask", "position_ids", "labels")
+    inputs = {name: paddle.to_tensor(batch[name]) for name in names}
+    pixel_values, image_flags = tiles_to_run(batch["pixel_values"], batch["image_flags"])
+    options = {"repeats": len(ANSWERS), "return_logits": False, "return_log_probs": True}
+    return model(pixel_values=pixel_values, image_flags=image_flags, **inputs, **options).log_probs
+
+
+def answer_tokens(batch: Mapping) -> np.ndarray:
+    """Learnt tokens of each row of a batch, float32 [2B]."""
+    return (np.asarray(batch["labels"])[:, 1:] != IGNORED).sum(axis=1).astype(np.float32)
+
+
+class FrozenReference:
+    """A frozen copy of a model as it is now, which shares the frozen weights with it.
+
+    So a LoRA run has no second copy: the reference model is the base model behind adapters that are 0.
+
+    Args:
+        model: the policy, with its trainable parameters chosen.
+    Attributes:
+        model: the copy, in evaluation mode.
+    """
+
+    def __init__(self, model):
+        shared = {id(p): p for p in [*model.parameters(), *model.buffers()] if p.stop_gradient}
+        self.model = copy.deepcopy(model, shared)
+        for parameter in self.model.parameters():
+            parameter.stop_gradient = True
+        self.model.eval()
+
+    @paddle.no_grad()
+    def log_probs(self, batch: Mapping) -> paddle.Tensor:
+        """See `answer_log_probs`."""
+        return answer_log_probs(self.model, batch)
+
+
+class StoredReference:
+    """Log-probabilities of a reference model, from a file.
+
+    The file's first line has the settings that it was made with; each other line is a pair: its data set, annotation
+    line, and the log-probability and number of tokens of both answers.
+
+    Args:
+        file: JSONL.
+        settings: what the log-probabilities depend on, beside the pair.
+    Raises:
+        ValueError: the file was made with other settings.
+    """
+
+    def __init__(self, file: Path, settings: Mapping):
+        self._file, self._settings = file, json.loads(json.dumps(dict(settings)))
+        self._pairs: dict[tuple, list] = {}
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        for name, value in (whole[0]["settings"] if whole else {}).items():
+            if self._settings.get(name) != value:
+                raise ValueError(
+                    f"{file} was made with {name}={value!r}, this run has {self._settings.get(name)!r}; "
+                    "delete it or give another reference_log_probs"
+                )
+        self._add(whole[1:])
+
+    def log_probs(self, batch: Mapping) -> paddle.Tensor:
+        """See `answer_log_probs`.
+
+        Raises:
+            ValueError: the file lacks a pair, or the pair was another one.
+        """
+        pairs = [self._pairs.get(tuple(sample)) for sample in batch["samples"]]
+        tokens = answer_tokens(batch).reshape([2, -1]).T.tolist()
+        for (dataset, line), pair, lengths in zip(batch["samples"], pairs, tokens):
+            if pair is None or pair["tokens"] != lengths:
+                problem = "lacks" if pair is None else "has other answers for"
+                raise ValueError(f"{self._file} {problem} {dataset} line {line + 1}; delete it, and it is made anew")
+        return paddle.to_tensor(np.array([pair["log_probs"] for pair in pairs], np.float32).T.flatten())
+
+    def complete(self, model, reader: SampleReader, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        """Compute what the file lacks and append it. Every rank calls it at the same time.
+
+        Args:
+            model: the reference model.
+            reader: of the pairs.
+            batch_size: pairs of a forward pass.
+            rank: this rank.
+            ranks: number of ranks.
+        Raises:
+            ValueError: pairs that are not the same in every epoch.
+        """
+        require_fixed_pairs(reader.dataset)
+        places = {key: i for i, key in enumerate(_names(reader.dataset)) if key not in self._pairs}
+        missing, step = list(places.values()), _BATCHES * batch_size * ranks
+        training = model.training
+        model.eval()
+        for first in range(0, len(missing), step):
+            computed = self._compute(model, reader, missing[first : first + step][rank::ranks], batch_size)
+            everything = [computed]
+            if distributed.is_initialized():
+                everything = []
+                distributed.all_gather_object(everything, computed)
+            lines = [line for part in everything for line in part]
+            self._add(lines)
+            if rank == 0:
+                self._write(lines)
+        if training:
+            model.train()
+
+    @paddle.no_grad()
+    def _compute(self, model, reader: SampleReader, indices: Sequence[int], batch_size: int) -> list[dict]:
+        lines, pairs = [], reader.read((0, index) for index in indices)
+        for _ in range(0, len(indices), batch_size):
+            kept = [pair for pair in islice(pairs, batch_size) if pair is not None]
+            if kept:
+                batch = collate(kept)
+                values = answer_log_probs(model, batch).reshape([2, -1]).t().tolist()
+                tokens = answer_tokens(batch).reshape([2, -1]).T.tolist()
+                lines += [
+                    {"dataset": name, "index": index, "log_probs": both, "tokens": lengths}
+                    for (name, index), both, lengths in zip(batch["samples"], values, tokens)
+                ]
+        return lines
+
+    def _add(self, lines: list[dict]) -> None:
+        self._pairs.update({(line["dataset"], line["index"]): line for line in lines})
+
+    def _write(self, lines: list[dict]) -> None:
+        """Append lines; the first one repairs a file that was cut off."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        text = self._file.read_bytes() if self._file.is_file() else b""
+        with open(self._file, "r+b" if text else "wb") as stream:
+            stream.truncate(text.rfind(b"\n") + 1)
+            stream.seek(0, 2)
+            header = [] if b"\n" in text else [{"settings": self._settings}]
+            stream.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*header, *lines]).encode())
+
+
+def require_fixed_pairs(dataset) -> None:
+    """Check that the pairs of a data set are the same in every epoch.
+
+    Raises:
+        ValueError: random frames or JPEG artefacts.
+    """
+    for spec in getattr(dataset, "datasets", ()):
+        if spec.data_augment:
+            raise ValueError(
+                f"reference_log_probs: data set {spec.name} has data_augment, which is random; set it false"
+            )
+        arguments = dataset.arguments
+        fixed = arguments.sampling_method == "middle" and arguments.min_num_frame == arguments.max_num_frame
+        if not fixed and any(spec.parse(annotation).get("video") for annotation in spec.annotations):
+            raise ValueError(
+                f"reference_log_probs: frames of the clips of data set {spec.name} are random; set sampling_method "
+                "middle, and min_num_frame and max_num_frame to the same number"
+            )
+
+
+def _names(dataset) -> Iterator[tuple[str, int]]:
+    """Data set and annotation line of each pair."""
+    if not hasattr(dataset, "place"):
+        return ((pair["dataset"], pair["index"]) for pair in dataset)
+    places = map(dataset.place, range(len(dataset)))
+    return ((spec.name, annotation.index) for spec, annotation in places)
