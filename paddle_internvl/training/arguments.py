@@ -148,9 +148,9 @@ class PreferenceArguments:
         names = [*MPO, "sft"] if self.loss_type is None else self.loss_type.split(",")
         names += ["sft"] if self.rpo_alpha is not None and "sft" not in names else []
         defaults = MPO if self.loss_type is None else {}
-        given = {name: getattr(self, f"{name}_loss_weight") for name in LOSS_TYPES if name != "sft"}
-        given["sft"] = self.rpo_alpha
-        return {name: defaults.get(name, 1.0) if given[name] is None else given[name] for name in names}
+        values = {name: getattr(self, f"{name}_loss_weight") for name in LOSS_TYPES if name != "sft"}
+        values["sft"] = self.rpo_alpha
+        return {name: defaults.get(name, 1.0) if values[name] is None else values[name] for name in names}
 
     def __post_init__(self):
         names = [] if self.loss_type is None else self.loss_type.split(",")

@@ -114,8 +114,8 @@ class Recipe:
             raise ValueError(f"method={method!r}; supported: {', '.join(METHODS)}")
         if method == "mpo":
             config = {"lora_dropout": 0.0, **config}
-        own = (AssemblyArguments, ModelArguments, RunArguments, PackingArguments, PreferenceArguments)
-        kinds = (*own, DataArguments, TrainingArguments)
+        groups = (AssemblyArguments, ModelArguments, RunArguments, PackingArguments, PreferenceArguments)
+        kinds = (*groups, DataArguments, TrainingArguments)
         names = {kind: {f.name for f in fields(kind)} for kind in kinds}
         preference = sorted(config.keys() & names[PreferenceArguments]) if method != "mpo" else ()
         if preference:
@@ -125,7 +125,7 @@ class Recipe:
             raise ValueError(f"{unknown[0]!r} is no training argument of upstream or PaddleNLP")
         parts = [_of(config, names[kind]) for kind in kinds[:-1]]
         trainer = {name: config[name] for name in config if name in names[TrainingArguments] and name not in _SHARED}
-        recipe = cls(*(kind(**values) for kind, values in zip(own, parts)), parts[-1], trainer)
+        recipe = cls(*(kind(**values) for kind, values in zip(groups, parts)), parts[-1], trainer)
         for name, values in (("decay_rule", DECAY_RULES), ("on_bad_sample", ON_BAD_SAMPLE)):
             if getattr(recipe.run, name) not in values:
                 raise ValueError(f"{name}={getattr(recipe.run, name)!r}; supported: {', '.join(values)}")

@@ -1,6 +1,7 @@
 """Training on two ranks as two processes; run as a script it is the program of each rank.
 
-ranks.py OUTPUT: trains with sharding stage 1; rank 0 is killed while it saves its last checkpoint.
+ranks.py OUTPUT: optimises preferences, in OUTPUT/mpo; then trains with sharding stage 1 until rank 0 is killed while it
+saves its last checkpoint.
 """
 
 from __future__ import annotations
@@ -59,6 +60,29 @@ def run(output: Path, **changes) -> dict:
     return {name: p.numpy() for name, p in model.named_parameters()}
 
 
+def pairs(folder: Path) -> list[dict]:
+    """Pairs with pictures and of text alone, whose chosen answers have the same number of tokens."""
+    from tests.training.preference_pairs import golden_items, pairs_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return list(
+        pairs_of(folder, [{**item, "chosen": "a cat is red. Final answer: yes"} for item in golden_items()[:4]])
+    )
+
+
+def run_mpo(output: Path, data: Path, **changes) -> None:
+    """Two steps of preference optimisation of adapters, with stored log-probabilities of the reference model."""
+    from paddlenlp.transformers import AutoModel
+
+    from paddle_internvl.training import train
+    from tests.training.goldens import CHECKPOINT
+
+    model = AutoModel.from_pretrained(str(CHECKPOINT), trainable=True)
+    config = {**CONFIG, "warmup_ratio": 0.0, "max_steps": 2, "save_strategy": "no", "output_dir": str(output)}
+    config |= {"use_llm_lora": 4, "reference_log_probs": str(output / "reference.jsonl"), **changes}
+    train(config, model=model, dataset=pairs(data), method="mpo")
+
+
 def _main(output: str) -> None:
     from paddle_internvl import startup
 
@@ -72,6 +96,8 @@ def _main(output: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write_mark(folder, content)
 
+    rank = os.environ["PADDLE_TRAINER_ID"]
+    run_mpo(Path(output) / "mpo", Path(output) / f"pairs{rank}", sharding="stage1")
     checkpoint_folders.write_mark = write_or_die
     run(Path(output), gradient_accumulation_steps=2, sharding="stage1")
 

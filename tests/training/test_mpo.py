@@ -1,14 +1,19 @@
-"""`train(method="mpo")`: the steps of upstream's run, reference models, resuming, held-out pairs."""
+"""`train --method mpo`: the steps of upstream's run, reference models, resuming, held-out pairs, skipped pairs."""
 
 import json
 
 import numpy as np
+import paddle
 import pytest
 from paddlenlp.transformers import AutoModel
 
-from paddle_internvl.training import train
-from tests.training.goldens import CHECKPOINT, golden, upstream_tensors
-from tests.training.preference_pairs import EXPECTED, golden_items, pairs_of
+from paddle_internvl.cli.main import main
+from paddle_internvl.training import add_lora, checkpoint_folders, train
+from paddle_internvl.training.collate import collate
+from paddle_internvl.training.recipe import Recipe
+from paddle_internvl.training.reference import FrozenReference, answer_log_probs
+from tests.training.goldens import CHECKPOINT, upstream_tensors
+from tests.training.preference_pairs import DATA, EXPECTED, golden_items, pairs_of, write_meta
 
 STEPS = EXPECTED["steps"]
 CONFIG = {
@@ -16,29 +21,31 @@ CONFIG = {
     "weight_decay": 0.05, "decay_rule": "hf", "max_grad_norm": 1.0, "shuffle": False, "device": "cpu",
     "save_strategy": "no",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return list(pairs_of(tmp_path_factory.mktemp("pairs"), golden_items()))
+ADAPTERS = {"use_llm_lora": 4, "freeze_llm": True, "freeze_mlp": True, "freeze_backbone": True}
 
 
 def load():
     return AutoModel.from_pretrained(str(CHECKPOINT), trainable=True)
 
 
-def run(output, pairs, **changes):
-    """The trained model, and the lines of metrics.jsonl."""
-    model = train({**CONFIG, **changes, "output_dir": str(output)}, model=load(), dataset=pairs, method="mpo")
-    return model, [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
 def values(model) -> dict[str, np.ndarray]:
     return {name: p.numpy() for name, p in model.named_parameters()}
 
 
-def test_steps_are_those_of_upstreams_trainer(pairs, tmp_path):
-    model, lines = run(tmp_path, pairs)
+def metrics_of(output) -> list[dict]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_steps_are_those_of_upstreams_trainer(tmp_path):
+    """By the command line; the held-out pair is that of upstream's evaluation after the last step."""
+    for name, items in (("train", golden_items()), ("eval", golden_items()[:1])):
+        (tmp_path / name).mkdir()
+        write_meta(tmp_path / name, items)
+    metas = {f"{p}meta_path": str(tmp_path / f / "meta.json") for p, f in (("", "train"), ("eval_", "eval"))}
+    config = {**CONFIG, **DATA, **metas, "group_by_length": False, "plot": str(tmp_path / "plot.png")}
+    (tmp_path / "run.json").write_text(json.dumps({**config, "model_name_or_path": str(CHECKPOINT)}))
+    assert main(["train", str(tmp_path / "run.json"), "--method", "mpo", "--output_dir", str(tmp_path / "out")]) == 0
+    lines = metrics_of(tmp_path / "out")
     for number, (line, step) in enumerate(zip(lines, STEPS[:6], strict=True)):
         first = number == 0
         assert line["loss"] == pytest.approx(step["loss"], rel=2e-6 if first else 5e-5)
@@ -50,6 +57,118 @@ def test_steps_are_those_of_upstreams_trainer(pairs, tmp_path):
         assert line["delta"] == pytest.approx(step["bco/delta_running_mean"], abs=5e-4)
         assert line["rewards/accuracies"] == step["rewards/accuracies"]
         assert line["tiles"] == step["shapes"]["tiles"]
-    initial, final = (upstream_tensors(values(m)) for m in (load(), model))
+    after, last = STEPS[6], lines[-1]
+    assert last["eval_logps/chosen"] == pytest.approx(after["logps/policy_chosen"][0], rel=2e-5)
+    assert last["eval_rewards/margins"] == pytest.approx(after["rewards/margins"], abs=5e-4)
+    assert last["eval_loss/generation"] == pytest.approx(after["losses/sft"], rel=5e-5)
+    assert last["eval_pairs"] == 1 and last["eval_delta"] == last["delta"]  # evaluation leaves the running mean alone
+    assert (tmp_path / "plot.png").is_file()
+    initial, final = (upstream_tensors(values(m)) for m in (load(), AutoModel.from_pretrained(str(tmp_path / "out"))))
     for name, change in EXPECTED["change_norms"].items():
         assert np.linalg.norm(final[name] - initial[name]) == pytest.approx(change, rel=2e-3), name
+
+
+class KilledError(Exception):
+    """Stands for a kill -9."""
+
+
+class Dying(list):
+    """Pairs of which one kills the run."""
+
+    def __getitem__(self, i):
+        if i == 5:
+            raise KilledError
+        return super().__getitem__(i)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Six pairs of the golden run."""
+    return list(pairs_of(tmp_path_factory.mktemp("pairs"), golden_items()[:6]))
+
+
+def run(output, pairs, **changes):
+    """Weights and metrics of a LoRA run of three steps of two micro-batches."""
+    config = {**CONFIG, **ADAPTERS, "max_steps": 3, "gradient_accumulation_steps": 2, "save_steps": 1, **changes}
+    config |= {"save_strategy": "steps", "output_dir": str(output)}
+    model = train(config, model=load(), dataset=pairs, method="mpo")
+    return values(model), [{**line, "seconds": 0} for line in metrics_of(output)]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, short):
+    """Weights and metrics of an uninterrupted run."""
+    return run(tmp_path_factory.mktemp("straight"), short)
+
+
+def test_a_resumed_run_has_the_running_mean_and_the_reference_of_the_whole_run(straight, short, tmp_path):
+    weights, lines = straight
+    assert len({line["delta"] for line in lines}) == 3
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", Dying(short))
+    mark = checkpoint_folders.read_mark(tmp_path / "killed/checkpoint-2")
+    assert mark["loss"]["running_mean"][1] == 4
+    resumed, resumed_lines = run(tmp_path / "killed", short)
+    assert resumed_lines == lines
+    assert all((resumed[name] == value).all() for name, value in weights.items())
+    with pytest.raises(ValueError, match=r"run with beta=0.1, this run has 0.2; give"):
+        run(tmp_path / "killed", short, beta=0.2)
+
+
+def test_stored_log_probabilities_take_the_place_of_the_reference_model(straight, short, tmp_path):
+    file = tmp_path / "reference.jsonl"
+    _, stored = run(tmp_path / "made", short, reference_log_probs=str(file))
+    for expected, line in zip(straight[1], stored, strict=True):
+        assert line == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    whole = file.read_bytes()
+    assert whole.count(b"\n") == 1 + len(short)
+    file.write_bytes(whole[: len(whole) * 2 // 3])  # as of a run that was killed
+    assert run(tmp_path / "completed", short, reference_log_probs=str(file))[1] == stored
+    assert sorted(file.read_bytes().splitlines()) == sorted(whole.splitlines())
+    swapped = [{**short[0], "chosen": short[0]["rejected"]}, *short[1:]]
+    with pytest.raises(ValueError, match="reference.jsonl has other answers for pairs line 1; delete it"):
+        run(tmp_path / "other", swapped, reference_log_probs=str(file))
+
+
+def test_the_reference_of_a_lora_run_is_the_base_model_and_shares_its_weights(short):
+    model = add_lora(load(), use_llm_lora=4, use_backbone_lora=2)
+    reference = FrozenReference(model)
+    with paddle.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.set_value(paddle.randn(parameter.shape) * 0.1)
+        batch = collate(short[:3])
+        expected = answer_log_probs(load().eval(), batch).numpy()
+        moved = answer_log_probs(model.eval(), batch).numpy()
+    np.testing.assert_allclose(reference.log_probs(batch).numpy(), expected, rtol=1e-6)
+    assert np.abs(moved - expected).min() > 0.1
+    policy = dict(model.named_parameters())
+    assert all((p is policy[name]) == (".lora_" not in name) for name, p in reference.model.named_parameters())
+    singles = np.concatenate([answer_log_probs(load().eval(), collate([pair])).numpy() for pair in short[:3]])
+    np.testing.assert_allclose(np.sort(expected), np.sort(singles), rtol=2e-6)  # pairs of several pictures and of none
+
+
+def test_skipped_pairs_and_faults(tmp_path):
+    items = golden_items()[:2]
+    items[1] = {**items[1], "chosen": ""}
+    meta = write_meta(tmp_path, items)
+    config = {
+        **CONFIG,
+        **DATA,
+        **ADAPTERS,
+        "max_steps": 2,
+        "on_bad_sample": "skip",
+        "output_dir": str(tmp_path / "out"),
+    }
+    train({**config, "meta_path": str(meta)}, model=load(), method="mpo")
+    first, second = metrics_of(tmp_path / "out")
+    assert second["loss"] == 0 and "delta" not in second and first["loss"] > 0
+    clips = {"video": "vid2.gif", "question": "<video>\na?", "chosen": "a", "rejected": "b"}
+    meta = write_meta(tmp_path, [clips])
+    with pytest.raises(ValueError, match="frames of the clips of data set pairs are random"):
+        stored = {"reference_log_probs": str(tmp_path / "reference.jsonl"), "output_dir": str(tmp_path / "clips")}
+        train({**config, **stored, "meta_path": str(meta)}, model=load(), method="mpo")
+    with pytest.raises(ValueError, match="use_packed_ds: preference pairs are not packed"):
+        Recipe.from_dict({"use_packed_ds": True, "max_steps": 1}, "mpo")
+    with pytest.raises(ValueError, match="'beta' is an argument of --method mpo"):
+        Recipe.from_dict({"beta": 0.1})
