@@ -57,6 +57,8 @@ class DataArguments:
         Args:
             config: an `InternVLChatConfig`.
             arguments: fields of this class; None: the config's or the default.
+        Returns:
+            The arguments, checked.
         Raises:
             ValueError: an unknown argument, or a value out of range.
         """
