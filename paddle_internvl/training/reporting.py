@@ -122,11 +122,18 @@ def require_plot(file: Path) -> None:
 
 
 def plot_loss(lines: Sequence[Mapping], file: Path) -> None:
-    """Draw loss and learning rate over the steps into a picture file."""
+    """Draw loss and learning rate over the steps into a picture file; of preference optimisation the rewards, too."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    rewarded = [line for line in lines if "rewards/margins" in line]
+    figure = Figure(figsize=(8, 9 if rewarded else 5), layout="constrained")
+    axes, *rest = figure.subplots(2 if rewarded else 1, squeeze=False).flat
+    for rewards in rest:
+        for name in ("chosen", "rejected", "margins"):
+            values = [line[f"rewards/{name}"] for line in rewarded]
+            rewards.plot([line["step"] for line in rewarded], values, label=name)
+        rewards.set(xlabel="step", ylabel="reward")
+        rewards.legend()
     steps = [line["step"] for line in lines]
     axes.plot(steps, [line["loss"] for line in lines], color="tab:blue")
     axes.set(xlabel="step", ylabel="loss")

@@ -29,12 +29,12 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
     """Train a model in place.
 
     Args:
-        config: arguments by upstream's names and those of PaddleNLP's TrainingArguments, see `Recipe`.
+        config: arguments by upstream's names and those of PaddleNLP's TrainingArguments, see `Recipe`; and `method`.
         model: an `InternVLChatModel` loaded with trainable=True; None: that of the arguments is loaded, see
             `initial_checkpoint`.
         dataset: sample dicts, as of `SFTDataset`, packs, as of `PackedDataset`, or for 'mpo' pairs, as of
             `PreferenceDataset`; None: `meta_path` is read.
-        method: 'sft', supervised fine-tuning, or 'mpo', preference optimisation.
+        method: 'sft', supervised fine-tuning, or 'mpo', preference optimisation; that of the config goes before it.
     Returns:
         The trained model.
     Raises:
@@ -43,6 +43,8 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
         MemoryError: out of memory; says which arguments to change.
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved. SIGTERM ends in SystemExit.
     """
+    config = dict(config)
+    method = config.pop("method", method)
     recipe = Recipe.from_dict(config, method)
     dataset_class, trainer_class = _CLASSES[method]
     if recipe.run.plot is not None:

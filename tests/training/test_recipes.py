@@ -9,7 +9,8 @@ from paddle_internvl.training.recipe import Recipe
 from tests.random_checkpoints import ROOT
 
 FOLDER = ROOT / "configs/train"
-FILES = {file.stem: file for file in FOLDER.rglob("*.json")}
+ALL = {file.stem: file for file in FOLDER.rglob("*.json")}
+FILES = {name: file for name, file in ALL.items() if "_mpo" not in name}
 
 # size -> full: cards, drop_path_rate, sharding; LoRA: cards; both: learning_rate, weight_decay
 FINETUNE = {
@@ -103,3 +104,36 @@ def test_arguments_exist():
     for name, file in FILES.items():
         recipe = Recipe.from_dict(json.loads(file.read_text()))
         assert recipe.run.decay_rule == "all" and recipe.packing.use_packed_ds == ("stage" in name)
+
+
+# preference optimisation; size -> cards and batch, drop_path_rate, sharding, save_strategy
+MPO = {
+    **dict.fromkeys(("1b", "2b", "4b", "8b"), (256, 0.1, "stage1", "no")),
+    "26b": (256, 0.4, "stage3", "no"), "38b": (512, 0.4, "stage3", "steps"), "78b": (512, 0.4, "stage3", "steps"),
+}  # fmt: skip
+PREFERENCES = {"loss_type": "sigmoid,bco_pair", "sigmoid_loss_weight": 0.8, "bco_pair_loss_weight": 0.2, "rpo_alpha": 1,
+               "beta": 0.1, "weight_decay": 0.05, "warmup_ratio": 0.03, "num_train_epochs": 1, "max_dynamic_patch": 12,
+               "group_by_length": False, "per_device_train_batch_size": 1}  # fmt: skip
+
+
+def test_preference_recipes_are_upstreams():
+    names = {
+        name: re.fullmatch(r"internvl(2_5|2)_(\d+b)_.*_dynamic_res_mpo(_full)?", name) for name in ALL.keys() - FILES
+    }
+    assert sorted(match[2] for match in names.values()) == sorted([*MPO, "8b"])
+    for name, match in names.items():
+        config = json.loads(ALL[name].read_text())
+        first = match[1] == "2"
+        cards, drop_path, sharding, saving = MPO[match[2]]
+        values = {**SHARED, **PREFERENCES, "drop_path_rate": drop_path, "sharding": sharding, "save_strategy": saving}
+        values |= {"learning_rate": 5e-6, "max_seq_length": 6144, "conv_style": "internlm2-chat"} if first else {
+            "learning_rate": 1e-6, "max_seq_length": 8192, "conv_style": "internvl2_5"
+        }  # fmt: skip
+        assert {key: config[key] for key in values} == values
+        assert config["model_name_or_path"] == f"OpenGVLab/InternVL{match[1]}-{match[2].upper()}"
+        assert config["gradient_accumulation_steps"] * cards == (512 if match[2] in ("38b", "78b") else 256)
+        assert config.pop("method") == "mpo"
+        recipe = Recipe.from_dict(config, "mpo")
+        assert recipe.preference.weights == {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1}
+        frozen = (recipe.model.freeze_llm, recipe.model.freeze_backbone, recipe.model.freeze_mlp)
+        assert frozen == (False, False, False)
