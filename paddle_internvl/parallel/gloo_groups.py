@@ -8,6 +8,7 @@ operation of gloo ends after 30 seconds.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from functools import cache
 from itertools import count
@@ -40,11 +41,16 @@ def wait_for_ranks() -> None:
         distributed.barrier()
         return
     store, key = core.create_or_get_global_tcp_store(), f"barrier/{next(_barriers)}"
-    if store.add(key, 1) == distributed.get_world_size():
-        store.set(f"{key}/all", "here")
-    store.wait(f"{key}/all")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one that arrives would break off the store's answer
+    try:
+        if store.add(key, 1) == distributed.get_world_size():
+            store.set(f"{key}/all", "here")
+        store.wait(f"{key}/all")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _barriers = count()  # every rank passes the same barriers in the same order
 
 

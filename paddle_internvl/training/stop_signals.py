@@ -42,8 +42,9 @@ class StopSignals(TrainerCallback):
     def _receive(self, number: int, _frame) -> None:
         if number == self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number
-        print("stopping after this step", file=sys.stderr, flush=True)
+        if self.received is None:
+            self.received = number  # first: another signal may come while the line is written
+            print("stopping after this step", file=sys.stderr, flush=True)
 
     def on_step_end(self, args, state, control, **_trainer):
         """Save and stop if a signal has arrived at any rank."""
