@@ -11,7 +11,7 @@ from paddle_internvl.cli.main import main
 from paddle_internvl.training import add_lora, checkpoint_folders, train
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.recipe import Recipe
-from paddle_internvl.training.reference import FrozenReference, answer_log_probs
+from paddle_internvl.training.reference import FrozenReference, answer_log_probs, answer_tokens
 from tests.training.goldens import CHECKPOINT, upstream_tensors
 from tests.training.preference_pairs import DATA, EXPECTED, golden_items, pairs_of, write_meta
 
@@ -144,6 +144,8 @@ def test_the_reference_of_a_lora_run_is_the_base_model_and_shares_its_weights(sh
     assert np.abs(moved - expected).min() > 0.1
     policy = dict(model.named_parameters())
     assert all((p is policy[name]) == (".lora_" not in name) for name, p in reference.model.named_parameters())
+    nll = -expected[:2].sum() / answer_tokens(collate(short[:2]))[:2].sum()
+    assert nll == pytest.approx(7.48565, abs=1e-5)  # upstream's at batch 2
     singles = np.concatenate([answer_log_probs(load().eval(), collate([pair])).numpy() for pair in short[:3]])
     np.testing.assert_allclose(np.sort(expected), np.sort(singles), rtol=2e-6)  # pairs of several pictures and of none
 
