@@ -64,7 +64,8 @@ class MpoTrainer(SftTrainer):
             return FrozenReference(self.model)
         if recipe.run.eval_meta_path is not None:
             raise ValueError("reference_log_probs has no held-out pairs; leave it out, or eval_meta_path")
-        settings = {"model": str(self.model.checkpoint_folder), **recipe.data}
+        dtype = str(self.model.get_input_embeddings().weight.dtype)
+        settings = {"model": str(self.model.checkpoint_folder), "dtype": dtype, **recipe.data}
         stored = StoredReference(Path(recipe.preference.reference_log_probs), settings)
         batch_size = args.per_device_train_batch_size
         stored.complete(self.model, self.batches.reader, batch_size, args.dataset_rank, args.dataset_world_size)
@@ -100,7 +101,9 @@ class MpoTrainer(SftTrainer):
 
     def load_loss_state(self, state: Mapping) -> None:
         """Resume with a `loss_state`."""
-        self.running_mean = tuple(state["running_mean"])
+        self.running_mean = tuple(state.get("running_mean", (0.0, 0)))
 
     def _settings(self) -> dict:
-        return {**super()._settings(), "method": "mpo", **asdict(self._recipe.preference)}
+        preference = asdict(self._recipe.preference)
+        del preference["reference_log_probs"]  # may change
+        return {**super()._settings(), "method": "mpo", **preference}

@@ -86,10 +86,11 @@ class StoredReference:
         self._pairs: dict[tuple, list] = {}
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        for name, value in (whole[0]["settings"] if whole else {}).items():
-            if self._settings.get(name) != value:
+        stored = whole[0]["settings"] if whole else self._settings
+        for name in sorted(stored.keys() | self._settings.keys()):
+            if stored.get(name) != self._settings.get(name):
                 raise ValueError(
-                    f"{file} was made with {name}={value!r}, this run has {self._settings.get(name)!r}; "
+                    f"{file} was made with {name}={stored.get(name)!r}, this run has {self._settings.get(name)!r}; "
                     "delete it or give another reference_log_probs"
                 )
         self._add(whole[1:])

@@ -88,6 +88,7 @@ def postfix(line: Mapping) -> dict[str, str]:
         "loss": f"{line['loss']:.4f}",
         "tokens/s": f"{values['tokens_per_second']:.0f}",
         "tiles/s": f"{values['tiles_per_second']:.1f}",
+        **({"accuracy": f"{line['rewards/accuracies']:.2f}"} if "rewards/accuracies" in line else {}),
     }
 
 

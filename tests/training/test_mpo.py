@@ -125,6 +125,8 @@ def test_stored_log_probabilities_take_the_place_of_the_reference_model(straight
     file.write_bytes(whole[: len(whole) * 2 // 3])  # as of a run that was killed
     assert run(tmp_path / "completed", short, reference_log_probs=str(file))[1] == stored
     assert sorted(file.read_bytes().splitlines()) == sorted(whole.splitlines())
+    with pytest.raises(ValueError, match="was made with max_dynamic_patch=None, this run has 2; delete it"):
+        run(tmp_path / "other", short, reference_log_probs=str(file), max_dynamic_patch=2)
     swapped = [{**short[0], "chosen": short[0]["rejected"]}, *short[1:]]
     with pytest.raises(ValueError, match="reference.jsonl has other answers for pairs line 1; delete it"):
         run(tmp_path / "other", swapped, reference_log_probs=str(file))
