@@ -1,6 +1,7 @@
-"""Curate training data: preference pairs from sampled answers.
+"""Curate training data: filters, and preference pairs from sampled answers.
 
 examples:
+  paddle-internvl curate filter data.jsonl filtered
   paddle-internvl curate pairs answers.jsonl pairs
 """
 
@@ -8,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_internvl.cli import curate_pairs
+from paddle_internvl.cli import curate_filter, curate_pairs
 
-_TOOLS = {"pairs": curate_pairs}
+_TOOLS = {"filter": curate_filter, "pairs": curate_pairs}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

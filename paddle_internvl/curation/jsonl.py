@@ -23,6 +23,7 @@ class Line:
     Attributes:
         number: from 1.
         offset: of its first byte in the file.
+        size: bytes, with the line end.
         text: the line without its end.
         item: the object; None for a bad line.
         error: why the line is bad; None for a good line.
@@ -30,6 +31,7 @@ class Line:
 
     number: int
     offset: int
+    size: int
     text: str
     item: dict | None
     error: str | None = None
@@ -59,12 +61,12 @@ def parse_line(data: bytes, number: int, offset: int) -> Line:
         data.decode("utf-8")
         item = json.loads(text)
     except UnicodeDecodeError as error:
-        return Line(number, offset, text, None, f"not UTF-8: {error.reason}")
+        return Line(number, offset, len(data), text, None, f"not UTF-8: {error.reason}")
     except (ValueError, RecursionError) as error:
-        return Line(number, offset, text, None, f"not valid JSON: {error}")
+        return Line(number, offset, len(data), text, None, f"not valid JSON: {error}")
     if not isinstance(item, dict):
-        return Line(number, offset, text, None, "not an object")
-    return Line(number, offset, text, item)
+        return Line(number, offset, len(data), text, None, "not an object")
+    return Line(number, offset, len(data), text, item)
 
 
 def input_files(source: Path) -> list[Path]:

@@ -1,0 +1,116 @@
+"""Filter training data by rules: kept, dropped and flagged samples, each with its reasons.
+
+SOURCE is a .jsonl file (conversations, preference pairs or responses), a folder of such files, or a meta JSON. OUT gets
+kept.jsonl (the lines as they were), dropped.jsonl and flagged.jsonl (for a manual review) in input order, of several
+data sets a folder for each, and report.json. An interrupted run continues, with the output of an uninterrupted one.
+
+examples:
+  paddle-internvl curate filter data.jsonl filtered --root pictures
+  paddle-internvl curate filter meta.json filtered --exempt docvqa,chartqa --plot rules.png
+  paddle-internvl curate filter data.jsonl filtered --near-duplicates 0.8 --drop repetition --off language_mix
+  paddle-internvl curate filter data.jsonl filtered --threshold sentence_length=300 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from convert.command_line import EXIT_OK
+from paddle_internvl.cli.argument_types import picture_file
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def threshold(text: str) -> tuple[str, float]:
+    """Type of RULE=NUMBER."""
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", type=Path, help=".jsonl file, folder of them, or meta JSON")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the outputs")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="of the media (default: SOURCE's, or the meta's)")
+    for action, text in (("drop", "drop what breaks them"), ("flag", "flag it for review"), ("off", "leave them out")):
+        parser.add_argument(f"--{action}", type=_names, default=(), metavar="RULE,…", help=text)
+    parser.add_argument(
+        "--threshold", type=threshold, action="append", default=[], metavar="RULE=NUMBER",
+        help="a higher score breaks the rule; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--near-duplicates", type=float, metavar="J",
+        help="flag samples whose words are similar to an earlier one's (Jaccard similarity, e.g. 0.8)",
+    )  # fmt: skip
+    parser.add_argument("--exempt", type=_names, default=(), metavar="NAME,…",
+                        help="data sets that the repetition rules leave alone")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="begin anew where OUT holds a run")
+    parser.add_argument("--plot", type=picture_file, metavar="FILE", help="draw the findings of each rule")
+    parser.add_argument("--json", action="store_true", help="print the counts as one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from paddle_internvl.curation.filter import FilterSettings, run_filter
+    from paddle_internvl.curation.filter_sources import filter_sources
+    from paddle_internvl.progress import bar
+
+    settings = FilterSettings(rules=_rules(arguments), exempt=frozenset(arguments.exempt))
+    sources = filter_sources(arguments.source, arguments.root)
+    with bar("lines", unit="line") as progress:
+        report = run_filter(sources, arguments.out, settings, arguments.overwrite, progress.update)
+    if arguments.plot:
+        _draw(report, arguments.plot)
+    print(json.dumps(report, ensure_ascii=False) if arguments.json else "\n".join(_lines(report)))
+    return EXIT_OK
+
+
+def _rules(arguments: argparse.Namespace) -> dict:
+    """The table of rules with the actions and thresholds of the command line."""
+    from paddle_internvl.curation.rules import RULES
+
+    rules, changes = dict(RULES), dict(arguments.threshold)
+    actions = {name: action for action in ("drop", "flag", "off") for name in getattr(arguments, action)}
+    if arguments.near_duplicates is not None:
+        changes["near_duplicate"] = arguments.near_duplicates
+        actions.setdefault("near_duplicate", "flag")
+    for name in [*actions, *changes]:
+        if name not in RULES:
+            raise ValueError(f"rule {name!r}; use some of {', '.join(RULES)}")
+        rule = dataclasses.replace(rules[name], action=actions.get(name, rules[name].action))
+        rules[name] = dataclasses.replace(rule, threshold=changes.get(name, rule.threshold))
+    if not 0 < rules["near_duplicate"].threshold <= 1:
+        raise ValueError("--near-duplicates is a similarity above 0, at most 1")
+    return rules
+
+
+def _lines(report: dict[str, dict]) -> list[str]:
+    """The counts for people."""
+    lines = []
+    for name, counts in report.items():
+        shares = (f"{counts[key]:,} {key}" for key in ("kept", "dropped", "flagged"))
+        lines.append(f"{name}: {counts['lines']:,} lines: {', '.join(shares)}")
+        for rule, actions in counts["rules"].items():
+            lines += [f"  {rule:<18}{action:<6}{count:>10,}" for action, count in actions.items()]
+    return lines
+
+
+def _draw(report: dict[str, dict], file: Path) -> None:
+    """A bar for each rule, with a part for each data set."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("--plot needs matplotlib: pip install matplotlib") from None
+    rules = sorted({rule for counts in report.values() for rule in counts["rules"]}, reverse=True)
+    figure = Figure(figsize=(8, 1.5 + 0.3 * len(rules)), layout="constrained")
+    axes, left = figure.subplots(), [0] * len(rules)
+    for name, counts in report.items():
+        values = [sum(counts["rules"].get(rule, {}).values()) for rule in rules]
+        axes.barh(rules, values, left=left, label=name)
+        left = [start + value for start, value in zip(left, values)]
+    axes.set(xlabel="samples that break the rule")
+    axes.legend()
+    figure.savefig(file)
