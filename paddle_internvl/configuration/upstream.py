@@ -46,7 +46,7 @@ class UpstreamConfig(PretrainedConfig):
             if isinstance(value, UpstreamConfig):
                 fields[name] = value.to_diff_dict(saving_file=saving_file)
         fields.pop("dtype", None)
-        fields["torch_dtype"] = str(self.dtype).removeprefix("paddle.")
+        fields["torch_dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("paddle.")
         fields.pop("paddlenlp_version", None)
         return fields
 

@@ -7,7 +7,9 @@ import numpy as np
 import paddle
 import pytest
 from paddlenlp.transformers import AutoModel
+from safetensors.numpy import load_file
 
+from convert.streaming import convert
 from paddle_internvl.cli.main import main
 from paddle_internvl.training import train
 from paddle_internvl.training.recipe import Recipe
@@ -68,6 +70,35 @@ def test_output_is_a_checkpoint(output):
         assert change == pytest.approx(changes[name], rel=1e-3)
     frozen, tower = model.vision_model.state_dict(), initial.vision_model.state_dict()
     assert all((frozen[name].astype("float32") == tower[name].astype("float32")).all() for name in tower)
+
+
+def test_output_comes_back_from_the_hugging_face_layout(output, tmp_path):
+    """Every tensor byte by byte, and the files of Hugging Face's layout as wholes."""
+    convert(output, tmp_path / "hf", to_paddle=False)
+    convert(tmp_path / "hf", tmp_path / "back", to_paddle=True)
+    convert(tmp_path / "back", tmp_path / "again", to_paddle=False)
+    trained, back = (load_file(folder / "model.safetensors") for folder in (output, tmp_path / "back"))
+    assert trained.keys() == back.keys()
+    assert all(trained[name].tobytes() == back[name].tobytes() for name in trained)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "hf" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert '"None"' not in (output / "config.json").read_text()  # transformers looks for torch's attribute of that name
+
+
+@pytest.mark.torch
+def test_transformers_gives_output_the_same_logits(output, tmp_path):
+    import torch
+    from transformers import InternVLForConditionalGeneration
+
+    convert(output, tmp_path / "native", to_paddle=False, layout="transformers")
+    theirs = InternVLForConditionalGeneration.from_pretrained(tmp_path / "native").eval()
+    ours = AutoModel.from_pretrained(str(output))
+    sample = run_samples()[0]
+    inputs = {"input_ids": sample["input_ids"][None], "pixel_values": sample["pixel_values"]}
+    with torch.no_grad(), paddle.no_grad():
+        expected = theirs(**{name: torch.from_numpy(value) for name, value in inputs.items()}).logits.numpy()
+        logits = ours(**{name: paddle.to_tensor(value) for name, value in inputs.items()}).logits.numpy()
+    assert np.abs(logits - expected).max() / np.abs(expected).max() < 2e-5
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
