@@ -13,6 +13,7 @@ from paddle_internvl.prompt.templates import Conversation, Slot, get_conv_templa
 
 VIDEO_PLACEHOLDER = "<video>"
 _ROLES = ("system", "human", "gpt")
+_LEARNS_GREETINGS = ("internvl2_5",)  # upstream's other templates leave out an answer before the first question
 
 
 def training_conversation(template: str, items: Sequence[Mapping], pictures: int, frames: int | None) -> Conversation:
@@ -29,6 +30,8 @@ def training_conversation(template: str, items: Sequence[Mapping], pictures: int
         ValueError: a malformed item, or fewer marks than pictures.
     """
     turns = [_turn(item, k) for k, item in enumerate(items)] if isinstance(items, Sequence) else []
+    if turns and turns[0][0] == "gpt" and template not in _LEARNS_GREETINGS:
+        turns = turns[1:]
     if not any(role == "gpt" for role, _ in turns):
         raise ValueError("conversations: a list with an answer (from: gpt) is needed")
     if frames is not None:

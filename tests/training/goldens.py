@@ -31,10 +31,10 @@ def normalised(tiles: np.ndarray) -> np.ndarray:
     return (tiles.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
 
 
-def upstream_tensors(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def upstream_tensors(arrays: dict[str, np.ndarray], checkpoint: Path = CHECKPOINT) -> dict[str, np.ndarray]:
     """Tensors of our names and layout under upstream's, as far as all parts of one are there."""
     found = {}
-    for rule in rules_for(read_config(CHECKPOINT)):
+    for rule in rules_for(read_config(checkpoint)):
         if all(name in arrays for name in rule.ours):
             for output in rule.backward():
                 found[output.name] = np.empty(output.shape, np.float32)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -19,6 +20,39 @@ from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
 from paddle_internvl.training.trainable import set_drop_path
 from tests.training.goldens import CHECKPOINT, FOLDER, golden, tensors, upstream_tensors
+
+
+@dataclass(frozen=True)
+class GoldenRun:
+    """A run of upstream's Trainer.
+
+    Attributes:
+        content: settings, steps, changes of the trained tensors.
+        arrays: tensors of upstream's names behind the prefixes `init.`, `final.` and `merged.`.
+        samples: those of the run, in order.
+        checkpoint: the untrained model.
+    """
+
+    content: dict
+    arrays: dict[str, np.ndarray]
+    samples: list[dict]
+    checkpoint: Path = CHECKPOINT
+
+    def stored(self, kind: str) -> dict[str, np.ndarray]:
+        """Tensors of 'init', 'final' or 'merged' by upstream's name, without what PEFT puts into it."""
+        return {
+            name.removeprefix(f"{kind}.").replace("base_model.model.", "").replace(".default.", "."): value
+            for name, value in self.arrays.items()
+            if name.startswith(f"{kind}.")
+        }
+
+    def load(self) -> InternVLChatModel:
+        """The untrained model."""
+        return InternVLChatModel.from_pretrained(str(self.checkpoint), trainable=True)
+
+    def upstream_tensors(self, model) -> dict[str, np.ndarray]:
+        """A model's tensors under upstream's names."""
+        return upstream_tensors({name: p.numpy() for name, p in model.named_parameters()}, self.checkpoint)
 
 
 @dataclass
@@ -37,22 +71,27 @@ class Run:
 
 
 @cache
-def run_samples() -> list[dict]:
-    """Samples of the golden runs."""
+def run_samples(checkpoint: Path = CHECKPOINT) -> list[dict]:
+    """Samples of the golden runs, as a checkpoint's template and tokenizer make them."""
     meta = FOLDER / "sft_run" / "meta.json"
-    return list(SFTDataset(meta, CHECKPOINT, max_seq_length=1024, max_dynamic_patch=4, use_thumbnail=True))
+    return list(SFTDataset(meta, checkpoint, max_seq_length=1024, max_dynamic_patch=4, use_thumbnail=True))
 
 
-def train(name: str, prepare: Callable, decay_rule: str) -> Run:
+def internlm2_run(name: str) -> GoldenRun:
+    """A golden run of `sft_run`."""
+    arrays = tensors(f"sft_run/{name}") if (FOLDER / f"sft_run/{name}.safetensors").exists() else {}
+    return GoldenRun(golden(f"sft_run/{name}"), arrays, run_samples())
+
+
+def train(expected: GoldenRun, prepare: Callable, decay_rule: str) -> Run:
     """Twelve steps with the settings of a golden run.
 
     Args:
-        name: of the golden.
+        expected: the golden run.
         prepare: chooses the trainable parameters of the model.
         decay_rule: of `decayed_parameters`.
     """
-    settings = golden(f"sft_run/{name}")["settings"]
-    model = InternVLChatModel.from_pretrained(str(CHECKPOINT), trainable=True)
+    settings, model = expected.content["settings"], expected.load()
     set_drop_path(model, 0.0)
     prepare(model)
     model.train()
@@ -69,12 +108,12 @@ def train(name: str, prepare: Callable, decay_rule: str) -> Run:
         apply_decay_param_fun=lambda name: name in with_decay,
         grad_clip=paddle.nn.ClipGradByGlobalNorm(settings["max_grad_norm"]),
     )
-    order = cycle(run_samples())
+    order = cycle(expected.samples)
     for step in range(max_steps):
         rate = settings["learning_rate"] * learning_rate_factor("cosine", step, warmup, max_steps)
         losses = []
         for _ in range(accumulation):
-            loss = sft_loss(model, collate([next(order) for _ in range(2)]))
+            loss = sft_loss(model, collate([next(order) for _ in range(settings["per_device_train_batch_size"])]))
             (loss / accumulation).backward()
             losses.append(float(loss))
         norm = np.sqrt(sum(float((p.grad.astype("float64") ** 2).sum()) for p in parameters.values()))
@@ -87,25 +126,26 @@ def train(name: str, prepare: Callable, decay_rule: str) -> Run:
     return run
 
 
-def require_equal_steps(run: Run, name: str) -> None:
-    expected = golden(f"sft_run/{name}")["steps"]
-    assert len(run.steps) == len(expected) == 12
-    for ours, theirs in zip(run.steps, expected):
+def require_equal_steps(run: Run, expected: GoldenRun) -> None:
+    steps = expected.content["steps"]
+    assert len(run.steps) == len(steps) == 12
+    for ours, theirs in zip(run.steps, steps):
         assert ours["lr"] == pytest.approx(theirs["lr"], rel=1e-12)
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=5e-6)
         assert ours["micro_losses"] == pytest.approx(theirs["micro_losses"], rel=5e-6)
         assert ours["grad_norm_before_clip"] == pytest.approx(theirs["grad_norm_before_clip"], rel=2e-5)
 
 
-def require_equal_weights(run: Run, name: str, stored: str) -> None:
-    """Changes of every trained tensor, and the whole of the stored ones."""
-    initial = upstream_tensors(run.initial)
-    final = upstream_tensors({name: p.numpy() for name, p in run.model.named_parameters()})
-    changes = golden(f"sft_run/{name}")["change_norms"]
+def require_equal_weights(run: Run, expected: GoldenRun) -> None:
+    """Changes of every trained tensor, the whole of the stored ones, the loss after the run; the rest is frozen."""
+    initial, final = upstream_tensors(run.initial, expected.checkpoint), expected.upstream_tensors(run.model)
+    changes = expected.content["change_norms"]
     assert initial.keys() == changes.keys()
     for key, change in changes.items():
         assert np.linalg.norm(final[key] - initial[key]) == pytest.approx(change, rel=1e-3), key
-    if stored == name:
-        for key, value in tensors(f"sft_run/{name}").items():
-            key = key.removeprefix("final.")
-            assert np.linalg.norm(final[key] - value) <= 1e-3 * np.linalg.norm(value - initial[key]), key
+    for key, value in expected.stored("final").items():
+        assert np.linalg.norm(final[key] - value) <= 1e-3 * np.linalg.norm(value - initial[key]), key
+    for (key, before), (_, after) in zip(expected.load().named_parameters(), run.model.named_parameters()):
+        assert key in run.initial or (before.numpy() == after.numpy()).all(), f"{key} is frozen and has moved"
+    loss = float(sft_loss(run.model, collate(expected.samples[:2])))
+    assert loss == pytest.approx(expected.content["loss_of_first_two_samples_after"], rel=5e-6)

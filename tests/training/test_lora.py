@@ -6,12 +6,12 @@ import pytest
 
 from paddle_internvl import InternVLChatModel
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
-from paddle_internvl.training.collate import collate
 from paddle_internvl.training.lora import add_lora, lora_layers, merge_lora, targets_of
 from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.trainable import set_trainable
-from tests.training.goldens import CHECKPOINT, golden, tensors, upstream_tensors
-from tests.training.loop import require_equal_steps, run_samples, train
+from tests.training.goldens import CHECKPOINT
+from tests.training.loop import internlm2_run
+from tests.training.lora_runs import require_equal_lora_run
 from tests.training.test_losses import batch_of
 
 TARGETS = {  # upstream's, by architecture
@@ -131,56 +131,5 @@ def test_errors():
         add_lora(InternVLChatModel.from_pretrained(str(CHECKPOINT)))
 
 
-RUN = "lora_internlm2"
-
-
-def stored(kind: str) -> dict[str, np.ndarray]:
-    """Tensors of the run by upstream's name, without PEFT's `.default`."""
-    return {
-        name.removeprefix(f"{kind}.").replace(".default.", "."): value
-        for name, value in tensors(f"sft_run/{RUN}").items()
-        if name.startswith(f"{kind}.")
-    }
-
-
-def with_initial_values(model) -> None:
-    """Adapters of the golden run, before its first step."""
-    add_lora(model, use_llm_lora=8, lora_alpha=16)
-    initial = stored("init")
-    for target in targets_of(model):
-        for rule in target.rules(8) if target.tower == "language_model" and target.in_block else ():
-            for output in rule.forward():
-                array = np.empty(output.shape, np.float32)
-                output.fill(initial.__getitem__, array, 0, output.shape[0])
-                model.state_dict()[output.name].set_value(array)
-
-
-def adapters(model) -> dict[str, np.ndarray]:
-    """Adapters under upstream's names."""
-    arrays = {name: p.numpy() for name, p in model.named_parameters() if ".lora_" in name}
-    found = {}
-    for target in targets_of(model):
-        for rule in target.rules(8) if target.tower == "language_model" and target.in_block else ():
-            (output,) = rule.backward()
-            found[output.name] = np.empty(output.shape, np.float32)
-            output.fill(arrays.__getitem__, found[output.name], 0, output.shape[0])
-    return found
-
-
 def test_a_run_is_upstream_s():
-    run = train(RUN, with_initial_values, "hf")
-    require_equal_steps(run, RUN)
-    initial, final, ours = stored("init"), stored("final"), adapters(run.model)
-    assert ours.keys() == final.keys()
-    for name, value in final.items():
-        assert np.linalg.norm(ours[name] - value) <= 1e-3 * np.linalg.norm(value - initial[name]), name
-    plain, batch, expected = load(), collate(run_samples()[:2]), golden(f"sft_run/{RUN}")
-    assert float(sft_loss(run.model, batch)) == pytest.approx(expected["loss_of_first_two_samples_after"], rel=5e-6)
-    merged = merge_lora(run.model)
-    assert float(sft_loss(merged, batch)) == pytest.approx(expected["loss_of_first_two_samples_merged"], rel=5e-6)
-    before, after = (upstream_tensors({n: p.numpy() for n, p in m.named_parameters()}) for m in (plain, merged))
-    for name, change in expected["merged_change_norms"].items():
-        assert np.linalg.norm(after[name] - before[name]) == pytest.approx(change, rel=1e-3), name
-    for name, value in stored("merged").items():
-        assert np.linalg.norm(after[name] - value) <= 1e-3 * np.linalg.norm(value - before[name]), name
-    assert {name for name in before if (before[name] != after[name]).any()} == set(expected["merged_targets"])
+    require_equal_lora_run(internlm2_run("lora_internlm2"))

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 
 import numpy as np
 import paddle
@@ -20,16 +19,17 @@ from paddle_internvl.checkpoints.merging import adapted_view, merge_adapter
 from paddle_internvl.checkpoints.unmerged import write_unmerged
 from paddle_internvl.cli.main import main
 from paddle_internvl.parallel.shards import ShardSpec
-from paddle_internvl.training.collate import collate
 from paddle_internvl.training.lora import add_lora, lora_layers, merge_lora
 from paddle_internvl.training.lora_folders import load_adapter, save_adapter
 from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.trainable import set_trainable
-from tests.training.goldens import CHECKPOINT, golden, tensors, upstream_tensors
-from tests.training.loop import run_samples
-from tests.training.test_lora import RUN, fill, load, stored
+from tests.training.goldens import CHECKPOINT
+from tests.training.loop import internlm2_run
+from tests.training.lora_runs import require_merged_run, unmerged_checkpoint
+from tests.training.test_lora import fill, load
 from tests.training.test_losses import batch_of
 
+RUN = "lora_internlm2"
 TARGETS = ["attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"]
 PEFT = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": TARGETS, "bias": "none"}
 
@@ -43,7 +43,10 @@ def peft_folder(folder, prefix: str = "base_model.model.language_model.", **fiel
     folder.mkdir(exist_ok=True)
     config = {**PEFT, "base_model_name_or_path": str(CHECKPOINT), **fields}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    values = {name.replace("language_model.", prefix): np.ascontiguousarray(v) for name, v in stored("final").items()}
+    values = {
+        name.replace("language_model.", prefix): np.ascontiguousarray(v)
+        for name, v in internlm2_run(RUN).stored("final").items()
+    }
     save_file(values, folder / "adapter_model.safetensors")
     return folder
 
@@ -51,38 +54,12 @@ def peft_folder(folder, prefix: str = "base_model.model.language_model.", **fiel
 @pytest.fixture(scope="module")
 def unmerged(tmp_path_factory):
     """Upstream's checkpoint of the golden run, as its Trainer saves it."""
-    folder = tmp_path_factory.mktemp("unmerged")
-    for file in CHECKPOINT.iterdir():
-        if not file.name.startswith("model"):
-            shutil.copy(file, folder)
-    arrays = {}
-    for file in CHECKPOINT.glob("model-*.safetensors"):
-        for name, value in load_file(file).items():
-            wrapped = name.replace("language_model.", "language_model.base_model.model.")
-            is_target = ".layers." in name and "norm" not in name and name.startswith("language_model.")
-            arrays[wrapped.replace(".weight", ".base_layer.weight") if is_target else wrapped] = value
-    for name, value in tensors(f"sft_run/{RUN}").items():
-        if name.startswith("final."):
-            wrapped = name.removeprefix("final.").replace("language_model.", "language_model.base_model.model.")
-            arrays[wrapped] = value
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "use_llm_lora": 8}))
-    expected = golden(f"sft_run/{RUN}")["unmerged_state_dict_keys"]
-    assert all(list(arrays[name].shape) == shape for name, shape in expected.items())
-    save_file(arrays, folder / "model.safetensors", {"format": "pt"})
-    return folder
+    return unmerged_checkpoint(tmp_path_factory.mktemp("unmerged"), internlm2_run(RUN))
 
 
 def require_merged(model) -> None:
     """The model is the golden run's, merged."""
-    before, after = (upstream_tensors({n: p.numpy() for n, p in m.named_parameters()}) for m in (load(), model))
-    for name, value in stored("merged").items():
-        np.testing.assert_allclose(after[name], value, atol=1e-6)
-    changed = {name for name in before if (before[name] != after[name]).any()}
-    expected = golden(f"sft_run/{RUN}")
-    assert changed == set(expected["merged_targets"])
-    merged_loss = expected["loss_of_first_two_samples_merged"]
-    assert loss_of(model, collate(run_samples()[:2])) == pytest.approx(merged_loss, rel=2e-6)
+    require_merged_run(model, internlm2_run(RUN))
 
 
 @pytest.mark.parametrize(
