@@ -15,6 +15,7 @@ import paddle
 
 from convert.folder import read_config, token_id
 from convert.mappings import paddle_config
+from paddle_internvl.parallel.gloo_groups import wait_for_ranks
 from paddle_internvl.prompt.special_tokens import ADDED
 
 INITIAL = "initial"  # folder in OUTPUT
@@ -100,8 +101,7 @@ def initial_checkpoint(arguments: AssemblyArguments, data: Mapping, output_dir: 
     folder = Path(output_dir) / INITIAL
     if paddle.distributed.get_rank() == 0:
         _make(folder, arguments, config_fields(arguments, data), seed)
-    if paddle.distributed.get_world_size() > 1:
-        paddle.distributed.barrier()
+    wait_for_ranks()
     return str(folder)
 
 
