@@ -44,6 +44,8 @@ def require_supported(options: Mapping, ranks: int = 1) -> None:
     Raises:
         ValueError: an argument that training does not support.
     """
+    if not options.get("output_dir"):
+        raise ValueError("output_dir is needed: the folder of metrics.jsonl, checkpoints and the trained model")
     if options.get("save_strategy", "steps") == "epoch":
         raise ValueError("save_strategy='epoch' is not supported; give save_strategy steps and save_steps")
     if options.get("fp16"):

@@ -151,10 +151,11 @@ def test_bfloat16_parameters_have_float32_masters_and_moments(straight, tmp_path
         ({"sharding": "stage3"}, "sharding='stage3': training runs with sharding stage1"),
         ({"tensor_parallel_degree": 2}, "tensor_parallel_degree=2: training runs data parallel"),
         ({"save_strategy": "epoch"}, "save_strategy='epoch' is not supported"),
+        ({"output_dir": None}, "output_dir is needed"),
         ({"fp16": True}, "fp16 is not supported; give bf16 True"),
     ],
 )
 def test_arguments_that_training_does_not_support(arguments, error):
     with pytest.raises(ValueError, match=error):
-        require_supported(arguments, ranks=2)
-    require_supported({"sharding": "stage3"}, ranks=1)
+        require_supported({"output_dir": "out", **arguments}, ranks=2)
+    require_supported({"output_dir": "out", "sharding": "stage3"}, ranks=1)
