@@ -158,6 +158,8 @@ class _LabelLogProbs(PyLayer):
             slope = slope.astype(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = paddle.matmul(slope, weight, transpose_y=True)
-            if grad_weight is not None:
-                grad_weight.addmm_(rows.t().astype("float32"), slope.astype("float32"))
+            if grad_weight is not None and hidden.dtype == paddle.float32:
+                grad_weight.addmm_(rows.t(), slope)
+            elif grad_weight is not None:  # products in low precision, their sum over chunks in float32
+                grad_weight.add_(paddle.matmul(rows, slope, transpose_x=True).astype("float32"))
         return grad_hidden, None if grad_weight is None else grad_weight.astype(weight.dtype), None

@@ -42,6 +42,8 @@ _MOVERS = (
     "concat", "concat_grad", "cos", "cumsum", "empty", "expand", "expand_grad", "flatten", "flatten_grad", "full",
     "full_like", "greater_than", "mean", "mean_grad", "multiply_grad", "reshape", "reshape_grad", "scale", "sin",
     "slice", "slice_grad", "split_with_num", "squeeze", "squeeze_grad", "transpose", "transpose_grad", "unsqueeze",
+    "divide_grad", "dropout", "dropout_grad", "exp", "log", "max", "not_equal", "put_along_axis", "shape64", "sum",
+    "sum_grad", "take_along_axis",
 )  # fmt: skip
 
 KERNELS: dict[str, Kernel] = {

@@ -11,6 +11,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from unittest import mock
 
 warnings.filterwarnings("ignore")
 
@@ -22,13 +23,28 @@ from convert.mappings import paddle_config  # noqa: E402
 from convert.quant_layout import packing_obstacle  # noqa: E402
 from paddle_internvl.engine.paged_kv_cache import PagedKVCache  # noqa: E402
 from paddle_internvl.modeling import InternVLChatModel  # noqa: E402
+from paddle_internvl.models import recomputation  # noqa: E402
+from paddle_internvl.models.loss import _LabelLogProbs  # noqa: E402
 from paddle_internvl.ops.quantized_linear import QuantizedLinear  # noqa: E402
+from paddle_internvl.training.lora import add_lora  # noqa: E402
+from paddle_internvl.training.trainable import set_trainable  # noqa: E402
 from tests.gpu import graph, pretending  # noqa: E402
 from tests.random_checkpoints import tiny_config  # noqa: E402
 
 HEAD = 16  # width of a vision head: that of the tiny configs, 12, is one that flash attention does not take
 B, L, PAST, TILES = 2, 9, 7, 2
 QUANTIZED = ("decode in 8 bits", "decode in 4 bits")  # after the other parts: the network is replaced
+_TOWER, _LLM = {"freeze_backbone": True}, {"freeze_llm": True}
+TRAINING = {  # part of the network that is trained -> arguments of `set_trainable`
+    "training": {},
+    "training projector and decoder": _TOWER,
+    "training projector": {**_TOWER, **_LLM},
+    "training tower and projector": _LLM,
+    "training last tower layer": {**_TOWER, **_LLM, "freeze_mlp": True, "unfreeze_vit_layers": -1},
+    "training adapters": {**_TOWER, **_LLM, "freeze_mlp": True},
+    "training packed": _TOWER,
+    "training recomputed": _TOWER,
+}
 
 
 def network(case: str, dtype: str) -> InternVLChatModel:
@@ -91,6 +107,32 @@ class Part(nn.Layer):
     def loss(self, pixel_values, ids, mask, flags, labels):
         return self.whole(pixel_values, ids, mask, flags, labels)[0]
 
+    def packed_loss(self, pixel_values, ids, positions, segments, weights, labels):
+        return self.model(
+            pixel_values, ids, position_ids=positions, labels=labels, segment_ids=segments, loss_weight=weights,
+            return_logits=False, return_dict=False,
+        )[0]  # fmt: skip
+
+    def head_loss(self, hidden, labels, grad):
+        return head_gradients(self.model.language_model.lm_head.weight, hidden, labels, grad)
+
+
+def head_gradients(weight, hidden, labels, grad):
+    """Log-probabilities of labels and the gradients of hidden states and head, as they are made outside of a graph."""
+    context = _Context()
+    log_probs = _LabelLogProbs.forward(context, hidden, weight, labels, L)
+    return log_probs, *_LabelLogProbs.backward(context, grad)[:2]
+
+
+class _Context:
+    """The context that Paddle hands to a PyLayer's forward and backward pass."""
+
+    def save_for_backward(self, *tensors):
+        self._tensors = tensors
+
+    def saved_tensor(self):
+        return self._tensors
+
 
 def part(model, name: str) -> Part:
     """The layer whose `forward` is the method `name`."""
@@ -113,7 +155,18 @@ def parts(model) -> dict[str, tuple[str, list[InputSpec]]]:
         "decode": ("decode", [one, one]),
         "paged decode": ("paged_decode", [one, one]),
         "whole": ("whole", batch),
-        "training": ("loss", batch),
+        **dict.fromkeys(TRAINING, ("loss", batch)),
+        "training packed": (
+            "packed_loss",
+            [
+                pixels,
+                *[spec([1, B * L], "int64")] * 2,
+                spec([1, B * L], "int32"),
+                spec([1, B * L], "float32"),
+                spec([1, B * L], "int64"),
+            ],
+        ),
+        "loss": ("head_loss", [InputSpec([B * L, width], dtype), spec([B * L], "int64"), spec([B * L], "float32")]),
     }
 
 
@@ -133,6 +186,18 @@ def quantise(model, bits: int, dtype: str) -> None:
                 setattr(holder, name, quantized)
 
 
+def trained_network(case: str, dtype: str, name: str) -> InternVLChatModel:
+    """A network of which the part of `TRAINING` called `name` is trained."""
+    model = network(case, "float32")
+    if name == "training adapters":
+        add_lora(model, use_llm_lora=8, use_backbone_lora=8, lora_dropout=0.05)
+    set_trainable(model, **TRAINING[name])
+    for stack in (model.vision_model.encoder, model.language_model.model):
+        stack.enable_recompute = name == "training recomputed"
+    model.to(dtype=dtype)
+    return model
+
+
 def graphs(case: str, dtype: str, capability: tuple[int, int], names: Sequence[str]) -> dict[str, graph.Graph]:
     """Programs of the parts called `names`."""
     programs = {}
@@ -143,12 +208,15 @@ def graphs(case: str, dtype: str, capability: tuple[int, int], names: Sequence[s
             if bits:
                 model = network(case, dtype)
                 quantise(model, bits, dtype)
-            training = name == "training"
+            training = name in TRAINING
+            if training:
+                model = trained_network(case, dtype, name)
             model.train() if training else model.eval()
-            for parameter in model.parameters():
-                parameter.stop_gradient = not training
+            for parameter in () if training else model.parameters():
+                parameter.stop_gradient = name != "loss"
             method, inputs = parts(model)["decode" if bits else name]
-            programs[name] = graph.build(part(model, method), *inputs, backward=training)
+            with mock.patch.object(recomputation, "recompute", lambda layer, *tensors: layer(*tensors)):
+                programs[name] = graph.build(part(model, method), *inputs, backward=training)
     return programs
 
 

@@ -17,20 +17,31 @@ from tests.random_checkpoints import ROOT, tiny_config
 DECODING = ("prefill", "padded prefill", "prefill after a prefix", "decode", "paged decode")
 QUANTIZED = ("decode in 8 bits", "decode in 4 bits")
 BACKBONE = ("vision", "prefill", "decode", "training")  # the parts whose programs differ between backbones
-EVERY = ("vision", *DECODING, "whole", "training", *QUANTIZED)
+TRAINED = (  # by part that is trained, and packed, recomputed; 'loss': as it is computed without a graph
+    "training projector and decoder", "training projector", "training tower and projector", "training last tower layer",
+    "training adapters", "training packed", "training recomputed", "loss",
+)  # fmt: skip
+EVERY = ("vision", *DECODING, "whole", "training", *QUANTIZED, *TRAINED)
 PARTS = {case: EVERY if case == "qwen2" else BACKBONE for case in CASES}
 
 # (from, to, where) -> why; LOW stands for the model's dtype. '?' is the gradient of another cast.
 LOW = "low"
 ALLOWED_CASTS = {
     ("float32", LOW, "paddle_internvl/models/internvl.py extract_feature"): "pixels are prepared as float32",
-    (LOW, "float32", "paddle_internvl/models/vision.py positions"): "positions are resized in float32, as upstream",
-    ("float32", LOW, "paddle_internvl/models/vision.py positions"): "and are the weights' again",
+    (LOW, "float32", "paddle_internvl/models/vision.py resize_positions"): "positions are resized in float32",
+    ("float32", LOW, "paddle_internvl/models/vision.py resize_positions"): "and are the weights' again",
     ("float32", LOW, "paddle_internvl/models/decoder.py <genexpr>"): "rotary tables are made in float32",
     ("float64", "float32", "paddle_internvl/ops/rope.py _computed"): "a base that grows is computed in float64",
     (LOW, "float32", "paddle_internvl/models/decoder.py compute_logits"): "logits are float32",
     (LOW, "float32", "paddle_internvl/models/loss.py part"): "logits of the loss are float32",
     ("float32", LOW, "paddle_internvl/models/vision.py forward"): "what is dropped is drawn in float32 (training)",
+    (LOW, "float32", "paddle_internvl/models/loss.py forward"): "logits of the loss are float32",
+    (
+        LOW,
+        "float32",
+        "paddle_internvl/models/loss.py backward",
+    ): "and so are their gradients, and the sum of the head's",
+    ("float32", LOW, "paddle_internvl/models/loss.py backward"): "which products and parameters take in their dtype",
     (LOW, "float32", "?"): "gradient of a cast",
     ("float32", LOW, "?"): "gradient of a cast",
 }
@@ -51,6 +62,9 @@ WIDE_CASTS = {  # residual sums are float32 under float16 (`norms.residual_strea
 }
 
 OLD_CARD = ("biased_v1", "qwen2")  # cases that are also traced for a card without bfloat16
+
+
+OUTPUTS = {"vision": ["bfloat16"], "whole": ["float32"] * 2, "loss": ["float32", "bfloat16", "bfloat16"]}
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +95,10 @@ def test_bfloat16_everywhere(built):
     assert tuple(documents) == PARTS[case]
     for name, document in documents.items():
         assert document["faults"] == [], name
-        assert document["outputs"] == {"vision": ["bfloat16"], "whole": ["float32"] * 2}.get(name, ["float32"])
+        assert document["outputs"] == OUTPUTS.get(name, ["float32"])
         for cast in casts_of(document, "bfloat16"):
             assert cast in ALLOWED_CASTS, f"{name}: {cast}"
-        if name != "training":
+        if not name.startswith("training"):
             assert not [cast for cast in document["casts"] if cast[2] == "?"]
 
 
@@ -130,8 +144,27 @@ def test_fused_operations_are_there(built):
     case, documents = built
     counts = expected(case)
     for name, document in documents.items():
+        if name in TRAINED:
+            continue
         found = {op: count for op, count in document["count"].items() if op.removesuffix("_grad") in COUNTED}
         assert found == dict(+counts[name]), name
+
+
+def test_frozen_parts_have_no_gradients(everything):
+    """Gradients in the tower: of its attention in the layers that are trained, of its patches if all of it is."""
+    documents, config = everything["qwen2:bfloat16:8"], tiny_config("qwen2")
+    depth = range(config["vision_config"]["num_hidden_layers"] + 1)[config["select_layer"]]
+    attention = {"training": depth, "training tower and projector": depth, "training adapters": depth,
+                 "training last tower layer": 1}  # fmt: skip
+    whole = documents["training"]["count"]
+    for name in ("training", *TRAINED[:-1]):
+        count = documents[name]["count"]
+        assert count.get("flash_attn_grad", 0) == attention.get(name, 0), name
+        assert count.get("conv2d_grad", 0) == (attention.get(name, 0) == depth and name != "training adapters"), name
+        assert count["flashmask_attention_grad"] == whole["flashmask_attention_grad"] == count["flashmask_attention"]
+        assert count["flash_attn"] == depth and count["cross_entropy_with_softmax_grad"] == 1
+    assert "embedding_grad" in documents["training projector and decoder"]["count"]
+    assert "embedding_grad" not in documents["training projector"]["count"]
 
 
 def test_kernels_are_in_the_table(built):
