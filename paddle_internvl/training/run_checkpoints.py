@@ -163,12 +163,15 @@ def _data_state(folder: Path, rank: int, ranks: int) -> dict | None:
 
 
 def _random_state() -> dict:
-    return {"python": random.getstate(), "numpy": np.random.get_state(), "paddle": _generators()}
+    generators = [generator.get_state() for generator in _generators()]
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "paddle": generators}
 
 
 def _generators() -> list:
-    states = [paddle.framework.core.default_cpu_generator().get_state()]
-    return states + (paddle.get_cuda_rng_state() if paddle.is_compiled_with_cuda() else [])
+    """Paddle's random generators of this process: the CPU's, and that of its card."""
+    kind, _, number = paddle.get_device().partition(":")
+    card = [paddle.framework.core.default_cuda_generator(int(number))] if kind == "gpu" else []
+    return [paddle.framework.core.default_cpu_generator(), *card]
 
 
 def _restore_random_state(folder: Path, rank: int) -> None:
@@ -177,6 +180,5 @@ def _restore_random_state(folder: Path, rank: int) -> None:
     state = paddle.load(str(files[rank % len(files)]), return_numpy=True)
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
-    paddle.framework.core.default_cpu_generator().set_state(state["paddle"][0])
-    if paddle.is_compiled_with_cuda() and len(state["paddle"]) > 1:
-        paddle.set_cuda_rng_state(state["paddle"][1:])
+    for generator, saved in zip(_generators(), state["paddle"]):
+        generator.set_state(saved)

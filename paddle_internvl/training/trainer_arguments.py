@@ -54,5 +54,5 @@ def require_supported(options: Mapping, ranks: int = 1) -> None:
         if options.get(name, 1) > 1:
             raise ValueError(f"{name}={options[name]}: training runs data parallel and with sharding stage1")
     if ranks > 1 and str(options.get("sharding", "")) not in _SHARDING:
-        raise ValueError(f"sharding={options['sharding']!r}: training runs with sharding stage1, or without")
+        raise ValueError(f"sharding={options['sharding']!r}: training runs with sharding stage1 (or none); give stage1")
     reporters(options.get("report_to"))
