@@ -18,6 +18,7 @@ from paddlenlp.transformers import PretrainedModel
 from convert.checkpoint_writer import write_checkpoint
 from convert.dtypes import FLOATS, carrier, cast
 from convert.folder import BESIDE_WEIGHTS
+from convert.mappings import rules_for
 from convert.safetensors_io import MAX_SHARD_SIZE, parse_size
 from convert.shard_writer import NewTensor
 from convert.streaming import PADDLE_LAYOUT
@@ -70,12 +71,20 @@ def save(
         _require_same_weights(state_dict, weights)
         weights = {name: paddle.to_tensor(state_dict[name]) for name in weights}
     dtype = _dtype(weights)
+    config_text = _config_text(model, weights, dtype)
+    weights = _in_converters_order(weights, json.loads(config_text))
     tensors = [_float_tensor(name, weight, FLOATS[dtype]) for name, weight in weights.items()]
     for name, layer in quantized.items():
         tensors += _quantized_tensors(name, layer)
-    files = {"config.json": _config_text(model, weights, dtype), **_files_beside(model, folder)}
+    files = {"config.json": config_text, **_files_beside(model, folder)}
     size = parse_size(max_shard_size)
     write_checkpoint(folder, tensors, PADDLE_LAYOUT, files, replace=True, max_shard_size=size)
+
+
+def _in_converters_order(weights: Mapping[str, paddle.Tensor], config: dict) -> dict[str, paddle.Tensor]:
+    """The weights in the order in which `hf2pd` writes them; those it does not name come last."""
+    order = {name: place for place, name in enumerate(name for rule in rules_for(config) for name in rule.ours)}
+    return dict(sorted(weights.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 def _require_same_weights(state_dict: Mapping, weights: Mapping) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import paddle
 import pytest
 from paddlenlp.transformers import AutoModel
-from safetensors.numpy import load_file
 
 from convert.streaming import convert
 from paddle_internvl.cli.main import main
@@ -72,16 +71,11 @@ def test_output_is_a_checkpoint(output):
     assert all((frozen[name].astype("float32") == tower[name].astype("float32")).all() for name in tower)
 
 
-def test_output_comes_back_from_the_hugging_face_layout(output, tmp_path):
-    """Every tensor byte by byte, and the files of Hugging Face's layout as wholes."""
+def test_output_comes_back_byte_by_byte_from_the_hugging_face_layout(output, tmp_path):
     convert(output, tmp_path / "hf", to_paddle=False)
     convert(tmp_path / "hf", tmp_path / "back", to_paddle=True)
-    convert(tmp_path / "back", tmp_path / "again", to_paddle=False)
-    trained, back = (load_file(folder / "model.safetensors") for folder in (output, tmp_path / "back"))
-    assert trained.keys() == back.keys()
-    assert all(trained[name].tobytes() == back[name].tobytes() for name in trained)
     for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / "hf" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert (output / name).read_bytes() == (tmp_path / "back" / name).read_bytes(), name
     assert '"None"' not in (output / "config.json").read_text()  # transformers looks for torch's attribute of that name
 
 
