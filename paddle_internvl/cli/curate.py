@@ -1,7 +1,8 @@
-"""Curate training data: filters, and preference pairs from sampled answers.
+"""Curate training data: filters, sampled answers, and preference pairs from them.
 
 examples:
   paddle-internvl curate filter data.jsonl filtered
+  paddle-internvl curate sample questions.jsonl answers.jsonl CKPT --prompt-version en
   paddle-internvl curate pairs answers.jsonl pairs
 """
 
@@ -9,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_internvl.cli import curate_filter, curate_pairs
+from paddle_internvl.cli import curate_filter, curate_pairs, curate_sample
 
-_TOOLS = {"filter": curate_filter, "pairs": curate_pairs}
+_TOOLS = {"filter": curate_filter, "sample": curate_sample, "pairs": curate_pairs}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ class Line:
         text: the line without its end.
         item: the object; None for a bad line.
         error: why the line is bad; None for a good line.
+        complete: whether the line has a line end.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Line:
     text: str
     item: dict | None
     error: str | None = None
+    complete: bool = True
 
 
 def read_lines(file: Path, start: int = 0, number: int = 1) -> Iterator[Line]:
@@ -57,16 +59,17 @@ def read_lines(file: Path, start: int = 0, number: int = 1) -> Iterator[Line]:
 def parse_line(data: bytes, number: int, offset: int) -> Line:
     """The `Line` of the bytes of a line."""
     text = data.decode("utf-8-sig" if offset == 0 else "utf-8", errors="replace").rstrip("\r\n")
+    item, error = None, None
     try:
         data.decode("utf-8")
         item = json.loads(text)
-    except UnicodeDecodeError as error:
-        return Line(number, offset, len(data), text, None, f"not UTF-8: {error.reason}")
-    except (ValueError, RecursionError) as error:
-        return Line(number, offset, len(data), text, None, f"not valid JSON: {error}")
-    if not isinstance(item, dict):
-        return Line(number, offset, len(data), text, None, "not an object")
-    return Line(number, offset, len(data), text, item)
+    except UnicodeDecodeError as fault:
+        error = f"not UTF-8: {fault.reason}"
+    except (ValueError, RecursionError) as fault:
+        error = f"not valid JSON: {fault}"
+    if error is None and not isinstance(item, dict):
+        item, error = None, "not an object"
+    return Line(number, offset, len(data), text, item, error, data.endswith(b"\n"))
 
 
 def input_files(source: Path) -> list[Path]:

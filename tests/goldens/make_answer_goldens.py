@@ -116,6 +116,7 @@ def main() -> None:
     clone = parser.parse_args().upstream.resolve()
     sys.path.insert(0, str(clone / "internvl_chat"))
     from tools.reasoning_data_pipeline.utils import accuracy_reward as upstream
+    from tools.reasoning_data_pipeline.utils import constants
 
     commit = subprocess.run(["git", "-C", clone, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     versions = {name: metadata.version(name) for name in PACKAGES}
@@ -131,6 +132,12 @@ def main() -> None:
         },
         "normalized": [[text, upstream.evaluator.answer_processor(text)] for pair in ANSWERS for text in pair],
         "fixes": [[*fix, attempt(upstream.fix_answer, *fix)] for fix in fixes],
+        "instructions": {
+            "en": constants.INSTRUCTION_EN, "zh": constants.INSTRUCTION_ZH,
+            "en_v2": constants.INSTRUCTION_BOXED_EN, "zh_v2": constants.INSTRUCTION_BOXED_ZH,
+            "en_r1": constants.INSTRUCTION_R1_EN, "zh_r1": constants.INSTRUCTION_R1_ZH,
+        },
+        "short_answers": sorted(constants.VALID_INSTRUCTIONS),
         "contractions": upstream.EvalAIAnswerProcessor.CONTRACTIONS,
         "responses": responses(),
         "pairs": {
