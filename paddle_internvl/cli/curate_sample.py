@@ -16,7 +16,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_OK
 from paddle_internvl.cli.argument_types import integer, number
-from paddle_internvl.cli.conventions import add_adapter_flag
+from paddle_internvl.cli.conventions import add_adapter_flag, add_hub_flag
 
 _VERSIONS = ("en", "zh", "en_v2", "zh_v2", "en_r1", "zh_r1")
 _TILES = 6
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="file of answers; an existing one is continued")
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder or hub id")
     add_adapter_flag(parser)
+    add_hub_flag(parser)
     parser.add_argument("--prompt-version", choices=_VERSIONS, required=True, help="wording and format of the answer")
     parser.add_argument("--num-return-sequences", type=integer(1), default=32, metavar="N",
                         help="answers of a question (default: 32)")  # fmt: skip
