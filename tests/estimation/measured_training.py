@@ -36,7 +36,7 @@ def step_peak(model, recipe: dict, length: int, tiles: int) -> int:
     from paddle_internvl.training.collate import collate
     from paddle_internvl.training.losses import sft_loss
     from paddle_internvl.training.recipe import Recipe
-    from paddle_internvl.training.sft import prepare
+    from paddle_internvl.training.run import prepare
 
     prepare(model, Recipe.from_dict({name: value for name, value in recipe.items() if name != "recompute"}))
     model.train()
@@ -51,7 +51,8 @@ def step_peak(model, recipe: dict, length: int, tiles: int) -> int:
 
 def main(folder: str, recipe: str, length: str, tiles: str) -> None:
     """Train two steps and print the process's peak."""
-    startup.import_paddle(startup.TRAINING_BLOCK)
+    startup.import_paddle()
+    startup.keep_freed_memory(startup.TRAINING_BLOCK)
     from paddle_internvl.modeling import InternVLChatModel
     from paddle_internvl.training import train
 
@@ -59,7 +60,7 @@ def main(folder: str, recipe: str, length: str, tiles: str) -> None:
     if model.img_context_token_id is None:
         model.img_context_token_id = model.config.llm_config.vocab_size - 1
     samples = [sample(model, int(length), int(tiles)) for _ in range(2)]
-    fixed = {"max_steps": 2, "per_device_train_batch_size": 1, "device": "cpu"}
+    fixed = {"max_steps": 2, "per_device_train_batch_size": 1, "device": "cpu", "save_strategy": "no"}
     with tempfile.TemporaryDirectory() as output:
         train({**json.loads(recipe), **fixed, "output_dir": output}, model=model, dataset=samples)
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
