@@ -25,16 +25,13 @@ _GLIBC_MMAP_THRESHOLD, _GLIBC_TRIM_THRESHOLD = -3, -1  # parameters of mallopt
 TRAINING_BLOCK = 128 << 20  # bytes: larger freed blocks of training are gradients, whose places would stay unused
 
 
-def import_paddle(largest_kept_block: int = 1 << 30) -> None:
+def import_paddle() -> None:
     """Import Paddle and PaddleNLP for a process of ours: lean, without the notices they print, with glibc and MKL set
     up for inference on a CPU. An error in the import is raised as it is.
 
-    Args:
-        largest_kept_block: bytes; larger blocks of memory go back to the system when they are freed.
-
     PaddleNLP's log takes the level of the logger 'paddle_internvl' where one is set, else 'ERROR'.
     """
-    _keep_freed_memory(largest_kept_block)
+    keep_freed_memory()
     _let_mkl_use_avx2()
     with _no_garbage_collection(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -62,11 +59,15 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _keep_freed_memory(largest: int) -> None:
-    """Set glibc's malloc (mallopt) to keep freed blocks up to a size instead of returning them to the system.
+def keep_freed_memory(largest: int = 1 << 30) -> None:
+    """Set glibc's malloc (mallopt) to keep freed blocks instead of returning them to the system.
 
     Activations of some MiB are otherwise mapped and unmapped at every operation, and the page faults cost as much
-    as the arithmetic: GELU and softmax run 2-3 times faster with this (measured with F.gelu on [16, 257, 768])."""
+    as the arithmetic: GELU and softmax run 2-3 times faster with this (measured with F.gelu on [16, 257, 768]).
+
+    Args:
+        largest: bytes of the largest block that is kept.
+    """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):

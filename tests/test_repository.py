@@ -42,8 +42,11 @@ LAYERS = [
     {"paddle_internvl.cli"},
     {"demo"},
 ]
-# The references of `verify --torch` and `bench model` are the only modules that import torch.
-TORCH = {"paddle_internvl.verification.reference", "paddle_internvl.bench.reference"}
+# The references of `verify --torch`, `bench model` and `bench train` are the only modules that import torch.
+TORCH = {
+    "paddle_internvl.verification.reference", "paddle_internvl.bench.reference",
+    "paddle_internvl.bench.reference_training",
+}  # fmt: skip
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Methods whose class or protocol documents them: a layer's forward, a command's two functions.
 DOCUMENTED_ELSEWHERE = {"forward", "add_arguments", "run", "main"}

@@ -45,3 +45,13 @@ def picture(width: int, height: int) -> Image.Image:
     """An RGB picture with detail everywhere."""
     levels = _generator(width, height).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(levels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def training_batch(tiles: int, text: int, tile_tokens: int, side: int, vocabulary: int) -> dict:
+    """A batch of one sample for `sft_loss`: visual tokens of `tiles` tiles within a text, all of which is learnt."""
+    ids = prompt(text, tiles * tile_tokens, vocabulary)
+    return {
+        "input_ids": ids, "labels": np.where(ids == image_token(vocabulary), -100, ids),
+        "position_ids": np.arange(ids.shape[1])[None], "attention_mask": np.ones_like(ids),
+        "pixel_values": pixels(tiles, side), "image_flags": np.ones(tiles, np.int64),
+    }  # fmt: skip

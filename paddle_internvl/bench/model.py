@@ -75,7 +75,7 @@ def bench_model(
     """
     selected, with_conversion = select(stages)
     config = read_config(checkpoint)
-    costs, part_bytes = Costs(config), _part_bytes(config)
+    costs, part_bytes = Costs(config), part_bytes_of(config)
     document = {
         "benchmark": "model",
         "model": checkpoint.stem,
@@ -109,7 +109,7 @@ def bench_model(
     return document
 
 
-def _part_bytes(config: dict) -> dict[str, int]:
+def part_bytes_of(config: dict) -> dict[str, int]:
     """Bytes of the weights of each part as float32."""
     sizes = {name: prod(s) for rule in rules_for(config) for name, s in zip(rule.upstream, rule.shapes)}
     return {part: 4 * sum(n for name, n in sizes.items() if name.startswith(p)) for part, p in _PARTS.items()}

@@ -13,6 +13,7 @@ import numpy as np
 
 from paddle_internvl import runtime, startup
 from paddle_internvl.bench import inputs
+from paddle_internvl.bench.training_stages import CLIP, LEARNING_RATE, LORA_DROPOUT, TRAINING_STEP
 
 Run = Callable[[], object]
 
@@ -60,7 +61,7 @@ class Ours:
         run = getattr(self, f"_{kind}")(**numbers)
 
         def timed():
-            with self._paddle.no_grad():
+            with self._paddle.set_grad_enabled(kind == TRAINING_STEP):
                 result = run()
             if self._device.startswith("gpu"):
                 self._paddle.device.synchronize()
@@ -145,5 +146,30 @@ class Ours:
             visual = pixels.shape[0] * model.num_image_token
             ids = self._paddle.to_tensor(inputs.prompt(text, visual, self._vocabulary))
             return model.generate(pixels, ids, max_new_tokens=tokens, ignore_eos=True)
+
+        return run
+
+    def _training_step(self, recipe: dict, tiles: int, text: int) -> Run:
+        from paddle_internvl.training.clipping import InPlaceClip
+        from paddle_internvl.training.losses import sft_loss
+        from paddle_internvl.training.recipe import Recipe
+        from paddle_internvl.training.run import prepare
+
+        startup.keep_freed_memory(startup.TRAINING_BLOCK)
+        model = self.model
+        prepare(model, Recipe.from_dict({**recipe, "lora_dropout": LORA_DROPOUT}))
+        model.train()
+        batch = inputs.training_batch(tiles, text, model.num_image_token, model.config.tile_side, self._vocabulary)
+        adamw = self._paddle.optimizer.AdamW(
+            LEARNING_RATE, parameters=[p for p in model.parameters() if not p.stop_gradient],
+            grad_clip=InPlaceClip(CLIP),
+        )  # fmt: skip
+
+        def run():
+            loss = sft_loss(model, batch)
+            loss.backward()
+            adamw.step()
+            adamw.clear_grad(set_to_zero=False)
+            return loss.detach()
 
         return run

@@ -7,7 +7,7 @@ transformers' own class, which is the one upstream uses, with its scaled-dot-pro
 InternLM2, whose code comes with the checkpoint, runs as Llama after its fused weight is split. Prefill computes only
 the last position's logits.
 With `fused_attention` the vision tower takes torch's scaled-dot-product attention too; with `int8` the language model's
-linear layers are those of torch's dynamic quantisation. The only file of the benchmark that imports torch.
+linear layers are those of torch's dynamic quantisation. This file and `reference_training` alone import torch.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from convert.mappings.hf_native import native_config
 from convert.safetensors_io import Checkpoint
 from convert.sizes import tile_sizes
 from paddle_internvl.bench import inputs
+from paddle_internvl.bench.reference_training import training_step
+from paddle_internvl.bench.training_stages import TRAINING_STEP
 from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.preprocess.pixels import IMAGENET_MEAN, IMAGENET_STD
 from paddle_internvl.preprocess.tiles import dynamic_preprocess
@@ -187,7 +189,7 @@ class Reference:
         run = getattr(self, f"_{kind}")(**numbers)
 
         def timed():
-            with torch.no_grad():
+            with torch.set_grad_enabled(kind == TRAINING_STEP):
                 result = run()
             if self._device == "cuda":
                 torch.cuda.synchronize()
@@ -198,7 +200,7 @@ class Reference:
     @staticmethod
     def array(result) -> np.ndarray:
         """The result of a run as an array."""
-        return result.float().cpu().numpy()
+        return result.detach().float().cpu().numpy()
 
     @property
     def stored_bits(self) -> int:
@@ -275,3 +277,11 @@ class Reference:
             )  # fmt: skip
 
         return run
+
+    def _training_step(self, recipe: dict, tiles: int, text: int):
+        tile = tile_sizes(self.config)
+        batch = inputs.training_batch(tiles, text, tile.tokens, tile.side, self._vocabulary)
+        tensors = {name: self._to_tensor(batch[name]) for name in ("input_ids", "labels", "pixel_values")}
+        return training_step(
+            {"vision": self.vision, "projector": self.mlp1, "language": self.language}, recipe, self._project, tensors
+        )

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not reference and not arguments.no_torch:
         print('torch is not installed, so only our figures are shown: pip install -e ".[bench]"', file=sys.stderr)
     machine, documents, console = measured_machine(), [], conventions.console()
-    console.print(_machine_line(machine))
+    console.print(machine_line(machine))
     for model in models:
         with tqdm(bar_format="{elapsed} {desc}", leave=False, disable=not progress.shown()) as bar:
             document = bench_model(
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
                 device=arguments.device,
                 scratch=arguments.folder,
                 on_progress=bar.set_description_str,
-                on_stage=lambda document: _write(arguments.json, [*documents, document]),
+                on_stage=lambda document: write(arguments.json, [*documents, document]),
             )
         documents.append(document)
         console.print(f"\n{document['model']}, {document['parameters'] / 1e6:.0f} million parameters, random weights")
@@ -89,13 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _write(file: Path | None, documents: list[dict]) -> None:
+def write(file: Path | None, documents: list[dict]) -> None:
+    """Write the documents of a benchmark as JSON; None: nothing is written."""
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(documents, indent=1), encoding="utf-8")
 
 
-def _machine_line(machine: dict) -> str:
+def machine_line(machine: dict) -> str:
+    """Processor, its peaks, and versions, in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     peaks = machine["peaks"]
     limits = "peaks not measured: no C++ library"

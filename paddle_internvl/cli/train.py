@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
             read_meta(config[name])
     if config.get("model_name_or_path"):
         config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
-    startup.import_paddle(startup.TRAINING_BLOCK)
+    startup.import_paddle()
+    startup.keep_freed_memory(startup.TRAINING_BLOCK)
     from paddle_internvl.training.metrics import METRICS, read_metrics
     from paddle_internvl.training.reader import SKIPPED, read_skipped
     from paddle_internvl.training.reporting import summary
