@@ -31,6 +31,7 @@ class InternVLNetwork(InternVLPretrainedModel):
             folder with a tokenizer sets it, and so does `chat`.
         end_token_ids: end tokens of the folder's generation_config.json.
         vit_batch_size: maximum number of tiles that run through the vision tower at once.
+        vision_as_trained: whether a frozen vision tower runs by the operations of a trained one, for equal numbers.
         feature_cache: cache of visual tokens by picture; it keeps nothing until the model is prepared for inference.
     """
 
@@ -48,6 +49,7 @@ class InternVLNetwork(InternVLPretrainedModel):
         self.img_context_token_id: int | None = None
         self.end_token_ids: tuple[int, ...] = ()
         self.vit_batch_size = 16
+        self.vision_as_trained = False
         self.feature_cache = FeatureCache(0)
         self.vision_model = InternVisionNetwork(config.vision_config)
         self.mlp1 = build_projector(config)
@@ -67,7 +69,8 @@ class InternVLNetwork(InternVLPretrainedModel):
         """
         tower = self.vision_model
         pixel_values = pixel_values.astype(tower.embeddings.patch_embedding.weight.dtype)
-        learns = paddle.is_grad_enabled() and not all(parameter.stop_gradient for parameter in tower.parameters())
+        learns = not all(parameter.stop_gradient for parameter in tower.parameters())
+        learns = paddle.is_grad_enabled() and (learns or self.vision_as_trained)
         parts = []
         for first in range(0, pixel_values.shape[0], self.vit_batch_size):
             with paddle.set_grad_enabled(learns):  # a frozen tower runs as in inference

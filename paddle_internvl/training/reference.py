@@ -47,7 +47,8 @@ def answer_tokens(batch: Mapping) -> np.ndarray:
 class FrozenReference:
     """A frozen copy of a model as it is now, which shares the frozen weights with it.
 
-    So a LoRA run has no second copy: the reference model is the base model behind adapters that are 0.
+    So a LoRA run has no second copy: the reference model is the base model behind adapters that are 0. It runs by the
+    same operations as the policy, which before the first step has the same log-probabilities bit for bit.
 
     Args:
         model: the policy, with its trainable parameters chosen.
@@ -58,14 +59,14 @@ class FrozenReference:
     def __init__(self, model):
         shared = {id(p): p for p in [*model.parameters(), *model.buffers()] if p.stop_gradient}
         self.model = copy.deepcopy(model, shared)
+        self.model.vision_as_trained = not all(p.stop_gradient for p in model.vision_model.parameters())
         for parameter in self.model.parameters():
             parameter.stop_gradient = True
         self.model.eval()
 
-    @paddle.no_grad()
     def log_probs(self, batch: Mapping) -> paddle.Tensor:
         """See `answer_log_probs`."""
-        return answer_log_probs(self.model, batch)
+        return answer_log_probs(self.model, batch)  # without no_grad, which chooses other operations
 
 
 class StoredReference:
@@ -113,7 +114,7 @@ class StoredReference:
         """Compute what the file lacks and append it. Every rank calls it at the same time.
 
         Args:
-            model: the reference model.
+            model: the policy before its first step, of which a frozen copy is the reference model.
             reader: of the pairs.
             batch_size: pairs of a forward pass.
             rank: this rank.
@@ -124,10 +125,9 @@ class StoredReference:
         require_fixed_pairs(reader.dataset)
         places = {key: i for i, key in enumerate(_names(reader.dataset)) if key not in self._pairs}
         missing, step = list(places.values()), _BATCHES * batch_size * ranks
-        training = model.training
-        model.eval()
+        reference = FrozenReference(model) if missing else None
         for first in range(0, len(missing), step):
-            computed = self._compute(model, reader, missing[first : first + step][rank::ranks], batch_size)
+            computed = self._compute(reference, reader, missing[first : first + step][rank::ranks], batch_size)
             everything = [computed]
             if distributed.is_initialized():
                 everything = []
@@ -136,17 +136,14 @@ class StoredReference:
             self._add(lines)
             if rank == 0:
                 self._write(lines)
-        if training:
-            model.train()
 
-    @paddle.no_grad()
-    def _compute(self, model, reader: SampleReader, indices: Sequence[int], batch_size: int) -> list[dict]:
+    def _compute(self, reference, reader: SampleReader, indices: Sequence[int], batch_size: int) -> list[dict]:
         lines, pairs = [], reader.read((0, index) for index in indices)
         for _ in range(0, len(indices), batch_size):
             kept = [pair for pair in islice(pairs, batch_size) if pair is not None]
             if kept:
                 batch = collate(kept)
-                values = answer_log_probs(model, batch).reshape([2, -1]).t().tolist()
+                values = reference.log_probs(batch).reshape([2, -1]).t().tolist()
                 tokens = answer_tokens(batch).reshape([2, -1]).T.tolist()
                 lines += [
                     {"dataset": name, "index": index, "log_probs": both, "tokens": lengths}

@@ -12,6 +12,7 @@ from paddle_internvl.training import add_lora, checkpoint_folders, train
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.reference import FrozenReference, answer_log_probs, answer_tokens
+from paddle_internvl.training.trainable import set_drop_path
 from tests.training.goldens import CHECKPOINT, upstream_tensors
 from tests.training.preference_pairs import DATA, EXPECTED, golden_items, pairs_of, write_meta
 
@@ -143,6 +144,12 @@ def test_the_reference_of_a_lora_run_is_the_base_model_and_shares_its_weights(sh
         expected = answer_log_probs(load().eval(), batch).numpy()
         moved = answer_log_probs(model.eval(), batch).numpy()
     np.testing.assert_allclose(reference.log_probs(batch).numpy(), expected, rtol=1e-6)
+    assert reference.log_probs(batch).stop_gradient
+    plain = load()  # whose tower is trained, too
+    set_drop_path(plain, 0.0)
+    plain.train()
+    start = answer_log_probs(plain, batch).numpy()
+    np.testing.assert_array_equal(FrozenReference(plain).log_probs(batch).numpy(), start)
     assert np.abs(moved - expected).min() > 0.1
     policy = dict(model.named_parameters())
     assert all((p is policy[name]) == (".lora_" not in name) for name, p in reference.model.named_parameters())
