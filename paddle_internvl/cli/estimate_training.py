@@ -83,7 +83,8 @@ def _show(plan, estimated, room: int | None, others) -> None:
     )
     table = Table(show_header=False, box=None)
     for name in ("weights", "optimizer", "gradients", "activations", "runtime", "total"):
-        table.add_row(name, f"{getattr(estimated, name) / _GB:.2f} GiB{' (assumed)' if name == 'runtime' else ''}")
+        assumed = " (assumed)" if name == "runtime" and plan.device == "gpu" else ""
+        table.add_row(name, f"{getattr(estimated, name) / _GB:.2f} GiB{assumed}")
     conventions.console().print(table)
     if plan.accumulation == 1:
         print("the total counts gradients and activations as far as they are alive at once")
