@@ -23,7 +23,7 @@ _TILES = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="QUESTIONS", type=Path, help="file of questions")
+    parser.add_argument("source", metavar="QUESTIONS", type=Path, help="JSONL of questions, or a folder of them")
     parser.add_argument("out", metavar="OUT", type=Path, help="file of answers; an existing one is continued")
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder or hub id")
     add_adapter_flag(parser)

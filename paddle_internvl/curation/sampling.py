@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_internvl.curation.final_answers import PROMPT_VERSIONS
-from paddle_internvl.curation.jsonl import as_line, read_lines
+from paddle_internvl.curation.jsonl import as_line, input_files, read_lines
 from paddle_internvl.curation.sampling_prompts import sampling_prompt
 from paddle_internvl.training.mixture import DataError
 
@@ -56,7 +56,7 @@ def sample_answers(
     """Sample answers to the questions of a file. Answers that the target has already are counted and not sampled again.
 
     Args:
-        source: JSONL of questions.
+        source: JSONL of questions, or a folder of such files.
         target: JSONL of responses, appended to; a torn last line is removed.
         settings: prompt version, number of answers.
         answer: answers prompts.
@@ -91,7 +91,7 @@ def sample_answers(
 
 
 def _questions(source: Path) -> Iterator[dict]:
-    for line in read_lines(source):
+    for file, line in ((file, line) for file in input_files(source) for line in read_lines(file)):
         item = line.item
         fault = line.error
         if fault is None and not (isinstance(item.get("question"), str) and item.get("answer") is not None):
@@ -101,7 +101,7 @@ def _questions(source: Path) -> Iterator[dict]:
         if fault is None and not all(isinstance(name, str) for name in _pictures(item)):
             fault = "image: a path or a list of paths is needed"
         if fault:
-            raise DataError(f"{source}:{line.number}: {fault}")
+            raise DataError(f"{file}:{line.number}: {fault}")
         yield item
 
 
