@@ -91,7 +91,7 @@ def sample_answers(
 
 
 def _questions(source: Path) -> Iterator[dict]:
-    for file, line in ((file, line) for file in input_files(source) for line in read_lines(file)):
+    for file, line in ((path, line) for path in input_files(source) for line in read_lines(path)):
         item = line.item
         fault = line.error
         if fault is None and not (isinstance(item.get("question"), str) and item.get("answer") is not None):
