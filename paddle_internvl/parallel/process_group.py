@@ -22,6 +22,7 @@ import paddle.distributed as dist
 
 _LAUNCH = "python -m paddle.distributed.launch --nproc_per_node {} $(which paddle-internvl) ..."
 _ARRIVED, _GOODBYE, _SHUTDOWN = "arrived", "goodbye", "shutdown"
+_NOTICE_SECONDS = 2.0  # in which a listener notices that its peer has died
 
 
 @cache
@@ -98,9 +99,12 @@ class ProcessGroup:
         self._arrived = threading.Semaphore(0)
         self._departed: set[int] = set()
         self._connections = self._connect()
-        for peer, connection in self._connections.items():
-            arguments = (peer, connection)
-            threading.Thread(target=self._listen, args=arguments, name=f"rank {peer}", daemon=True).start()
+        self._listeners = [
+            threading.Thread(target=self._listen, args=arguments, name=f"rank {arguments[0]}", daemon=True)
+            for arguments in self._connections.items()
+        ]
+        for listener in self._listeners:
+            listener.start()
         atexit.register(self._send_goodbye)
 
     @property
@@ -117,20 +121,36 @@ class ProcessGroup:
     def sum(self, x: paddle.Tensor) -> paddle.Tensor:
         """All-reduce `x` in place."""
         self.collectives.require()
-        dist.all_reduce(x)
+        with self._death_first():
+            dist.all_reduce(x)
         return x
 
     def gather(self, x: paddle.Tensor, axis: int) -> paddle.Tensor:
         """All-gather `x`: every rank's, concatenated in order of rank."""
         self.collectives.require()
         parts: list[paddle.Tensor] = []
-        dist.all_gather(parts, x.contiguous())
+        with self._death_first():
+            dist.all_gather(parts, x.contiguous())
         return paddle.concat(parts, axis=axis)
 
     def broadcast(self, x: paddle.Tensor) -> None:
         """Broadcast rank 0's `x` into every rank's `x`."""
         self.collectives.require()
-        dist.broadcast(x, src=0)
+        with self._death_first():
+            dist.broadcast(x, src=0)
+
+    @contextmanager
+    def _death_first(self) -> Iterator[None]:
+        """Report the death of a peer rather than the error that it causes in a collective operation.
+
+        The thread that listens to the peer ends this process; it may notice later than the operation fails.
+        """
+        try:
+            yield
+        except Exception:
+            for listener in self._listeners:
+                listener.join(_NOTICE_SECONDS)
+            raise
 
     # ------------------------------------------------------------------------------------------------- commands
     def _connect(self) -> dict[int, Connection]:

@@ -162,24 +162,23 @@ def test_a_rank_reads_its_shard_only(tmp_path, layout):
     if layout == "pd":
         convert(folder, tmp_path / "pd", to_paddle=True)
     checkpoint = Checkpoint(tmp_path / layout)
+    read, sizes = checkpoint.array, []
+
+    def recorded(source):
+        array = read(source).view(RecordedArray)
+        array.sizes = sizes
+        return array
+
+    checkpoint.array = recorded
     view = CheckpointView(checkpoint, json.loads((folder / "config.json").read_text()))
-    read = checkpoint.array
     plan = plan_of(config, 1, 2)
     for name in view.outputs:
         shard = plan.shard_of(name)
         if shard is None or not name.startswith("language_model."):
             continue
-        sizes: list[int] = []
-
-        def recorded(source, sizes=sizes):
-            array = read(source).view(RecordedArray)
-            array.sizes = sizes
-            return array
-
         whole = view.array(name)
-        checkpoint.array = recorded
+        sizes.clear()
         held = view.array(name, cut=shard)
-        checkpoint.array = read
         index = [slice(None)] * whole.ndim
         index[shard.axis] = slice(shard.start, shard.stop)
         filled = [slice(None)] * whole.ndim

@@ -98,10 +98,15 @@ def test_a_killed_run_is_found_and_goes_on_bit_for_bit(straight, tmp_path, monke
 
 @pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_signals_save_and_leave(straight, tmp_path, capsys, number, error):
-    before = signal.getsignal(number)
-    with pytest.raises(error):
-        run(tmp_path, Samples(5, lambda: os.kill(os.getpid(), number)), save_strategy="no")  # during step 3
-    assert signal.getsignal(number) == before
+    outside = signal.signal(
+        number, signal.default_int_handler
+    )  # shells start jobs in the background with SIGINT ignored
+    try:
+        with pytest.raises(error):
+            run(tmp_path, Samples(5, lambda: os.kill(os.getpid(), number)), save_strategy="no")  # during step 3
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, outside)
     assert f"stopped after step 3; the same command continues from {tmp_path}/checkpoint-3" in capsys.readouterr().err
     assert list(checkpoint_folders.checkpoints(tmp_path)) == [3] and not (tmp_path / "adapter_config.json").exists()
     require_equal_runs(run(tmp_path), straight[1:])
