@@ -50,8 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
     startup.import_paddle()
     startup.keep_freed_memory(startup.TRAINING_BLOCK)
-    from paddle_internvl.training.metrics import METRICS, read_metrics
-    from paddle_internvl.training.reader import SKIPPED, read_skipped
+    from paddle_internvl.training.jsonl import read_objects
+    from paddle_internvl.training.metrics import METRICS
+    from paddle_internvl.training.reader import SKIPPED
     from paddle_internvl.training.reporting import summary
     from paddle_internvl.training.run import train
 
@@ -60,9 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     except (MemoryError, FloatingPointError) as error:  # one line
         raise ValueError(str(error)) from error
     if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
-        print(summary(read_metrics(Path(config["output_dir"]) / METRICS)))
+        print(summary(read_objects(Path(config["output_dir"]) / METRICS)))
         report = Path(config["output_dir"]) / SKIPPED
-        if skipped := read_skipped(report):
+        if skipped := read_objects(report):
             print(f"{len(skipped)} bad samples were skipped: {report}", file=sys.stderr)
         print(f"trained: {config['output_dir']}")
     return EXIT_OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from paddle import distributed
 from paddlenlp.trainer import TrainerCallback
 
 from paddle_internvl.training.clipping import square_sum
+from paddle_internvl.training.jsonl import append_objects, read_objects
 from paddle_internvl.training.losses import count_learnt
 
 METRICS = "metrics.jsonl"  # in OUTPUT
@@ -64,8 +64,9 @@ class MetricsWriter(TrainerCallback):
         """Create the file, or cut it to the steps before the one that a resumed run starts with."""
         if state.is_world_process_zero:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            lines = [line for line in read_metrics(self._file) if line["step"] <= state.global_step]
-            self._file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            lines = [line for line in read_objects(self._file) if line["step"] <= state.global_step]
+            self._file.write_bytes(b"")
+            append_objects(self._file, lines)
         self._began = time.monotonic()
 
     def on_optimizer_begin(self, args, state, control, **_trainer):
@@ -92,8 +93,7 @@ class MetricsWriter(TrainerCallback):
             **self._trainer.evaluate_held_out(),
         }  # fmt: skip
         if state.is_world_process_zero:
-            with open(self._file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            append_objects(self._file, [line])
         self.lines.append(line)
         self._began = time.monotonic()
         self._losses, self._metrics, self._samples = [], [], []
@@ -103,12 +103,6 @@ class MetricsWriter(TrainerCallback):
         names = ", ".join(f"{name} line {index + 1}" for name, index in samples)
         step = self._trainer.state.global_step + 1
         return FloatingPointError(f"step {step}: the {quantity} is {value}; batch: {names}")
-
-
-def read_metrics(file: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line that was cut off is left out."""
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def gradient_norm(parameters: Sequence[paddle.Tensor], shards: int = 0) -> float:

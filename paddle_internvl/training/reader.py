@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from paddle_internvl.training.jsonl import append_objects, read_objects
 from paddle_internvl.training.mixture import DataError
 from paddle_internvl.training.prefetch import prefetch
 from paddle_internvl.training.recipe import ON_BAD_SAMPLE
@@ -58,7 +58,7 @@ class SampleReader:
     @cached_property
     def _skipped(self) -> dict[tuple[str | None, int], dict]:
         """Entries of the report by data set and line, those of the interrupted run included."""
-        entries = [] if self._report is None else read_skipped(self._report)
+        entries = [] if self._report is None else read_objects(self._report)
         return {(entry["dataset"], entry["line"]): entry for entry in entries}
 
     def _read(self, place: tuple[int, int]) -> tuple[int, dict | None, str | None]:
@@ -86,9 +86,7 @@ class SampleReader:
         if (dataset, line) not in self._skipped:
             self._skipped[dataset, line] = {"dataset": dataset, "line": line, "reason": reason}
             if self._report is not None:
-                self._report.parent.mkdir(parents=True, exist_ok=True)
-                with open(self._report, "a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(self._skipped[dataset, line], ensure_ascii=False) + "\n")
+                append_objects(self._report, [self._skipped[dataset, line]])
         return None
 
     def _source(self, index: int) -> tuple[str | None, int, str]:
@@ -97,8 +95,3 @@ class SampleReader:
             return None, index + 1, f"sample {index + 1}"
         spec, annotation = self.dataset.place(index)
         return spec.name, annotation.index + 1, spec.place(annotation)
-
-
-def read_skipped(report: Path) -> list[dict]:
-    """Entries of a report of skipped samples; none if there is no report."""
-    return list(map(json.loads, report.read_text(encoding="utf-8").splitlines())) if report.is_file() else []

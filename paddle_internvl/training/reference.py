@@ -17,6 +17,7 @@ from paddle import distributed
 
 from paddle_internvl.prompt.encode import IGNORED
 from paddle_internvl.training.collate import ANSWERS, collate
+from paddle_internvl.training.jsonl import append_objects, read_objects
 from paddle_internvl.training.losses import tiles_to_run
 from paddle_internvl.training.reader import SampleReader
 
@@ -85,8 +86,7 @@ class StoredReference:
     def __init__(self, file: Path, settings: Mapping):
         self._file, self._settings = file, json.loads(json.dumps(dict(settings)))
         self._pairs: dict[tuple, list] = {}
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        whole = read_objects(file)
         stored = whole[0]["settings"] if whole else self._settings
         for name in sorted(stored.keys() | self._settings.keys()):
             if stored.get(name) != self._settings.get(name):
@@ -155,14 +155,8 @@ class StoredReference:
         self._pairs.update({(line["dataset"], line["index"]): line for line in lines})
 
     def _write(self, lines: list[dict]) -> None:
-        """Append lines; the first one repairs a file that was cut off."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        text = self._file.read_bytes() if self._file.is_file() else b""
-        with open(self._file, "r+b" if text else "wb") as stream:
-            stream.truncate(text.rfind(b"\n") + 1)
-            stream.seek(0, 2)
-            header = [] if b"\n" in text else [{"settings": self._settings}]
-            stream.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*header, *lines]).encode())
+        header = [] if read_objects(self._file) else [{"settings": self._settings}]
+        append_objects(self._file, [*header, *lines])
 
 
 def require_fixed_pairs(dataset) -> None:

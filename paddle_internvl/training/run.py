@@ -12,8 +12,9 @@ from paddlenlp.trainer import TrainingArguments, set_seed
 
 from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.dataset import SFTDataset
+from paddle_internvl.training.jsonl import read_objects
 from paddle_internvl.training.lora import add_lora
-from paddle_internvl.training.metrics import METRICS, read_metrics
+from paddle_internvl.training.metrics import METRICS
 from paddle_internvl.training.mpo import MpoTrainer
 from paddle_internvl.training.preferences import PreferenceDataset
 from paddle_internvl.training.recipe import Recipe
@@ -68,7 +69,7 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
     if trainer.is_world_process_zero():
         save(model, arguments.output_dir)
         if recipe.run.plot is not None:
-            plot_loss(read_metrics(Path(arguments.output_dir) / METRICS), Path(recipe.run.plot))
+            plot_loss(read_objects(Path(arguments.output_dir) / METRICS), Path(recipe.run.plot))
     return model
 
 
