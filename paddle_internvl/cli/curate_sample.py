@@ -1,7 +1,7 @@
 """Sample several answers to each question, for curate pairs.
 
-QUESTIONS is a JSONL: question, answer (the ground truth), and image, a path or a list of paths. Each question is asked
-with a chain-of-thought prompt; OUT gets a line for each answer, and an existing OUT is continued.
+QUESTIONS is a JSONL: question, answer (the ground truth), and image, a path or a list of paths. Each question gets
+a chain-of-thought prompt; OUT has a line for each answer, and an existing OUT is continued.
 
 examples:
   paddle-internvl curate sample questions.jsonl answers.jsonl CKPT --prompt-version en
@@ -17,8 +17,8 @@ from pathlib import Path
 from convert.command_line import EXIT_OK
 from paddle_internvl.cli.argument_types import integer, number
 from paddle_internvl.cli.conventions import add_adapter_flag, add_hub_flag
+from paddle_internvl.curation.final_answers import PROMPT_VERSIONS
 
-_VERSIONS = ("en", "zh", "en_v2", "zh_v2", "en_r1", "zh_r1")
 _TILES = 6
 
 
@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder or hub id")
     add_adapter_flag(parser)
     add_hub_flag(parser)
-    parser.add_argument("--prompt-version", choices=_VERSIONS, required=True, help="wording and format of the answer")
+    parser.add_argument(
+        "--prompt-version", choices=PROMPT_VERSIONS, required=True, help="wording and format of the answer"
+    )
     parser.add_argument("--num-return-sequences", type=integer(1), default=32, metavar="N",
                         help="answers of a question (default: 32)")  # fmt: skip
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the pictures (default: QUESTIONS')")
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-num", type=integer(1), default=_TILES, metavar="N", help=f"tile limit (default: {_TILES})"
     )
-    parser.add_argument("--batch-size", type=integer(1), default=64, metavar="N", help="answers asked for together")
+    parser.add_argument("--batch-size", type=integer(1), default=64, metavar="N", help="answers sampled together")
     parser.add_argument("--seed", type=integer(0), default=0, help="of the sampling (default: 0)")
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
     parser.add_argument("--dtype", default="auto", help="bfloat16, float16 or float32 (default: the best there is)")

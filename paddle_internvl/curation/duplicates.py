@@ -7,14 +7,13 @@ not grow with the number of samples; an interrupted filter continues with it.
 from __future__ import annotations
 
 import hashlib
-import re
 import sqlite3
 from collections.abc import Callable
 from typing import NamedTuple
 
+from paddle_internvl.curation.repetition import WORD
 from paddle_internvl.curation.sample_texts import SampleTexts
 
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 _WIDTH = 3  # words of a shingle
 _LEAST_SHINGLES = 8  # of a sample that near duplicates are looked for
 _PERMUTATIONS = 128
@@ -109,5 +108,5 @@ def _digest(*texts: str) -> bytes:
 
 
 def _shingles(sample: SampleTexts) -> set[str]:
-    words = _TOKEN.findall(" ".join((*sample.prompts, *sample.answers)).casefold())
+    words = WORD.findall(" ".join((*sample.prompts, *sample.answers)).casefold())
     return {" ".join(words[i : i + _WIDTH]) for i in range(max(1, len(words) - _WIDTH + 1))}

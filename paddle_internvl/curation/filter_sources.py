@@ -5,12 +5,11 @@ In: a path. Out: `FilterSource`s in order.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_internvl.curation.jsonl import input_files
-from paddle_internvl.training.mixture import DataError
+from paddle_internvl.training.mixture import DataError, meta_of, resolve
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,11 @@ def filter_sources(source: Path, root: Path | None = None) -> list[FilterSource]
     """
     if source.suffix != ".json":
         return [FilterSource(file.stem, file, root or file.parent) for file in input_files(source)]
-    try:
-        meta = json.loads(source.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError(f"{source} does not exist") from None
-    except ValueError as error:
-        raise DataError(f"{source} is not valid JSON: {error}") from None
-    if not isinstance(meta, dict) or not all(isinstance(part, dict) and "annotation" in part for part in meta.values()):
+    meta = meta_of(source)
+    if not all(isinstance(part, dict) and "annotation" in part for part in meta.values()):
         raise DataError(f"{source}: an object of data sets with annotation is needed")
     sources = []
     for name, part in meta.items():
-        (file,) = input_files(_resolve(source, part["annotation"]))
-        sources.append(FilterSource(name, file, root or _resolve(source, part.get("root", ""))))
+        (file,) = input_files(resolve(source, part["annotation"]))
+        sources.append(FilterSource(name, file, root or resolve(source, part.get("root", ""))))
     return sources
-
-
-def _resolve(meta: Path, path: str) -> Path:
-    return Path(path) if Path(path).is_absolute() or Path(path).exists() else meta.parent / path

@@ -10,7 +10,7 @@ import re
 import zlib
 from collections import Counter
 
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")  # an ideograph is a word
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")  # an ideograph is a word
 _LEAST_WORDS = 40  # shorter texts repeat n-grams by chance
 _LEAST_BYTES = 400  # shorter texts compress badly
 _LINE = 8  # characters of a line that counts
@@ -39,7 +39,7 @@ def repetition_scores(text: str) -> dict[str, float]:
 
 
 def _repeated_ngrams(text: str) -> float:
-    words = _TOKEN.findall(text.lower())
+    words = WORD.findall(text.lower())
     if len(words) < _LEAST_WORDS:
         return 0.0
     grams = list(zip(*(words[i:] for i in range(_NGRAM))))

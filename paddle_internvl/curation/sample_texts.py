@@ -38,10 +38,7 @@ def sample_texts(item: dict, root: Path) -> SampleTexts:
     Raises:
         ValueError: the object is no sample; the message says why.
     """
-    images, video = item.get("image") or [], item.get("video") or None
-    images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
-        raise ValueError("image: a path or a list of paths is needed")
+    images, video = picture_names(item), item.get("video") or None
     if not isinstance(video, str | None) or (video and images):
         raise ValueError("video: one path is needed, and no image beside it")
     videos = (root / video,) if video else ()
@@ -53,6 +50,19 @@ def sample_texts(item: dict, root: Path) -> SampleTexts:
     if not prompts or not answers or not all(isinstance(text, str) for text in (*prompts, *answers)):
         raise ValueError("conversations with a human and a gpt item, or question and an answer, are needed")
     return SampleTexts(tuple(prompts), tuple(answers), tuple(root / name for name in images), videos)
+
+
+def picture_names(item: dict) -> list[str]:
+    """Paths of the pictures of a sample, as its `image` has them.
+
+    Raises:
+        ValueError: `image` is neither a path nor a list of paths.
+    """
+    images = item.get("image") or []
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
+        raise ValueError("image: a path or a list of paths is needed")
+    return images
 
 
 def _turns(conversations) -> tuple[list, list]:

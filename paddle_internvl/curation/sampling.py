@@ -16,6 +16,7 @@ from pathlib import Path
 
 from paddle_internvl.curation.final_answers import PROMPT_VERSIONS
 from paddle_internvl.curation.jsonl import as_line, input_files, read_lines
+from paddle_internvl.curation.sample_texts import picture_names
 from paddle_internvl.curation.sampling_prompts import sampling_prompt
 from paddle_internvl.training.mixture import DataError
 
@@ -31,7 +32,7 @@ class SamplingSettings:
         prompt_version: key of `sampling_prompts.INSTRUCTIONS`.
         num_return_sequences: answers of a question.
         root: folder of the pictures.
-        batch_size: answers that are asked for together.
+        batch_size: answers that are sampled together.
         seed: of the sampling; the answer of a number to a question depends on it and on nothing else.
     """
 
@@ -81,7 +82,7 @@ def sample_answers(
             batch = missing[first : first + settings.batch_size]
             prompts = [_prompt(item, settings) for item, _ in batch]
             seeds = [_seed(item, number, settings.seed) for item, number in batch]
-            files = [[str(settings.root / name) for name in _pictures(item)] for item, _ in batch]
+            files = [[str(settings.root / name) for name in picture_names(item)] for item, _ in batch]
             for (item, _), prompt, text in zip(batch, prompts, answer(list(zip(prompts, files, seeds))), strict=True):
                 made = {"question_orig": item["question"], "question": prompt, "response": text}
                 stream.write(as_line({**item, **made, "prompt_version": settings.prompt_version}))
@@ -92,17 +93,23 @@ def sample_answers(
 
 def _questions(source: Path) -> Iterator[dict]:
     for file, line in ((path, line) for path in input_files(source) for line in read_lines(path)):
-        item = line.item
-        fault = line.error
-        if fault is None and not (isinstance(item.get("question"), str) and item.get("answer") is not None):
-            fault = "question (text) and answer are needed"
-        if fault is None and item.get("video"):
-            fault = "clips can't be sampled yet; leave the line out"
-        if fault is None and not all(isinstance(name, str) for name in _pictures(item)):
-            fault = "image: a path or a list of paths is needed"
+        fault = line.error or _fault(line.item)
         if fault:
             raise DataError(f"{file}:{line.number}: {fault}")
-        yield item
+        yield line.item
+
+
+def _fault(item: dict) -> str | None:
+    """Why an object is no question; None if it is one."""
+    if not isinstance(item.get("question"), str) or item.get("answer") is None:
+        return "question (text) and answer are needed"
+    if item.get("video"):
+        return "clips can't be sampled yet; leave the line out"
+    try:
+        picture_names(item)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _sampled(target: Path, prompt_version: str) -> Counter:
@@ -125,17 +132,12 @@ def _sampled(target: Path, prompt_version: str) -> Counter:
     return counts
 
 
-def _pictures(item: dict) -> list:
-    images = item.get("image") or []
-    return [images] if isinstance(images, str) else list(images)
-
-
 def _key(item: dict, question: str) -> str:
     return json.dumps([item.get("image") or "", question], ensure_ascii=False)
 
 
 def _prompt(item: dict, settings: SamplingSettings) -> str:
-    return sampling_prompt(item["question"], settings.prompt_version, len(_pictures(item)))
+    return sampling_prompt(item["question"], settings.prompt_version, len(picture_names(item)))
 
 
 def _seed(item: dict, number: int, seed: int) -> int:

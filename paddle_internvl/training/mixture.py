@@ -83,6 +83,15 @@ def read_meta(path: str | Path) -> list[DatasetSpec]:
         DataError: a file that is missing or malformed, or a field that is missing, unknown or out of range.
     """
     path = Path(path)
+    return [_dataset(path, name, fields) for name, fields in meta_of(path).items()]
+
+
+def meta_of(path: Path) -> dict:
+    """The object of a meta JSON: data sets by name.
+
+    Raises:
+        DataError: a file that is missing, or no object.
+    """
     try:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -91,7 +100,7 @@ def read_meta(path: str | Path) -> list[DatasetSpec]:
         raise DataError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(meta, dict) or not meta:
         raise DataError(f"{path}: an object of data sets by name is needed")
-    return [_dataset(path, name, fields) for name, fields in meta.items()]
+    return meta
 
 
 def _dataset(meta: Path, name: str, fields) -> DatasetSpec:
@@ -107,14 +116,15 @@ def _dataset(meta: Path, name: str, fields) -> DatasetSpec:
         raise DataError(f"{place}: data_augment={augment!r} must be true or false")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise DataError(f"{place}: max_dynamic_patch={limit!r} must be a whole number above 0")
-    file = _resolve(meta, str(fields["annotation"]))
+    file = resolve(meta, str(fields["annotation"]))
     if not file.is_file():
         raise DataError(f"{place}: annotation file {fields['annotation']} does not exist")
     lines = _repeat(_read_lines(file), fields["repeat_time"], place)
-    return DatasetSpec(name, _resolve(meta, str(fields.get("root", ""))), file, lines, augment, limit)
+    return DatasetSpec(name, resolve(meta, str(fields.get("root", ""))), file, lines, augment, limit)
 
 
-def _resolve(meta: Path, path: str) -> Path:
+def resolve(meta: Path, path: str) -> Path:
+    """A path of a meta JSON: relative to the working directory, or else to the meta JSON's folder."""
     return Path(path) if Path(path).is_absolute() or Path(path).exists() else meta.parent / path
 
 
