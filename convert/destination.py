@@ -69,7 +69,7 @@ class Destination:
             CheckpointError: another process put files into the folder meanwhile.
         """
         for path in (*self.part.iterdir(), self.part):
-            _sync(path)
+            sync(path)
         if self._in_place:
             self._switch()
             return
@@ -79,18 +79,18 @@ class Destination:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise CheckpointError(f"{self.folder} is not empty any more; run it again elsewhere") from None
             raise
-        _sync(self.folder.parent)
+        sync(self.folder.parent)
 
     def _switch(self) -> None:
         old = {self.folder / SINGLE_FILE, *self.folder.glob("model-*.safetensors")}
         new = sorted(os.listdir(self.part), key=_switch_order)
         for name in new:
             if name == INDEX_FILE:
-                _sync(self.folder)  # the shards are there before the index names them
+                sync(self.folder)  # the shards are there before the index names them
             os.replace(self.part / name, self.folder / name)
             if name == SINGLE_FILE:
                 (self.folder / INDEX_FILE).unlink(missing_ok=True)
-        _sync(self.folder)
+        sync(self.folder)
         for file in old - {self.folder / name for name in new}:
             file.unlink(missing_ok=True)
         self.part.rmdir()
@@ -127,7 +127,8 @@ def _lock(file: Path) -> int | None:
     return None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

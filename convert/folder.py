@@ -23,6 +23,11 @@ BESIDE_WEIGHTS = (  # files other than config.json that belong to a checkpoint
 )  # fmt: skip
 
 
+def files_beside(folder: Path) -> dict[str, Path]:
+    """The files of `BESIDE_WEIGHTS` that a folder has, by name."""
+    return {name: folder / name for name in BESIDE_WEIGHTS if (folder / name).is_file()}
+
+
 def read_json(file: Path) -> dict:
     """A JSON file's content.
 

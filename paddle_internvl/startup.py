@@ -20,8 +20,6 @@ from pathlib import Path
 from paddle_internvl import paddlenlp_import
 
 _GLIBC_MMAP_THRESHOLD, _GLIBC_TRIM_THRESHOLD = -3, -1  # parameters of mallopt
-
-
 TRAINING_BLOCK = 128 << 20  # bytes: larger freed blocks of training are gradients, whose places would stay unused
 
 

@@ -14,7 +14,7 @@ from convert.adapter_folder import adapter_layout, base_of, read_adapter, write_
 from convert.adapter_peft import is_unmerged, split_unmerged
 from convert.checkpoint_writer import write_checkpoint
 from convert.dtypes import FLOATS
-from convert.folder import BESIDE_WEIGHTS, read_config
+from convert.folder import files_beside, read_config
 from convert.mappings import paddle_config
 from convert.mappings.lora import lora_targets
 from convert.safetensors_io import MAX_SHARD_SIZE, Checkpoint
@@ -130,7 +130,7 @@ def merge_adapter(
     tensors = [_new_tensor(view, name, FLOATS[dtype or "float32"]) for name in view.outputs]
     files = {"config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
     for place in (folder, source):  # tokens that were added for training are in the adapter's folder
-        files |= {name: place / name for name in BESIDE_WEIGHTS if (place / name).is_file()}
+        files |= files_beside(place)
     write_checkpoint(
         Path(out), tensors, PADDLE_LAYOUT, files, replace=False, max_shard_size=max_shard_size, on_progress=on_progress
     )
@@ -156,9 +156,9 @@ def rewrite_adapter(source: Path, out: Path, layout: str, base: str | None = Non
     named = adapter if base is None else replace(adapter, base=str(folder.resolve()))
     write_adapter(out, named, _whole(read_config(folder)), layout)
     for place in (folder, source):
-        for name in ("config.json", *BESIDE_WEIGHTS):
-            if (place / name).is_file():
-                shutil.copyfile(place / name, out / name)
+        config = place / "config.json"
+        for file in (*([config] if config.is_file() else ()), *files_beside(place).values()):
+            shutil.copyfile(file, out / file.name)
     return len(adapter.pairs)
 
 

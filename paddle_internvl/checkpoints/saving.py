@@ -17,7 +17,7 @@ from paddlenlp.transformers import PretrainedModel
 
 from convert.checkpoint_writer import write_checkpoint
 from convert.dtypes import FLOATS, carrier, cast
-from convert.folder import BESIDE_WEIGHTS
+from convert.folder import files_beside
 from convert.mappings import rules_for
 from convert.safetensors_io import MAX_SHARD_SIZE, parse_size
 from convert.shard_writer import NewTensor
@@ -173,4 +173,4 @@ def _files_beside(model: PretrainedModel, folder: Path) -> dict[str, Path]:
     source = getattr(model, "checkpoint_folder", None)
     if source is None or source.resolve() == folder.resolve():
         return {}
-    return {name: source / name for name in BESIDE_WEIGHTS if (source / name).is_file()}
+    return files_beside(source)

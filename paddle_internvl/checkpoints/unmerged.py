@@ -22,7 +22,7 @@ from convert import CheckpointError
 from convert.adapter import Adapter, pairs_to_upstream
 from convert.adapter_peft import RANKS
 from convert.checkpoint_writer import write_checkpoint
-from convert.folder import BESIDE_WEIGHTS, read_config
+from convert.folder import files_beside, read_config
 from convert.mappings import paddle_config, rules_for
 from convert.mappings.lora import LoraTarget, lora_targets
 from convert.outputs import Output
@@ -61,7 +61,7 @@ def write_unmerged(source: str | Path, out: str | Path, base: str | None = None)
     fields = {**config, **{field: ranks.get(tower, 0) for tower, field in RANKS.items()}}
     files: dict[str, Path | str] = {"config.json": json.dumps(fields, indent=2, ensure_ascii=False) + "\n"}
     for place in (folder, Path(source)):
-        files |= {name: place / name for name in BESIDE_WEIGHTS if (place / name).is_file()}
+        files |= files_beside(place)
     write_checkpoint(Path(out), tensors, UPSTREAM_LAYOUT, files, replace=False)
     return len(adapter.pairs)
 

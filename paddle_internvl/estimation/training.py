@@ -17,12 +17,11 @@ from convert.sizes import decoder_sizes, tile_sizes
 from paddle_internvl.estimation.activations import TILES_AT_ONCE
 from paddle_internvl.estimation.memory import CUDA_CONTEXT
 from paddle_internvl.estimation.plan import Plan
-from paddle_internvl.estimation.training_plan import TrainPlan
+from paddle_internvl.estimation.training_plan import MASTER_BYTES, MOMENT_BYTES, TrainPlan
 from paddle_internvl.estimation.weights import stored_weights
 
 # Of a CPU, measured: bytes of Python, Paddle and PaddleNLP, and the share of freed memory that malloc can't use again.
 _CPU_PROCESS, _MALLOC_SHARE = 630_000_000, 1 / 16
-_MOMENTS, _MASTER = 8, 4  # bytes a trained number: AdamW's two moments; the float32 weight of a bfloat16 one
 _LOSS_CHUNK = 64 << 20  # bytes of float32 logits at a time, `models.loss`
 _NORM_PART = 4 << 20  # numbers of a gradient in float64 at a time, `training.clipping`
 _SCORE_ROWS = 256  # query rows of a block of scores, `ops.attention`
@@ -106,7 +105,7 @@ def estimate_training(config: Mapping, plan: TrainPlan) -> TrainEstimate:
     weights = (numbers - trained + trained // shards[2]) * size  # Paddle shards trained parameters alone
     if plan.bits:
         weights -= _saved_by_bits(config, plan)
-    optimizer = trained * (_MOMENTS + _MASTER * plan.low_precision) // shards[0]
+    optimizer = trained * (MOMENT_BYTES + MASTER_BYTES * plan.low_precision) // shards[0]
     process = _CPU_PROCESS + int(_MALLOC_SHARE * (weights + optimizer + peak))
     return TrainEstimate(
         weights=weights,

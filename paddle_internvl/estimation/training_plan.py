@@ -8,6 +8,8 @@ from dataclasses import dataclass
 # Upstream's defaults of the recipe's arguments that memory depends on.
 _MAX_SEQ_LENGTH, _MAX_PACKED_TOKENS, _NUM_IMAGES, _MAX_PATCHES, _DROPOUT = 8192, 8192, 40, 12, 0.05
 
+MOMENT_BYTES, MASTER_BYTES = 8, 4  # of a trained number: AdamW's two moments; the float32 weight of a bfloat16 one
+
 
 @dataclass(frozen=True)
 class TrainPlan:

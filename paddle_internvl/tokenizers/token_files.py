@@ -12,7 +12,7 @@ from pathlib import Path
 
 from paddlenlp.transformers import AddedToken
 
-from convert.folder import BESIDE_WEIGHTS, read_json, require_tokenizer
+from convert.folder import files_beside, read_json, require_tokenizer
 from paddle_internvl.tokenizers import tokenizer_class
 
 _FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
@@ -46,9 +46,7 @@ def add_special_tokens(folder: Path, tokens: Sequence[str]) -> TokenizerFiles:
     tokenizer = tokenizer_class(require_tokenizer(folder), folder).from_pretrained(str(folder))
     present = tokenizer.get_vocab()
     new = tuple(token for token in tokens if token not in present)
-    files: dict[str, Path | str] = {
-        name: folder / name for name in BESIDE_WEIGHTS if (folder / name).is_file()
-    }  # fmt: skip
+    files: dict[str, Path | str] = {**files_beside(folder)}
     if new:
         flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
         tokenizer.add_tokens([AddedToken(token, **flags) for token in new], special_tokens=True)

@@ -11,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+from convert.destination import sync
+
 PREFIX, MARK = "checkpoint-", "complete.json"
 
 
@@ -45,22 +47,22 @@ def write_mark(folder: Path, content: dict) -> None:
     """
     files = sorted(f for f in folder.rglob("*") if f.is_file())
     for file in files:
-        _sync(file)
-    _sync(folder)
+        sync(file)
+    sync(folder)
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in files}
     temporary = folder / f"{MARK}.tmp"
     temporary.write_text(json.dumps({**content, "files": sizes}, indent=2) + "\n", encoding="utf-8")
-    _sync(temporary)
+    sync(temporary)
     os.replace(temporary, folder / MARK)
-    _sync(folder)
-    _sync(folder.parent)
+    sync(folder)
+    sync(folder.parent)
 
 
 def remove(folder: Path) -> None:
     """Delete a checkpoint; its mark goes first, so that a deletion that is broken off leaves no whole checkpoint."""
     if (folder / MARK).exists():
         (folder / MARK).unlink()
-        _sync(folder)
+        sync(folder)
     shutil.rmtree(folder)
 
 
@@ -81,11 +83,3 @@ def remove_old(output: Path, keep: int | None) -> None:
     whole = [folder for folder in checkpoints(output).values() if read_mark(folder)]
     for folder in whole[:-keep] if keep else []:
         remove(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

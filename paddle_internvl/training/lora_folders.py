@@ -14,7 +14,7 @@ import paddle
 
 from convert.adapter import Adapter, LoraPair
 from convert.adapter_folder import read_adapter, write_adapter
-from convert.folder import BESIDE_WEIGHTS, read_config
+from convert.folder import files_beside, read_config
 from paddle_internvl.checkpoints.merging import PROMPT_FIELDS
 from paddle_internvl.models.internvl import InternVLNetwork
 from paddle_internvl.training.lora import adapt, config_dict, freeze_base, lora_layers, targets_of
@@ -56,9 +56,8 @@ def save_adapter(
         return
     config = read_config(source) | {name: getattr(model.config, name) for name in PROMPT_FIELDS}
     (Path(folder) / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name in BESIDE_WEIGHTS:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, Path(folder) / name)
+    for name, file in files_beside(source).items():
+        shutil.copyfile(file, Path(folder) / name)
 
 
 def load_adapter(model: InternVLNetwork, folder: str | os.PathLike, lora_dropout: float = 0.0) -> InternVLNetwork:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_STATE_BYTES = 8  # AdamW's two moments, float32
-_MASTER_BYTES = 4  # float32 master weight of a bfloat16 parameter
+from paddle_internvl.estimation.training_plan import MASTER_BYTES, MOMENT_BYTES
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def memory_advice(sizes: StepSizes) -> list[str]:
         )
     if not sizes.recompute:
         advice.append("recompute True (keeps the inputs of each layer alone for the backward pass)")
-    state = sizes.trained * (_STATE_BYTES + _MASTER_BYTES * sizes.low_precision)
+    state = sizes.trained * (MOMENT_BYTES + MASTER_BYTES * sizes.low_precision)
     if sizes.ranks > 1 and not sizes.sharded:
         advice.append(
             f"sharding stage1 ({_gigabytes(state * (1 - 1 / sizes.ranks))} less on each of {sizes.ranks} ranks)"

@@ -123,12 +123,17 @@ class SftTrainer(Trainer):
         """Arguments that a resumed run must have in common with the run that saved the checkpoint."""
         args, recipe = self.args, self._recipe
         trainer = {name: getattr(args, name) for name in _COMMON}
-        trainer["lr_scheduler_type"] = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+        trainer["lr_scheduler_type"] = self._schedule
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.dataset_world_size
         settings = {**vars(recipe.model), **vars(recipe.run), **asdict(recipe.packing), **recipe.data}
         settings = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
         samples = len(self.train_dataset)
         return json.loads(json.dumps({**settings, **trainer, "samples of a step": batch, "samples": samples}))
+
+    @property
+    def _schedule(self) -> str:
+        """Name of the learning rate's schedule."""
+        return str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
 
     def get_train_dataloader(self) -> SampleBatches | PackBatches:
         """Micro-batches of this rank.
@@ -182,7 +187,7 @@ class SftTrainer(Trainer):
         """AdamW over the trainable parameters, and the schedule of upstream's Trainer."""
         args = self.args
         warmup = warmup_steps(num_training_steps, args.warmup_ratio, args.warmup_steps)
-        kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        kind = self._schedule
         self.lr_scheduler = paddle.optimizer.lr.LambdaDecay(
             args.learning_rate, lambda step: learning_rate_factor(kind, step, warmup, num_training_steps)
         )
