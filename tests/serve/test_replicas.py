@@ -153,7 +153,8 @@ def test_sigterm_to_the_whole_group_drains(front):
     assert front.popen.wait(WAIT) == 0
     _, alive = psutil.wait_procs(below, timeout=WAIT)
     assert not alive
-    assert "Traceback" not in "".join(front.lines)
+    # Ray's own controller logs a traceback, too, when its cluster's service answers late on a busy machine
+    assert not [line for line in front.lines if "Traceback" in line and "(ServeController " not in line]
 
 
 def test_invalid_calls(capsys):
