@@ -1,0 +1,1 @@
+"""Readers: files of the benchmarks -> `Item`s, streamed and checked."""
