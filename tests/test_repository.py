@@ -32,7 +32,7 @@ LAYERS = [
     {"paddle_internvl.checkpoints", "paddle_internvl.engine", "paddle_internvl.estimation"},
     {"paddle_internvl.chat"},
     {"paddle_internvl.modeling", "paddle_internvl.registration", "paddle_internvl.vl"},
-    {"paddle_internvl.training", "paddle_internvl.serve", "paddle_internvl.scale"},
+    {"paddle_internvl.training", "paddle_internvl.evaluation", "paddle_internvl.serve", "paddle_internvl.scale"},
     {
         "paddle_internvl.curation",
         "paddle_internvl.webdemo",
