@@ -52,7 +52,12 @@ EXTRAS = {
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "mkdocs-static-i18n>=1.2"],
     "bench": ["torch==2.13.0", "transformers==4.55.4", "psutil>=5.9"],
     "train": ["visualdl>=2.5"],
-    "curate": ["math-verify>=0.9", "antlr4-python3-runtime==4.11.*", "datasketch>=1.6"],  # sympy reads LaTeX with 4.11
+    "curate": [
+        "math-verify>=0.9",
+        "antlr4-python3-runtime==4.11.*",  # sympy reads LaTeX with it
+        "datasketch>=1.6",
+        "httpx>=0.28",
+    ],
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.6",
