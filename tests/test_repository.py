@@ -19,6 +19,7 @@ LAYERS = [
     {
         "paddle_internvl",
         "paddle_internvl.runtime",
+        "paddle_internvl.jsonl",
         "paddle_internvl.progress",
         "paddle_internvl.timing",
         "paddle_internvl.configuration",

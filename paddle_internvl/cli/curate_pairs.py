@@ -47,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl.curation.jsonl import complete_file, input_files
+    from paddle_internvl.curation.jsonl import input_files
     from paddle_internvl.curation.pairs import PairSettings, build_pairs
+    from paddle_internvl.jsonl import complete_file
     from paddle_internvl.progress import bar
 
     report = arguments.out / "report.json"

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         config["model_name_or_path"] = str(chat_folder(config["model_name_or_path"]))
     startup.import_paddle()
     startup.keep_freed_memory(startup.TRAINING_BLOCK)
-    from paddle_internvl.training.jsonl import read_objects
+    from paddle_internvl.jsonl import read_objects
     from paddle_internvl.training.metrics import METRICS
     from paddle_internvl.training.reader import SKIPPED
     from paddle_internvl.training.reporting import summary

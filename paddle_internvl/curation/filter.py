@@ -17,9 +17,10 @@ from pathlib import Path
 from paddle_internvl.curation.duplicates import DuplicateIndex, Place
 from paddle_internvl.curation.filter_sources import FilterSource
 from paddle_internvl.curation.filter_state import FilterState, Progress, remove_state
-from paddle_internvl.curation.jsonl import Line, as_line, complete_file, parse_line, read_lines
+from paddle_internvl.curation.jsonl import Line, as_line, parse_line, read_lines
 from paddle_internvl.curation.rules import REPETITION, RULES, Finding, Rule, findings
 from paddle_internvl.curation.sample_texts import SampleTexts, sample_texts
+from paddle_internvl.jsonl import complete_file
 
 KEPT, DROPPED, FLAGGED = OUTPUTS = ("kept", "dropped", "flagged")
 REPORT = "report.json"

@@ -1,17 +1,14 @@
-"""JSONL files of data curation: objects with their places, and output files that appear when they are complete.
+"""JSONL files of data curation: objects with their places.
 
-In: paths. Out: `Line`s in file order; written files.
+In: paths. Out: `Line`s in file order.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from paddle_internvl.training.mixture import DataError
 
@@ -82,18 +79,6 @@ def input_files(source: Path) -> list[Path]:
     if not files or not all(file.is_file() for file in files):
         raise DataError(f"{source}: no such file, and no folder of .jsonl files")
     return files
-
-
-@contextlib.contextmanager
-def complete_file(file: Path) -> Iterator[TextIO]:
-    """A text file that appears, under its name, when the block ends without an error."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.part")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
 
 
 def as_line(item: dict) -> str:

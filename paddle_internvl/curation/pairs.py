@@ -22,7 +22,8 @@ from paddle_internvl.curation.final_answers import (
     final_answer,
     with_reference_spelling,
 )
-from paddle_internvl.curation.jsonl import Line, as_line, complete_file, parse_line, read_lines
+from paddle_internvl.curation.jsonl import Line, as_line, parse_line, read_lines
+from paddle_internvl.jsonl import complete_file
 from paddle_internvl.training.mixture import DataError
 
 _NEEDED = ("question", "answer", "response")

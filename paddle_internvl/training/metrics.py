@@ -11,8 +11,8 @@ import paddle
 from paddle import distributed
 from paddlenlp.trainer import TrainerCallback
 
+from paddle_internvl.jsonl import append_objects, read_objects
 from paddle_internvl.training.clipping import square_sum
-from paddle_internvl.training.jsonl import append_objects, read_objects
 from paddle_internvl.training.losses import count_learnt
 
 METRICS = "metrics.jsonl"  # in OUTPUT

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from paddle_internvl.training.jsonl import append_objects, read_objects
+from paddle_internvl.jsonl import append_objects, read_objects
 from paddle_internvl.training.mixture import DataError
 from paddle_internvl.training.prefetch import prefetch
 from paddle_internvl.training.recipe import ON_BAD_SAMPLE

@@ -15,9 +15,9 @@ import numpy as np
 import paddle
 from paddle import distributed
 
+from paddle_internvl.jsonl import append_objects, read_objects
 from paddle_internvl.prompt.encode import IGNORED
 from paddle_internvl.training.collate import ANSWERS, collate
-from paddle_internvl.training.jsonl import append_objects, read_objects
 from paddle_internvl.training.losses import tiles_to_run
 from paddle_internvl.training.reader import SampleReader
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from paddlenlp.trainer import TrainingArguments, set_seed
 
+from paddle_internvl.jsonl import read_objects
 from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.dataset import SFTDataset
-from paddle_internvl.training.jsonl import read_objects
 from paddle_internvl.training.lora import add_lora
 from paddle_internvl.training.metrics import METRICS
 from paddle_internvl.training.mpo import MpoTrainer

@@ -1,13 +1,16 @@
-"""JSONL files that a training run appends to: metrics, skipped samples, stored log-probabilities.
+"""JSONL files that a run appends to, and files that appear when they are complete.
 
 In: objects. Out: a line for each. A run may be killed while it writes: a last line without a line end does not count.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 def read_objects(file: Path) -> list[dict]:
@@ -26,3 +29,15 @@ def append_objects(file: Path, objects: Iterable[dict]) -> None:
             stream.seek(0)
             stream.truncate(stream.read().rfind(b"\n") + 1)
         stream.write("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in objects).encode())
+
+
+@contextlib.contextmanager
+def complete_file(file: Path) -> Iterator[TextIO]:
+    """A text file that appears, under its name, when the block ends without an error."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.part")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)

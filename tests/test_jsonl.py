@@ -1,6 +1,6 @@
 """JSONL files of a run: lines that were cut off, and separators of lines inside a text."""
 
-from paddle_internvl.training.jsonl import append_objects, read_objects
+from paddle_internvl.jsonl import append_objects, read_objects
 
 
 def test_a_line_that_was_cut_off_does_not_count_and_is_replaced(tmp_path):
