@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddle_internvl.evaluation.completion import Chat, ChatRequestError
-from paddle_internvl.training.jsonl import append_objects, read_objects
+from paddle_internvl.jsonl import append_objects, read_objects
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
