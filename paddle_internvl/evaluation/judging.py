@@ -1,24 +1,15 @@
 """Judged verdicts: replies of a judge that are asked for until one can be parsed, with failures counted."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
+
+from paddle_internvl.evaluation.completion import ChatRequestError
+from paddle_internvl.evaluation.judge import Judge
 
 Parsed = TypeVar("Parsed")
 TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of the tries, as in VLMEvalKit
-
-
-class Judge(Protocol):
-    """A model that answers a conversation; `evaluation.judge` has the clients.
-
-    Attributes:
-        concurrency: requests at one time.
-    """
-
-    concurrency: int
-
-    def ask(self, messages: list[dict], temperature: float = 0.0) -> str:
-        """Reply to a conversation of OpenAI's form."""
 
 
 def judge_all(
@@ -33,14 +24,19 @@ def judge_all(
     Returns:
         The result of each conversation; None where no reply had a result: a failure, which scorers count and never
         replace by a random verdict.
+    Raises:
+        EndpointUnavailableError: no request would get a reply.
     """
 
-    def one(messages: list[dict]) -> Parsed | None:
+    def parsed_reply(messages: list[dict]) -> Parsed | None:
         for temperature in TEMPERATURES:
-            result = parse(judge.ask(messages, temperature))
+            try:
+                reply = judge.ask(messages, temperature)
+            except ChatRequestError:  # counted by the judge
+                return None
+            result = parse(reply)
             if result is not None:
                 return result
         return None
 
-    with ThreadPoolExecutor(judge.concurrency) as pool:
-        return list(pool.map(one, conversations))
+    return list(judge.map(parsed_reply, conversations))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from paddle_internvl.evaluation.item import Index, Item
-from paddle_internvl.evaluation.judging import Judge
+from paddle_internvl.evaluation.judge import Judge
 
 
 @dataclass(frozen=True)
