@@ -1,0 +1,161 @@
+"""TSV files of VLMEvalKit: pictures as base64, as the index of another row, as lists, or as paths.
+
+Cells are text: only an empty cell is missing, where pandas also takes "None", "NA" and "null" for missing and rewrites
+columns of numbers.
+"""
+
+import ast
+import csv
+import logging
+import string
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+from paddle_internvl.evaluation.benchmark import Benchmark
+from paddle_internvl.evaluation.item import Index, Item
+from paddle_internvl.evaluation.readers.errors import ReadError
+from paddle_internvl.media.data_urls import decode_data_url
+from paddle_internvl.media.errors import MediaError
+
+_MAX_CELL = 2**31 - 1  # characters; csv's own limit is 128 KiB
+_LONGEST_REFERENCE = 64  # characters of an image cell that holds the index of another row
+_IMAGE_COLUMNS = ("image", "image_path")
+_MEDIA_TYPES = {"/9j/": "jpeg", "iVBOR": "png", "R0lGOD": "gif", "UklGR": "webp", "Qk": "bmp"}  # of base64's start
+
+logger = logging.getLogger(__name__)
+
+
+def read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a TSV file with a header: number of the row from 1, and its cells by column.
+
+    Raises:
+        ReadError: no header, or a row with more cells than the header.
+    """
+    csv.field_size_limit(_MAX_CELL)
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            rows = csv.reader(lines, delimiter="\t")
+            header = next(rows, None)
+            if not header or "question" not in header and "image" not in header:
+                raise ReadError(f"{file}: the first line is no header of a TSV file with a column 'question'")
+            for number, cells in enumerate(filter(None, rows), start=1):
+                if len(cells) > len(header):
+                    raise ReadError(f"{file}, row {number}: {len(cells)} cells, but the header has {len(header)}")
+                yield number, dict(zip(header, chain(cells, [""] * (len(header) - len(cells)))))
+    except UnicodeDecodeError as error:
+        raise ReadError(f"{file}: the file is no UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterator[Item]:
+    """Items of a file about pictures, in the file's order; the file is read twice, a row at a time.
+
+    Rows without a picture are left out, as in VLMEvalKit, and their number is logged.
+
+    Args:
+        benchmark: its row of the table.
+        file: the TSV file.
+        pictures: False leaves `Item.pictures` empty.
+    Raises:
+        ReadError: a missing column, a duplicate index, broken base64, or a reference to a row without a picture.
+    """
+    integers, referenced = _survey(file)
+    shared = _shared_pictures(file, referenced) if pictures else {}
+    dropped = 0
+    for number, row in read_rows(file):
+        cell = row.get("image", "")
+        if "image" in row and not cell:
+            dropped += 1
+            continue
+        sources: tuple[str | Path, ...] = ()
+        if pictures and cell:
+            text = cell if len(cell) > _LONGEST_REFERENCE else shared[cell]
+            sources = tuple(_data_url(part, file, number) for part in list_text(text))
+        elif pictures:
+            sources = tuple(_picture_path(part, file, benchmark) for part in list_text(row["image_path"]))
+        yield item_of_row(row, int(row["index"]) if integers else row["index"], sources)
+    if dropped:
+        logger.warning("%s: %d rows without a picture are left out", file, dropped)
+
+
+def item_of_row(row: Mapping[str, str], index: Index, pictures: tuple[str | Path, ...] = (), **fields) -> Item:
+    """The item of a row of VLMEvalKit's columns."""
+    return Item(
+        index=index,
+        question=row.get("question", ""),
+        answer=row.get("answer") or None,
+        options={letter: row[letter] for letter in string.ascii_uppercase if row.get(letter)},
+        hint=row.get("hint", ""),
+        category=row.get("category", ""),
+        split=row.get("split") or "none",
+        pictures=pictures,
+        columns={name: text for name, text in row.items() if name != "image"},
+        **fields,
+    )
+
+
+def list_text(cell: str) -> list[str]:
+    """The texts of a cell that holds a Python list, or the cell itself."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return [cell]
+    try:
+        return [str(part) for part in ast.literal_eval(cell)]
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return [cell]  # a text in brackets
+
+
+def _survey(file: Path) -> tuple[bool, set[str]]:
+    """Whether all indices are integers, and the indices of the rows whose pictures other rows show."""
+    first_rows: dict[str, int] = {}
+    referenced: dict[str, int] = {}
+    for number, row in read_rows(file):
+        if "index" not in row:
+            raise ReadError(f"{file}: there is no column 'index'")
+        if not any(name in row for name in _IMAGE_COLUMNS):
+            raise ReadError(f"{file}: there is neither a column 'image' nor a column 'image_path'")
+        index = row["index"]
+        if index in first_rows:
+            raise ReadError(f"{file}, row {number}: index {index} is also that of row {first_rows[index]}")
+        first_rows[index] = number
+        cell = row.get("image", "")
+        if cell and len(cell) <= _LONGEST_REFERENCE:
+            referenced.setdefault(cell, number)
+    for index, number in referenced.items():
+        if index not in first_rows:
+            raise ReadError(f"{file}, row {number}: the picture is that of row index {index}, which the file lacks")
+    return all(_is_integer(index) for index in first_rows), set(referenced)
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        return str(int(text)) == text
+    except ValueError:
+        return False
+
+
+def _shared_pictures(file: Path, referenced: set[str]) -> dict[str, str]:
+    """Cells with the pictures of the referenced rows, by index."""
+    if not referenced:
+        return {}
+    cells = {row["index"]: row["image"] for _, row in read_rows(file) if row["index"] in referenced}
+    for index, cell in cells.items():
+        if len(cell) <= _LONGEST_REFERENCE:
+            raise ReadError(f"{file}: other rows show the picture of row index {index}, which has none of its own")
+    return cells
+
+
+def _data_url(text: str, file: Path, number: int) -> str:
+    kind = next((kind for start, kind in _MEDIA_TYPES.items() if text.startswith(start)), None)
+    url = f"data:{f'image/{kind}' if kind else 'application/octet-stream'};base64,{text}"
+    try:
+        decode_data_url(url)
+    except MediaError as error:
+        raise ReadError(f"{file}, row {number}: {error}") from None
+    return url
+
+
+def _picture_path(path: str, file: Path, benchmark: Benchmark) -> Path:
+    """The file of a path of the column `image_path`: absolute, beside the TSV file, or in VLMEvalKit's folder."""
+    folders = (file.parent, file.parent / "images" / benchmark.name, file.parent / "images")
+    candidates = [folder / path for folder in folders]
+    return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
