@@ -13,14 +13,15 @@ TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of the tries, as in VLMEvalKit
 
 
 def judge_all(
-    judge: Judge, conversations: Sequence[list[dict]], parse: Callable[[str], Parsed | None]
+    judge: Judge, conversations: Sequence[list[dict]], parsers: Sequence[Callable[[str], Parsed | None]]
 ) -> list[Parsed | None]:
     """Parsed replies to conversations, in their order.
 
     Args:
         judge: answers them.
         conversations: messages of OpenAI's form, one list a row.
-        parse: result of a reply; None: the reply has no result, and the next temperature is tried.
+        parsers: result of a reply, one function per conversation; None: the reply has no result, and the next
+            temperature is tried.
     Returns:
         The result of each conversation; None where no reply had a result: a failure, which scorers count and never
         replace by a random verdict.
@@ -28,7 +29,8 @@ def judge_all(
         EndpointUnavailableError: no request would get a reply.
     """
 
-    def parsed_reply(messages: list[dict]) -> Parsed | None:
+    def parsed_reply(row: tuple[list[dict], Callable[[str], Parsed | None]]) -> Parsed | None:
+        messages, parse = row
         for temperature in TEMPERATURES:
             try:
                 reply = judge.ask(messages, temperature)
@@ -39,4 +41,4 @@ def judge_all(
                 return result
         return None
 
-    return list(judge.map(parsed_reply, conversations))
+    return list(judge.map(parsed_reply, zip(conversations, parsers, strict=True)))
