@@ -12,10 +12,13 @@ import re
 from collections.abc import Callable
 
 from paddle_internvl.curation.final_answers import OPTIONS
-from paddle_internvl.curation.vqa_normalization import normalize
+from paddle_internvl.evaluation.scorers import anls as similarity
+from paddle_internvl.evaluation.scorers import relaxed
+from paddle_internvl.evaluation.scorers.relaxed import is_near, number
+from paddle_internvl.evaluation.scorers.vqa_normalization import normalize
 
 _CORRECT_ABOVE = 0.9  # of a score
-_RELAXED_ERROR, _MATH_ERROR = 0.05, 1e-3  # relative
+_MATH_ERROR = 1e-3  # relative
 _UNITS = re.compile(r"degrees|degree|\\angle|°|%|cm")
 _FRACTION = re.compile(r"^\s*\d+\s*/\s*\d+\s*$")
 _INSTALL = (
@@ -73,7 +76,7 @@ def is_correct(answer: str, reference: str, checks: tuple[str, ...], as_upstream
 def vqa_score(answer: str, reference: str) -> float:
     """VQA accuracy: 1 if both are equal after normalization and not empty, and numbers have the same sign."""
     if "-" in answer + reference:  # which the normalization removes
-        value, target = _number(answer), _number(reference)
+        value, target = number(answer), number(reference)
         if value is not None and target is not None and value * target < 0:
             return 0.0
     return _vqa_accuracy(answer, reference)
@@ -85,18 +88,15 @@ def _vqa_accuracy(answer: str, reference: str) -> float:
 
 
 def relaxed_accuracy(answer: str, reference: str) -> float:
-    """ChartQA's relaxed accuracy: numbers within 5 % of the reference; years and other texts must be equal.
-
-    A percent sign is left out. Source: arXiv 2203.10244, section 5.1.
-    """
-    year = len(reference) == 4 and reference.startswith("20")
-    numbers = (None, None) if year else (_number(answer, percent=True), _number(reference, percent=True))
-    return _near(*numbers, _RELAXED_ERROR, answer, reference)
+    """ChartQA's relaxed accuracy, for which years must be equal and a percent sign is left out."""
+    if len(reference) == 4 and reference.startswith("20"):
+        return float(answer.lower() == reference.lower())
+    return float(relaxed.relaxed_accuracy(answer, reference, percent=1.0))
 
 
 def anls(answer: str, reference: str) -> float:
     """Normalized Levenshtein similarity: 1 for equal texts, 0 for texts without a common character."""
-    return 1 - _normalized_distance(answer, reference)
+    return 1 - similarity.normalized_distance(answer, reference)
 
 
 def mc_score(answer: str, reference: str) -> float:
@@ -106,8 +106,10 @@ def mc_score(answer: str, reference: str) -> float:
 
 def math_score(answer: str, reference: str) -> float:
     """Numbers within 0.1 % of the reference, after degrees, percent signs and cm are left out."""
-    numbers = (_number(_UNITS.sub("", text)) for text in (answer, reference))
-    return _near(*numbers, _MATH_ERROR, answer, reference)
+    value, target = (number(_UNITS.sub("", text)) for text in (answer, reference))
+    if value is None or not target:
+        return float(answer.lower() == reference.lower())
+    return float(is_near(value, target, _MATH_ERROR))
 
 
 def math_verify_score(answer: str, reference: str) -> float:
@@ -144,32 +146,6 @@ def latex_score(answer: str, reference: str) -> float:
         return 0.0
 
 
-def _number(text: str, percent: bool = False) -> float | None:
-    """The number of a text; None for other texts."""
-    try:
-        return float(text.rstrip("%") if percent else text)
-    except ValueError:
-        return None
-
-
-def _near(value: float | None, target: float | None, error: float, answer: str, reference: str) -> float:
-    """1 if a number is near the target; without two numbers, or near 0, if the texts are equal."""
-    if value is None or not target:
-        return float(answer.lower() == reference.lower())
-    return float(abs(value - target) / abs(target) <= error)
-
-
-def _normalized_distance(answer: str, reference: str) -> float:
-    """Levenshtein distance without case and repeated blanks, divided by the longer length."""
-    first, second = (" ".join(text.strip().lower().split()) for text in (answer, reference))
-    row = list(range(len(first) + 1))
-    for i, character in enumerate(second):
-        previous, row = row, [i + 1]
-        for j, other in enumerate(first):
-            row.append(previous[j] if character == other else 1 + min(previous[j], previous[j + 1], row[-1]))
-    return row[-1] / max(len(answer.upper()), len(reference.upper()))
-
-
 def _same_option(answer: str, reference: str, is_letter: Callable[[str], bool]) -> float:
     answer, reference = answer.strip(), reference.strip()
     if answer.lower() != reference.lower():
@@ -187,7 +163,7 @@ CHECKS: dict[str, Callable[[str, str], float]] = {
 }
 UPSTREAM_CHECKS = {
     **CHECKS,
-    "anls": _normalized_distance,  # the distance where the similarity is meant
+    "anls": similarity.normalized_distance,  # the distance where the similarity is meant
     "vqa_score": _vqa_accuracy,  # '-5' equals '5'
     "math_verify_score": _math_verify,  # LaTeX without $ is found in part only
     "mc_score": lambda answer, reference: _same_option(answer, reference, lambda _: True),  # '3.5' equals '3'

@@ -138,7 +138,7 @@ _ANSWERS = (
         upstream=UpstreamTask("vqa-textvqa-val", "textvqa/textvqa_val.jsonl", "phrase", 6, 10),
     ),
     _vqa(
-        "GQA_TestDev_Balanced", "vqa_accuracy", scorers={"internvl": "internvl_gqa"}, rows=12578,
+        "GQA_TestDev_Balanced", "exact", scorers={"internvl": "internvl_gqa"}, rows=12578,
         upstream=UpstreamTask(
             "vqa-gqa-testdev", "gqa/llava_gqa_testdev_balanced_qwen_format.jsonl", "phrase", 6, 10
         ),

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from paddle_internvl.curation import answer_checks, vqa_normalization
+from paddle_internvl.curation import answer_checks
 from paddle_internvl.curation.answer_checks import checks_of, is_correct
 from paddle_internvl.curation.final_answers import FormatError, final_answer, with_reference_spelling
+from paddle_internvl.evaluation.scorers import vqa_normalization
 from tests.random_checkpoints import ROOT
 
 GOLDEN = json.loads((ROOT / "tests/goldens/answers.json").read_text(encoding="utf-8"))

@@ -1,10 +1,14 @@
 """SCORERS: one function per rule by which answers become verdicts."""
 
+from paddle_internvl.evaluation.scorers.anls import score_anls
 from paddle_internvl.evaluation.scorers.choice import score_choice, score_mmmu
 from paddle_internvl.evaluation.scorers.circular import score_circular
+from paddle_internvl.evaluation.scorers.exact import score_exact, score_internvl_gqa
 from paddle_internvl.evaluation.scorers.hallusionbench import score_hallusionbench
 from paddle_internvl.evaluation.scorers.mme import score_internvl_mme, score_mme
+from paddle_internvl.evaluation.scorers.relaxed import score_internvl_relaxed, score_relaxed
 from paddle_internvl.evaluation.scorers.scores import Scorer, Scores, Verdict
+from paddle_internvl.evaluation.scorers.vqa_accuracy import score_internvl_vqa_accuracy, score_vqa_accuracy
 
 SCORERS: dict[str, Scorer] = {
     # VLMEvalKit, December 2024, text kept.
@@ -13,8 +17,16 @@ SCORERS: dict[str, Scorer] = {
     "hallusionbench": score_hallusionbench,
     "mme": score_mme,
     "mmmu": score_mmmu,
+    "anls": score_anls,
+    "exact": score_exact,
+    "relaxed": score_relaxed,
+    "vqa_accuracy": score_vqa_accuracy,
     # Upstream's scripts.
     "internvl_mme": score_internvl_mme,
+    "internvl_anls": score_anls,
+    "internvl_gqa": score_internvl_gqa,
+    "internvl_relaxed": score_internvl_relaxed,
+    "internvl_vqa_accuracy": score_internvl_vqa_accuracy,
 }
 
 __all__ = ["SCORERS", "Scorer", "Scores", "Verdict"]

@@ -1,12 +1,12 @@
 """VQA answer normalization: lower case, digits for number words, no articles, no punctuation.
 
-In: an answer. Out: the text that VQA accuracy compares. Source: VQA's official evaluation, as upstream's
-`EvalAIAnswerProcessor` has it.
+In: an answer. Out: the text that VQA accuracy compares. Sources: VQA's official evaluation, as upstream's
+`EvalAIAnswerProcessor` and VLMEvalKit's `process_answer` have it.
 """
 
 from __future__ import annotations
 
-import re
+from paddle_internvl.evaluation.punctuation import remove_punctuation
 
 # Apostrophes that answers leave out; the key is the word without any apostrophe.
 _CONTRACTIONS = """ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd
@@ -47,18 +47,18 @@ _NUMBERS = {
     "seven": "7", "eight": "8", "nine": "9", "ten": "10",
 }  # fmt: skip
 _ARTICLES = {"a", "an", "the"}
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_PERIOD = re.compile(r"\.(?!\d)")
-_MAX_PERIODS = 32  # the official code passes `re.UNICODE` (32) as the count
 
 
-def normalize(answer: str) -> str:
-    """VQA-normalized text of an answer; '' if nothing but articles and punctuation is in it."""
-    text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = original = text.replace("\n", " ").replace("\t", " ").strip()
-    for mark in _PUNCTUATION:
-        at_a_blank = f"{mark} " in original or f" {mark}" in original
-        text = text.replace(mark, "" if at_a_blank else " ")
-    text = _PERIOD.sub("", text, count=_MAX_PERIODS)
-    words = (_NUMBERS.get(word, word) for word in text.lower().split())
+def normalize(answer: str, tokenize: bool = True) -> str:
+    """VQA-normalized text of an answer; '' if nothing but articles and punctuation is in it.
+
+    Args:
+        answer: text of an answer.
+        tokenize: remove commas and question marks and split "'s" first, as EvalAI and upstream; VLMEvalKit does not.
+    """
+    text = answer
+    if tokenize:
+        text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    text = text.replace("\n", " ").replace("\t", " ").strip()
+    words = (_NUMBERS.get(word, word) for word in remove_punctuation(text).lower().split())
     return " ".join(SPELLINGS.get(word, word) for word in words if word not in _ARTICLES)
