@@ -17,7 +17,7 @@ from paddle_internvl.generation.config import generation_config as read_config
 from paddle_internvl.media.opening import open_media
 from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_limits import TileControl, cut_tiles, plan_grids
-from paddle_internvl.prompt.encode import encode_prompt
+from paddle_internvl.prompt.encode import Encoded, encode
 from paddle_internvl.prompt.messages import Dialogue, apply_template, parse_messages
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 
@@ -57,9 +57,13 @@ class ParsedMessages:
     costs: tuple[PictureCost, ...]
     side: int
 
+    def encoded(self, tokenizer) -> Encoded:
+        """Token ids of the prompt, one `<IMG_CONTEXT>` for each visual token, and their writers."""
+        return encode(tokenizer, self.conversation, [cost.tokens for cost in self.costs])
+
     def ids(self, tokenizer) -> list[int]:
-        """Token ids of the prompt, one `<IMG_CONTEXT>` for each visual token."""
-        return encode_prompt(tokenizer, self.conversation, [cost.tokens for cost in self.costs])
+        """Token ids of the prompt."""
+        return self.encoded(tokenizer).ids
 
 
 def parse(
@@ -102,6 +106,7 @@ def parse(
         text for text in (dialogue.system, system, model.system_message) if text is not None
     )
     apply_template(conversation, dialogue.turns, [len(images) for images, _ in opened])
+    conversation.answer_prefix = dialogue.answer_prefix
     costs = tuple(PictureCost(grid.tiles, grid.tiles * model.num_image_token) for grid in grids)
     return ParsedMessages(conversation, pictures, grids, costs, control.side)
 
@@ -112,18 +117,21 @@ def build_prompt(model, tokenizer, messages: Messages, context_length: int | Non
     Args:
         model: an `InternVLChatModel`.
         tokenizer: the model's.
-        messages: a conversation that ends with a user's message.
+        messages: a conversation that ends with a user's message, or with the beginning of an answer.
         context_length: limit of prompt and answer, in tokens; None: no limit.
         prompt_options: of `parse`.
     Raises:
         ContextOverflowError: the prompt has context_length tokens or more; raised before a picture is cut.
     """
     parsed = parse(model, messages, **prompt_options)
-    ids = parsed.ids(tokenizer)
+    encoded = parsed.encoded(tokenizer)
+    ids = encoded.ids
     require_room(len(ids), parsed.costs, context_length)
     with timing.part("pictures"):
         tiles = cut_tiles(parsed.pictures, parsed.grids, parsed.side)
-    return Prompt(ids, tiles, parsed.conversation.stop, model.end_token_ids)
+    return Prompt(
+        ids, tiles, parsed.conversation.stop, model.end_token_ids, answer_prefix=tuple(encoded.answer_prefix)
+    )  # fmt: skip
 
 
 def answer_messages(

@@ -30,6 +30,7 @@ class Prompt:
         stop: token of the template that ends an answer; None: no template.
         end_token_ids: further tokens that end an answer, of the folder's generation_config.json.
         strip: whether white space around the answer is removed, as upstream does.
+        answer_prefix: last of the ids, if they are the beginning of an answer: the new text continues theirs.
         picture_keys: `picture_key` of each picture; made here, in the caller's thread, since hashing many tiles takes
             longer than a decode step.
     """
@@ -39,6 +40,7 @@ class Prompt:
     stop: str | None
     end_token_ids: tuple[int, ...] = ()
     strip: bool = True
+    answer_prefix: tuple[int, ...] = ()
     picture_keys: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self):
@@ -191,6 +193,7 @@ class RequestState:
             (*(() if prompt.stop is None else (prompt.stop,)), *config.stop_strings),
             kept=config.stop_strings if config.include_stop_str_in_output else (),
             strip=prompt.strip,
+            before=prompt.answer_prefix,
             special=() if config.skip_special_tokens else frozenset(tokenizer.all_special_ids),
         )
         self.ids: list[int] = []

@@ -45,15 +45,16 @@ class IncrementalText:
     Args:
         decode: ids -> text.
         special: ids of special tokens that `decode` writes.
+        before: ids whose text is continued and no part of the text.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], special: Collection[int] = ()):
+    def __init__(self, decode: Callable[[list[int]], str], special: Collection[int] = (), before: Sequence[int] = ()):
         self._decode, self._special = decode, special
         self._before = ""  # text up to the last special token
-        self._since: list[int] = []  # context that ends with the special token, and all ids behind it
-        self._skip = 0  # characters of the context
+        self._since = list(before[-_CONTEXT:])  # context that ends with the special token, and all ids behind it
+        self._skip = len(decode(self._since)) if before else 0  # characters of the context
         self._settled = ""  # text of those before `_latest`
-        self._latest: list[int] = []
+        self._latest = list(self._since)
 
     def push(self, token_id: int) -> None:
         """Append an id."""
@@ -88,6 +89,7 @@ class TextStream:
         kept: stop strings that stay in the answer.
         strip: remove white space around the text.
         special: see `IncrementalText`.
+        before: see `IncrementalText`; white space behind it is kept.
     Attributes:
         stopped: whether a stop string was generated.
     """
@@ -99,9 +101,10 @@ class TextStream:
         kept: Sequence[str] = (),
         strip: bool = True,
         special: Collection[int] = (),
+        before: Sequence[int] = (),
     ):
-        self._decoded, self._stops, self._kept = IncrementalText(decode, special), tuple(stops), tuple(kept)
-        self._strip = str.strip if strip else str
+        self._decoded, self._stops, self._kept = IncrementalText(decode, special, before), tuple(stops), tuple(kept)
+        self._strip = str if not strip else str.rstrip if before else str.strip
         self._sent = ""
         self.stopped = False
 

@@ -32,6 +32,14 @@ class Encoded:
     writers: list[str]
     separators: tuple[int, ...] = ()
 
+    @property
+    def answer_prefix(self) -> list[int]:
+        """Ids of the beginning of an answer at the end of the prompt, which the model continues; [] if there is none."""
+        end = len(self.ids)
+        while end and self.writers[end - 1] == ASSISTANT:
+            end -= 1
+        return self.ids[end:]
+
     def labels(self) -> list[int]:
         """Labels for training: the assistant's ids and `separators`, -100 (`IGNORED`) elsewhere; not shifted."""
         labels = [i if writer == ASSISTANT else IGNORED for i, writer in zip(self.ids, self.writers)]

@@ -11,7 +11,8 @@ Content is a string, or a list of parts:
     {"type": "image_data", "image_data": {"data": PIL image, ...}}
     {"type": "video_url", "video_url": {"url": path | http(s) URL | data URL, ...}}
     {"type": "video", "video": path | bytes | list of PIL images, ...}
-where ... are the options of `media.options`.
+where ... are the options of `media.options`. A last message {"role": "assistant", "content": ..., "prefix": True} is the
+beginning of an answer, which the model continues (as in Mistral's API).
 """
 
 from __future__ import annotations
@@ -78,10 +79,12 @@ class Dialogue:
     Attributes:
         system: the first message, if it is a system message; None: it is not; "": no system turn at all.
         turns: the other messages; the last one is not the assistant's.
+        answer_prefix: beginning of the answer, which the model continues.
     """
 
     system: str | None
     turns: list[Turn]
+    answer_prefix: str = ""
 
     @property
     def media(self) -> list[Media]:
@@ -100,9 +103,9 @@ class Dialogue:
             media: one for each of `self.media`, in order.
         """
         substitutes = iter(media)
-        return Dialogue(
-            self.system,
-            [
+        return replace(
+            self,
+            turns=[
                 replace(turn, parts=tuple(next(substitutes) if isinstance(p, Media) else p for p in turn.parts))
                 for turn in self.turns
             ],
@@ -133,9 +136,12 @@ def parse_messages(messages: Sequence[Mapping]) -> Dialogue:
             (system,) = parts
         else:
             turns.append(Turn(role, tuple(parts)))
+    prefix = ""
+    if turns and turns[-1].role == "assistant" and messages[-1].get("prefix") is True:
+        prefix = "\n".join(turns.pop().parts)
     if not any(turn.role == "user" for turn in turns) or turns[-1].role == "assistant":
         raise ValueError("the last message must be the user's")
-    return Dialogue(system, turns)
+    return Dialogue(system, turns, prefix)
 
 
 def _parts(content, place: str) -> list[str | Media]:

@@ -72,6 +72,7 @@ class Conversation:
         sep: separator after a turn.
         system_message: "" leaves the whole system turn out.
         messages: (role or system prefix, content); content None is the turn to be generated.
+        answer_prefix: beginning of the turn to be generated, which the model continues.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Conversation:
     sep: str
     system_message: str
     messages: list[tuple[str, Content | None]] = field(default_factory=list)
+    answer_prefix: str = ""
 
     @property
     def stop(self) -> str:
@@ -103,6 +105,7 @@ class Conversation:
         for role, message in self.messages:
             out.append(Piece(role, TEMPLATE, is_markup=True))
             if message is None:
+                out += [Piece(self.answer_prefix, ASSISTANT)] * bool(self.answer_prefix)
                 continue
             writer = writers[role]
             parts = _split_marks(message) if isinstance(message, str) and writer == USER else message

@@ -192,6 +192,21 @@ def test_context_overflow(model):
     assert short.generate_token_len == 3 and short.finish_reason == "length"
 
 
+def test_the_beginning_of_an_answer_is_continued(model, tokenizer):
+    begun = {**said("a red <|im_end|> circle"), "prefix": True}
+    messages = [user(image(56, 56), "What is it?")]
+    assert model.render_prompt([*messages, begun]) == model.render_prompt(messages) + begun["content"]
+    added = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("a red circle"))
+    count = model.count_tokens([*messages, {**begun, "content": "a red circle"}]).total
+    assert count == model.count_tokens(messages).total + len(added)
+    whole = model.chat_messages(messages, TOKENS)
+    with_blanks = model.chat_messages([*messages, {**begun, "content": "a"}], {**TOKENS, "max_new_tokens": 1})
+    assert with_blanks.input_token_len == whole.input_token_len + 1
+    for last in (said("b"), {**said("b"), "prefix": False}):
+        with pytest.raises(ValueError, match="the last message must be the user's"):
+            model.count_tokens([*messages, last])
+
+
 def test_an_overflow_is_known_before_pictures_are_cut(model, monkeypatch):
     monkeypatch.setattr("paddle_internvl.chat.messages.cut_tiles", lambda *_: pytest.fail("a picture was cut"))
     with pytest.raises(ContextOverflowError, match="tiles of 9 pictures"):

@@ -31,6 +31,18 @@ def test_pieces_sum_to_the_whole(tokenizer, ids, stops):
     assert "".join(stream(ids, decode, stops)) == whole
 
 
+@pytest.mark.parametrize("text", ["a red circle and a blue square", "un cercle rouge\n\n- et un carré", "红色的圆"])
+def test_a_text_is_continued(tokenizer, text):
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+    whole = [text[: len(tokenizer.decode(ids[:k]))] for k in range(len(ids) + 1)]
+    for k in range(1, len(ids)):
+        if whole[k] != tokenizer.decode(ids[:k]):
+            continue  # inside a character
+        out = TextStream(tokenizer.decode, before=ids[:k])
+        pieces = [*map(out.push, ids[k:]), out.finish()]
+        assert whole[k] + "".join(pieces) == text
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.text(alphabet="你好😀é a.'nt", max_size=20))
 @example("a ' .")  # the blank is joined to the apostrophe first, then to the full stop
