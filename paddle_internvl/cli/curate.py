@@ -4,15 +4,18 @@ examples:
   paddle-internvl curate filter data.jsonl filtered
   paddle-internvl curate sample questions.jsonl answers.jsonl CKPT --prompt-version en
   paddle-internvl curate pairs answers.jsonl pairs
+  paddle-internvl curate dropout-ntp samples.jsonl pairs.jsonl CKPT
 """
 
 from __future__ import annotations
 
 import argparse
 
-from paddle_internvl.cli import curate_filter, curate_pairs, curate_sample
+from paddle_internvl.cli import curate_dropout_ntp, curate_filter, curate_pairs, curate_sample
 
-_TOOLS = {"filter": curate_filter, "sample": curate_sample, "pairs": curate_pairs}
+_TOOLS = {
+    "filter": curate_filter, "sample": curate_sample, "pairs": curate_pairs, "dropout-ntp": curate_dropout_ntp
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,25 +1,84 @@
-"""Answers of a pipeline in this process, for `sampling`."""
+"""Answers to many requests, in their order: by a pipeline in this process, an endpoint, or workers of Ray.
+
+In: `AnswerRequest`s. Out: an iterator of texts; for a request that an endpoint refuses, its error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
-from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
+from paddle_internvl.curation.prompt_messages import endpoint_messages
+from paddle_internvl.evaluation.completion import Chat, ChatRequestError
+from paddle_internvl.evaluation.ordered_map import ordered_map
 
 
-def pipeline_answer(pipe, generation: Mapping) -> Callable[[Sequence[tuple[str, list[str], int]]], list[str]]:
-    """A function that answers prompts by continuous batching; equal prompts share their prefix and their pictures.
+@dataclass(frozen=True)
+class AnswerRequest:
+    """A request for one answer.
 
-    Args:
+    Attributes:
+        messages: OpenAI-style, as `prompt_messages` makes them for a pipeline.
+        seed: of the sampling.
+    """
+
+    messages: list[dict]
+    seed: int
+
+
+Answers = Callable[[Iterable[AnswerRequest]], Iterator[str | ChatRequestError]]
+
+
+@dataclass(frozen=True)
+class PipelineWorker:
+    """A pipeline that answers batches of requests; equal prompts share their prefix and their pictures.
+
+    Attributes:
         pipe: a `Pipeline`.
         generation: settings of every answer but the seed.
     """
 
-    def answer(requests: Sequence[tuple[str, list[str], int]]) -> list[str]:
-        prompts = [
-            (prompt.replace("<image>", IMAGE_TOKEN), files) if files else prompt for prompt, files, _ in requests
-        ]
-        configs = [{**generation, "seed": seed} for _, _, seed in requests]
-        return [response.text for response in pipe(prompts, configs)]
+    pipe: Callable
+    generation: Mapping = field(default_factory=dict)
 
-    return answer
+    def __call__(self, requests: Sequence[AnswerRequest]) -> list[str]:
+        """Texts of the answers to a batch."""
+        configs = [{**self.generation, "seed": request.seed} for request in requests]
+        return [response.text for response in self.pipe([request.messages for request in requests], configs)]
+
+    def __enter__(self) -> PipelineWorker:
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.pipe.close()
+
+
+def pipeline_answers(worker: Callable[[Sequence[AnswerRequest]], list], batch_size: int) -> Answers:
+    """Answers of a worker in this process, batch by batch."""
+    return lambda requests: (text for batch in batches(requests, batch_size) for text in worker(batch))
+
+
+def endpoint_answers(chat: Chat, generation: Mapping, concurrency: int) -> Answers:
+    """Answers of an endpoint, several requests at a time.
+
+    Args:
+        chat: a `ChatEndpoint`.
+        generation: fields of every request but the seed.
+        concurrency: requests at a time.
+    """
+
+    def answer(request: AnswerRequest) -> str | ChatRequestError:
+        try:
+            return chat.complete(endpoint_messages(request.messages), **generation, seed=request.seed).text
+        except ChatRequestError as error:
+            return error
+
+    return lambda requests: ordered_map(answer, requests, concurrency)
+
+
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items, the last one shorter."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch

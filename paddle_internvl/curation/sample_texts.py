@@ -38,9 +38,7 @@ def sample_texts(item: dict, root: Path) -> SampleTexts:
     Raises:
         ValueError: the object is no sample; the message says why.
     """
-    images, video = picture_names(item), item.get("video") or None
-    if not isinstance(video, str | None) or (video and images):
-        raise ValueError("video: one path is needed, and no image beside it")
+    images, video = media_names(item)
     videos = (root / video,) if video else ()
     if "conversations" in item:
         prompts, answers = _turns(item["conversations"])
@@ -50,6 +48,18 @@ def sample_texts(item: dict, root: Path) -> SampleTexts:
     if not prompts or not answers or not all(isinstance(text, str) for text in (*prompts, *answers)):
         raise ValueError("conversations with a human and a gpt item, or question and an answer, are needed")
     return SampleTexts(tuple(prompts), tuple(answers), tuple(root / name for name in images), videos)
+
+
+def media_names(item: dict) -> tuple[list[str], str | None]:
+    """Paths of the pictures and of the clip of a sample.
+
+    Raises:
+        ValueError: `image` or `video` is of another form, or both are given.
+    """
+    images, video = picture_names(item), item.get("video") or None
+    if not isinstance(video, str | None) or (video and images):
+        raise ValueError("video: one path is needed, and no image beside it")
+    return images, video
 
 
 def picture_names(item: dict) -> list[str]:

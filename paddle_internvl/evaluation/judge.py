@@ -8,17 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from paddle_internvl.evaluation.completion import Chat, ChatRequestError
+from paddle_internvl.evaluation.ordered_map import Item, Result, ordered_map
 from paddle_internvl.jsonl import append_objects, read_objects
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @dataclass
@@ -103,18 +99,7 @@ class Judge:
             function: of an item; called on several threads.
             items: read as the results are consumed, a few in advance.
         """
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            pending: deque = deque()
-            try:
-                for item in items:
-                    pending.append(pool.submit(function, item))
-                    if len(pending) >= 2 * self._concurrency:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+        return ordered_map(function, items, self._concurrency)
 
     def close(self) -> None:
         """Close the connections or release the model."""

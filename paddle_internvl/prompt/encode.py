@@ -34,7 +34,7 @@ class Encoded:
 
     @property
     def answer_prefix(self) -> list[int]:
-        """Ids of the beginning of an answer at the end of the prompt, which the model continues; [] if there is none."""
+        """Ids of the beginning of an answer at the end of the prompt, which the model continues ([]: none)."""
         end = len(self.ids)
         while end and self.writers[end - 1] == ASSISTANT:
             end -= 1

@@ -11,8 +11,10 @@ Content is a string, or a list of parts:
     {"type": "image_data", "image_data": {"data": PIL image, ...}}
     {"type": "video_url", "video_url": {"url": path | http(s) URL | data URL, ...}}
     {"type": "video", "video": path | bytes | list of PIL images, ...}
-where ... are the options of `media.options`. A last message {"role": "assistant", "content": ..., "prefix": True} is the
-beginning of an answer, which the model continues (as in Mistral's API).
+where ... are the options of `media.options`.
+
+A last message {"role": "assistant", "content": ..., "prefix": True} is the beginning of an answer, which the model
+continues, as in Mistral's API.
 """
 
 from __future__ import annotations
