@@ -51,6 +51,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8"],
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "mkdocs-static-i18n>=1.2"],
     "bench": ["torch==2.13.0", "transformers==4.55.4", "psutil>=5.9"],
+    "captions": ["pycocoevalcap>=1.2"],  # CIDEr of `eval score`; upstream's rules also need Java
     "train": ["visualdl>=2.5"],
     "curate": [
         "math-verify>=0.9",
@@ -74,6 +75,7 @@ EXTRAS = {
         "nbformat>=5.10",
         "playwright>=1.45",
         "axe-playwright-python>=0.1.4",
+        "pycocoevalcap>=1.2",
     ],
 }
 

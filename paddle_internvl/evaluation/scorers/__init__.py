@@ -1,9 +1,11 @@
 """SCORERS: one function per rule by which answers become verdicts."""
 
 from paddle_internvl.evaluation.scorers.anls import score_anls
+from paddle_internvl.evaluation.scorers.captions import score_captions, score_internvl_captions
 from paddle_internvl.evaluation.scorers.choice import score_choice, score_mmmu
 from paddle_internvl.evaluation.scorers.circular import score_circular
 from paddle_internvl.evaluation.scorers.exact import score_exact, score_internvl_gqa
+from paddle_internvl.evaluation.scorers.grounding import score_internvl_refcoco, score_refcoco
 from paddle_internvl.evaluation.scorers.hallusionbench import score_hallusionbench
 from paddle_internvl.evaluation.scorers.mme import score_internvl_mme, score_mme
 from paddle_internvl.evaluation.scorers.relaxed import score_internvl_relaxed, score_relaxed
@@ -18,13 +20,17 @@ SCORERS: dict[str, Scorer] = {
     "mme": score_mme,
     "mmmu": score_mmmu,
     "anls": score_anls,
+    "captions": score_captions,
     "exact": score_exact,
+    "refcoco": score_refcoco,
     "relaxed": score_relaxed,
     "vqa_accuracy": score_vqa_accuracy,
     # Upstream's scripts.
     "internvl_mme": score_internvl_mme,
     "internvl_anls": score_anls,
+    "internvl_captions": score_internvl_captions,
     "internvl_gqa": score_internvl_gqa,
+    "internvl_refcoco": score_internvl_refcoco,
     "internvl_relaxed": score_internvl_relaxed,
     "internvl_vqa_accuracy": score_internvl_vqa_accuracy,
 }

@@ -1,12 +1,13 @@
 """Row-wise scorers: a verdict on each answer by its references, averaged over rows, splits and categories."""
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from paddle_internvl.evaluation.item import Index, Item
-from paddle_internvl.evaluation.judging import Judge
+from paddle_internvl.evaluation.judge import Judge
 from paddle_internvl.evaluation.scorers.scores import Scorer, Scores, Verdict
+from paddle_internvl.evaluation.scorers.tables import percent, with_verdict
 
 RowScore = Callable[[str, Sequence[str]], Verdict]  # answer, references
 
@@ -55,16 +56,16 @@ def references(answer: str | None, lists: bool = True) -> list[str]:
 
 def averages(items: Sequence[Item], rows: Mapping[Index, Verdict]) -> dict[tuple[str, str], float]:
     """Mean verdicts in per cent as VLMEvalKit's VQA tables have them: by split, or by category where no split is."""
-    scored = [(item, rows[item.index].verdict) for item in items if rows[item.index].verdict is not None]
+    scored = with_verdict(items, rows)
     if not scored:
         return {}
     splits = list(dict.fromkeys(item.split for item, _ in scored))
-    total = _per_cent(verdict for _, verdict in scored)
+    total = percent(verdict for _, verdict in scored)
     if splits != ["none"]:
-        by_split = {(split, "Overall"): _per_cent(v for item, v in scored if item.split == split) for split in splits}
+        by_split = {(split, "Overall"): percent(v for item, v in scored if item.split == split) for split in splits}
         return {**by_split, ("Overall", "Overall"): total}
     categories = sorted({item.category for item, _ in scored} - {""})
-    by_category = {("none", name): _per_cent(v for item, v in scored if item.category == name) for name in categories}
+    by_category = {("none", name): percent(v for item, v in scored if item.category == name) for name in categories}
     return {("none", "Overall"): total, **by_category}
 
 
@@ -74,8 +75,3 @@ def headline_of(table: Mapping[tuple[str, str], float], kind: str) -> float | No
         splits = [value for (row, _), value in table.items() if row != "Overall"]
         return sum(splits) / len(splits)
     return next((value for (_, column), value in reversed(table.items()) if column == "Overall"), None)
-
-
-def _per_cent(verdicts: Iterable[float]) -> float:
-    values = list(verdicts)
-    return 100 * sum(values) / len(values)
