@@ -15,6 +15,9 @@ class UpstreamTask:
         max_num: most tiles of a picture, without the thumbnail, as upstream's README sets it.
         max_new_tokens: most tokens of an answer.
         chain_of_thought: the script has `--cot`.
+        reader: name of the reader of the file in `readers.READERS`.
+        parts: stems of the JSONL files of the folder `file`, one a split.
+        annotation: file of the reference answers under upstream's `data/`, where the file of questions lacks them.
     """
 
     task: str
@@ -23,6 +26,9 @@ class UpstreamTask:
     max_num: int = 6
     max_new_tokens: int = 100
     chain_of_thought: bool = False
+    reader: str = "jsonl"
+    parts: tuple[str, ...] = ()
+    annotation: str | None = None
 
 
 @dataclass(frozen=True)

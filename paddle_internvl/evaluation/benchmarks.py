@@ -2,7 +2,8 @@
 
 from paddle_internvl.evaluation.benchmark import Benchmark, UpstreamTask
 from paddle_internvl.evaluation.picture_benchmarks import PICTURE_BENCHMARKS
+from paddle_internvl.evaluation.video_benchmarks import VIDEO_BENCHMARKS
 
 __all__ = ["BENCHMARKS", "Benchmark", "UpstreamTask"]
 
-BENCHMARKS: dict[str, Benchmark] = {row.name: row for row in PICTURE_BENCHMARKS}
+BENCHMARKS: dict[str, Benchmark] = {row.name: row for row in (*PICTURE_BENCHMARKS, *VIDEO_BENCHMARKS)}

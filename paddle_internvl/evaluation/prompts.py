@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_internvl.evaluation.benchmark import Benchmark
+from paddle_internvl.evaluation.benchmark import Benchmark, UpstreamTask
+from paddle_internvl.evaluation.clips import subtitles_of
 from paddle_internvl.evaluation.item import Clip, Index, Item
 from paddle_internvl.evaluation.prompt_forms import (
     UPSTREAM_FORMS,
@@ -13,11 +14,14 @@ from paddle_internvl.evaluation.prompt_forms import (
     reasoning_text,
     upstream_reasoning_text,
 )
+from paddle_internvl.evaluation.video_forms import VIDEO_FORMS, upstream_mvbench_text
 
 STYLES = ("InternVL2", "InternVL2_5", "MPO")  # families of checkpoints; the first two are asked the same
 RULES = ("vlmevalkit", "internvl")
 _TOTAL_TILES = 64  # of all pictures of a question
+_REASONING_TOKENS = 4096  # most tokens of an answer to upstream's `--cot`
 _MARK = "<image>"
+_NUMBERED_IMAGE = re.compile(r"Image-(?=[1-9])")
 _FINAL_ANSWER = re.compile(r"(?:Final answer:|Answer:)\s*(.*)", re.IGNORECASE)
 
 
@@ -33,25 +37,25 @@ class Prompt:
         index: of the item.
         text: text of the user's turn with its `<image>` marks.
         pictures: sources that `media` opens; () for a clip.
-        clip: the video, or None.
-        frames: number of frames of the clip.
         max_num: most tiles of a picture before the limit is divided among several pictures.
-        limits: most tiles of each picture, the thumbnail not counted.
+        limits: most tiles of each picture or frame, the thumbnail not counted.
+        max_new_tokens: most tokens of the answer.
         doubled: the first picture is doubled in width and height, bilinearly, before it is cut.
         joined: the tiles of all pictures stand behind one mark.
-        max_new_tokens: most tokens of the answer.
+        clip: the video, or None.
+        spread: how the frames of the clip are spread, see `clips.read_frames`.
     """
 
     index: Index
     text: str
     pictures: tuple[str | Path, ...]
-    clip: Clip | None
-    frames: int
     max_num: int
     limits: tuple[int, ...]
-    doubled: bool
-    joined: bool
     max_new_tokens: int
+    doubled: bool = False
+    joined: bool = False
+    clip: Clip | None = None
+    spread: str = ""
 
 
 def render(
@@ -60,6 +64,7 @@ def render(
     style: str = "InternVL2_5",
     rules: str = "vlmevalkit",
     chain_of_thought: bool = False,
+    frames: int | None = None,
 ) -> Prompt:
     """The prompt of an item.
 
@@ -69,19 +74,24 @@ def render(
         style: family of the checkpoint, one of `STYLES`.
         rules: toolkit, one of `RULES`.
         chain_of_thought: VLMEvalKit's USE_COT=1, upstream's `--cot`.
+        frames: of a clip; None: the benchmark's.
     Raises:
-        PromptError: the item has no picture, or upstream's scripts do not have the benchmark.
+        PromptError: the item has no picture or clip, or upstream's scripts do not have the benchmark.
     """
-    if not item.pictures:
+    if not item.pictures and item.clip is None:
         raise PromptError(f"{benchmark.name}, row {item.index}: the row has no picture")
+    task = benchmark.upstream
+    if rules == "internvl" and task is None:
+        raise PromptError(f"{benchmark.name}: upstream's scripts have no such benchmark; use --rules vlmevalkit")
+    if item.clip is not None:
+        return _clip_prompt(item, benchmark, rules, frames or benchmark.frames)
     if rules == "internvl":
-        return _upstream_prompt(item, benchmark, chain_of_thought)
+        return _upstream_prompt(item, task, chain_of_thought)
     text = _vlmevalkit_text(item, benchmark, style, chain_of_thought)
-    count = len(item.pictures)
-    limit = max(1, min(benchmark.max_num, _TOTAL_TILES // count))
+    limits = _divided(benchmark.max_num, len(item.pictures))
     return Prompt(
-        item.index, _numbered(text, count), item.pictures, None, 0, benchmark.max_num, (limit,) * count,
-        benchmark.doubled, False, benchmark.max_new_tokens,
+        item.index, _numbered([text], len(limits)), item.pictures, benchmark.max_num, limits, benchmark.max_new_tokens,
+        doubled=benchmark.doubled,
     )  # fmt: skip
 
 
@@ -114,32 +124,57 @@ def _vlmevalkit_text(item: Item, benchmark: Benchmark, style: str, chain_of_thou
     return direct_text(item, benchmark.question_type, benchmark.suffix, chain_of_thought)
 
 
-def _numbered(text: str, count: int, texts_behind: Sequence[str] = ()) -> str:
-    """Text behind the marks of its pictures, which are numbered where there are several."""
+def _divided(max_num: int, count: int) -> tuple[int, ...]:
+    """Most tiles of each of several pictures, which share a limit of all tiles."""
+    return (max(1, min(max_num, _TOTAL_TILES // count)),) * count
+
+
+def _numbered(before: Sequence[str], count: int, behind: Sequence[str] = ()) -> str:
+    """Texts before and behind pictures, with the pictures' marks moved to the front; several pictures are numbered."""
     if count == 1:
-        return "\n".join((f"{_MARK}\n{text}", *texts_behind))
-    prefix = "".join(f"Image-{i}: {_MARK}\n" for i in range(1, count + 1))
+        return f"{_MARK}\n" + "\n".join((*before, *behind))
     run = "".join(f"<Image-{i}>" for i in range(1, count + 1))
-    return (prefix + text + run + "".join(texts_behind)).replace(run, "")
+    return (_numbered_marks(count) + "".join(before) + run + "".join(behind)).replace(run, "")
 
 
-def _upstream_prompt(item: Item, benchmark: Benchmark, chain_of_thought: bool) -> Prompt:
-    task = benchmark.upstream
-    if task is None:
-        raise PromptError(f"{benchmark.name}: upstream's scripts have no such benchmark; use --rules vlmevalkit")
+def _numbered_marks(count: int) -> str:
+    return "".join(f"Image-{i}: {_MARK}\n" for i in range(1, count + 1))
+
+
+def _clip_prompt(item: Item, benchmark: Benchmark, rules: str, frames: int) -> Prompt:
+    form = VIDEO_FORMS[benchmark.video]
+    if rules == "internvl":
+        text, max_new_tokens = upstream_mvbench_text(item, frames), benchmark.upstream.max_new_tokens
+    else:
+        subtitles = _subtitles(item, form.spread, frames) if benchmark.subtitles else None
+        texts = form.before(item, frames, subtitles), form.behind(item, frames, subtitles)
+        text = _NUMBERED_IMAGE.sub("Frame-", _numbered(texts[0], frames, texts[1]))
+        text = text.replace(form.removed, "") + form.ending
+        max_new_tokens = benchmark.max_new_tokens
+    return Prompt(
+        item.index, text, (), benchmark.max_num, (1,) * frames, max_new_tokens,
+        clip=item.clip, spread=form.spread,
+    )  # fmt: skip
+
+
+def _subtitles(item: Item, spread: str, frames: int) -> str:
+    try:
+        return subtitles_of(item.clip, frames, spread)
+    except (OSError, ValueError) as error:
+        raise PromptError(f"row {item.index}: {error}") from None
+
+
+def _upstream_prompt(item: Item, task: UpstreamTask, chain_of_thought: bool) -> Prompt:
     reasons = chain_of_thought and task.chain_of_thought
     text = upstream_reasoning_text(item) if reasons else UPSTREAM_FORMS[task.form](item)
     count = len(item.pictures)
     joined = task.form == "mmmu"
-    if joined:
-        limits = (task.max_num,) + (1,) * (count - 1)
-    else:
-        limits = (max(1, min(task.max_num, _TOTAL_TILES // count)),) * count
+    limits = (task.max_num,) + (1,) * (count - 1) if joined else _divided(task.max_num, count)
     if count > 1 and not joined:
-        text = "".join(f"Image-{i}: {_MARK}\n" for i in range(1, count + 1)) + text
+        text = _numbered_marks(count) + text
     elif _MARK not in text:
         text = f"{_MARK}\n{text}"
     return Prompt(
-        item.index, text, item.pictures, None, 0, task.max_num, limits,
-        joined, joined, 4096 if reasons else task.max_new_tokens,
+        item.index, text, item.pictures, task.max_num, limits, _REASONING_TOKENS if reasons else task.max_new_tokens,
+        doubled=joined, joined=joined,
     )  # fmt: skip

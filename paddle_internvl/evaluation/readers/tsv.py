@@ -8,13 +8,15 @@ import ast
 import csv
 import logging
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from paddle_internvl.evaluation.benchmark import Benchmark
 from paddle_internvl.evaluation.item import Index, Item
 from paddle_internvl.evaluation.readers.errors import ReadError
+from paddle_internvl.evaluation.readers.places import find_picture
 from paddle_internvl.media.data_urls import decode_data_url
 from paddle_internvl.media.errors import MediaError
 
@@ -48,9 +50,10 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterator[Item]:
-    """Items of a file about pictures, in the file's order; the file is read twice, a row at a time.
+    """Items of a file about pictures, in the file's order; the file is read several times, a row at a time.
 
-    Rows without a picture are left out, as in VLMEvalKit, and their number is logged.
+    Rows without a picture are left out, as in VLMEvalKit, and their number is logged. A row of RefCOCO belongs to the
+    benchmark of its split.
 
     Args:
         benchmark: its row of the table.
@@ -59,11 +62,13 @@ def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterato
     Raises:
         ReadError: a missing column, a duplicate index, broken base64, or a reference to a row without a picture.
     """
-    integers, referenced = _survey(file)
-    shared = _shared_pictures(file, referenced) if pictures else {}
+    integers = integer_indices(file, (), _IMAGE_COLUMNS)
+    shared = _shared_pictures(file)
     dropped = 0
     for number, row in read_rows(file):
         cell = row.get("image", "")
+        if benchmark.question_type == "GROUNDING" and benchmark.name not in ("RefCOCO", row.get("split")):
+            continue
         if "image" in row and not cell:
             dropped += 1
             continue
@@ -72,8 +77,10 @@ def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterato
             text = cell if len(cell) > _LONGEST_REFERENCE else shared[cell]
             sources = tuple(_data_url(part, file, number) for part in list_text(text))
         elif pictures:
-            sources = tuple(_picture_path(part, file, benchmark) for part in list_text(row["image_path"]))
-        yield item_of_row(row, int(row["index"]) if integers else row["index"], sources)
+            folders = (f"images/{benchmark.name}", "images")  # of VLMEvalKit
+            sources = tuple(find_picture(part, file, folders) for part in list_text(row["image_path"]))
+        item = item_of_row(row, int(row["index"]) if integers else row["index"], sources)
+        yield item if "question" in row else replace(item, question=benchmark.question)
     if dropped:
         logger.warning("%s: %d rows without a picture are left out", file, dropped)
 
@@ -83,7 +90,7 @@ def item_of_row(row: Mapping[str, str], index: Index, pictures: tuple[str | Path
     return Item(
         index=index,
         question=row.get("question", ""),
-        answer=row.get("answer") or None,
+        answer=row.get("answer") or row.get("answers") or None,
         options={letter: row[letter] for letter in string.ascii_uppercase if row.get(letter)},
         hint=row.get("hint", ""),
         category=row.get("category", ""),
@@ -104,26 +111,26 @@ def list_text(cell: str) -> list[str]:
         return [cell]  # a text in brackets
 
 
-def _survey(file: Path) -> tuple[bool, set[str]]:
-    """Whether all indices are integers, and the indices of the rows whose pictures other rows show."""
-    first_rows: dict[str, int] = {}
-    referenced: dict[str, int] = {}
+def integer_indices(file: Path, needed: Sequence[str], either: Sequence[str] = ()) -> bool:
+    """Whether all indices are integers, after a check that the columns are there and no index is there twice.
+
+    Args:
+        file: the TSV file.
+        needed: columns beside `index`.
+        either: columns of which one is enough.
+    """
+    rows_by_index: dict[str, int] = {}
     for number, row in read_rows(file):
-        if "index" not in row:
-            raise ReadError(f"{file}: there is no column 'index'")
-        if not any(name in row for name in _IMAGE_COLUMNS):
-            raise ReadError(f"{file}: there is neither a column 'image' nor a column 'image_path'")
+        for name in ("index", *needed):
+            if name not in row:
+                raise ReadError(f"{file}: there is no column {name!r}")
+        if either and not any(name in row for name in either):
+            raise ReadError(f"{file}: there is no column {' or '.join(map(repr, either))}")
         index = row["index"]
-        if index in first_rows:
-            raise ReadError(f"{file}, row {number}: index {index} is also that of row {first_rows[index]}")
-        first_rows[index] = number
-        cell = row.get("image", "")
-        if cell and len(cell) <= _LONGEST_REFERENCE:
-            referenced.setdefault(cell, number)
-    for index, number in referenced.items():
-        if index not in first_rows:
-            raise ReadError(f"{file}, row {number}: the picture is that of row index {index}, which the file lacks")
-    return all(_is_integer(index) for index in first_rows), set(referenced)
+        if index in rows_by_index:
+            raise ReadError(f"{file}, row {number}: index {index} is also that of row {rows_by_index[index]}")
+        rows_by_index[index] = number
+    return all(_is_integer(index) for index in rows_by_index)
 
 
 def _is_integer(text: str) -> bool:
@@ -133,14 +140,18 @@ def _is_integer(text: str) -> bool:
         return False
 
 
-def _shared_pictures(file: Path, referenced: set[str]) -> dict[str, str]:
-    """Cells with the pictures of the referenced rows, by index."""
+def _shared_pictures(file: Path) -> dict[str, str]:
+    """Cells of the rows whose pictures other rows show, by index."""
+    referenced: dict[str, int] = {}
+    for number, row in read_rows(file):
+        if 0 < len(row.get("image", "")) <= _LONGEST_REFERENCE:
+            referenced.setdefault(row["image"], number)
     if not referenced:
         return {}
     cells = {row["index"]: row["image"] for _, row in read_rows(file) if row["index"] in referenced}
-    for index, cell in cells.items():
-        if len(cell) <= _LONGEST_REFERENCE:
-            raise ReadError(f"{file}: other rows show the picture of row index {index}, which has none of its own")
+    for index, number in referenced.items():
+        if len(cells.get(index, "")) <= _LONGEST_REFERENCE:
+            raise ReadError(f"{file}, row {number}: the picture is that of index {index}, a row without a picture")
     return cells
 
 
@@ -152,10 +163,3 @@ def _data_url(text: str, file: Path, number: int) -> str:
     except MediaError as error:
         raise ReadError(f"{file}, row {number}: {error}") from None
     return url
-
-
-def _picture_path(path: str, file: Path, benchmark: Benchmark) -> Path:
-    """The file of a path of the column `image_path`: absolute, beside the TSV file, or in VLMEvalKit's folder."""
-    folders = (file.parent, file.parent / "images" / benchmark.name, file.parent / "images")
-    candidates = [folder / path for folder in folders]
-    return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
