@@ -35,8 +35,8 @@ def find_benchmark(name: str, file: Path | None = None) -> Benchmark:
     benchmarks = all_benchmarks(file)
     if name in benchmarks:
         return benchmarks[name]
-    by_lower = {known.lower(): known for known in benchmarks}
-    near = [by_lower[known] for known in difflib.get_close_matches(name.lower(), by_lower, 3)]
+    by_lower = {key.lower(): key for key in benchmarks}
+    near = [by_lower[key] for key in difflib.get_close_matches(name.lower(), by_lower, 3)]
     hint = f"did you mean {', '.join(near)}?" if near else "`paddle-internvl eval list` shows the names"
     raise ValueError(f"there is no benchmark {name!r}; {hint}")
 

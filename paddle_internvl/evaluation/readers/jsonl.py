@@ -28,14 +28,14 @@ def read_jsonl(benchmark: Benchmark, place: Path, pictures: bool = True) -> Iter
     for file in files:
         answers = _Annotations(benchmark, file)
         split = file.stem if grounding or file.stem in parts else "none"
-        seen: dict[Index, int] = {}
+        lines: dict[Index, int] = {}
         for number, record in enumerate(_records(file), start=1):
             where = f"{file}, {'line' if file.suffix == '.jsonl' else 'record'} {number}"
             index = number - 1 if grounding or not has_index(record) else None
             item = item_of_record(record, where, file, index, split, answers.find(record), pictures)
-            if item.index in seen:
-                raise ReadError(f"{where}: index {item.index} is also that of line {seen[item.index]}")
-            seen[item.index] = number
+            if item.index in lines:
+                raise ReadError(f"{where}: index {item.index} is also that of line {lines[item.index]}")
+            lines[item.index] = number
             yield replace(item, index=f"{split}/{item.index}") if grounding or place.is_dir() else item
 
 

@@ -26,16 +26,16 @@ def read_parquet(benchmark: Benchmark, place: Path, pictures: bool = True) -> It
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise ReadError(f"{place}: reading parquet needs pyarrow; pip install pyarrow") from None
-    seen: set[Index] = set()
+    indices: set[Index] = set()
     for file in [place] if place.is_file() else _files(benchmark, place):
         number = 0
         try:
             for batch in ParquetFile(file).iter_batches(_ROWS):
                 for record in batch.to_pylist():
                     item = item_of_record(record, f"{file}, row {number}", file, pictures=pictures)
-                    if item.index in seen:
+                    if item.index in indices:
                         raise ReadError(f"{file}, row {number}: index {item.index} is there twice")
-                    seen.add(item.index)
+                    indices.add(item.index)
                     number += 1
                     yield replace(item, category=item.category or _subject(item.index))
         except (ArrowException, OSError) as error:
@@ -44,8 +44,8 @@ def read_parquet(benchmark: Benchmark, place: Path, pictures: bool = True) -> It
 
 def _files(benchmark: Benchmark, folder: Path) -> list[Path]:
     files = sorted(folder.glob("**/*.parquet"))
-    wanted = [split for split in _SPLITS if benchmark.name.lower().endswith(split)]
-    for split in wanted or _SPLITS:
+    in_name = [split for split in _SPLITS if benchmark.name.lower().endswith(split)]
+    for split in in_name or _SPLITS:
         if named := [file for file in files if file.name.startswith(split)]:
             return named
     return files
