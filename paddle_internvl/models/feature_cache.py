@@ -10,11 +10,14 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import paddle
 
-from paddle_internvl.preprocess.pixels import normalized
+from paddle_internvl.preprocess.pixels import as_tensor, normalized
+
+if TYPE_CHECKING:  # the server's errors, which the review page shares, do without Paddle
+    import paddle
 
 DEFAULT_BYTES = 256 * 2**20
 
@@ -58,7 +61,7 @@ class FeatureCache:
         found = {key: tokens for key in dict.fromkeys(keys) if (tokens := self.get(key)) is not None}
         missing = {key: tiles for key, tiles in zip(keys, pictures) if key not in found}
         if missing:
-            computed = compute(paddle.to_tensor(np.concatenate(list(map(normalized, missing.values())))))
+            computed = compute(as_tensor(np.concatenate(list(map(normalized, missing.values())))))
             sizes = [len(tiles) for tiles in missing.values()]
             for key, tokens in zip(missing, computed.split(sizes, axis=0)):
                 found[key] = tokens
