@@ -14,7 +14,7 @@ from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_drawing import draw_grid
 from paddle_internvl.webdemo.costs import PromptCost
 from paddle_internvl.webdemo.escaping import escape_html
-from paddle_internvl.webdemo.pictures import data_url, figure, figures
+from paddle_internvl.webdemo.pictures import data_url, figure, figures, strip
 from paddle_internvl.webdemo.session import Round
 from paddle_internvl.webdemo.texts import text
 from paddle_internvl.webdemo.uploads import Attachment
@@ -103,15 +103,13 @@ def preview(attachments: Sequence[Attachment], cost: PromptCost, length: int, ti
     )
 
 
-def _strip(clip: Attachment, name: str, language: str) -> str:
-    """A clip's frames in a row that scrolls by keyboard."""
-    captions = [text("frame", language, number=number) for number in range(1, len(clip.urls) + 1)]
-    frames = [figure(url, caption, f"{clip.name} {caption}") for url, caption in zip(clip.urls, captions)]
-    name = html.escape(name)
-    return (
-        f'<p class="note">{name}</p>'
-        f'<div class="strip" role="group" tabindex="0" aria-label="{name}">{figures(frames)}</div>'
-    )
+def _strip(clip: Attachment, label: str, language: str) -> str:
+    return strip(clip.urls, frame_captions(len(clip.urls), language), clip.name, label)
+
+
+def frame_captions(count: int, language: str) -> list[str]:
+    """Captions of a clip's frames."""
+    return [text("frame", language, number=number) for number in range(1, count + 1)]
 
 
 def _under_grid(picture: Attachment, grid: TileGrid, tile_tokens: int, language: str) -> str:

@@ -1,6 +1,7 @@
 """Launch of the page on a port until a signal, with a temporary folder for uploads that is removed at the end.
 
-In: an `EngineHost`, an address, a port. Nothing is sent to Gradio's servers, and no folder is served.
+In: a page, what it stands on (an `EngineHost`, a review queue), an address, a port. Nothing is sent to Gradio's
+servers, and no folder is served.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import gradio as gr
 import gradio.route_utils
 from starlette.middleware import Middleware
 
+from paddle_internvl.curation.review import ReviewQueue
 from paddle_internvl.serve.request_head import RequestHead
 from paddle_internvl.serve.settings import Settings
 from paddle_internvl.webdemo import page
@@ -33,13 +35,8 @@ _ASSETS = Path(__file__).parents[2] / "demo/assets"
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans CJK SC", "sans-serif")
 
 
-def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
-    """Build the page, with a temporary folder for uploads that is removed when the process ends.
-
-    Args:
-        host: of the engine that answers.
-        concurrency: questions that are answered at once.
-    """
+def temporary_folder() -> Path:
+    """A folder for the files of a page, removed when the process ends; uploads go to a folder in it."""
     folder = Path(tempfile.mkdtemp(prefix="paddle-internvl-demo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     uploads = folder / "uploads"
@@ -48,6 +45,17 @@ def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
     # received them; `tempfile.tempdir` would move the temporary files of the whole process.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     gradio.route_utils.NamedTemporaryFile = _received_file
+    return folder
+
+
+def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
+    """Build the page of the demo, with a temporary folder for uploads.
+
+    Args:
+        host: of the engine that answers.
+        concurrency: questions that are answered at once.
+    """
+    folder = temporary_folder()
     examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
     if _ASSETS.is_dir():
         shutil.copytree(_ASSETS, examples)
@@ -80,20 +88,22 @@ def check_port(server_name: str, server_port: int) -> None:
 
 def launch(
     demo: gr.Blocks,
-    host: EngineHost,
+    backend: EngineHost | ReviewQueue,
     server_name: str,
     server_port: int,
     wait: bool = True,
     allowed_hosts: Sequence[str] = (),
+    uploads: bool = True,
 ) -> str:
     """Serve the page on a port.
 
     Args:
         demo: the page.
-        host: of the engine, which is closed at the end.
+        backend: closed at the end.
         server_name, server_port: see `check_port`.
         wait: until SIGTERM or SIGINT; False: return at once.
         allowed_hosts: Host headers that are accepted besides this machine's; (): any, but none on a loopback address.
+        uploads: whether the page takes files.
     Returns:
         The page's URL.
     Raises:
@@ -102,9 +112,9 @@ def launch(
     check_port(server_name, server_port)
     settings = Settings(server_name=server_name, allowed_hosts=tuple(allowed_hosts))
     # Uploads are removed after an hour; a page that is open longer must upload them again.
-    folder = UploadFolder(Path(os.environ["GRADIO_TEMP_DIR"]))
-    uploads = replace(folder, kept=frozenset(folder.files()))
-    uploads.sweep()
+    folder = UploadFolder(Path(os.environ["GRADIO_TEMP_DIR"]), **({} if uploads else {"max_upload": 0}))
+    folder = replace(folder, kept=frozenset(folder.files()))
+    folder.sweep()
     # Gradio uses a deprecated name of Starlette at every event
     warnings.filterwarnings("ignore", "'HTTP_422_UNPROCESSABLE_ENTITY' is deprecated", module="gradio")
     _, url, _ = demo.launch(
@@ -125,17 +135,17 @@ def launch(
         app_kwargs={
             "middleware": [
                 Middleware(RequestHead, hosts=settings.accepted_hosts),
-                Middleware(UploadLimits, folder=uploads),
+                Middleware(UploadLimits, folder=folder),
             ]
         },
         prevent_thread_lock=True,
     )
     if wait:
-        print(f"InternVL is on {url}", file=sys.stderr, flush=True)
+        print(f"{demo.title} is on {url}", file=sys.stderr, flush=True)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             signal.pause()
         finally:
             demo.close(verbose=False)
-            host.close()
+            backend.close()
     return url

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -39,3 +40,20 @@ def figure(url: str, caption: str, alt: str) -> str:
 def figures(items: list[str]) -> str:
     """Figures side by side, wrapped to the width of the page."""
     return f'<div class="figures">{"".join(items)}</div>' if items else ""
+
+
+def strip(urls: Sequence[str], captions: Sequence[str], name: str, label: str) -> str:
+    """A clip's frames in a row that scrolls by keyboard.
+
+    Args:
+        urls: of the frames.
+        captions: of the frames.
+        name: of the clip.
+        label: line above the row.
+    """
+    frames = [figure(url, caption, f"{name} {caption}") for url, caption in zip(urls, captions)]
+    label = html.escape(label)
+    return (
+        f'<p class="note">{label}</p>'
+        f'<div class="strip" role="group" tabindex="0" aria-label="{label}">{figures(frames)}</div>'
+    )

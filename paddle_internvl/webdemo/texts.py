@@ -76,6 +76,25 @@ _TEXTS = {
     "busy": ("An answer is being made; stop it first.", "正在生成回答，请先停止。"),
     "empty": ("Write a question first.", "请先输入问题。"),
     "none": ("There is no question yet.", "还没有问题。"),
+    # the page of a review
+    "review": ("Review of flagged samples", "复核被标记的样本"),
+    "reviewer": ("Your name", "你的名字"),
+    "reviewer_hint": ("Decisions are stored under it.", "决定以此名字保存。"),
+    "accept": ("Accept (A)", "接受 (A)"),
+    "reject": ("Reject (R)", "拒绝 (R)"),
+    "undo": ("Undo (U)", "撤销 (U)"),
+    "next": ("Next (N)", "下一个 (N)"),
+    "progress": (
+        "{decided} of {total} decided: {accept} accepted, {reject} rejected, {conflict} with different decisions",
+        "已决定 {decided} / {total}：接受 {accept}，拒绝 {reject}，意见不一 {conflict}",
+    ),
+    "place": ("{dataset}, line {line}", "{dataset}，第 {line} 行"),
+    "rule": ("Rule", "规则"),
+    "score": ("Score", "得分"),
+    "detail": ("Detail", "详情"),
+    "anonymous": ("Write your name to begin.", "请先输入名字。"),
+    "finished": ("All samples are decided.", "所有样本都已决定。"),
+    "no_undo": ("You have no decision to undo.", "没有可以撤销的决定。"),
 }
 
 

@@ -118,6 +118,7 @@ WRONG = {  # words -> the one line of the error
     ("train", "none.json"): "none.json does not exist; give the JSON or YAML file",
     ("train", "BAD.yaml"): "BAD.yaml is not valid YAML",
     ("curate", "filter", "/nowhere", "OUT"): "/nowhere",
+    ("curate", "review", "/nowhere"): "/nowhere",
     ("curate", "pairs", "/nowhere", "OUT"): "/nowhere",
     ("curate", "sample", "/nowhere", "OUT", CHECKPOINT, "--prompt-version", "en"): "/nowhere",
     ("merge-lora", "/nowhere", "OUT"): "/nowhere does not exist",
