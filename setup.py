@@ -59,6 +59,7 @@ EXTRAS = {
         "datasketch>=1.6",
         "httpx>=0.28",
     ],
+    "evaluation": ["openpyxl>=3.1"],
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.6",

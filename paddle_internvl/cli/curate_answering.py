@@ -14,6 +14,7 @@ from pathlib import Path
 from paddle_internvl.cli import chat_target
 from paddle_internvl.cli.argument_types import integer, number
 from paddle_internvl.cli.conventions import add_adapter_flag, add_hub_flag
+from paddle_internvl.evaluation.chats import chat_of, is_endpoint
 
 _TOP_K, _TILES, _BATCH, _CONCURRENCY = 50, 6, 64, 16  # defaults
 # Flags of a checkpoint, which an endpoint has settings of its own for; and of an endpoint.
@@ -62,7 +63,7 @@ def answers_of(arguments: argparse.Namespace, target: str) -> Iterator:
     Raises:
         ValueError: flags of a checkpoint for an endpoint, or the other way round.
     """
-    remote = chat_target.is_endpoint(target)
+    remote = is_endpoint(target)
     for name in _CHECKPOINT_FLAGS if remote else _ENDPOINT_FLAGS:
         if getattr(arguments, name, None) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is for {'a checkpoint' if remote else 'an endpoint'}")
@@ -73,7 +74,7 @@ def answers_of(arguments: argparse.Namespace, target: str) -> Iterator:
 
         names = {"max_tokens": "max_new_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k"}
         fields = {field: getattr(arguments, name) for field, name in names.items()}
-        with contextlib.closing(chat_target.endpoint(target, arguments.model, arguments.key)) as chat:
+        with contextlib.closing(chat_of(target, arguments.model, arguments.key)) as chat:
             yield endpoint_answers(chat, fields, arguments.concurrency or _CONCURRENCY)
         return
     from paddle_internvl.curation.answering import batches, pipeline_answers

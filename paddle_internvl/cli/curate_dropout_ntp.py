@@ -17,9 +17,9 @@ import json
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
-from paddle_internvl.cli import chat_target
 from paddle_internvl.cli.argument_types import integer, number
 from paddle_internvl.cli.curate_answering import add_answering_flags, answers_of, progress_bar
+from paddle_internvl.evaluation.chats import is_endpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.curation.dropout_ntp import DropoutSettings, continue_without_media
 
-    if chat_target.is_endpoint(arguments.target):
+    if is_endpoint(arguments.target):
         raise ValueError("dropout-ntp needs a checkpoint: OpenAI's protocol can't continue an answer")
     settings = DropoutSettings(
         arguments.start_ratio, arguments.num_return_sequences, arguments.load_image,

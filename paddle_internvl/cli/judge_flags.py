@@ -37,11 +37,8 @@ def judge_of(arguments: argparse.Namespace) -> Iterator:
     if target is None:
         yield None
         return
+    from paddle_internvl.evaluation.chats import chat_of
     from paddle_internvl.evaluation.judge import Judge
 
-    if chat_target.is_endpoint(target):
-        chat = chat_target.endpoint(target, arguments.judge_model, arguments.judge_key)
-    else:
-        chat = chat_target.checkpoint(target)
-    with contextlib.closing(chat):
+    with contextlib.closing(chat_of(target, arguments.judge_model, arguments.judge_key)) as chat:
         yield Judge(chat, arguments.judge_cache, arguments.judge_concurrency, arguments.judge_max_tokens)

@@ -6,19 +6,17 @@ one error row.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddle_internvl.checkpoints.fingerprint import fingerprint
 from paddle_internvl.engine.response import Response
 from paddle_internvl.prompt.messages import Dialogue
 from paddle_internvl.scale import cluster, rows
 
-_MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".pdparams")
-_PIECES, _PIECE_BYTES = 64, 4096  # of a file, in a model's fingerprint
 _MAX_RETRIES = 3  # restarts of a worker that dies, and retries of its batch
 
 
@@ -162,24 +160,11 @@ def run(
 def _settings(job: Job) -> dict:
     """The settings that answers depend on, and a fingerprint of the model: of a folder's files, or the hub id."""
     folder, adapter = Path(job.checkpoint), job.backend.get("adapter")
-    model = _fingerprint(folder) if folder.is_dir() else job.checkpoint
+    model = fingerprint(folder) if folder.is_dir() else job.checkpoint
     if adapter is not None:
-        model = f"{model} {_fingerprint(Path(adapter))}"
+        model = f"{model} {fingerprint(Path(adapter))}"
     backend = {name: job.backend.get(name) for name in ("max_num", "dtype", "device")}
     return {"model": model, "system": job.system, **backend, **job.generation}
-
-
-def _fingerprint(folder: Path) -> str:
-    """Digest of a checkpoint folder: names and sizes of its files, and pieces of each, evenly spaced."""
-    digest = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.suffix in _MODEL_FILES):
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with open(file, "rb") as stream:
-            for i in range(_PIECES):
-                stream.seek(size * i // _PIECES)
-                digest.update(stream.read(_PIECE_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def _in_process(job: Job, todo: Sequence[tuple[int, bytes]], batch_size: int) -> Iterator[str]:

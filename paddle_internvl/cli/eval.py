@@ -1,0 +1,28 @@
+"""Evaluate a model on the benchmarks of the model cards.
+
+examples:
+  paddle-internvl eval run CKPT --data MMBench_DEV_EN_V11 MMStar OCRBench
+  paddle-internvl eval score MMStar --data MMStar.tsv --answers outputs/model/model_MMStar.xlsx
+  paddle-internvl eval prompts MMStar --data MMStar.tsv --model CKPT --style MPO
+  paddle-internvl eval list
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from paddle_internvl.cli import eval_list, eval_prompts, eval_run, eval_score
+
+_TOOLS = {"run": eval_run, "score": eval_score, "prompts": eval_prompts, "list": eval_list}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+    for name, module in _TOOLS.items():
+        summary, _, details = module.__doc__.partition("\n\n")
+        tool = tools.add_parser(name, help=summary, description=summary, epilog=details.strip())
+        module.add_arguments(tool)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return _TOOLS[arguments.tool].run(arguments)

@@ -1,0 +1,45 @@
+"""Conversation of a prompt: OpenAI-style messages that a checkpoint in this process or a server takes.
+
+In: a `Prompt`. Out: one user's message, its text with LMDeploy's marks, its pictures with their tile limits.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from paddle_internvl.evaluation.prompts import Prompt, PromptError
+from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
+
+_MARK = "<image>"
+
+
+def messages_of(prompt: Prompt, pictures: list[Image.Image], as_urls: bool = False) -> list[dict]:
+    """Messages of a prompt.
+
+    Args:
+        prompt: of an item.
+        pictures: the item's pictures or frames, opened.
+        as_urls: pictures as data URLs of PNG files, for a server; False: as they are.
+    Raises:
+        PromptError: the prompt's marks can't be told from its text, or one mark stands for several pictures.
+    """
+    marks = prompt.text.count(_MARK)
+    if prompt.joined and len(pictures) > 1:
+        raise PromptError(f"row {prompt.index}: one mark stands for all pictures, which `eval run` can't send")
+    if marks != len(pictures):
+        raise PromptError(f"row {prompt.index}: {marks} {_MARK} marks but {len(pictures)} pictures")
+    parts = [_part(picture, limit, as_urls) for picture, limit in zip(pictures, prompt.limits, strict=True)]
+    text = {"type": "text", "text": prompt.text.replace(_MARK, IMAGE_TOKEN)}
+    return [{"role": "user", "content": [*parts, text]}]
+
+
+def _part(picture: Image.Image, limit: int, as_urls: bool) -> dict:
+    if not as_urls:
+        return {"type": "image", "image": picture, "max_dynamic_patch": limit}
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url, "max_dynamic_patch": limit}}

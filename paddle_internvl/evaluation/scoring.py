@@ -1,0 +1,67 @@
+"""`score`: answers to a benchmark -> its scores, headline and a verdict on every row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paddle_internvl.evaluation.answers import read_answers
+from paddle_internvl.evaluation.benchmark import Benchmark
+from paddle_internvl.evaluation.item import Index, Item
+from paddle_internvl.evaluation.judge import Judge
+from paddle_internvl.evaluation.readers import default_rules, read_items
+from paddle_internvl.evaluation.scorers import SCORERS
+from paddle_internvl.evaluation.user_benchmarks import find_benchmark
+
+
+def score(
+    name: str | Benchmark,
+    data: str | Path,
+    answers: str | Path | Mapping[Index, str],
+    rules: str | None = None,
+    judge: Judge | None = None,
+) -> dict:
+    """Score answers to a benchmark.
+
+    Args:
+        name: of the benchmark, or its row.
+        data: file or folder of the benchmark.
+        answers: by index, or a file of them (`read_answers`).
+        rules: "vlmevalkit" (December 2024, text kept) or "internvl" (upstream's scripts); None: the toolkit whose
+            format the data has.
+        judge: decides rows that rules can't; None: the rules alone.
+    Returns:
+        `benchmark`, `rules`, `scores` ("ROW/COLUMN": per cent), `headline` (None where rows have no answer, or no
+        honest figure can be given), `scored` and `expected` (rows with an answer, rows of the data), `rows` (index ->
+        `verdict`, `extracted`) and `notes`.
+    Raises:
+        ValueError: an unknown benchmark, or rules that it has no scorer for; see also `read_items`, `read_answers`.
+    """
+    benchmark = name if isinstance(name, Benchmark) else find_benchmark(name)
+    rules = rules or default_rules(benchmark, Path(data))
+    texts = answers if isinstance(answers, Mapping) else read_answers(Path(answers))
+    return score_items(benchmark, list(read_items(benchmark, data, rules, pictures=False)), texts, rules, judge)
+
+
+def score_items(
+    benchmark: Benchmark, items: Sequence[Item], answers: Mapping[Index, str], rules: str, judge: Judge | None = None
+) -> dict:
+    """Score answers to items of a benchmark. Arguments, result and errors: see `score`."""
+    if rules not in benchmark.scorers:
+        raise ValueError(f"{benchmark.name} has no scorer by the rules {rules!r}; use {' or '.join(benchmark.scorers)}")
+    by_key = {str(index): text for index, text in answers.items()}
+    answered = {item.index: by_key[str(item.index)] for item in items if str(item.index) in by_key}
+    scores = SCORERS[benchmark.scorers[rules]](items, answered, judge)
+    partial = len(answered) < len(items)
+    return {
+        "benchmark": benchmark.name,
+        "rules": rules,
+        "scores": {f"{row}/{column}": value for (row, column), value in scores.table.items()},
+        "headline": None if partial else scores.headline,
+        "scored": len(answered),
+        "expected": len(items),
+        "rows": {
+            str(index): {"verdict": row.verdict, "extracted": row.extracted} for index, row in scores.rows.items()
+        },
+        "notes": list(scores.notes),
+    }
