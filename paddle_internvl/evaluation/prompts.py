@@ -15,6 +15,8 @@ from paddle_internvl.evaluation.prompt_forms import (
     upstream_reasoning_text,
 )
 from paddle_internvl.evaluation.video_forms import VIDEO_FORMS, upstream_mvbench_text
+from paddle_internvl.media.images import open_image
+from paddle_internvl.preprocess.grid import choose_grid
 
 STYLES = ("InternVL2", "InternVL2_5", "MPO")  # families of checkpoints; the first two are asked the same
 RULES = ("vlmevalkit", "internvl")
@@ -164,13 +166,26 @@ def _subtitles(item: Item, spread: str, frames: int) -> str:
         raise PromptError(f"row {item.index}: {error}") from None
 
 
+def _is_cut(item: Item, max_num: int) -> bool:
+    """Whether the picture of an item has several tiles."""
+    try:
+        picture = open_image(item.pictures[0])
+    except (OSError, ValueError) as error:
+        raise PromptError(f"row {item.index}: {error}") from None
+    return choose_grid(*picture.size, 1, max_num).tiles > 1
+
+
 def _upstream_prompt(item: Item, task: UpstreamTask, chain_of_thought: bool) -> Prompt:
     reasons = chain_of_thought and task.chain_of_thought
     text = upstream_reasoning_text(item) if reasons else UPSTREAM_FORMS[task.form](item)
     count = len(item.pictures)
     joined = task.form == "mmmu"
     limits = (task.max_num,) + (1,) * (count - 1) if joined else _divided(task.max_num, count)
-    if count > 1 and not joined:
+    if task.form == "pages" and count == 1:
+        several = _is_cut(item, task.max_num)  # upstream numbers a single page by its tiles
+    else:
+        several = count > 1 and not joined
+    if several:
         text = _numbered_marks(count) + text
     elif _MARK not in text:
         text = f"{_MARK}\n{text}"

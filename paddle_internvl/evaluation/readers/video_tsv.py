@@ -23,19 +23,17 @@ def read_video_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> I
         item = item_of_row(row, int(row["index"]) if integers else row["index"])
         yield replace(
             item,
-            options=item.options or _options(row.get("candidates", "")),
+            options=item.options or _options(row.get("candidates", ""), benchmark.video == "video_mme"),
             category=item.category or row.get("task_type", ""),
             clip=_clip(row, file, number) if pictures else None,
         )
 
 
-def _options(cell: str) -> dict[str, str]:
+def _options(cell: str, lettered: bool) -> dict[str, str]:
     """Options by letter from a list of candidates, which Video-MME writes as "A. text"."""
     texts = list_text(cell) if cell else []
-    letters = string.ascii_uppercase[: len(texts)]
-    if all(text.startswith(f"{letter}. ") for letter, text in zip(letters, texts)):
-        texts = [text[3:] for text in texts]
-    return dict(zip(letters, texts))
+    options = dict(zip(string.ascii_uppercase, texts))
+    return {letter: text.removeprefix(f"{letter}. ") if lettered else text for letter, text in options.items()}
 
 
 def _clip(row: Mapping[str, str], file: Path, number: int) -> Clip:
