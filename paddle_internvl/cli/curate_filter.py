@@ -1,14 +1,19 @@
-"""Filter training data by rules: kept, dropped and flagged samples, each with its reasons.
+"""Filter training data by rules and a judge: kept, dropped and flagged samples, each with its reasons.
 
 SOURCE is a .jsonl file (conversations, preference pairs or responses), a folder of such files, or a meta JSON. OUT gets
 kept.jsonl (the lines as they were), dropped.jsonl and flagged.jsonl (for a manual review) in input order, of several
 data sets a folder for each, and report.json. An interrupted run continues, with the output of an uninterrupted one.
+--judge scores the quality of texts and the repetition of all samples, 0 to 10. --decisions applies what reviewers
+decided about flagged samples (curate review).
 
 examples:
   paddle-internvl curate filter data.jsonl filtered --root pictures
   paddle-internvl curate filter meta.json filtered --exempt docvqa,chartqa --plot rules.png
   paddle-internvl curate filter data.jsonl filtered --near-duplicates 0.8 --drop repetition --off language_mix
   paddle-internvl curate filter data.jsonl filtered --threshold sentence_length=300 --json
+  paddle-internvl curate filter meta.json filtered --judge http://host:23333/v1 --domain gsm8k=math --scores
+  paddle-internvl curate filter data.jsonl reviewed --decisions filtered/flagged.decisions.jsonl
+  paddle-internvl curate filter data.jsonl filtered --workers 8 --ray-address auto
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ import json
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
-from paddle_internvl.cli.argument_types import picture_file
+from paddle_internvl.cli.argument_types import integer, picture_file
+from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -40,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{action}", type=_names, default=(), metavar="RULE,…", help=text)
     parser.add_argument(
         "--threshold", type=threshold, action="append", default=[], metavar="RULE=NUMBER",
-        help="a higher score breaks the rule; may be repeated",
+        help="a higher score breaks the rule, of the judge a lower one; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--near-duplicates", type=float, metavar="J",
@@ -48,24 +54,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--exempt", type=_names, default=(), metavar="NAME,…",
                         help="data sets that the repetition rules leave alone")  # fmt: skip
+    add_judge_flags(parser)
+    parser.add_argument("--domain", action="append", default=[], metavar="[NAME=]DOMAIN",
+                        help="prompt of the quality's judge, for a data set or for all: general (default), math, code, "
+                        "ocr, science, creative; may be repeated")  # fmt: skip
+    parser.add_argument("--scores", action="store_true", help="write scores.jsonl too, every score of every line")
+    parser.add_argument("--decisions", type=Path, metavar="FILE", help="of reviewers about flagged samples")
+    parser.add_argument("--workers", type=integer(1), metavar="N",
+                        help="processes of Ray that run the rules (default: this process)")  # fmt: skip
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where OUT holds a run")
     parser.add_argument("--plot", type=picture_file, metavar="FILE", help="draw the findings of each rule")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON document")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from paddle_internvl.curation.decisions import read_decisions
     from paddle_internvl.curation.filter import FilterSettings, run_filter
     from paddle_internvl.curation.filter_sources import filter_sources
     from paddle_internvl.progress import bar
 
-    settings = FilterSettings(rules=_rules(arguments), exempt=frozenset(arguments.exempt))
+    if arguments.ray_address and not arguments.workers:
+        raise ValueError("--ray-address needs --workers")
     sources = filter_sources(arguments.source, arguments.root)
-    with bar("lines", unit="line") as progress:
+    decisions = read_decisions(arguments.decisions) if arguments.decisions else None
+    with judge_of(arguments) as judge, bar("lines", unit="line") as progress:
+        settings = FilterSettings(
+            rules=_rules(arguments), exempt=frozenset(arguments.exempt), judge=judge, decisions=decisions,
+            domains=_domains(arguments.domain, [source.name for source in sources]), scores=arguments.scores,
+            workers=arguments.workers, ray_address=arguments.ray_address,
+        )  # fmt: skip
         report = run_filter(sources, arguments.out, settings, arguments.overwrite, progress.update)
     if arguments.plot:
         _draw(report, arguments.plot)
-    print(json.dumps(report, ensure_ascii=False) if arguments.json else "\n".join(_lines(report)))
+    print(json.dumps(report, ensure_ascii=False) if arguments.json else "\n".join(_lines(report, decisions)))
     return EXIT_OK
+
+
+def _domains(values: list[str], names: list[str]) -> dict[str, str]:
+    """Domain of each data set: of all, or of the one that is named."""
+    domains: dict[str, str] = {}
+    for value in values:
+        name, _, domain = value.rpartition("=")
+        domains.update(dict.fromkeys([name] if name else names, domain))
+    return domains
 
 
 def _rules(arguments: argparse.Namespace) -> dict:
@@ -87,7 +119,7 @@ def _rules(arguments: argparse.Namespace) -> dict:
     return rules
 
 
-def _lines(report: dict[str, dict]) -> list[str]:
+def _lines(report: dict[str, dict], decisions=None) -> list[str]:
     """The counts for people."""
     lines = []
     for name, counts in report.items():
@@ -95,6 +127,12 @@ def _lines(report: dict[str, dict]) -> list[str]:
         lines.append(f"{name}: {counts['lines']:,} lines: {', '.join(shares)}")
         for rule, actions in counts["rules"].items():
             lines += [f"  {rule:<18}{action:<6}{count:>10,}" for action, count in actions.items()]
+        for part in ("judge", "review"):
+            lines += [f"  {f'{part}: {name}':<24}{count:>10,}" for name, count in counts.get(part, {}).items()]
+    if decisions is not None:
+        applied = sum(sum(counts.get("review", {}).values()) for counts in report.values())
+        if len(decisions.by_sample) > applied:
+            lines.append(f"{len(decisions.by_sample) - applied} decisions are about samples that are not flagged")
     return lines
 
 

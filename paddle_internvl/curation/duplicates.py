@@ -82,12 +82,16 @@ class DuplicateIndex:
         return (first, similarity) if similarity >= self._threshold else None
 
     def _first(self, table: str, key: bytes, place: Place) -> Place | None:
-        """The place of a key; a new key gets this place."""
+        """The place of a key at an earlier sample; a new key gets this place.
+
+        A continued filter finds the samples that were looked up, but not written, before it was interrupted: their keys
+        have their own places.
+        """
         row = self._connection.execute(f"SELECT file, line, offset FROM {table} WHERE key = ?", (key,)).fetchone()
         if row is None:
             self._connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", (key, *place))
             return None
-        return Place(*row)
+        return Place(*row) if tuple(row) < place[:3] else None
 
     @staticmethod
     def _similarity(shingles: set[str], other: SampleTexts) -> float:

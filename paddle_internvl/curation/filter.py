@@ -1,8 +1,8 @@
 """Data filter: streams data sets through the rules into kept, dropped and flagged JSONL.
 
 In: data sets and `FilterSettings`. Out: for each data set `kept.jsonl`, its lines as they were, and `dropped.jsonl` and
-`flagged.jsonl`, with the line and every reason, in input order; and the counts. Source: InternVL 2.5's "Data Filtering
-Pipeline" (arXiv 2412.05271).
+`flagged.jsonl`, with the line and every reason, in input order; `scores.jsonl`; and the counts. Source: InternVL 2.5's
+"Data Filtering Pipeline" (arXiv 2412.05271).
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_internvl.curation.duplicates import DuplicateIndex, Place
+from paddle_internvl.curation.decisions import Decisions
+from paddle_internvl.curation.duplicates import DuplicateIndex
+from paddle_internvl.curation.filter_outputs import OUTPUTS, SCORES, JudgeCost, counts_of, reviewed, written
 from paddle_internvl.curation.filter_sources import FilterSource
 from paddle_internvl.curation.filter_state import FilterState, Progress, remove_state
-from paddle_internvl.curation.jsonl import Line, as_line, parse_line, read_lines
-from paddle_internvl.curation.rules import REPETITION, RULES, Finding, Rule, findings
-from paddle_internvl.curation.sample_texts import SampleTexts, sample_texts
+from paddle_internvl.curation.jsonl import read_lines
+from paddle_internvl.curation.judge_prompts import DOMAINS
+from paddle_internvl.curation.line_checks import LineChecker, checked_lines, with_duplicates, with_verdicts
+from paddle_internvl.curation.rules import REPETITION, RULES, Rule
+from paddle_internvl.evaluation.judge import Judge
 from paddle_internvl.jsonl import complete_file
 
-KEPT, DROPPED, FLAGGED = OUTPUTS = ("kept", "dropped", "flagged")
 REPORT = "report.json"
 
 
@@ -34,11 +37,23 @@ class FilterSettings:
         rules: by name; see `rules.RULES`.
         exempt: names of data sets that the repetition rules leave alone.
         commit_lines: lines between two commits of the progress.
+        judge: scores quality and repetition; None: neither is scored.
+        domains: key of `judge_prompts.DOMAINS` by data set; others are general.
+        scores: write `scores.jsonl`, the scores of every line.
+        decisions: of reviewers about flagged samples.
+        workers: processes of Ray that run the rules; None: this process.
+        ray_address: of a cluster; None: this machine.
     """
 
-    rules: dict[str, Rule] = field(default_factory=lambda: dict(RULES))
+    rules: Mapping[str, Rule] = field(default_factory=lambda: dict(RULES))
     exempt: frozenset[str] = frozenset()
     commit_lines: int = 2000
+    judge: Judge | None = None
+    domains: Mapping[str, str] = field(default_factory=dict)
+    scores: bool = False
+    decisions: Decisions | None = None
+    workers: int | None = None
+    ray_address: str | None = None
 
     def __post_init__(self):
         for name, rule in self.rules.items():
@@ -46,6 +61,20 @@ class FilterSettings:
                 raise ValueError(f"rule {name!r}; use some of {', '.join(RULES)}")
             if name == "not_a_sample" and rule.action == "off":
                 raise ValueError("not_a_sample can't be off: what is no sample can't be checked")
+        for domain in self.domains.values():
+            if domain not in DOMAINS:
+                raise ValueError(f"domain {domain!r}; use one of {', '.join(DOMAINS)}")
+
+    def identity(self) -> dict:
+        """What an interrupted run must have in common with its continuation; workers may differ."""
+        return {
+            "rules": {name: [rule.action, rule.threshold] for name, rule in self.rules.items()},
+            "exempt": sorted(self.exempt),
+            "judge": self.judge and self.judge.model,
+            "domains": dict(self.domains),
+            "scores": self.scores,
+            "decisions": self.decisions and self.decisions.by_sample,
+        }
 
 
 def run_filter(
@@ -64,13 +93,18 @@ def run_filter(
         overwrite: begin anew where OUT holds a finished or another run.
         on_progress: called with 1 for each line, and first with the number of lines that were done before.
     Returns:
-        For each data set `lines`, `kept`, `dropped`, `flagged`, and `rules`: for each rule the findings by action.
+        For each data set `lines`, `kept`, `dropped`, `flagged`, and `rules`: for each rule the findings by action;
+        with a judge `judge`: its replies, failures and tokens; with decisions `review`: the decisions by kind.
     Raises:
         ValueError: OUT holds a finished run, or an interrupted one with other settings.
+        EndpointUnavailableError: the judge gives no replies; the run can be continued.
     """
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names) or not settings.exempt <= set(names):
-        raise ValueError(f"data sets {', '.join(names)}: each needs a name of its own, exempt ones must be among them")
+    names = {source.name for source in sources}
+    if len(names) < len(sources) or not settings.exempt | set(settings.domains) <= names:
+        raise ValueError(
+            f"data sets {', '.join(names)}: each needs a name of its own, and exempt ones and those with a domain "
+            "must be among them"
+        )
     if overwrite:
         remove_state(out)
         (out / REPORT).unlink(missing_ok=True)
@@ -86,7 +120,7 @@ def _run(sources, out: Path, settings: FilterSettings, state: FilterState, on_pr
     for number, source in enumerate(sources):
         folder = out if len(sources) == 1 else out / source.name
         _filter_source(number, sources, folder, settings, state, index, on_progress)
-    report = {source.name: _counts(state.load(source.name)) for source in sources}
+    report = {source.name: counts_of(state.load(source.name)) for source in sources}
     with complete_file(out / REPORT) as stream:
         json.dump(report, stream, ensure_ascii=False, indent=2)
     state.close()
@@ -111,27 +145,37 @@ def _filter_source(
         return
     exempt = REPETITION if source.name in settings.exempt else set()
     rules = {name: rule for name, rule in settings.rules.items() if rule.action != "off" and name not in exempt}
+    lines = read_lines(source.file, progress.offset, progress.line)
+    checked = checked_lines(lines, LineChecker(rules, source.root), settings.workers, settings.ray_address)
+    checked = with_duplicates(checked, number, sources, rules, index)
+    if settings.judge is not None:
+        checked = with_verdicts(checked, settings.judge, settings.domains.get(source.name, "general"), rules)
+    cost = JudgeCost(settings.judge)
+    names = (*OUTPUTS, SCORES) if settings.scores else OUTPUTS
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(_continued(folder, name, progress)) for name in OUTPUTS}
+        files = {name: stack.enter_context(_continued(folder, name, progress)) for name in names}
 
         def commit(done: bool) -> None:
             for name, stream in files.items():
                 stream.flush()
                 os.fsync(stream.fileno())
                 progress.sizes[name] = stream.tell()
+            progress.counts.update(cost.since_last())
             progress.done = done
             if done:
-                for name in OUTPUTS:
+                for name in names:
                     os.replace(folder / f"{name}.jsonl.part", folder / f"{name}.jsonl")
             state.save(source.name, progress)
 
-        for line in read_lines(source.file, progress.offset, progress.line):
-            found = _check(line, Place(number, line.number, line.offset), sources, rules, index)
-            output = KEPT if not found else DROPPED if any(one.action == "drop" for one in found) else FLAGGED
-            files[output].write(_output_line(source, line, found).encode("utf-8", "surrogatepass"))
-            progress.counts.update(["lines", output, *(f"{one.rule}/{one.action}" for one in found)])
-            progress.line, progress.offset = line.number + 1, line.offset + line.size
+        for one in checked:
+            found = one.findings(rules)
+            output, verdict = reviewed(source, one.line, found, settings.decisions)
+            for name, line in written(source, one, found, output, verdict, settings.scores):
+                files[name].write(line.encode("utf-8", "surrogatepass"))
+            progress.counts.update(["lines", output, *(f"{finding.rule}/{finding.action}" for finding in found)])
+            progress.counts.update([f"review:{verdict}"] if verdict else [])
+            progress.line, progress.offset = one.line.number + 1, one.line.offset + one.line.size
             if progress.counts["lines"] % settings.commit_lines == 0:
                 commit(False)
             on_progress(1)
@@ -151,62 +195,10 @@ def _continued(folder: Path, name: str, progress: Progress):
     return stream
 
 
-def _check(
-    line: Line, place: Place, sources: Sequence[FilterSource], rules: dict[str, Rule], index: DuplicateIndex
-) -> list[Finding]:
-    """What a line breaks of the rules."""
-    root = sources[place.file].root
-    try:
-        if line.error:
-            raise ValueError(line.error)
-        sample = sample_texts(line.item, root)
-    except ValueError as error:
-        return [Finding("not_a_sample", rules["not_a_sample"].action, 1.0, str(error))]
-    found = findings(sample, rules)
-    if "duplicate" in rules and (first := index.exact(sample, place)):
-        return [*found, Finding("duplicate", rules["duplicate"].action, 1.0, f"of {_named(first, sources)}")]
-
-    def read(other: Place) -> SampleTexts:
-        with open(sources[other.file].file, "rb") as stream:
-            stream.seek(other.offset)
-            return sample_texts(parse_line(stream.readline(), other.line, other.offset).item, sources[other.file].root)
-
-    if "near_duplicate" in rules and (similar := index.near(sample, place, read)):
-        first, similarity = similar
-        detail = f"of {_named(first, sources)}"
-        found.append(Finding("near_duplicate", rules["near_duplicate"].action, round(similarity, 4), detail))
-    return found
-
-
-def _named(place: Place, sources: Sequence[FilterSource]) -> str:
-    return f"{sources[place.file].name}, line {place.line}"
-
-
-def _output_line(source: FilterSource, line: Line, found: list[Finding]) -> str:
-    """A kept line as it was; another one with its place and the reasons."""
-    if not found:
-        return line.text + "\n"
-    content = {"item": line.item} if line.item is not None else {"text": line.text}
-    return as_line({"dataset": source.name, "line": line.number, "reasons": [asdict(one) for one in found], **content})
-
-
 def _identity(sources: Sequence[FilterSource], settings: FilterSettings) -> dict:
-    """What an interrupted run must have in common with its continuation."""
     inputs = [
         [source.name, str(source.file.resolve()), str(source.root.resolve()), source.file.stat().st_size,
          source.file.stat().st_mtime_ns]
         for source in sources
     ]  # fmt: skip
-    rules = {name: [rule.action, rule.threshold] for name, rule in settings.rules.items()}
-    return {"inputs": inputs, "rules": rules, "exempt": sorted(settings.exempt)}
-
-
-def _counts(progress: Progress) -> dict:
-    """The counts of a data set for the report."""
-    counts = {name: progress.counts[name] for name in ("lines", *OUTPUTS)}
-    rules: dict[str, dict[str, int]] = {}
-    for name in sorted(progress.counts):
-        rule, _, action = name.partition("/")
-        if action:
-            rules.setdefault(rule, {})[action] = progress.counts[name]
-    return {**counts, "rules": rules}
+    return {"inputs": inputs, **settings.identity()}

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paddle_internvl.cli.main import main
+from paddle_internvl.curation.decisions import sample_id
 from paddle_internvl.curation.filter import FilterSettings, run_filter
 from paddle_internvl.curation.filter_sources import FilterSource
+from paddle_internvl.curation.judge_prompts import DOMAINS, score_of
 from paddle_internvl.curation.rules import RULES, findings
 from paddle_internvl.curation.sample_texts import SampleTexts
+from paddle_internvl.evaluation.completion import ChatRequestError, Completion, EndpointUnavailableError
+from paddle_internvl.evaluation.judge import Judge
 from tests.curation.planted import PLANTS, clean, corpus
 from tests.random_checkpoints import ROOT
 
@@ -182,3 +186,132 @@ def test_the_documented_rules_are_the_table():
     assert [(name, action, float(value)) for name, action, value in rows] == [
         (name, rule.action, rule.threshold) for name, rule in RULES.items()
     ]
+
+
+class Scorer:
+    """A judge's chat: 2 for loops, 5 for code, no score at 'mute' texts below temperature 1, else 9. asked: prompts."""
+
+    model = "scorer"
+
+    def __init__(self):
+        self.asked = []
+
+    def complete(self, messages, temperature, max_tokens):
+        (message,) = messages
+        self.asked.append(message["content"])
+        sample = message["content"].partition("<sample>")[2]
+        if "refused" in sample:
+            raise ChatRequestError("too long")
+        score = 2 if "loop" in sample else 5 if "code" in sample else 9
+        reply = "no idea" if "mute" in sample and temperature < 1 else f"Fine.\nScore: {score}"
+        return Completion(reply, "stop", 10, 3)
+
+
+def judged_samples(file: Path) -> FilterSource:
+    def sample(text, **more):
+        turns = [{"from": "human", "value": "<image>\nHi?" if "image" in more else "Hi?"}]
+        return {**more, "conversations": [*turns, {"from": "gpt", "value": text}]}
+
+    items = [
+        sample("a fine answer"), sample("a loop"), sample("some code"), sample("refused"), sample("mute but fine"),
+        sample("code in a picture", image="good.png"), sample("a looped picture", image="good.png"), sample(" "),
+        sample("a fine answer"), sample("a proof", domain="math"), sample("a forever mute loop", domain="none"),
+    ]  # fmt: skip
+    return FilterSource("made", written(file, [(None, json.dumps(item)) for item in items]), file.parent)
+
+
+def test_a_judge_scores_quality_of_texts_and_repetition_of_all(root, tmp_path):
+    source = dataclasses.replace(judged_samples(tmp_path / "made.jsonl"), root=root)
+    chat = Scorer()
+    judge = Judge(chat, tmp_path / "replies.jsonl", concurrency=3)
+    settings = FilterSettings(judge=judge, scores=True, domains={"made": "code"})
+    counts = run_filter([source], tmp_path / "out", settings)["made"]
+    dropped = {row["line"]: row["reasons"] for row in objects(tmp_path / "out/dropped.jsonl")}
+    assert {line: [reason["rule"] for reason in reasons] for line, reasons in dropped.items()} == {
+        2: ["quality", "judged_repetition"], 3: ["quality"], 7: ["judged_repetition"], 8: ["empty_answer"],
+        9: ["duplicate"], 11: ["quality", "judged_repetition"],
+    }  # fmt: skip
+    assert dropped[3][0] == {"rule": "quality", "action": "drop", "score": 5.0, "detail": "Fine.\nScore: 5"}
+    (flagged,) = objects(tmp_path / "out/flagged.jsonl")
+    assert (flagged["line"], flagged["reasons"][0]["rule"], flagged["reasons"][0]["score"]) == (4, "no_verdict", 2.0)
+    assert "too long" in flagged["reasons"][0]["detail"]
+    scores = objects(tmp_path / "out/scores.jsonl")
+    assert [row["line"] for row in scores] == list(range(1, 12))
+    assert (
+        scores[0]["output"] == "kept"
+        and scores[0]["scores"]["quality"] == 9
+        and "Fine" in scores[0]["judge"]["quality"]
+    )
+    assert "quality" not in scores[5]["scores"] and "judged_repetition" not in scores[8]["scores"]
+    questions = [text for text in chat.asked if "Score the quality" in text]
+    assert sum(DOMAINS["math"] in text for text in questions) == 1
+    assert sum(DOMAINS["code"] in text for text in questions) == len(questions) - 1
+    asked = judge.counts
+    assert counts["judge"] == vars(asked) and asked.failed == 2 and asked.prompt_tokens == 10 * asked.replies
+    again = Judge(silent := Scorer(), tmp_path / "replies.jsonl")
+    counts = run_filter([source], tmp_path / "again", dataclasses.replace(settings, judge=again))["made"]
+    assert len(silent.asked) == 2 and counts["judge"]["cached"] == asked.replies  # refused ones are asked again
+    for name in ("kept", "dropped", "flagged", "scores"):
+        assert (tmp_path / f"again/{name}.jsonl").read_bytes() == (tmp_path / f"out/{name}.jsonl").read_bytes()
+    exempt = FilterSettings(judge=Judge(Scorer()), exempt=frozenset({"made"}))
+    assert "judged_repetition" not in run_filter([source], tmp_path / "exempt", exempt)["made"]["rules"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("Good.\nScore: 8", 8), ("**Score:** 7.5", 7.5), ("score: 3, no: Score: 9/10", 9), ("6", 6), (" 10/10. ", 10),
+        ("Score: 11", None), ("fine", None), ("", None), ("A score of ten", None),
+    ],
+)  # fmt: skip
+def test_scores_of_replies(reply, score):
+    assert score_of(reply) == score
+
+
+def test_a_judge_that_is_gone_ends_the_run_which_continues(root, tmp_path):
+    source = dataclasses.replace(judged_samples(tmp_path / "made.jsonl"), root=root)
+    chat = Scorer()
+    run_filter([source], tmp_path / "whole", FilterSettings(judge=Judge(chat)))
+    dying = Scorer()
+    original = dying.complete
+
+    def complete(messages, **options):
+        if len(dying.asked) > 6:
+            raise EndpointUnavailableError("no server answers")
+        return original(messages, **options)
+
+    dying.complete = complete
+    settings = FilterSettings(commit_lines=2, judge=Judge(dying, concurrency=2))
+    with pytest.raises(EndpointUnavailableError):
+        run_filter([source], tmp_path / "out", settings)
+    run_filter([source], tmp_path / "out", FilterSettings(commit_lines=2, judge=Judge(Scorer(), concurrency=2)))
+    for name in ("kept", "dropped", "flagged"):
+        assert (tmp_path / f"out/{name}.jsonl").read_bytes() == (tmp_path / f"whole/{name}.jsonl").read_bytes()
+
+
+def test_decisions_of_reviewers_are_applied(root, tmp_path, capsys):
+    file = written(
+        tmp_path / "made.jsonl", [(None, json.dumps({"question": f"{i}?", "answer": "so " * 30})) for i in range(5)]
+    )
+    words = ["curate", "filter", str(file)]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    flagged = objects(tmp_path / "out/flagged.jsonl")
+    ids = [sample_id(row) for row in flagged]
+    lines = [
+        (0, "accept", "a"), (1, "accept", "a"), (1, "reject", "a"), (2, "accept", "a"), (2, "reject", "b"),
+        (3, "reject", "a"), (3, "undo", "a"),
+    ]  # fmt: skip
+    rows = [(None, json.dumps({"sample": ids[k], "decision": d, "reviewer": r, "time": "t"})) for k, d, r in lines]
+    stray = json.dumps({"sample": "other:1:0", "decision": "accept", "reviewer": "a", "time": "t"})
+    decisions = written(tmp_path / "decisions.jsonl", [*rows, (None, stray)])
+    capsys.readouterr()
+    assert main([*words, str(tmp_path / "final"), "--decisions", str(decisions)]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("review: accept", "review: reject", "review: conflict"))
+    assert "1 decisions are about samples that are not flagged" in out
+    assert (tmp_path / "final/kept.jsonl").read_text() == file.read_text().splitlines(keepends=True)[0]
+    (dropped,) = objects(tmp_path / "final/dropped.jsonl")
+    assert (dropped["line"], dropped["review"]) == (2, "reject")
+    assert [(row["line"], row.get("review")) for row in objects(tmp_path / "final/flagged.jsonl")] == [
+        (3, "conflict"), (4, None), (5, None)
+    ]  # fmt: skip
