@@ -147,8 +147,8 @@ def with_verdicts(
         if one.sample is None or any(finding.action == "drop" for finding in one.findings(rules)):
             return one
         item = one.line.item
-        wanted = item.get("domain")
-        chosen = wanted if isinstance(wanted, str) and wanted in DOMAINS else domain
-        return replace(one, scores={**one.scores, **judge_scores(judge, item, one.sample, chosen, rules)})
+        name = item.get("domain")
+        name = name if isinstance(name, str) and name in DOMAINS else domain
+        return replace(one, scores={**one.scores, **judge_scores(judge, item, one.sample, name, rules)})
 
     return judge.map(judged, checked)
