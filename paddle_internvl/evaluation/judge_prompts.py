@@ -23,7 +23,7 @@ _CHOICE_CHINESE = (
     "例 2: \n问题: 图中最主要的物体是什么?\n选项: A. 泰迪熊 B. 兔子 C. 猫 D. 狗\n答案: 蜘蛛\n输出: Z\n"
     "例 3: \n问题: {question}?\n选项: {options}\n答案: {prediction}\n输出: "
 )
-_YES_OR_NO = (
+_YES_NO = (
     "You are an AI assistant who will help me to match an answer with two options of a question. The options are only "
     "Yes / No. You are provided with a question and an answer, and you need to find which option (Yes / No) is most "
     "similar to the answer. If the meaning of all options are significantly different from the answer, output "
@@ -107,7 +107,7 @@ _MMBENCH_VIDEO = "Question: {question}\nGroundtruth answer: {answer}\nCandidate 
 JUDGE_PROMPTS: dict[str, tuple[tuple[str, str], ...]] = {
     "choice": (("user", _CHOICE),),
     "choice_chinese": (("user", _CHOICE_CHINESE),),
-    "yes_or_no": (("user", _YES_OR_NO),),
+    "yes_no": (("user", _YES_NO),),
     "mathvista": (("user", _MATHVISTA),),
     "mmvet": (("user", _MMVET),),
     "mmbench_video": (("system", _MMBENCH_VIDEO_SYSTEM), ("user", _MMBENCH_VIDEO)),

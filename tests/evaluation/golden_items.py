@@ -1,11 +1,11 @@
-"""Items of the goldens under tests/goldens/evaluation: rows of a benchmark, without pictures, as JSON objects."""
+"""Goldens under tests/goldens/evaluation as items and answers."""
 
 import json
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paddle_internvl.evaluation.item import Index, Item
+from paddle_internvl.evaluation.readers.tsv import item_of_row
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
 
@@ -16,20 +16,9 @@ def golden(benchmark: str) -> dict:
 
 
 def read_items(rows: Sequence[Mapping[str, str]]) -> list[Item]:
-    """Items of rows as VLMEvalKit's TSV files have them: only an empty cell is missing."""
+    """Items of the rows of a TSV file."""
     numbers = all(row["index"].isdecimal() for row in rows)
-    return [
-        Item(
-            index=int(row["index"]) if numbers else row["index"],
-            question=row["question"],
-            answer=row.get("answer") or None,
-            options={letter: row[letter] for letter in string.ascii_uppercase if row.get(letter)},
-            category=row.get("category", ""),
-            split=row.get("split") or "none",
-            columns=row,
-        )
-        for row in rows
-    ]
+    return [item_of_row(row, int(row["index"]) if numbers else row["index"]) for row in rows]
 
 
 def read_answers(items: Sequence[Item], answers: Mapping[str, str]) -> dict[Index, str]:

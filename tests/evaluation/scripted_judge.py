@@ -1,28 +1,32 @@
-"""ScriptedJudge: a judge that replies by a table."""
+"""Judges of tests: replies by a list, or by a function of prompt and temperature."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 
 class ScriptedJudge:
-    """Judge whose replies to a prompt come one after the other, the last one forever.
+    """Judge without a model.
 
     Args:
-        replies: by a text that the last message contains.
+        reply: of a prompt (the last message) and a temperature.
     Attributes:
         prompts: last message of every request.
     """
 
-    def __init__(self, replies: dict[str, list[str]]):
+    def __init__(self, reply: Callable[[str, float], str]):
         self.prompts: list[str] = []
-        self._replies = {key: list(texts) for key, texts in replies.items()}
+        self._reply = reply
 
     def ask(self, messages: list[dict], temperature: float = 0.0) -> str:
-        """The next reply to a prompt."""
-        prompt = messages[-1]["content"]
-        self.prompts.append(prompt)
-        texts = next(texts for key, texts in self._replies.items() if key in prompt)
-        return texts.pop(0) if len(texts) > 1 else texts[0]
+        """The reply to a prompt."""
+        self.prompts.append(messages[-1]["content"])
+        return self._reply(messages[-1]["content"], temperature)
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
         """Results of a function, one after the other."""
         return map(function, items)
+
+
+def one_after_the_other(*replies: str) -> ScriptedJudge:
+    """Judge that gives its replies in order, the last one forever."""
+    left = list(replies)
+    return ScriptedJudge(lambda _prompt, _temperature: left.pop(0) if len(left) > 1 else left[0])

@@ -6,7 +6,7 @@ from paddle_internvl.evaluation.item import Item
 from paddle_internvl.evaluation.scorers import SCORERS
 from paddle_internvl.evaluation.scorers.letters import infer_letter
 from tests.evaluation.golden_items import golden, read_answers, read_items
-from tests.evaluation.scripted_judge import ScriptedJudge
+from tests.evaluation.scripted_judge import one_after_the_other
 
 
 def score(benchmark: str, scorer: str, judge=None):
@@ -76,7 +76,7 @@ def test_judged(benchmark, scorer):
     for index, case in cases.items():
         item = items[index]
         replies = case.get("replies") or [case["first_reply"], case["later_replies"]]
-        judge = ScriptedJudge({"": replies})
+        judge = one_after_the_other(*replies)
         row = SCORERS[scorer]([item], {item.index: reference["answers"][index]}, judge).rows[item.index]
         assert row.extracted == case.get("result", case.get("option"))
         assert len(judge.prompts) == case["calls"]
@@ -96,7 +96,7 @@ def test_missing_answers_are_not_counted():
 
 def test_a_failing_judge_is_counted():
     item = Item(0, "?", "A", {"A": "x", "B": "y"})
-    scores = SCORERS["choice"]([item], {0: "neither"}, ScriptedJudge({"": ["perhaps"]}))
+    scores = SCORERS["choice"]([item], {0: "neither"}, one_after_the_other("perhaps"))
     assert scores.rows[0].verdict == 0.0
     assert scores.notes == ("the judge failed on 1 answers, which count as wrong",)
 

@@ -4,7 +4,6 @@ Cells are text: only an empty cell is missing, where pandas also takes "None", "
 columns of numbers.
 """
 
-import ast
 import csv
 import logging
 import string
@@ -14,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from paddle_internvl.evaluation.benchmark import Benchmark
+from paddle_internvl.evaluation.cells import list_text
 from paddle_internvl.evaluation.item import Index, Item
 from paddle_internvl.evaluation.readers.errors import ReadError
 from paddle_internvl.evaluation.readers.places import find_picture
@@ -99,16 +99,6 @@ def item_of_row(row: Mapping[str, str], index: Index, pictures: tuple[str | Path
         columns={name: text for name, text in row.items() if name != "image"},
         **fields,
     )
-
-
-def list_text(cell: str) -> list[str]:
-    """The texts of a cell that holds a Python list, or the cell itself."""
-    if not (cell.startswith("[") and cell.endswith("]")):
-        return [cell]
-    try:
-        return [str(part) for part in ast.literal_eval(cell)]
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return [cell]  # a text in brackets
 
 
 def integer_indices(file: Path, needed: Sequence[str], either: Sequence[str] = ()) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from paddle_internvl.evaluation.benchmark import Benchmark
+from paddle_internvl.evaluation.cells import list_text
 from paddle_internvl.evaluation.item import Clip, Item
 from paddle_internvl.evaluation.readers.errors import ReadError
 from paddle_internvl.evaluation.readers.mvbench import FRAMES_PER_SECOND
-from paddle_internvl.evaluation.readers.tsv import integer_indices, item_of_row, list_text, read_rows
+from paddle_internvl.evaluation.readers.tsv import integer_indices, item_of_row, read_rows
 
 
 def read_video_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterator[Item]:

@@ -38,9 +38,7 @@ def label_verdicts(
     labels = {item.index: infer_label(answers[item.index]) for item in items if item.index in answers}
     unread = [item for item in items if labels.get(item.index) == UNKNOWN]
     if judge is not None and unread:
-        questions = [
-            conversation("yes_or_no", question=item.question, prediction=answers[item.index]) for item in unread
-        ]
+        questions = [conversation("yes_no", question=item.question, prediction=answers[item.index]) for item in unread]
         replies = judge_all(judge, questions, [_parse] * len(unread))
         labels.update((item.index, label or UNKNOWN) for item, label in zip(unread, replies, strict=True))
     rows = {item.index: _verdict(item, labels.get(item.index)) for item in items}

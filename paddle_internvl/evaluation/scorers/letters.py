@@ -5,9 +5,11 @@ names no single option. Source: VLMEvalKit 00e0cf87, utils/matching_util.py and 
 """
 
 import re
+import string
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from paddle_internvl.evaluation.cells import list_text
 from paddle_internvl.evaluation.item import Index, Item
 from paddle_internvl.evaluation.judge import Judge
 from paddle_internvl.evaluation.judge_prompts import conversation
@@ -46,6 +48,11 @@ def infer_letter(answer: str, options: Mapping[str, str]) -> str | None:
     lowered = answer.lower()
     contained = [letter for letter, text in options.items() if text.lower() in lowered]
     return contained[0] if len(contained) == 1 else None
+
+
+def options_of_list(cell: str) -> dict[str, str]:
+    """Options by letter of a cell that holds a list of their texts."""
+    return {letter: text for letter, text in zip(string.ascii_uppercase, list_text(cell)) if text}
 
 
 def letters(

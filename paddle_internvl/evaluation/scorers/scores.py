@@ -12,8 +12,8 @@ class Verdict:
     """Verdict on one row.
 
     Attributes:
-        verdict: 1 right, 0 wrong, or a score between; None for a row that has no verdict of its own (further
-            passes of a circular question, rows without an answer).
+        verdict: 1 right, 0 wrong, or a score between (MMBench-Video: a rating from 0 to 3); None for a row that has
+            no verdict of its own (further passes of a circular question, rows without an answer).
         extracted: the letter, label, number or box that was read from the answer; None where nothing was found.
     """
 
