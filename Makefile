@@ -61,8 +61,10 @@ goldens: $(READY)
 	$(PYTHON) -m venv .venv-training-reference
 	.venv-training-reference/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1 transformers==4.37.2 peft==0.10.0 \
 		accelerate==0.27.2 datasets==2.21.0 timm==0.9.12 einops==0.8.2 imageio==2.38.1 sentencepiece==0.2.3 \
-		protobuf==7.36.2 numpy==2.4.6 pillow==12.3.0
+		protobuf==7.36.2 numpy==2.4.6 pillow==12.3.0 rich==15.0.0
+	.venv-training-reference/bin/pip install --quiet --no-deps trl==0.9.6 tyro==1.0.17 docstring-parser==0.18.0 shtab==1.13.0
 	.venv-training-reference/bin/python -m tests.goldens.make_training_goldens --upstream $(UPSTREAM)
+	.venv-training-reference/bin/python -m tests.goldens.make_mpo_goldens --upstream $(UPSTREAM)
 
 # The C++ kernels on odd shapes under AddressSanitizer and UBSan, for every instruction set of this machine.
 KERNELS := paddle_internvl/kernels/csrc

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-PROMPT_VERSIONS = ("en", "zh", "en_v2", "zh_v2", "en_r1", "zh_r1")
+PROMPT_VERSIONS = ("en", "zh", "en_v2", "zh_v2", "en_r1", "zh_r1", "direct")
 OPTIONS = "ABCDEFGHIJKLMN"  # letters of multiple choice
 _TRIGGERS = ("Final answer:", "Final Answer:", "答案:")
 _BOX = "\\boxed{"
@@ -27,7 +27,8 @@ def final_answer(response: str, prompt_version: str = "en") -> str:
         response: text of the model.
         prompt_version: one of `PROMPT_VERSIONS`.
     Returns:
-        The answer, stripped for 'en' and 'zh'. Without a balanced box the whole response of 'en_v2' and 'zh_v2'.
+        The answer, stripped for 'en' and 'zh'. Without a balanced box the whole response of 'en_v2' and 'zh_v2'. The
+            whole response, stripped, of 'direct'.
     Raises:
         FormatError: the response breaks the format.
     """
@@ -35,6 +36,10 @@ def final_answer(response: str, prompt_version: str = "en") -> str:
         raise ValueError(f"prompt_version {prompt_version!r}; use one of {', '.join(PROMPT_VERSIONS)}")
     if prompt_version in ("en", "zh"):
         return _after_trigger(response)
+    if prompt_version == "direct":
+        if not response.strip():
+            raise FormatError("no final answer")
+        return response.strip()
     if prompt_version.endswith("_r1"):
         _check_thinking(response)
     elif len(response) < _LEAST_THINKING:

@@ -1,7 +1,7 @@
-"""Chain-of-thought prompts of sampled answers, in the versions that `final_answers` parses.
+"""Prompts of sampled answers, with a chain of thought or without, in the versions that `final_answers` parses.
 
 In: a question with `<image>` marks. Out: the prompt. The wordings are upstream's
-(`reasoning_data_pipeline/utils/constants.py`).
+(`reasoning_data_pipeline/utils/constants.py`); `direct` is this project's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ INSTRUCTIONS = {
     "zh_v2": "{question}\n请回答上述问题。你的回答最后一行应遵循以下格式：“答案：\\boxed{$FINAL_ANSWER}”（不包含引号），其中“FINAL_ANSWER”是你根据推理得出的最终结论。如果你不确定答案或问题过于复杂，请基于已有信息做出有理有据的猜测。避免无限重复推理步骤——即使不完全确定，也请给出你认为最合理的答案。请一步一步进行逻辑思考，充分考虑所有相关信息后再作答。",
     "en_r1": _THINK + "{question}\nPlease answer the question and put the final answer within \\boxed{}.",
     "zh_r1": _THINK + "{question}\n请详细回答这个问题并将最终答案用\\boxed{}包住。",
+    "direct": "{question}",
 }
 # Instructions for short answers, which a chain of thought contradicts.
 SHORT_ANSWERS = (
@@ -33,7 +34,7 @@ SHORT_ANSWERS = (
 
 
 def sampling_prompt(question: str, prompt_version: str, pictures: int) -> str:
-    """The prompt of a question: without instructions for short answers, inside those of the version.
+    """The prompt of a question: its text inside the instructions of the version, which replace those for short answers.
 
     A single `<image>` mark is moved to the front; without marks one is put there if there are pictures.
 
@@ -42,7 +43,7 @@ def sampling_prompt(question: str, prompt_version: str, pictures: int) -> str:
         prompt_version: key of `INSTRUCTIONS`.
         pictures: number of pictures.
     """
-    for instruction in SHORT_ANSWERS:
+    for instruction in SHORT_ANSWERS if prompt_version != "direct" else ():
         if question.endswith(instruction):
             question = question[: -len(instruction)].strip()
     prompt = INSTRUCTIONS[prompt_version].replace("{question}", question)

@@ -67,3 +67,6 @@ def test_other_calls_are_errors():
         is_correct("a", "b", ("vqa",))
     with pytest.raises(ValueError, match="prompt_version 'fr'"):
         final_answer("", "fr")
+    assert final_answer(" red\n", "direct") == "red"
+    with pytest.raises(FormatError, match="no final answer"):
+        final_answer("\n", "direct")

@@ -41,7 +41,9 @@ def echo(requests):
 
 
 def test_instructions_are_upstream_s():
-    assert GOLDEN["instructions"] == INSTRUCTIONS and sorted(SHORT_ANSWERS) == GOLDEN["short_answers"]
+    assert {**GOLDEN["instructions"], "direct": "{question}"} == INSTRUCTIONS and sorted(SHORT_ANSWERS) == GOLDEN[
+        "short_answers"
+    ]
 
 
 def test_prompts():
@@ -52,6 +54,7 @@ def test_prompts():
     assert sampling_prompt("Is <image>\nred?", "en_v2", 1) == "<image>\n" + long.replace("{question}", "Is red?")
     assert sampling_prompt("<image> or <image>?", "en_v2", 2) == long.replace("{question}", "<image> or <image>?")
     assert sampling_prompt("{question} \\boxed", "en_v2", 0) == long.replace("{question}", "{question} \\boxed")
+    assert sampling_prompt("Red?\nPlease answer Yes or No.", "direct", 1) == "<image>\nRed?\nPlease answer Yes or No."
 
 
 def test_an_interrupted_file_is_continued(source, tmp_path):

@@ -28,6 +28,6 @@ def golden_items() -> list[dict]:
     return [by_id[name] for name in EXPECTED["shuffled_order"]]
 
 
-def pairs_of(folder: Path, items: list, **data_arguments) -> PreferenceDataset:
+def pairs_of(folder: Path, items: list, checkpoint: Path = CHECKPOINT, **data_arguments) -> PreferenceDataset:
     """The pairs of annotation lines."""
-    return PreferenceDataset(write_meta(folder, items), CHECKPOINT, **{**DATA, **data_arguments})
+    return PreferenceDataset(write_meta(folder, items), checkpoint, **{**DATA, **data_arguments})
