@@ -21,10 +21,10 @@ MPO = {
 MODEL = "InternVL2_5-4B-MPO"
 
 
-def write(folder, model, benchmark, headline, rows, expected=None, **more):
+def write(folder, model, benchmark, headline, scored, expected=None, **more):
     document = {
         "benchmark": benchmark, "rules": "vlmevalkit", "scores": {"none/Overall": headline}, "headline": headline,
-        "scored": rows, "expected": expected or rows, "rows": {}, "notes": [], **more,
+        "scored": scored, "expected": expected or scored, "rows": {}, "notes": [], **more,
     }  # fmt: skip
     folder.mkdir(exist_ok=True)
     file = folder / f"{model}_{benchmark}.score.json"
