@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show_flips(comparison, first, second, count: int) -> None:
-    from paddle_internvl.evaluation.compare import answers_of
+    from paddle_internvl.evaluation.run_scores import answers_of
 
     answers = [answers_of(run, comparison.benchmark) for run in (first, second)] if count else []
     for flip in comparison.flips[:count]:

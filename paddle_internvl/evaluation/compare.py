@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from paddle_internvl.evaluation.run_scores import RunScores
 from paddle_internvl.evaluation.table import Table
-from paddle_internvl.jsonl import read_objects
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,3 @@ def comparison_table(first: RunScores, second: RunScores, comparisons: Sequence[
     ]
     notes += ["A, B: mean verdict of the rows in per cent; p: McNemar's exact test, two-sided"]
     return Table(f"{first.model} and {second.model}", header, rows, tuple(notes))
-
-
-def answers_of(run: RunScores, benchmark: str) -> dict[str, dict]:
-    """Lines of the journal of a run by index as text: `prompt`, `answer`, `prediction`; {} where it has none."""
-    return {str(line["index"]): line for line in read_objects(run.folder / f"{run.model}_{benchmark}.jsonl")}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paddle_internvl.evaluation.benchmarks import BENCHMARKS
 from paddle_internvl.evaluation.published import Column
+from paddle_internvl.jsonl import read_objects
 
 _ENDING = ".score.json"
 
@@ -95,6 +96,11 @@ def _read(file: Path) -> dict:
     if missing:
         raise ValueError(f"{file} is no document of eval score: it has no {', '.join(sorted(missing))}")
     return document
+
+
+def answers_of(run: RunScores, benchmark: str) -> dict[str, dict]:
+    """Lines of the journal of a run by index as text: `prompt`, `answer`, `prediction`; {} where it has none."""
+    return {str(line["index"]): line for line in read_objects(run.folder / f"{run.model}_{benchmark}.jsonl")}
 
 
 def benchmark_figure(run: RunScores, source: str) -> Figure:
