@@ -78,10 +78,7 @@ _CHOICES = (
         "MMMU_TEST", "mmmu", max_num=12, doubled=True,
         upstream=UpstreamTask("mmmu-test", "MMMU", "mmmu", max_new_tokens=10, reader="parquet"),
     ),
-    _choice(
-        "MMMU_Pro_10c", "mmmu", rows=1730, doubled=True,
-        upstream=UpstreamTask("mmmu-pro-std10", "MMMU_Pro", "mmmu_pro", 12, 4096, reader="parquet"),
-    ),
+    _choice("MMMU_Pro_10c", "mmmu", rows=1730, doubled=True),
     _choice("AI2D_TEST_NO_MASK", rows=3088),
     _choice(
         "SEEDBench_IMG", scorers={"internvl": "internvl_seed"}, cards={"internvl2": "SEED-Image"},

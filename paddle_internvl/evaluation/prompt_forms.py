@@ -90,12 +90,6 @@ def _as_is(item: Item) -> str:
     return f"{question_with_options(item)}\n{LETTER}" if item.options else item.question
 
 
-def _professional_exam(item: Item) -> str:
-    text = question_with_options(item)
-    marks = re.compile(r"<image [1-7]>")
-    return marks.sub("<image>", text) + "\nAnswer with the option letter from the given choices directly."
-
-
 _VIZWIZ = "When the provided information is insufficient, respond with 'Unanswerable'. "
 # Text of a question by name of the form (`UpstreamTask.form`).
 UPSTREAM_FORMS: dict[str, Callable[[Item], str]] = {
@@ -110,7 +104,6 @@ UPSTREAM_FORMS: dict[str, Callable[[Item], str]] = {
     "stripped_choice": lambda item: f"{question_with_options(item)}\n{LETTER}".strip(),
     "yes_no": _yes_no,
     "mmmu": _multimodal_exam,
-    "mmmu_pro": _professional_exam,
     "grounding": lambda item: grounding_question(item.question),
     "caption": lambda item: "Provide a one-sentence caption for the provided image.",
 }

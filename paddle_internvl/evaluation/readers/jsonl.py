@@ -84,7 +84,8 @@ class _Annotations:
         else:
             content = read_json(place)
             for entry in content.get("annotations") or content.get("data") or ():
-                self._by_id[_identity(entry)] = references_text(entry["answers"])
+                if entry.get("answers"):
+                    self._by_id[_identity(entry)] = references_text(entry["answers"])
 
     def find(self, record: Mapping) -> str | None:
         """The answer to a record; None: the annotation has none."""

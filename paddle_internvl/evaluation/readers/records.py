@@ -41,7 +41,7 @@ def item_of_record(
     """
     if not isinstance(record, Mapping):
         raise ReadError(f"{place}: not a JSON object")
-    options = option_texts(record)
+    options = option_texts(record, place)
     return Item(
         index=index if index is not None else _index(record, place),
         question=str(_first(record, _QUESTION, place)),
@@ -72,12 +72,16 @@ def references_text(value: object) -> str:
     return text_of(value)
 
 
-def option_texts(record: Mapping) -> dict[str, str]:
+def option_texts(record: Mapping, place: str) -> dict[str, str]:
     """Texts of the options by letter, from `choices` or MMMU's `options`, which may be the text of a list."""
     if "query" in record:  # MathVista's has the options in it
         return {}
     options = record.get("options") or ()
-    options = ast.literal_eval(options) if isinstance(options, str) else options
+    if isinstance(options, str):
+        try:
+            options = ast.literal_eval(options)
+        except (ValueError, SyntaxError):
+            raise ReadError(f"{place}: 'options' is no list") from None
     texts = record.get("choices") or [str(option).strip() for option in options]
     return dict(zip(string.ascii_uppercase, map(str, texts)))
 
@@ -101,7 +105,7 @@ def _index(record: Mapping, place: str) -> Index:
 
 def _answer(record: Mapping, letters: Sequence[str]) -> str | None:
     value = next((record[name] for name in _ANSWER if record.get(name) is not None), None)
-    if isinstance(value, int) and value < len(letters):
+    if isinstance(value, int) and 0 <= value < len(letters):
         return letters[value]
     if isinstance(value, Sequence) and value and all(isinstance(number, (int, float)) for number in value):
         return repr(list(value))  # a box

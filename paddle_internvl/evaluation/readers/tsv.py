@@ -45,12 +45,14 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 if len(cells) > len(header):
                     raise ReadError(f"{file}, row {number}: {len(cells)} cells, but the header has {len(header)}")
                 yield number, dict(zip(header, chain(cells, [""] * (len(header) - len(cells)))))
+    except csv.Error as error:
+        raise ReadError(f"{file}: no TSV file: {error}") from None
     except UnicodeDecodeError as error:
         raise ReadError(f"{file}: the file is no UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterator[Item]:
-    """Items of a file about pictures, in the file's order; the file is read several times, a row at a time.
+    """Items of a file about pictures, in the file's order; the file is read twice, a row at a time.
 
     Rows without a picture are left out, as in VLMEvalKit, and their number is logged. A row of RefCOCO belongs to the
     benchmark of its split.
@@ -62,8 +64,8 @@ def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterato
     Raises:
         ReadError: a missing column, a duplicate index, broken base64, or a reference to a row without a picture.
     """
-    integers = integer_indices(file, (), _IMAGE_COLUMNS)
-    shared = _shared_pictures(file)
+    integers, referenced = survey(file, (), _IMAGE_COLUMNS)
+    shared = _shared_pictures(file, referenced) if pictures and referenced else {}
     dropped = 0
     for number, row in read_rows(file):
         cell = row.get("image", "")
@@ -74,8 +76,8 @@ def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterato
             continue
         sources: tuple[str | Path, ...] = ()
         if pictures and cell:
-            text = cell if len(cell) > _LONGEST_REFERENCE else shared[cell]
-            sources = tuple(_data_url(part, file, number) for part in list_text(text))
+            owner = cell if len(cell) <= _LONGEST_REFERENCE else row["index"]
+            sources = shared[owner] if owner in shared else _data_urls(cell, file, number)
         elif pictures:
             folders = (f"images/{benchmark.name}", "images")  # of VLMEvalKit
             sources = tuple(find_picture(part, file, folders) for part in list_text(row["image_path"]))
@@ -101,15 +103,20 @@ def item_of_row(row: Mapping[str, str], index: Index, pictures: tuple[str | Path
     )
 
 
-def integer_indices(file: Path, needed: Sequence[str], either: Sequence[str] = ()) -> bool:
-    """Whether all indices are integers, after a check that the columns are there and no index is there twice.
+def survey(file: Path, needed: Sequence[str], either: Sequence[str] = ()) -> tuple[bool, dict[str, int]]:
+    """A first reading of a file: checks of its columns and indices.
 
     Args:
         file: the TSV file.
         needed: columns beside `index`.
         either: columns of which one is enough.
+    Returns:
+        Whether all indices are integers, and the first row that shows the picture of another row, by that row's index.
+    Raises:
+        ReadError: a missing column or a duplicate index.
     """
     rows_by_index: dict[str, int] = {}
+    referenced: dict[str, int] = {}
     for number, row in read_rows(file):
         for name in ("index", *needed):
             if name not in row:
@@ -120,7 +127,9 @@ def integer_indices(file: Path, needed: Sequence[str], either: Sequence[str] = (
         if index in rows_by_index:
             raise ReadError(f"{file}, row {number}: index {index} is also that of row {rows_by_index[index]}")
         rows_by_index[index] = number
-    return all(_is_integer(index) for index in rows_by_index)
+        if 0 < len(row.get("image", "")) <= _LONGEST_REFERENCE:
+            referenced.setdefault(row["image"], number)
+    return all(_is_integer(index) for index in rows_by_index), referenced
 
 
 def _is_integer(text: str) -> bool:
@@ -130,19 +139,21 @@ def _is_integer(text: str) -> bool:
         return False
 
 
-def _shared_pictures(file: Path) -> dict[str, str]:
-    """Cells of the rows whose pictures other rows show, by index."""
-    referenced: dict[str, int] = {}
-    for number, row in read_rows(file):
-        if 0 < len(row.get("image", "")) <= _LONGEST_REFERENCE:
-            referenced.setdefault(row["image"], number)
-    if not referenced:
-        return {}
-    cells = {row["index"]: row["image"] for _, row in read_rows(file) if row["index"] in referenced}
+def _shared_pictures(file: Path, referenced: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Pictures of the rows whose pictures other rows show, by index."""
+    shared = {
+        row["index"]: _data_urls(row["image"], file, number)
+        for number, row in read_rows(file)
+        if row["index"] in referenced and len(row["image"]) > _LONGEST_REFERENCE
+    }
     for index, number in referenced.items():
-        if len(cells.get(index, "")) <= _LONGEST_REFERENCE:
+        if index not in shared:
             raise ReadError(f"{file}, row {number}: the picture is that of index {index}, a row without a picture")
-    return cells
+    return shared
+
+
+def _data_urls(cell: str, file: Path, number: int) -> tuple[str, ...]:
+    return tuple(_data_url(text, file, number) for text in list_text(cell))
 
 
 def _data_url(text: str, file: Path, number: int) -> str:

@@ -10,7 +10,7 @@ from paddle_internvl.evaluation.cells import list_text
 from paddle_internvl.evaluation.item import Clip, Item
 from paddle_internvl.evaluation.readers.errors import ReadError
 from paddle_internvl.evaluation.readers.mvbench import FRAMES_PER_SECOND
-from paddle_internvl.evaluation.readers.tsv import integer_indices, item_of_row, read_rows
+from paddle_internvl.evaluation.readers.tsv import item_of_row, read_rows, survey
 
 
 def read_video_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterator[Item]:
@@ -19,7 +19,7 @@ def read_video_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> I
     Raises:
         ReadError: a missing column, a duplicate index, or a bound that is no number; names file and row.
     """
-    integers = integer_indices(file, ("video", "question"))
+    integers, _ = survey(file, ("video", "question"))
     for number, row in read_rows(file):
         item = item_of_row(row, int(row["index"]) if integers else row["index"])
         yield replace(
