@@ -35,7 +35,7 @@ _SENTENCES = re.compile(r"\.\s(?=[A-Z])|\n")
 _NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),  # with commas
     re.compile(r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+"),  # scientific
-    re.compile(r"-?(?<!\d)(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+    re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 _TRIVIAL = set(":,.!?;'")
 

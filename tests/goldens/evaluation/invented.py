@@ -78,6 +78,29 @@ def choice_rows() -> list[dict]:
     return rows
 
 
+def circular_rows() -> list[dict]:
+    """Passes of circular questions: pass k shows the options rotated by k."""
+    rows = []
+    for base in range(len(LETTERS)):
+        options = OPTIONS[base % len(OPTIONS)]
+        for k in range(len(options)):
+            rotated = options[-k:] + options[:-k] if k else options
+            rows.append({
+                "index": str(base + k * 1_000_000), "question": f"图 {base}" if base % 3 else f"Question {base}",
+                **lettered(rotated), "answer": "ABCD"[rotated.index(options[base % len(options)])],
+                "category": ("image_style", "object_localization")[base % 2],
+                "l2-category": ("coarse_perception", "finegrained_perception (instance-level)")[base % 2],
+                "split": ("dev", "test")[base % 5 == 0],
+            })  # fmt: skip
+    return rows
+
+
+def circular_answers(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Right letters, and an awkward answer to every fifth pass."""
+    awkward = itertools.cycle(text for text in LETTERS if "Failed" not in text)
+    return {row["index"]: next(awkward) if n % 5 == 4 else row["answer"] for n, row in enumerate(rows)}
+
+
 def mmmu_rows() -> list[dict]:
     """Rows of MMMU: letters, and open questions with one reference or a list."""
     references = ["5", "['5', '5.0']", "Pears", "B", "12345.68", "['apples', 'pears']", "a", "1000"]

@@ -113,14 +113,15 @@ def cells(table: pd.DataFrame, row: str = "split") -> dict[str, float]:
 
 
 def choice(reference: Reference, rows: list[dict], answers: dict, judge: Judge | None, name: str) -> dict:
-    """Results of multiple-choice questions."""
+    """Results of multiple-choice questions; those of MMBench are circular."""
     module = reference.module("utils.multiple_choice")
     data = frame(rows, answers)
     with tempfile.TemporaryDirectory() as folder:
         result = f"{folder}/result.pkl"
         smp = importlib.import_module("vlmeval.smp")
         module.load, module.dump = smp.load, smp.dump
-        hits = module.mcq_vanilla_eval(judge, data, data, 1, result, name)
+        evaluate = module.mcq_circular_eval if "MMBench" in name else module.mcq_vanilla_eval
+        hits = evaluate(judge, data, data, 1, result, name)
     extracted = {}
     prepared = module.MMMU_preproc(frame(rows, answers)) if "MMMU" in name else frame(rows, answers)
     for _, item in prepared.iterrows():
@@ -231,6 +232,10 @@ def main() -> None:
     answers = invented.answers(rows, invented.LETTERS)
     write("choice", rows, answers, vlmevalkit=choice(reference, rows, answers, None, "AI2D_TEST"),
           judged=choice(reference, rows, answers, letter_judge, "AI2D_TEST"))  # fmt: skip
+    rows = invented.circular_rows()
+    answers = invented.circular_answers(rows)
+    write("circular", rows, answers, vlmevalkit=choice(reference, rows, answers, None, "MMBench_DEV_EN"),
+          judged=choice(reference, rows, answers, letter_judge, "MMBench_DEV_EN"))  # fmt: skip
     rows = invented.mmmu_rows()
     answers = invented.answers(rows, invented.LETTERS + invented.OPEN)
     write("mmmu", rows, answers, vlmevalkit=choice(reference, rows, answers, None, "MMMU_DEV_VAL"))
@@ -294,6 +299,8 @@ def write(name: str, rows: list[dict], answers: dict, **results: dict) -> None:
     golden = invented.read(path) if path.exists() else {}
     kept = golden if golden.get("items") == rows and golden.get("answers") == answers else {}
     merged_about = {**kept.get("about", {}), **about}
+    for result in results.values():
+        result["table"] = dict(sorted(result["table"].items()))  # the references' order is that of a set
     path.write_text(
         invented.to_json({**kept, "about": merged_about, "items": rows, "answers": answers, **results}),
         encoding="utf-8",
