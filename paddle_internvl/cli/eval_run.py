@@ -9,7 +9,8 @@ code 1 if rows failed.
 examples:
   paddle-internvl eval run CKPT --data MMBench_DEV_EN_V11 MMStar HallusionBench AI2D_TEST OCRBench
   paddle-internvl eval run CKPT-MPO --data MMStar --style MPO
-  paddle-internvl eval run CKPT --data MMStar --limit 50 --dry-run
+  paddle-internvl eval run CKPT --data MMStar OCRBench --dry-run
+  paddle-internvl eval run CKPT --data MMStar --workers 8 --ray-address auto
   paddle-internvl eval run http://127.0.0.1:23333/v1 --data MMMU_DEV_VAL --concurrency 32
 """
 
@@ -28,6 +29,11 @@ from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
 from paddle_internvl.progress import bar
 
 _SHOWN_FAILURES = 3
+_OPTIONS = (  # of `evaluate`
+    "data_root", "work_dir", "name", "limit", "benchmarks", "reuse", "overwrite", "concurrency", "workers",
+    "ray_address",
+)  # fmt: skip
+_BACKEND = ("adapter", "dtype", "device", "max_batch_size")  # of the `EngineConfig`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reuse", type=Path, metavar="FILE|DIR", help="predictions of VLMEvalKit to begin with")
     parser.add_argument("--overwrite", action="store_true", help="leave the answers of earlier runs")
     parser.add_argument("--dry-run", action="store_true", help="count rows, tiles and tokens; ask nothing")
+    parser.add_argument("--nframe", type=integer(1), metavar="N", help="frames of a clip (default: the benchmark's)")
     parser.add_argument(
-        "--concurrency", type=integer(1), default=32, metavar="N", help="rows asked at a time (default: 32)"
+        "--workers", type=integer(0), default=0, metavar="N",
+        help="processes under Ray, each with a model (default: this process)",
+    )  # fmt: skip
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
+    parser.add_argument(
+        "--concurrency",
+        type=integer(1),
+        default=32,
+        metavar="N",
+        help="rows asked at a time, of each worker (default: 32)",
     )
     parser.add_argument(
         "--max-batch-size", type=integer(1), default=16, metavar="N", help="answers decoded together (default: 16)"
@@ -71,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
     parser.add_argument("--dtype", default="auto", help="bfloat16, float16 or float32 (default: the best there is)")
     parser.add_argument("--json", action="store_true", help="print one JSON document: the scores of each benchmark")
+    parser.add_argument(
+        "--answer-tokens", type=integer(1), default=16, metavar="N", help="of the dry run's estimate (default: 16)"
+    )
     add_judge_flags(parser)
 
 
@@ -79,29 +98,25 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.evaluation.suite import evaluate
 
     chain_of_thought = arguments.use_cot or os.environ.get("USE_COT") == "1"
-    settings = AskSettings(arguments.style, arguments.rules, chain_of_thought, arguments.max_new_tokens)
-    where = {"data_root": arguments.data_root, "settings": settings, "limit": arguments.limit}
-    where["benchmarks"] = arguments.benchmarks
+    settings = AskSettings(
+        arguments.style, arguments.rules, chain_of_thought, arguments.max_new_tokens, arguments.nframe
+    )
+    options = {name: getattr(arguments, name) for name in _OPTIONS}
+    backend = {name: getattr(arguments, name) for name in _BACKEND}
+    if arguments.dry_run:
+        from paddle_internvl.cli.eval_dry_run import show_workloads
+
+        return show_workloads(arguments, settings)
     with judge_of(arguments) as judge, _Bars() as bars:
         documents = evaluate(
-            arguments.model, arguments.data, **where, work_dir=arguments.work_dir, name=arguments.name,
-            scored=arguments.mode == "all", reuse=arguments.reuse, overwrite=arguments.overwrite,
-            concurrency=arguments.concurrency, judge=judge, on_progress=bars.update,
-            endpoint={"model": arguments.served_model, "key": arguments.key}, **_backend(arguments),
+            arguments.model, arguments.data, **options, settings=settings, scored=arguments.mode == "all", judge=judge,
+            on_progress=bars.update, endpoint={"model": arguments.served_model, "key": arguments.key}, **backend,
         )  # fmt: skip
     if arguments.json:
         print(json.dumps(documents, ensure_ascii=False, indent=2))
     else:
         print("\n".join(line for document in documents.values() for line in _lines(document)))
     return EXIT_DIFFERENT if any(document["failures"] for document in documents.values()) else EXIT_OK
-
-
-def _backend(arguments: argparse.Namespace) -> dict:
-    """Fields of the `EngineConfig`."""
-    return {
-        "adapter": arguments.adapter, "dtype": arguments.dtype, "device": arguments.device,
-        "max_batch_size": arguments.max_batch_size,
-    }  # fmt: skip
 
 
 class _Bars:

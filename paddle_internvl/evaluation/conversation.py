@@ -16,12 +16,15 @@ from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
 _MARK = "<image>"
 
 
-def messages_of(prompt: Prompt, pictures: list[Image.Image], as_urls: bool = False) -> list[dict]:
+def messages_of(
+    prompt: Prompt, pictures: list[Image.Image], thumbnail: bool | None = None, as_urls: bool = False
+) -> list[dict]:
     """Messages of a prompt.
 
     Args:
         prompt: of an item.
         pictures: the item's pictures or frames, opened.
+        thumbnail: whether a picture of several tiles has a thumbnail, too; None: as the config says.
         as_urls: pictures as data URLs of PNG files, for a server; False: as they are.
     Raises:
         PromptError: the prompt's marks can't be told from its text, or one mark stands for several pictures.
@@ -31,15 +34,19 @@ def messages_of(prompt: Prompt, pictures: list[Image.Image], as_urls: bool = Fal
         raise PromptError(f"row {prompt.index}: one mark stands for all pictures, which `eval run` can't send")
     if marks != len(pictures):
         raise PromptError(f"row {prompt.index}: {marks} {_MARK} marks but {len(pictures)} pictures")
-    parts = [_part(picture, limit, as_urls) for picture, limit in zip(pictures, prompt.limits, strict=True)]
+    options = {} if thumbnail is None else {"use_thumbnail": thumbnail}
+    parts = [
+        _part(picture, {"max_dynamic_patch": limit, **options}, as_urls)
+        for picture, limit in zip(pictures, prompt.limits, strict=True)
+    ]
     text = {"type": "text", "text": prompt.text.replace(_MARK, IMAGE_TOKEN)}
     return [{"role": "user", "content": [*parts, text]}]
 
 
-def _part(picture: Image.Image, limit: int, as_urls: bool) -> dict:
+def _part(picture: Image.Image, options: dict, as_urls: bool) -> dict:
     if not as_urls:
-        return {"type": "image", "image": picture, "max_dynamic_patch": limit}
+        return {"type": "image", "image": picture, **options}
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-    return {"type": "image_url", "image_url": {"url": url, "max_dynamic_patch": limit}}
+    return {"type": "image_url", "image_url": {"url": url, **options}}

@@ -1,20 +1,20 @@
-"""Runs: the items of a benchmark are asked, several at a time, and every answer is kept as soon as it is there.
+"""Runs: items are asked, several at a time, and every answer is kept as soon as it is there.
 
-In: items and a `Chat` (a checkpoint in this process, workers, or a server). Out: the files of `run_files`.
+In: items and a `Chat` (a checkpoint or a server). Out: a `Row` or a `Failure` for each item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from paddle_internvl.evaluation.benchmark import Benchmark
 from paddle_internvl.evaluation.completion import Chat, ChatRequestError
 from paddle_internvl.evaluation.conversation import messages_of
 from paddle_internvl.evaluation.item import Index, Item
 from paddle_internvl.evaluation.pictures import open_pictures
-from paddle_internvl.evaluation.prompts import prediction, render
+from paddle_internvl.evaluation.prompts import PromptError, prediction, render
 from paddle_internvl.evaluation.run_files import Row, RunFiles
 
 
@@ -26,13 +26,43 @@ class AskSettings:
         style: family of the checkpoint, one of `prompts.STYLES`.
         rules: toolkit of the prompts and scores, one of `prompts.RULES`; None: the one whose format the data has.
         chain_of_thought: VLMEvalKit's USE_COT=1, upstream's `--cot`.
-        max_new_tokens: most tokens of an answer; None: the benchmark's.
+        max_new_tokens: limit of an answer; None: the benchmark's.
+        frames: of a clip; None: the benchmark's.
     """
 
     style: str = "InternVL2_5"
     rules: str | None = None
     chain_of_thought: bool = False
     max_new_tokens: int | None = None
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items that a worker is asked.
+
+    Attributes:
+        benchmark: of the items.
+        settings: of the prompts and answers.
+        items: rows of the data.
+    """
+
+    benchmark: Benchmark
+    settings: AskSettings
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item without an answer.
+
+    Attributes:
+        index: of the item.
+        reason: one line.
+    """
+
+    index: Index
+    reason: str
 
 
 @dataclass
@@ -47,75 +77,88 @@ class RunCounts:
     """
 
     total: int
-    done: int
-    cut: int
-    failures: dict[Index, str]
+    done: int = 0
+    cut: int = 0
+    failures: dict[Index, str] = field(default_factory=dict)
 
 
-def ask_items(
-    benchmark: Benchmark,
-    items: Sequence[Item],
-    chat: Chat,
-    settings: AskSettings,
-    files: RunFiles,
-    concurrency: int,
-    as_urls: bool = False,
-    on_progress: Callable[[RunCounts], None] = lambda counts: None,
-) -> RunCounts:
-    """Ask the items that have no answer yet.
-
-    Items of the same pictures are asked one after another, so that they share the prefix of their KV cache.
+class Worker:
+    """Asks a model.
 
     Args:
-        benchmark: of the items.
-        items: rows of the data.
-        chat: answers.
-        settings: of the prompts and answers.
-        files: that answers are kept in.
-        concurrency: rows asked at a time.
+        chat: the model.
+        concurrency: items asked at a time.
         as_urls: see `messages_of`.
-        on_progress: called before the first row and after every row.
-    Raises:
-        EndpointUnavailableError: no request gets an answer.
-        PromptError: see `render`, `messages_of`.
     """
-    rows = files.rows()
-    missing = _by_pictures([item for item in items if item.index not in rows])
-    done = [row for item in items if (row := rows.get(item.index))]
-    counts = RunCounts(len(items), len(done), sum(row.finish_reason == "length" for row in done), {})
-    on_progress(counts)
 
-    def answer(item: Item) -> Row:
-        prompt = render(item, benchmark, settings.style, settings.rules, settings.chain_of_thought)
-        messages = messages_of(prompt, open_pictures(prompt), as_urls)
+    def __init__(self, chat: Chat, concurrency: int, as_urls: bool = False):
+        self._chat, self._concurrency, self._as_urls = chat, concurrency, as_urls
+
+    def __call__(self, batch: Batch) -> list[Row | Failure]:
+        """The outcomes of a batch."""
+        return list(self.outcomes(batch))
+
+    def outcomes(self, batch: Batch) -> Iterator[Row | Failure]:
+        """Outcomes as they are there.
+
+        Raises:
+            EndpointUnavailableError: no request gets an answer.
+        """
+        for item, future in _completed(lambda item: self._answer(batch, item), batch.items, self._concurrency):
+            try:
+                yield future.result()
+            except (ChatRequestError, PromptError) as error:
+                yield Failure(item.index, str(error))
+
+    def _answer(self, batch: Batch, item: Item) -> Row:
+        benchmark, settings = batch.benchmark, batch.settings
+        form = settings.style, settings.rules, settings.chain_of_thought
+        prompt = render(item, benchmark, *form, settings.frames)
+        thumbnail = True if settings.rules == "vlmevalkit" else None
+        messages = messages_of(prompt, open_pictures(prompt), thumbnail, self._as_urls)
         limit = settings.max_new_tokens or prompt.max_new_tokens
-        completion = chat.complete(messages, temperature=0, max_tokens=limit)
-        scored = prediction(completion.text, benchmark, settings.style, settings.rules, settings.chain_of_thought)
+        completion = self._chat.complete(messages, temperature=0, max_tokens=limit)
+        scored = prediction(completion.text, benchmark, *form)
         return Row(item.index, prompt.text, completion.text, scored, completion.finish_reason)
 
-    for item, future in _completed(answer, missing, concurrency):
-        try:
-            row = future.result()
-        except ChatRequestError as error:
-            counts.failures[item.index] = str(error)
+
+def split(batch: Batch, size: int) -> Iterator[Batch]:
+    """Parts of a batch of at most `size` items."""
+    for first in range(0, len(batch.items), size):
+        yield replace(batch, items=batch.items[first : first + size])
+
+
+def keep(
+    outcomes: Iterable[Row | Failure], files: RunFiles, counts: RunCounts, on_progress: Callable[[RunCounts], None]
+) -> None:
+    """Keep outcomes in the files of a run.
+
+    Args:
+        outcomes: of its items.
+        files: that answers are appended to.
+        counts: of the run; changed in place.
+        on_progress: called before the first outcome and after every outcome.
+    """
+    on_progress(counts)
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            counts.failures[outcome.index] = outcome.reason
         else:
-            files.append(row)
+            files.append(outcome)
             counts.done += 1
-            counts.cut += row.finish_reason == "length"
+            counts.cut += outcome.finish_reason == "length"
         on_progress(counts)
-    files.finish(items)
-    return counts
 
 
-def _by_pictures(items: Sequence[Item]) -> list[Item]:
-    """The items in the order of the first item with the same pictures."""
+def by_pictures(items: Sequence[Item]) -> list[Item]:
+    """The items in the order of the first item with the same pictures: they share the prefix of their KV cache."""
     first: dict[tuple, int] = {}
     keys = [first.setdefault((item.pictures, item.clip), number) for number, item in enumerate(items)]
     return [item for _, item in sorted(zip(keys, items), key=lambda pair: pair[0])]
 
 
 def _completed(
-    function: Callable[[Item], Row], items: Sequence[Item], concurrency: int
+    function: Callable[[Item], Row], items: Iterable[Item], concurrency: int
 ) -> Iterator[tuple[Item, Future[Row]]]:
     """Items and their finished calls, as they finish; at most `concurrency` calls are under way."""
     remaining, pending = iter(items), {}

@@ -91,9 +91,9 @@ class RunFiles:
             items: every row that was to be answered.
         """
         rows = self.rows()
-        answered = [(item, rows[item.index]) for item in items if item.index in rows]
+        answered = [(item, rows.pop(item.index)) for item in items if item.index in rows]
         with complete_file(self.journal) as stream:
-            for _, row in answered:
+            for row in [*(row for _, row in answered), *rows.values()]:  # a run with a limit keeps the rows beyond it
                 stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
         columns = list(dict.fromkeys(name for item in items for name in item.columns if name != "prediction"))
         columns = ["index", *(name for name in columns if name != "index"), "prediction"]

@@ -47,8 +47,7 @@ def score_items(
     benchmark: Benchmark, items: Sequence[Item], answers: Mapping[Index, str], rules: str, judge: Judge | None = None
 ) -> dict:
     """Score answers to items of a benchmark. Arguments, result and errors: see `score`."""
-    if rules not in benchmark.scorers:
-        raise ValueError(f"{benchmark.name} has no scorer by the rules {rules!r}; use {' or '.join(benchmark.scorers)}")
+    require_scorer(benchmark, rules)
     by_key = {str(index): text for index, text in answers.items()}
     answered = {item.index: by_key[str(item.index)] for item in items if str(item.index) in by_key}
     scores = SCORERS[benchmark.scorers[rules]](items, answered, judge)
@@ -65,3 +64,13 @@ def score_items(
         },
         "notes": list(scores.notes),
     }
+
+
+def require_scorer(benchmark: Benchmark, rules: str) -> None:
+    """Check that answers to a benchmark can be scored by rules.
+
+    Raises:
+        ValueError: they can't; names the rules that can.
+    """
+    if rules not in benchmark.scorers:
+        raise ValueError(f"{benchmark.name} has no scorer by the rules {rules!r}; use {' or '.join(benchmark.scorers)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,11 +20,12 @@ from paddle_internvl.evaluation.item import Item
 from paddle_internvl.evaluation.judge import Judge
 from paddle_internvl.evaluation.readers import default_rules, read_items
 from paddle_internvl.evaluation.reuse import reused_rows
-from paddle_internvl.evaluation.run import AskSettings, RunCounts, ask_items
-from paddle_internvl.evaluation.run_files import RunFiles
-from paddle_internvl.evaluation.scoring import score_items
+from paddle_internvl.evaluation.run import AskSettings, Batch, Failure, RunCounts, Worker, by_pictures, keep, split
+from paddle_internvl.evaluation.run_files import Row, RunFiles
+from paddle_internvl.evaluation.scoring import require_scorer, score_items
 from paddle_internvl.evaluation.user_benchmarks import find_benchmark
 from paddle_internvl.jsonl import complete_file
+from paddle_internvl.scale.ordered_actors import map_batches
 
 _DEFAULTS = AskSettings()
 _DATA_ROOT = "LMUData"  # VLMEvalKit's environment variable
@@ -35,7 +38,8 @@ class Job:
     Attributes:
         benchmark: its row of the table.
         path: file or folder of the data.
-        items: rows to be asked.
+        items: all rows of the data.
+        limit: number of rows that are asked; None: all.
         settings: of prompts and answers.
     """
 
@@ -43,6 +47,12 @@ class Job:
     path: Path
     items: Sequence[Item]
     settings: AskSettings
+    limit: int | None = None
+
+    @property
+    def asked(self) -> Sequence[Item]:
+        """The rows that are asked."""
+        return self.items[: self.limit]
 
 
 def plan(
@@ -70,8 +80,8 @@ def plan(
         benchmark = find_benchmark(name, benchmarks)
         place = Path(path) if path else root
         rules = settings.rules or default_rules(benchmark, place)
-        items = list(read_items(benchmark, place, rules))[:limit]
-        jobs.append(Job(benchmark, place, items, replace(settings, rules=rules)))
+        items = list(read_items(benchmark, place, rules))
+        jobs.append(Job(benchmark, place, items, replace(settings, rules=rules), limit))
     return jobs
 
 
@@ -89,6 +99,8 @@ def evaluate(
     reuse: Path | None = None,
     overwrite: bool = False,
     concurrency: int = 32,
+    workers: int = 0,
+    ray_address: str | None = None,
     judge: Judge | None = None,
     on_progress: Callable[[str, RunCounts], None] = lambda benchmark, counts: None,
     endpoint: Mapping | None = None,
@@ -108,7 +120,9 @@ def evaluate(
         scored: False: answers only.
         reuse: VLMEvalKit's predictions that are taken over: a file, or a folder of `<name>_<benchmark>.xlsx` (or .tsv).
         overwrite: leave the answers of earlier runs.
-        concurrency: rows asked at a time.
+        concurrency: rows asked at a time, of each worker.
+        workers: processes of Ray, each with a model; 0: this process, without Ray.
+        ray_address: of a Ray cluster; None: start one on this machine.
         judge: decides rows that rules can't.
         on_progress: called with the benchmark's name and the counts of its run.
         endpoint: `model` and `key` of a server.
@@ -116,47 +130,90 @@ def evaluate(
     Returns:
         By benchmark: the document of `score`, or `benchmark`, `scored` and `expected` without scores; and `failures`,
         the reason by index of rows without an answer.
+    Raises:
+        ValueError: an unknown benchmark, faulty data, or a run of other settings in `work_dir`.
+        EndpointUnavailableError: no request gets an answer.
     """
-    if isinstance(model, (str, Path)) and not is_endpoint(str(model)):
+    is_checkpoint = isinstance(model, (str, Path)) and not is_endpoint(str(model))
+    if is_checkpoint:
         chat_folder(str(model), weights=Path(model).exists())
+    if workers and not is_checkpoint:
+        raise ValueError("workers load a checkpoint; name its folder or hub id")
     jobs = plan(data, data_root, settings, limit, benchmarks)
+    for job in jobs if scored else ():
+        require_scorer(job.benchmark, job.settings.rules)
     name = name or Path(str(getattr(model, "model", model)).rstrip("/")).name
-    folder = Path(work_dir) / name
-    results = {}
+    identity = _identity(model, endpoint, backend)
+    runs = []
+    for job in jobs:
+        files = RunFiles(
+            Path(work_dir) / name, name, job.benchmark.name, {"model": identity, **asdict(job.settings)}, overwrite
+        )
+        for row in reused_rows(reuse, name, job.benchmark, job.items) if reuse else ():
+            files.append(row)
+        answered = files.rows()
+        missing = by_pictures([item for item in job.asked if item.index not in answered])
+        runs.append((job, files, Batch(job.benchmark, job.settings, missing)))
+    batches = [batch for *_, batch in runs if batch.items]
     with contextlib.ExitStack() as stack:
-        if isinstance(model, (str, Path)):
-            identity = _identity(str(model), endpoint, backend)
-            chat = stack.enter_context(contextlib.closing(chat_of(str(model), **(endpoint or {}), **backend)))
+        if not batches:
+            outcomes = iter(())
+        elif workers:
+            folder = str(Path(model).resolve()) if Path(model).exists() else str(model)  # workers start elsewhere
+            make = functools.partial(_checkpoint_worker, folder, concurrency, backend)
+            parts = (part for batch in batches for part in split(batch, 2 * concurrency))
+            results = map_batches(make, parts, workers, ray_address, backend.get("device"))
+            outcomes = itertools.chain.from_iterable(stack.enter_context(contextlib.closing(results)))
         else:
-            identity, chat = model.model, model
-        for job in jobs:
-            files = RunFiles(folder, name, job.benchmark.name, {"model": identity, **asdict(job.settings)}, overwrite)
-            for row in reused_rows(reuse, name, job.benchmark, job.items) if reuse else ():
-                files.append(row)
-            counts = ask_items(
-                job.benchmark, job.items, chat, job.settings, files, concurrency,
-                as_urls=isinstance(model, (str, Path)) and is_endpoint(str(model)),
-                on_progress=lambda counts, job=job: on_progress(job.benchmark.name, counts),
-            )  # fmt: skip
-            results[job.benchmark.name] = _document(job, files, judge, scored) | {
-                "failures": {str(index): reason for index, reason in counts.failures.items()}
-            }
-    return results
+            chat = model
+            if isinstance(model, (str, Path)):
+                chat = stack.enter_context(contextlib.closing(chat_of(str(model), **(endpoint or {}), **backend)))
+            worker = Worker(chat, concurrency, as_urls=isinstance(model, (str, Path)) and not is_checkpoint)
+            outcomes = itertools.chain.from_iterable(map(worker.outcomes, batches))
+        return {
+            job.benchmark.name: _run(job, files, batch, outcomes, scored, judge, on_progress)
+            for job, files, batch in runs
+        }
 
 
-def _identity(model: str, endpoint: Mapping | None, backend: Mapping) -> str:
-    """What answers depend on in a model: its files, or its address."""
-    if is_endpoint(model):
+def _checkpoint_worker(folder: str, concurrency: int, backend: Mapping) -> Worker:
+    """A worker in a process of Ray."""
+    return Worker(chat_of(folder, **backend), concurrency)
+
+
+def _identity(model: str | Path | Chat, endpoint: Mapping | None, backend: Mapping) -> str:
+    """The model that answers depend on: its files, or its address."""
+    if not isinstance(model, (str, Path)):
+        return model.model
+    if is_endpoint(str(model)):
         return f"{model} {(endpoint or {}).get('model') or ''}".strip()
-    parts = [model] + ([backend["adapter"]] if backend.get("adapter") else [])
+    parts = [str(model)] + ([backend["adapter"]] if backend.get("adapter") else [])
     return " ".join(fingerprint(Path(part)) if Path(part).is_dir() else part for part in parts)
 
 
-def _document(job: Job, files: RunFiles, judge: Judge | None, scored: bool) -> dict:
+def _run(
+    job: Job,
+    files: RunFiles,
+    batch: Batch,
+    outcomes: Iterator[Row | Failure],
+    scored: bool,
+    judge: Judge | None,
+    on_progress: Callable[[str, RunCounts], None],
+) -> dict:
+    """Keep the outcomes of a benchmark, and score its answers."""
+    rows = files.rows()
+    earlier = [rows[item.index] for item in job.asked if item.index in rows]
+    counts = RunCounts(len(job.asked), len(earlier), sum(row.finish_reason == "length" for row in earlier))
+    keep(
+        itertools.islice(outcomes, len(batch.items)), files, counts,
+        lambda counts: on_progress(job.benchmark.name, counts),
+    )  # fmt: skip
+    files.finish(job.items)
     answers = {index: row.prediction for index, row in files.rows().items()}
-    if not scored:
-        return {"benchmark": job.benchmark.name, "scored": len(answers), "expected": len(job.items)}
-    document = score_items(job.benchmark, job.items, answers, job.settings.rules, judge)
-    with complete_file(files.score) as stream:
-        json.dump(document, stream, ensure_ascii=False, indent=2)
-    return document
+    if scored:
+        document = score_items(job.benchmark, job.items, answers, job.settings.rules, judge)
+        with complete_file(files.score) as stream:
+            json.dump(document, stream, ensure_ascii=False, indent=2)
+    else:
+        document = {"benchmark": job.benchmark.name, "scored": len(answers), "expected": len(job.items)}
+    return document | {"failures": {str(index): reason for index, reason in counts.failures.items()}}

@@ -100,7 +100,8 @@ def test_failed_rows_are_reported_and_asked_again(data, tmp_path):
 
 
 def test_other_settings_are_refused(data, tmp_path):
-    run(ScriptedChat(), data, tmp_path, limit=2)
+    partial = run(ScriptedChat(), data, tmp_path, limit=2)
+    assert (partial["scored"], partial["expected"], partial["headline"]) == (2, ROWS, None)
     with pytest.raises(RunError, match="another max_new_tokens"):
         run(ScriptedChat(), data, tmp_path, settings=AskSettings(max_new_tokens=3))
     assert run(ScriptedChat(), data, tmp_path)["scored"] == ROWS  # --limit changes no answer
