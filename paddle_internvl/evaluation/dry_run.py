@@ -56,7 +56,7 @@ def workload(job: Job, folder: Path) -> Workload:
     config, tokenizer = AutoConfig.from_pretrained(str(folder)), AutoTokenizer.from_pretrained(str(folder))
     settings, counted = job.settings, Workload()
     thumbnail = settings.rules == "vlmevalkit" or config.use_thumbnail
-    for item in job.asked:
+    for item in job.selected:
         counted.rows += 1
         try:
             prompt = render(

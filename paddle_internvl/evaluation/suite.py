@@ -50,7 +50,7 @@ class Job:
     limit: int | None = None
 
     @property
-    def asked(self) -> Sequence[Item]:
+    def selected(self) -> Sequence[Item]:
         """The rows that are asked."""
         return self.items[: self.limit]
 
@@ -152,7 +152,7 @@ def evaluate(
         for row in reused_rows(reuse, name, job.benchmark, job.items) if reuse else ():
             files.append(row)
         answered = files.rows()
-        missing = by_pictures([item for item in job.asked if item.index not in answered])
+        missing = by_pictures([item for item in job.selected if item.index not in answered])
         runs.append((job, files, Batch(job.benchmark, job.settings, missing)))
     batches = [batch for *_, batch in runs if batch.items]
     with contextlib.ExitStack() as stack:
@@ -202,8 +202,8 @@ def _run(
 ) -> dict:
     """Keep the outcomes of a benchmark, and score its answers."""
     rows = files.rows()
-    earlier = [rows[item.index] for item in job.asked if item.index in rows]
-    counts = RunCounts(len(job.asked), len(earlier), sum(row.finish_reason == "length" for row in earlier))
+    earlier = [rows[item.index] for item in job.selected if item.index in rows]
+    counts = RunCounts(len(job.selected), len(earlier), sum(row.finish_reason == "length" for row in earlier))
     keep(
         itertools.islice(outcomes, len(batch.items)), files, counts,
         lambda counts: on_progress(job.benchmark.name, counts),
