@@ -41,7 +41,7 @@ def label_verdicts(
         questions = [conversation("yes_no", question=item.question, prediction=answers[item.index]) for item in unread]
         replies = judge_all(judge, questions, [_parse] * len(unread))
         labels.update((item.index, label or UNKNOWN) for item, label in zip(unread, replies, strict=True))
-    rows = {item.index: _verdict(item, labels.get(item.index)) for item in items}
+    rows = {item.index: Verdict.of_equality(labels.get(item.index), item.answer) for item in items}
     unknown = sum(label == UNKNOWN for label in labels.values())
     if not unknown:
         return rows, ()
@@ -53,9 +53,3 @@ def _parse(reply: str) -> str | None:
     """Label of a judge's reply; None asks again."""
     label = infer_label(reply)
     return None if label == UNKNOWN else label
-
-
-def _verdict(item: Item, label: str | None) -> Verdict:
-    """Verdict on a label; without a verdict where the answer or the reference is missing."""
-    complete = label is not None and item.answer is not None
-    return Verdict(float(label == item.answer) if complete else None, label)

@@ -53,8 +53,7 @@ def score_internvl_mme(items: Sequence[Item], answers: Mapping[Index, str], judg
     rows = {}
     for item in items:
         label = upstream_label(answers[item.index]) if item.index in answers else None
-        complete = label is not None and item.answer is not None
-        rows[item.index] = Verdict(float(label == item.answer.lower()) if complete else None, label)
+        rows[item.index] = Verdict.of_equality(label, item.answer and item.answer.lower())
     return _score(items, rows, _two_in_order, {"Perception": PERCEPTION, "Cognition": COGNITION}, ())
 
 

@@ -47,8 +47,7 @@ def score_internvl_pope(items: Sequence[Item], answers: Mapping[Index, str], jud
     rows = {}
     for item in items:
         label = upstream_label(answers[item.index]) if item.index in answers else None
-        complete = label is not None and item.answer is not None
-        rows[item.index] = Verdict(float(label.lower() == item.answer.lower()) if complete else None, label)
+        rows[item.index] = Verdict.of_equality(label, item.answer and item.answer.capitalize())
     table = {}
     for name, members in _by_category(items, rows).items():
         table.update(_measures(name, members, rows))

@@ -20,6 +20,12 @@ class Verdict:
     verdict: float | None
     extracted: str | None = None
 
+    @classmethod
+    def of_equality(cls, extracted: str | None, reference: str | None) -> "Verdict":
+        """Verdict on a value that is right where it equals the reference; none where one of the two is missing."""
+        complete = extracted is not None and reference is not None
+        return cls(float(extracted == reference) if complete else None, extracted)
+
 
 @dataclass(frozen=True)
 class Scores:
