@@ -163,5 +163,6 @@ def _pictures(item: Item, side: int) -> tuple[str, int]:
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=_JPEG_QUALITY)
         encoded = base64.b64encode(data.getvalue()).decode()
-        parts.append(f'<img alt="" width="{picture.width}" src="data:image/jpeg;base64,{encoded}">')
+        alt = f"picture of row {html.escape(str(item.index))}"
+        parts.append(f'<img alt="{alt}" width="{picture.width}" src="data:image/jpeg;base64,{encoded}">')
     return "".join(parts), broken

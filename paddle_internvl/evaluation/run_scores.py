@@ -107,7 +107,7 @@ def benchmark_figure(run: RunScores, source: str) -> Figure:
     """Figure of a benchmark of a run: its headline, or the cell of BENCHMARK:ROW/COLUMN."""
     name, _, cell = source.partition(":")
     document = run.documents[name]
-    value = document["scores"].get(cell) if cell else document["headline"]
+    value = _cells(document).get(cell.lower()) if cell else document["headline"]
     published = BENCHMARKS[name].rows if name in BENCHMARKS else None
     expected = max(document["expected"], published or 0)
     notes = tuple(f"{name}: {note}" for note in document.get("notes", ()))
@@ -137,4 +137,9 @@ def column_figure(run: RunScores, column: Column) -> Figure | None:
 
 def _has(run: RunScores, source: str) -> bool:
     name, _, cell = source.partition(":")
-    return name in run.documents and (not cell or cell in run.documents[name]["scores"])
+    return name in run.documents and (not cell or cell.lower() in _cells(run.documents[name]))
+
+
+def _cells(document: Mapping) -> dict[str, float]:
+    """Score table by lower-case ROW/COLUMN: upstream's split refcoco_val is VLMEvalKit's RefCOCO_val."""
+    return {name.lower(): value for name, value in document["scores"].items()}

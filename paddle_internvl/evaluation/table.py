@@ -152,17 +152,15 @@ def _benchmarks_are_rows(card: Card, compared: Sequence[Comparison], partial: bo
 
 
 def _others(runs: Sequence[RunScores], names: Sequence[str], partial: bool) -> Table:
-    header, notes = ["Benchmark"], []
+    header, rows, found = ["Benchmark"], [], []
     for run in runs:
         header += [f"{run.model} (run)", "rows"]
-    rows = []
     for name in names:
-        row = [name]
-        for run in runs:
-            figure = benchmark_figure(run, name) if name in run.documents else None
-            row += [_text(figure, 2, partial), _NONE if figure is None else f"{figure.scored}/{figure.expected}"]
-            notes += figure.notes if figure else ()
-        rows.append(tuple(row))
+        figures = [benchmark_figure(run, name) if name in run.documents else None for run in runs]
+        cells = [(_text(f, 2, partial), _NONE if f is None else f"{f.scored}/{f.expected}") for f in figures]
+        rows.append((name, *(cell for pair in cells for cell in pair)))
+        found += [figure for figure in figures if figure]
+    notes = [note for figure in found for note in figure.notes] + _partial_note(found, partial)
     return Table("Other benchmarks", tuple(header), tuple(rows), tuple(dict.fromkeys(notes)))
 
 
@@ -180,6 +178,12 @@ def _notes(card: Card, compared: Sequence[Comparison], partial: bool) -> tuple[s
         if printed != one.published_average:
             notes.append(f"the card prints {printed} for {one.published}; its figures give {one.published_average}")
     return tuple(dict.fromkeys(notes))
+
+
+def _partial_note(figures: Iterable[Figure], partial: bool) -> list[str]:
+    if not any(figure.is_partial for figure in figures):
+        return []
+    return ["* of a partial run" if partial else "a partial run has no figure; the row counts are shown instead"]
 
 
 def _text(figure: Figure | None, digits: int, partial: bool) -> str:

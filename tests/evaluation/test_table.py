@@ -86,7 +86,9 @@ def test_errata_rules_and_other_sources_are_named(tmp_path):
 
 def test_splits_of_one_file_fill_the_grounding_card(tmp_path):
     splits = ("RefCOCO_val", "RefCOCO_testA", "RefCOCO_testB", "RefCOCO+_val", "RefCOCO+_testA", "RefCOCO+_testB")
-    scores = {f"{split}/Precision@1": 80.0 + i for i, split in enumerate((*splits, "RefCOCOg_val", "RefCOCOg_test"))}
+    scores = {
+        f"{split.lower()}/Precision@1": 80.0 + i for i, split in enumerate((*splits, "RefCOCOg_val", "RefCOCOg_test"))
+    }
     write(tmp_path / "x", "InternVL2-8B", "RefCOCO", 83.5, 57457, scores=scores, rules="internvl")
     (table,) = tables_of(read_runs([tmp_path / "x"]))
     assert table.rows[1][:3] == ("InternVL2-8B (run)", "83.5", "80.0")
