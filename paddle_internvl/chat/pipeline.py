@@ -12,6 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from paddle_internvl.chat.lmdeploy import ChatTemplateConfig
 from paddle_internvl.chat.messages import answer_messages, stream_responses
@@ -58,13 +59,8 @@ class Pipeline:
         chat_template_config: ChatTemplateConfig | None = None,
         **hub_options,
     ):
-        from paddlenlp.transformers import AutoModel
-
         c = self.config = EngineConfig() if backend_config is None else backend_config
-        self.model = AutoModel.from_pretrained(
-            str(folder_of(model_path, **hub_options)), dtype=None if c.dtype == "auto" else c.dtype, device=c.device,
-            load_in_8bit=c.load_in_8bit, load_in_4bit=c.load_in_4bit, adapter=c.adapter,
-        )  # fmt: skip
+        self.model = _load(model_path, c, hub_options) if isinstance(model_path, (str, Path)) else model_path
         if chat_template_config is not None:
             if system is not None:
                 raise ValueError("system and chat_template_config exclude each other")
@@ -187,7 +183,8 @@ def pipeline(
     """A pipeline over a checkpoint folder or hub id: call it with prompts.
 
     Args:
-        model_path: folder or hub id.
+        model_path: folder, hub id, or a loaded model, for which the fields of `backend_config` that load one have no
+            meaning.
         backend_config: an `EngineConfig`; `TurbomindEngineConfig` and `PytorchEngineConfig` make one.
         system: the system message; None: the checkpoint's, "": none.
         chat_template_config: LMDeploy's `ChatTemplateConfig`, for the system message.
@@ -202,6 +199,16 @@ def pipeline(
     Source: LMDeploy `pipeline`, as the model cards use it.
     """
     return Pipeline(model_path, backend_config, system, chat_template_config, **hub_options)
+
+
+def _load(model_path: str | Path, config: EngineConfig, hub_options: dict):
+    from paddlenlp.transformers import AutoModel
+
+    return AutoModel.from_pretrained(
+        str(folder_of(model_path, **hub_options)), dtype=None if config.dtype == "auto" else config.dtype,
+        device=config.device, load_in_8bit=config.load_in_8bit, load_in_4bit=config.load_in_4bit,
+        adapter=config.adapter,
+    )  # fmt: skip
 
 
 def _is_single(prompts) -> bool:

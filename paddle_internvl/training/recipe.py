@@ -5,7 +5,7 @@ In: a dict, as a recipe's JSON holds it. Out: `Recipe`, whose fields are checked
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from paddle_internvl.training.arguments import DataArguments, PackingArguments, PreferenceArguments
@@ -60,6 +60,7 @@ class RunArguments:
     Attributes:
         meta_path: meta JSON of the data sets; None: a data set is given.
         eval_meta_path: meta JSON of held-out data sets, whose loss is measured every `eval_steps` and at the end.
+        eval_benchmarks: `NAME=PATH` of benchmarks that are evaluated every `eval_steps` and at the end; see `eval run`.
         shuffle: False takes the samples in file order.
         use_data_resampling: draw data sets by the square root of their sizes.
         on_bad_sample: 'error' stops at a bad sample; 'skip' leaves it out and lists it in OUTPUT/skipped.jsonl.
@@ -69,6 +70,7 @@ class RunArguments:
 
     meta_path: str | None = None
     eval_meta_path: str | None = None
+    eval_benchmarks: Sequence[str] = ()
     shuffle: bool = True
     use_data_resampling: bool = False
     on_bad_sample: str = "error"
@@ -140,8 +142,9 @@ class Recipe:
         strategy = str(self.trainer.get("evaluation_strategy", "no"))
         if strategy not in ("no", "steps"):
             raise ValueError(f"evaluation_strategy={strategy!r}; supported: steps, by eval_steps")
-        if self.run.eval_meta_path is None and (strategy == "steps" or self.trainer.get("eval_steps")):
-            raise ValueError("eval_meta_path is needed for an evaluation: the meta JSON of held-out data sets")
+        evaluated = self.run.eval_meta_path is not None or self.run.eval_benchmarks
+        if not evaluated and (strategy == "steps" or self.trainer.get("eval_steps")):
+            raise ValueError("eval_meta_path is needed for an evaluation, or eval_benchmarks")
 
     def _for_packs(self) -> Recipe:
         """The recipe with the defaults of packing: batches of one pack, samples that fit in a pack."""

@@ -18,6 +18,7 @@ from paddlenlp.trainer import Trainer, TrainingArguments
 from paddle_internvl.runtime import is_out_of_memory
 from paddle_internvl.training.arguments import DataArguments
 from paddle_internvl.training.batches import PackBatches, SampleBatches, train_batches
+from paddle_internvl.training.benchmark_evaluation import BenchmarkEvaluation
 from paddle_internvl.training.clipping import InPlaceClip
 from paddle_internvl.training.collate import collate
 from paddle_internvl.training.decay import decayed_parameters
@@ -39,7 +40,7 @@ _COMMON = (
     "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "max_steps", "max_grad_norm",
     "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
-_MAY_CHANGE = ("eval_meta_path", "on_bad_sample", "plot", "dtype")  # of our own
+_MAY_CHANGE = ("eval_meta_path", "eval_benchmarks", "on_bad_sample", "plot", "dtype")  # of our own
 
 
 def save(model, folder: str) -> None:
@@ -76,6 +77,7 @@ class SftTrainer(Trainer):
         self._batch: Mapping = {}
         self.batches = self._new_batches()
         self._held_out = None if held_out is None else self._new_held_out(held_out)
+        self._benchmarks = self._new_benchmarks()
         self.metrics = MetricsWriter(Path(arguments.output_dir) / METRICS, self)
         self.checkpoints = RunCheckpoints(self, self._settings(), save)
         self.add_callback(self.metrics)
@@ -158,16 +160,23 @@ class SftTrainer(Trainer):
         measured = (self.measure, ("loss", *self.eval_names), self.eval_unit)
         return HeldOut(reader, args.per_device_eval_batch_size, *measured, args.dataset_rank, args.dataset_world_size)
 
+    def _new_benchmarks(self) -> BenchmarkEvaluation | None:
+        names = self._recipe.run.eval_benchmarks
+        return BenchmarkEvaluation(names, Path(self.args.output_dir) / "eval") if names else None
+
     def measure(self, model, batch: Mapping) -> tuple[dict[str, float], int]:
         """Loss of a held-out batch, and its learnt tokens."""
         return {"loss": float(sft_loss(model, batch))}, count_learnt(batch)
 
     def evaluate_held_out(self) -> dict[str, float]:
-        """`HeldOut.evaluate` after every `eval_steps` steps and the last one; else nothing."""
+        """Numbers of the held-out samples and benchmarks after every `eval_steps` steps and the last; else none."""
         step, every = self.state.global_step, self.args.eval_steps
-        if self._held_out is None or (step < self.state.max_steps and not (every and step % every == 0)):
+        if step < self.state.max_steps and not (every and step % every == 0):
             return {}
-        return self._held_out.evaluate(self.model)
+        numbers = {} if self._held_out is None else self._held_out.evaluate(self.model)
+        if self._benchmarks is not None and self.is_world_process_zero():
+            numbers |= self._benchmarks.evaluate(self.model, step)
+        return numbers
 
     @property
     def epoch(self) -> float:

@@ -192,7 +192,7 @@ def test_faults_of_packing_arguments():
         ({"loss_reduction": "mean"}, "loss_reduction='mean'; supported: token, sample, square"),
         ({"on_bad_sample": "replace"}, "on_bad_sample='replace'; supported: error, skip"),
         ({"max_buffer_size": 0}, "max_buffer_size=0 must be above 0"),
-        ({"eval_steps": 5}, "eval_meta_path is needed for an evaluation"),
+        ({"eval_steps": 5}, "eval_meta_path is needed for an evaluation, or"),
         ({"evaluation_strategy": "epoch"}, "evaluation_strategy=.epoch.; supported: steps"),
     ):
         with pytest.raises(ValueError, match=message):
