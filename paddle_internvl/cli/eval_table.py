@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--card", nargs="+", choices=_CARDS, help="tables (default: those that have the model, or its benchmarks)"
     )
     parser.add_argument("--beside", metavar="MODEL", help="published model (default: the one whose name the run has)")
-    parser.add_argument("--partial", action="store_true", help="show figures of partial runs, too, marked with *")
     parser.add_argument("--format", choices=_FORMATS, default="markdown", help="of the tables (default: markdown)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file of the tables (default: print them)")
     parser.add_argument(
@@ -47,10 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.jsonl import complete_file
 
     runs = read_runs(arguments.runs)
-    tables = tables_of(runs, arguments.card, arguments.beside, arguments.partial)
+    tables = tables_of(runs, arguments.card, arguments.beside)
     for file, draw in ((arguments.radar, draw_radar), (arguments.bars, draw_bars)):
         if file:
-            draw(plotted_card(runs, arguments.card, arguments.beside, arguments.partial), file)
+            draw(plotted_card(runs, arguments.card, arguments.beside), file)
     text = FORMATS[arguments.format](tables)
     if arguments.out:
         with complete_file(arguments.out) as stream:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddle_internvl.evaluation.published import CARDS
 from paddle_internvl.evaluation.run_scores import RunScores
-from paddle_internvl.evaluation.table import cards_of, compare_with_card, shown_value
+from paddle_internvl.evaluation.table import cards_of, compare_with_card
 
 _LEAST_AXES = 3  # of a radar
 
@@ -30,7 +30,7 @@ class PlottedCard:
 
 
 def plotted_card(
-    runs: Sequence[RunScores], cards: Sequence[str] | None = None, beside: str | None = None, partial: bool = False
+    runs: Sequence[RunScores], cards: Sequence[str] | None = None, beside: str | None = None
 ) -> PlottedCard:
     """The first card's table for which a run has figures. Arguments: see `table.tables_of`.
 
@@ -41,10 +41,10 @@ def plotted_card(
         card = CARDS[name]
         series: dict[str, list[float | None]] = {}
         for run in runs:
-            one = compare_with_card(run, name, beside, partial)
+            one = compare_with_card(run, name, beside)
             if one.published:
                 series[f"{one.published} (card)"] = list(one.published_figures)
-            series[f"{run.model} (run)"] = [shown_value(figure, partial) for figure in one.figures]
+            series[f"{run.model} (run)"] = [figure.value if figure else None for figure in one.figures]
         ours = [values for model, values in series.items() if model.endswith(" (run)")]
         drawn = [i for i in range(len(card.columns)) if any(values[i] is not None for values in ours)]
         if drawn:
@@ -53,7 +53,7 @@ def plotted_card(
                 for model, row in series.items()
             }
             return PlottedCard(card.title, tuple(card.columns[i].name for i in drawn), scaled)
-    raise ValueError("no run has a complete figure of a card's table; --partial takes those of partial runs")
+    raise ValueError("no run has a complete figure of a card's table")
 
 
 def _figure(width: float, height: float):

@@ -34,7 +34,7 @@ class Figure:
     """Figure of a run for a benchmark or a column of a card.
 
     Attributes:
-        value: in the card's unit; None where no honest figure can be given.
+        value: in the card's unit; None of a partial run, and where no honest figure can be given.
         scored: rows with an answer.
         expected: rows of the benchmark.
         sources: benchmarks.
@@ -111,6 +111,8 @@ def benchmark_figure(run: RunScores, source: str) -> Figure:
     published = BENCHMARKS[name].rows if name in BENCHMARKS else None
     expected = max(document["expected"], published or 0)
     notes = tuple(f"{name}: {note}" for note in document.get("notes", ()))
+    if document["scored"] < expected:
+        value = None
     return Figure(value, document["scored"], expected, (source,), (document["rules"],), notes)
 
 

@@ -49,19 +49,18 @@ class Comparison:
     published_average: float | None
 
 
-def compare_with_card(run: RunScores, name: str, beside: str | None = None, partial: bool = False) -> Comparison:
+def compare_with_card(run: RunScores, name: str, beside: str | None = None) -> Comparison:
     """A run beside a model of a card.
 
     Args:
         run: scores.
         name: of the card in `CARDS`.
         beside: model of the card; None: the one whose name the run has.
-        partial: figures of partial runs count.
     """
     card = CARDS[name]
     figures = tuple(column_figure(run, column) for column in card.columns)
-    values = [shown_value(figure, partial) for figure in figures]
-    complete = bool(card.averages) and None not in values and not any(figure.is_partial for figure in figures)
+    values = [_value(figure) for figure in figures]
+    complete = card.averages and None not in values
     published = published_model(beside or run.model, card)
     average = card.averages.get(published)
     return Comparison(
@@ -70,21 +69,13 @@ def compare_with_card(run: RunScores, name: str, beside: str | None = None, part
     )  # fmt: skip
 
 
-def shown_value(figure: Figure | None, partial: bool) -> float | None:
-    """Figure that a table may show: that of a partial run only where it is wanted."""
-    return None if figure is None or (figure.is_partial and not partial) else figure.value
-
-
-def tables_of(
-    runs: Sequence[RunScores], cards: Sequence[str] | None = None, beside: str | None = None, partial: bool = False
-) -> list[Table]:
+def tables_of(runs: Sequence[RunScores], cards: Sequence[str] | None = None, beside: str | None = None) -> list[Table]:
     """Tables of runs: one for each card, and one of the benchmarks that stand on none of them.
 
     Args:
         runs: scores.
         cards: names in `CARDS`; None: those of the models, or where none has them, those of the benchmarks.
         beside: model of the cards; None: for each run the one of its name.
-        partial: show figures of partial runs, marked with *.
     Raises:
         ValueError: `beside` is on none of the cards.
     """
@@ -93,12 +84,12 @@ def tables_of(
         raise ValueError(f"no card has figures of {beside}; they have {', '.join(models)}")
     tables, used = [], set()
     for name in cards or cards_of(runs, beside):
-        compared = [compare_with_card(run, name, beside, partial) for run in runs]
+        compared = [compare_with_card(run, name, beside) for run in runs]
         used |= {source.partition(":")[0] for one in compared for f in one.figures if f for source in f.sources}
         layout = _models_are_rows if CARDS[name].models_are_rows else _benchmarks_are_rows
-        tables.append(layout(CARDS[name], compared, partial))
+        tables.append(layout(CARDS[name], compared))
     others = sorted({name for run in runs for name in run.documents} - used)
-    return tables + ([_others(runs, others, partial)] if others else [])
+    return tables + ([_others(runs, others)] if others else [])
 
 
 def cards_of(runs: Sequence[RunScores], beside: str | None) -> list[str]:
@@ -108,31 +99,25 @@ def cards_of(runs: Sequence[RunScores], beside: str | None) -> list[str]:
     return published or found
 
 
-def _models_are_rows(card: Card, compared: Sequence[Comparison], partial: bool) -> Table:
-    averaged = bool(card.averages)
+def _models_are_rows(card: Card, compared: Sequence[Comparison]) -> Table:
     rows = []
     for one in compared:
-        ours = [_text(figure, card.digits, partial) for figure in one.figures]
-        values = [shown_value(figure, partial) for figure in one.figures]
-        counts = [_NONE if figure is None else f"{figure.scored}/{figure.expected}" for figure in one.figures]
-        averages = [_number(value, card.digits) for value in (one.published_average, one.average)]
+        values = [one.average, *map(_value, one.figures)]
+        published = [one.published_average, *one.published_figures]
+        average = _number(one.average, card.digits)
+        ours = [f"{one.run.model} (run)", average, *(_text(figure, card.digits) for figure in one.figures)]
         if one.published:
-            published = [_number(value, card.digits) for value in one.published_figures]
-            differences = [_difference(pair, card.digits) for pair in zip(values, one.published_figures)]
-            difference = _difference((one.average, one.published_average), card.digits)
-            rows.append([f"{one.published} (card)", averages[0], *published])
-            rows.append([f"{one.run.model} (run)", averages[1], *ours])
-            rows.append(["difference", difference, *differences])
+            rows.append([f"{one.published} (card)", *(_number(value, card.digits) for value in published)])
+            rows.append(ours)
+            rows.append(["difference", *(_difference(*pair, card.digits) for pair in zip(values, published))])
         else:
-            rows.append([f"{one.run.model} (run)", averages[1], *ours])
-        rows.append(["rows", _NONE, *counts])
-    header = ["Model", "Avg.", *(column.name for column in card.columns)]
-    if not averaged:
-        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
-    return Table(card.title, tuple(header), tuple(map(tuple, rows)), _notes(card, compared, partial))
+            rows.append(ours)
+        rows.append(["rows", _NONE, *map(_counts, one.figures)])
+    header = ("Model", "Avg.", *(column.name for column in card.columns))
+    return Table(card.title, header, tuple(map(tuple, rows)), _notes(card, compared))
 
 
-def _benchmarks_are_rows(card: Card, compared: Sequence[Comparison], partial: bool) -> Table:
+def _benchmarks_are_rows(card: Card, compared: Sequence[Comparison]) -> Table:
     header = ["Benchmark"]
     for one in compared:
         header += [f"{one.published} (card)"] if one.published else []
@@ -143,34 +128,29 @@ def _benchmarks_are_rows(card: Card, compared: Sequence[Comparison], partial: bo
         for one in compared:
             figure, published = one.figures[i], one.published_figures[i]
             row += [_number(published, card.digits)] if one.published else []
-            row.append(_text(figure, card.digits, partial))
-            difference = _difference((shown_value(figure, partial), published), card.digits)
-            row += [difference] if one.published else []
-            row.append(_NONE if figure is None else f"{figure.scored}/{figure.expected}")
+            row.append(_text(figure, card.digits))
+            row += [_difference(_value(figure), published, card.digits)] if one.published else []
+            row.append(_counts(figure))
         rows.append(tuple(row))
-    return Table(card.title, tuple(header), tuple(rows), _notes(card, compared, partial))
+    return Table(card.title, tuple(header), tuple(rows), _notes(card, compared))
 
 
-def _others(runs: Sequence[RunScores], names: Sequence[str], partial: bool) -> Table:
+def _others(runs: Sequence[RunScores], names: Sequence[str]) -> Table:
     header, rows, found = ["Benchmark"], [], []
     for run in runs:
         header += [f"{run.model} (run)", "rows"]
     for name in names:
         figures = [benchmark_figure(run, name) if name in run.documents else None for run in runs]
-        cells = [(_text(f, 2, partial), _NONE if f is None else f"{f.scored}/{f.expected}") for f in figures]
-        rows.append((name, *(cell for pair in cells for cell in pair)))
+        rows.append((name, *(cell for figure in figures for cell in (_text(figure, 2), _counts(figure)))))
         found += [figure for figure in figures if figure]
-    notes = [note for figure in found for note in figure.notes] + _partial_note(found, partial)
+    notes = [note for figure in found for note in figure.notes] + _partial_note(found)
     return Table("Other benchmarks", tuple(header), tuple(rows), tuple(dict.fromkeys(notes)))
 
 
-def _notes(card: Card, compared: Sequence[Comparison], partial: bool) -> tuple[str, ...]:
+def _notes(card: Card, compared: Sequence[Comparison]) -> tuple[str, ...]:
     notes = [note for one in compared for figure in one.figures if figure for note in figure.notes]
     figures = [figure for one in compared for figure in one.figures if figure]
-    if any(figure.is_partial for figure in figures):
-        notes.append(
-            "* of a partial run" if partial else "a partial run has no figure; the row counts are shown instead"
-        )
+    notes += _partial_note(figures)
     if card.averages and any(one.average is None for one in compared):
         notes.append("an average needs a complete figure of every benchmark")
     for one in compared:
@@ -180,25 +160,30 @@ def _notes(card: Card, compared: Sequence[Comparison], partial: bool) -> tuple[s
     return tuple(dict.fromkeys(notes))
 
 
-def _partial_note(figures: Iterable[Figure], partial: bool) -> list[str]:
-    if not any(figure.is_partial for figure in figures):
-        return []
-    return ["* of a partial run" if partial else "a partial run has no figure; the row counts are shown instead"]
+def _partial_note(figures: Iterable[Figure]) -> list[str]:
+    partial = any(figure.is_partial for figure in figures)
+    return ["a partial run has no figure; the row counts are shown instead"] if partial else []
 
 
-def _text(figure: Figure | None, digits: int, partial: bool) -> str:
+def _text(figure: Figure | None, digits: int) -> str:
     if figure is None:
         return _NONE
-    value = shown_value(figure, partial)
-    if value is None:
-        return f"{figure.scored} of {figure.expected} rows" if figure.is_partial else "no figure"
-    return _number(value, digits) + ("*" if figure.is_partial else "")
+    if figure.is_partial:
+        return f"{figure.scored} of {figure.expected} rows"
+    return "no figure" if figure.value is None else _number(figure.value, digits)
+
+
+def _value(figure: Figure | None) -> float | None:
+    return None if figure is None else figure.value
+
+
+def _counts(figure: Figure | None) -> str:
+    return _NONE if figure is None else f"{figure.scored}/{figure.expected}"
 
 
 def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None else f"{value:.{digits}f}"
 
 
-def _difference(pair: Iterable[float | None], digits: int) -> str:
-    value, published = pair
+def _difference(value: float | None, published: float | None, digits: int) -> str:
     return _NONE if value is None or published is None else f"{value - published:+.{digits}f}"
