@@ -28,6 +28,7 @@ _GB = 1 << 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CONFIG|CKPT", help="config.json, checkpoint folder or hub id")
     parser.add_argument("--train", type=Path, metavar="RECIPE", help="estimate training by this recipe")
+    parser.add_argument("--method", choices=("sft", "mpo"), help="training: sft or mpo (default: the recipe's)")
     parser.add_argument("--gpus", type=int, default=1, help="cards there are (default: 1)")
     parser.add_argument("--memory", type=float, metavar="GB", help="of each card, in GiB")
     parser.add_argument("--tp", type=int, help="cards that share the model (default: as many of --gpus as can)")

@@ -29,7 +29,7 @@ def run(config: Mapping, arguments: argparse.Namespace) -> int:
     plan = TrainPlan.from_recipe(
         train.read_recipe(arguments.train), gpus=arguments.gpus, device=arguments.device, rows=arguments.batch,
         length=arguments.context, tiles=arguments.tiles, dtype=arguments.dtype, bits=arguments.bits,
-        max_patches=config.get("max_dynamic_patch", 12),
+        max_patches=config.get("max_dynamic_patch", 12), method=arguments.method,
     )  # fmt: skip
     estimated = estimate_training(config, plan)
     room = None if arguments.memory is None else int(arguments.memory * _GB)
@@ -66,6 +66,8 @@ def _milder(plan) -> Iterator[tuple[str, object]]:
     if plan.use_llm_lora and plan.bits is None:
         for bits in (8, 4):
             yield f"load_in_{bits}bit True (QLoRA)", replace(plan, bits=bits)
+    if plan.method == "mpo" and plan.reference_model:
+        yield "reference_log_probs FILE", replace(plan, reference_model=False)
     for stage in range(plan.sharding + 1, 4) if plan.gpus > 1 else ():
         yield f"sharding stage{stage}", replace(plan, sharding=stage)
 
@@ -77,12 +79,14 @@ def _show(plan, estimated, room: int | None, others) -> None:
     bits = f", {plan.bits} bits" if plan.bits else ""
     kind = "bfloat16 with float32 master weights" if plan.low_precision else "float32"
     where = f"on each of {plan.gpus} cards" if plan.device == "gpu" else "on a CPU"
+    samples = f"{plan.rows} pairs, 2" if plan.method == "mpo" else plan.rows
     print(
-        f"{where}: {kind}{bits}{sharding}{', recompute' if plan.recompute else ''}, micro-batch of {plan.rows} x "
+        f"{where}: {kind}{bits}{sharding}{', recompute' if plan.recompute else ''}, micro-batch of {samples} x "
         f"{plan.length} tokens with {plan.tiles} tiles each; {estimated.trained:,} trained parameters"
     )
     table = Table(show_header=False, box=None)
-    for name in ("weights", "optimizer", "gradients", "activations", "runtime", "total"):
+    reference = ("reference",) if estimated.reference else ()
+    for name in ("weights", *reference, "optimizer", "gradients", "activations", "runtime", "total"):
         assumed = " (assumed)" if name == "runtime" and plan.device == "gpu" else ""
         table.add_row(name, f"{getattr(estimated, name) / _GB:.2f} GiB{assumed}")
     conventions.console().print(table)

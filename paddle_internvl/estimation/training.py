@@ -52,6 +52,7 @@ class TrainEstimate:
         gradients: of the trained parameters.
         optimizer: AdamW's moments, and master weights.
         activations: most that is alive for the backward pass.
+        reference: the trained parameters once more, in the reference model of preference optimisation.
         runtime: CUDA and its libraries, assumed; on a CPU the process without a model.
         peak: most of gradients and activations that is alive at once. Without gradient accumulation the first
             gradients come while activations go.
@@ -62,6 +63,7 @@ class TrainEstimate:
     gradients: int
     optimizer: int
     activations: int
+    reference: int
     runtime: int
     peak: int
     trained: int
@@ -69,7 +71,7 @@ class TrainEstimate:
     @property
     def total(self) -> int:
         """Highest memory of a step."""
-        return self.weights + self.optimizer + self.runtime + self.peak
+        return self.weights + self.reference + self.optimizer + self.runtime + self.peak
 
 
 def estimate_training(config: Mapping, plan: TrainPlan) -> TrainEstimate:
@@ -106,12 +108,14 @@ def estimate_training(config: Mapping, plan: TrainPlan) -> TrainEstimate:
     if plan.bits:
         weights -= _saved_by_bits(config, plan)
     optimizer = trained * (MOMENT_BYTES + MASTER_BYTES * plan.low_precision) // shards[0]
-    process = _CPU_PROCESS + int(_MALLOC_SHARE * (weights + optimizer + peak))
+    reference = trained * size if plan.method == "mpo" and plan.reference_model else 0  # whole on every card
+    process = _CPU_PROCESS + int(_MALLOC_SHARE * (weights + reference + optimizer + peak))
     return TrainEstimate(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
         activations=activations,
+        reference=reference,
         runtime=CUDA_CONTEXT if plan.device == "gpu" else process,
         peak=peak,
         trained=trained,
@@ -161,7 +165,7 @@ def _activations(config: Mapping, plan: TrainPlan) -> int:
     """Most bytes of activations at once: of the whole graph, or of a frozen vision tower before there is one."""
     vision, tile, decoder = config["vision_config"], tile_sizes(config), decoder_sizes(config["llm_config"])
     kept, size = _KEPT[plan.device], plan.number_bytes
-    tokens, tiles = plan.rows * plan.length, plan.rows * plan.tiles
+    tokens, tiles = plan.texts * plan.length, plan.rows * plan.tiles
     patches = tiles * (1 + tile.patches)
     block = min(_SCORE_ROWS, plan.length)
     widths = {

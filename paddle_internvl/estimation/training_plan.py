@@ -16,9 +16,9 @@ class TrainPlan:
     """Plan of a training run: its micro-batch, what is trained, and the cards.
 
     Attributes:
-        rows: samples of a micro-batch on one card, or 1 pack.
-        length: tokens of each row.
-        tiles: tiles of each row.
+        rows: samples of a micro-batch on one card, pairs of 'mpo', or 1 pack.
+        length: tokens of each row; a pair has two of them.
+        tiles: tiles of each sample or pair.
         accumulation: micro-batches of an optimizer step.
         gpus: cards, each with a micro-batch of its own.
         sharding: 0: none; 1: the optimizer state is sharded over the cards; 2: gradients too; 3: weights too.
@@ -33,6 +33,8 @@ class TrainPlan:
         use_llm_lora: LoRA rank in the language model; 0: none.
         use_backbone_lora: LoRA rank in the vision tower; 0: none.
         lora_dropout: dropout of the adapters' inputs.
+        method: 'sft' or 'mpo'.
+        reference_model: whether 'mpo' has a frozen copy of the trained parameters, its reference model.
         bits: 8 or 4, of the language model's frozen linear weights under adapters (QLoRA); None: as dtype.
     Raises:
         ValueError: a number out of its range.
@@ -55,12 +57,16 @@ class TrainPlan:
     use_llm_lora: int = 0
     use_backbone_lora: int = 0
     lora_dropout: float = _DROPOUT
+    method: str = "sft"
+    reference_model: bool = True
     bits: int | None = None
 
     def __post_init__(self):
         for name in ("rows", "length", "accumulation", "gpus"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not above 0")
+        if self.method not in ("sft", "mpo"):
+            raise ValueError(f"method={self.method!r}; supported: sft, mpo")
         if self.sharding not in range(4):
             raise ValueError(f"sharding stage {self.sharding} does not exist; stages: 1, 2, 3")
 
@@ -88,6 +94,9 @@ class TrainPlan:
             "sharding": _stage(recipe.get("sharding", "")) if gpus > 1 else 0,
             "dtype": "bfloat16" if recipe.get("bf16", False) else "float32",
         }
+        if (overrides.get("method") or recipe.get("method")) == "mpo":
+            stored = recipe.get("reference_free", False) or recipe.get("reference_log_probs") is not None
+            fields |= {"method": "mpo", "reference_model": not stored, "lora_dropout": 0.0}  # as `Recipe.from_dict`
         fields["bits"] = next((bits for bits in (8, 4) if recipe.get(f"load_in_{bits}bit", False)), None)
         if packed:
             fields["rows"], fields["length"] = 1, recipe.get("max_packed_tokens", _MAX_PACKED_TOKENS)
@@ -99,6 +108,11 @@ class TrainPlan:
         fields |= {name: recipe[name] for name in names if name in recipe}
         fields |= {name: value for name, value in overrides.items() if value is not None}
         return cls(gpus=gpus, device=device, **fields)
+
+    @property
+    def texts(self) -> int:
+        """Rows of tokens of a micro-batch: of 'mpo' a chosen and a rejected answer of each pair."""
+        return self.rows * 2 if self.method == "mpo" else self.rows
 
     @property
     def low_precision(self) -> bool:

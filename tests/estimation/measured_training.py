@@ -31,22 +31,29 @@ def sample(model, length: int, tiles: int) -> dict:
 
 
 def step_peak(model, recipe: dict, length: int, tiles: int) -> int:
-    """Most bytes of tensors that a forward and a backward pass add to the model's parameters."""
+    """Most bytes of tensors that a forward and a backward pass, and a reference model, add to the parameters."""
     from paddle.base import core
 
     from paddle_internvl.training.collate import collate
     from paddle_internvl.training.losses import sft_loss
     from paddle_internvl.training.recipe import Recipe
+    from paddle_internvl.training.reference import FrozenReference, answer_log_probs
     from paddle_internvl.training.run import prepare
 
-    prepare(model, Recipe.from_dict({name: value for name, value in recipe.items() if name != "recompute"}))
+    arguments = {name: value for name, value in recipe.items() if name not in ("recompute", "method")}
+    prepare(model, Recipe.from_dict(arguments, recipe.get("method", "sft")))
     model.train()
     for part in (model.vision_model.encoder, model.language_model.model):
         part.enable_recompute = recipe.get("recompute", False)
-    batch = collate([sample(model, length, tiles)])
+    one = sample(model, length, tiles)
     before = core.host_memory_stat_current_value("Allocated", 0)
     core.host_memory_stat_reset_peak_value("Allocated", 0)
-    sft_loss(model, batch).backward()
+    if recipe.get("method") == "mpo":
+        batch = collate([{**one, "chosen": one, "rejected": one}])
+        expected = FrozenReference(model).log_probs(batch)
+        (answer_log_probs(model, batch) - expected).sum().backward()
+    else:
+        sft_loss(model, collate([one])).backward()
     return core.host_memory_stat_peak_value("Allocated", 0) - before
 
 

@@ -39,6 +39,7 @@ def small() -> dict:
     [
         (FULL, 512, 1), (FROZEN_TOWER, 640, 0), (LORA, 640, 0), ({**FROZEN_TOWER, "recompute": True}, 640, 0),
         ({**PROJECTOR, "use_backbone_lora": 8}, 320, 1),
+        ({"method": "mpo"}, 384, 1), ({**LORA, "method": "mpo"}, 320, 0),
     ],
 )  # fmt: skip
 def test_activations(recipe, length, tiles):
@@ -52,7 +53,8 @@ def test_activations(recipe, length, tiles):
         counts[not parameter.stop_gradient] += parameter.size
     estimated = estimate_training(config, plan)
     assert estimated.trained == counts[True] and estimated.weights == 4 * sum(counts.values())
-    assert 0.85 < estimated.peak / measured < 1.15
+    assert 0.85 < (estimated.peak + estimated.reference) / measured < 1.15
+    assert estimated.reference == 4 * counts[True] * ("method" in recipe)
 
 
 def resident(folder, recipe: dict, length: int, tiles: int) -> tuple[int, int]:
@@ -129,7 +131,13 @@ def test_on_the_command_line(tmp_path, capsys):
     assert main([*call, "--gpus", "8", "--context", "2048", "--tiles", "4", "--batch", "1", "--memory", "80"]) == 0
     shown = capsys.readouterr().out
     assert "on each of 8 cards: bfloat16 with float32 master weights, sharding stage1" in shown
-    assert "fits into 80 GiB" in shown
+    assert "fits into 80 GiB" in shown and "reference" not in shown
+    assert main([*call, "--gpus", "8", "--method", "mpo", "--memory", "80", "--json"]) == 1
+    pairs = json.loads(capsys.readouterr().out)
+    copied = pairs["bytes on each device"]["reference"]  # of the language model and the projector, in bfloat16
+    assert copied == 2 * pairs["trained parameters"] and pairs["plan"]["method"] == "mpo"
+    assert main([*call, "--gpus", "8", "--method", "mpo", "--context", "2048", "--tiles", "4", "--batch", "1"]) == 0
+    assert "micro-batch of 1 pairs, 2 x 2048 tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
