@@ -87,6 +87,18 @@ def test_mathvista_values_that_the_reference_misses(kind, reference, answer):
     assert SCORERS["mathvista"]([item], {0: answer}, None).headline == 100.0
 
 
+def test_groups_of_mathvista_are_columns_or_metadata():
+    columns = {"question_type": "free_form", "answer_type": "integer"}
+    groups = {"skills": "['algebra', 'geometry']", "task": "figure"}
+    metadata = {"metadata": "{'skills': ['algebra', 'geometry'], 'task': 'figure'}"}
+    tables = [
+        SCORERS["internvl_mathvista"]([Item(0, "?", "1", columns=columns | more)], {0: "1"}, None).table
+        for more in (groups, metadata)
+    ]
+    assert tables[0] == tables[1]
+    assert {"average", "skills.geometry", "task.figure"} <= {row for row, _ in tables[0]}
+
+
 @pytest.mark.parametrize("scorer", ["mmvet", "mmbench_video"])
 def test_no_figure_without_a_judge(scorer):
     scores = SCORERS[scorer]([Item(0, "?", "x")], {0: "x"}, None)

@@ -3,11 +3,12 @@
 Source: OpenGVLab/InternVL 2410d1d, internvl_chat/eval/mathvista/{extract_answer,calculate_score}.py.
 """
 
+import ast
 import math
 import re
 import string
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from paddle_internvl.evaluation.cells import list_text
 from paddle_internvl.evaluation.item import Index, Item
@@ -43,11 +44,20 @@ def score_internvl_mathvista(items: Sequence[Item], answers: Mapping[Index, str]
     cells = defaultdict(list)
     for item, verdict in with_verdict(items, rows):
         cells["average"].append(verdict)
-        for column in _GROUPS:
-            for value in filter(None, list_text(item.columns.get(column, ""))):
-                cells[f"{column}.{value}"].append(verdict)
+        for column, value in _groups(item):
+            cells[f"{column}.{value}"].append(verdict)
     table = {(row, "accuracy"): percent(verdicts) for row, verdicts in cells.items()}
     return Scores(table, table.get(("average", "accuracy")), rows, ("upstream's quick mode: no judge",))
+
+
+def _groups(item: Item) -> Iterator[tuple[str, str]]:
+    """Groups of an item: (column, value) of its columns, which upstream's data hold in a dictionary `metadata`."""
+    metadata = item.columns.get("metadata")
+    columns = {**item.columns, **(ast.literal_eval(metadata) if metadata else {})}
+    for column in _GROUPS:
+        values = columns.get(column) or ""
+        for value in filter(None, list_text(values) if isinstance(values, str) else values):
+            yield column, value
 
 
 def _extracted(item: Item, answer: str) -> str:
