@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_internvl.evaluation import score
 from paddle_internvl.evaluation.item import Item
 from paddle_internvl.evaluation.scorers import SCORERS
 from tests.evaluation.test_text_scorers import GOLDEN, WILD
@@ -63,6 +64,20 @@ def test_reference_boxes_of_other_files(columns):
     assert SCORERS["internvl_refcoco"]([item], {0: "[[100, 100, 200, 200]]"}, None).rows[0].verdict == 1
     bad = Item(index=0, question="?", answer="a", columns={"width": "w"})
     assert SCORERS["refcoco"]([bad], {0: "[[1, 1, 2, 2]]"}, None).headline is None
+
+
+def test_rows_of_vlmevalkit_s_file_are_counted_by_split(tmp_path):
+    header = ["index", "image_path", "question", "split", *CORNERS, "width", "height"]
+    rows = [
+        [i, "p.png", "?", split, 10, 10, 20, 20, 100, 100] for split in ("RefCOCO_val", "RefCOCO+_val") for i in (0, 1)
+    ]
+    file = tmp_path / "RefCOCO.tsv"
+    file.write_text("".join("\t".join(map(str, row)) + "\n" for row in [header, *rows]), encoding="utf-8")
+    answers = {"RefCOCO_val_0": "[[100, 100, 200, 200]]", "RefCOCO_val_1": "no", "RefCOCO+_val_0": "no"}
+    scores = score("RefCOCO", file, answers)
+    assert (scores["scored"], scores["expected"], scores["headline"]) == (3, 4, None)
+    assert scores["scores"]["Average/Precision@1"] == 25.0
+    assert score("RefCOCO_val", file, answers)["headline"] == 50.0
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,7 +7,7 @@ columns of numbers.
 import csv
 import logging
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -55,7 +55,7 @@ def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterato
     """Items of a file about pictures, in the file's order; the file is read twice, a row at a time.
 
     Rows without a picture are left out, as in VLMEvalKit, and their number is logged. A row of RefCOCO belongs to the
-    benchmark of its split.
+    benchmark of its split, and its index is `<split>_<index>`, as in VLMEvalKit.
 
     Args:
         benchmark: its row of the table.
@@ -64,12 +64,13 @@ def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterato
     Raises:
         ReadError: a missing column, a duplicate index, broken base64, or a reference to a row without a picture.
     """
-    integers, referenced = survey(file, (), _IMAGE_COLUMNS)
+    grounding = benchmark.question_type == "GROUNDING"
+    integers, referenced = survey(file, (), _IMAGE_COLUMNS, _split_index if grounding else _index)
     shared = _shared_pictures(file, referenced) if pictures and referenced else {}
     dropped = 0
     for number, row in read_rows(file):
         cell = row.get("image", "")
-        if benchmark.question_type == "GROUNDING" and benchmark.name not in ("RefCOCO", row.get("split")):
+        if grounding and benchmark.name not in ("RefCOCO", row.get("split")):
             continue
         if "image" in row and not cell:
             dropped += 1
@@ -81,7 +82,8 @@ def read_tsv(benchmark: Benchmark, file: Path, pictures: bool = True) -> Iterato
         elif pictures:
             folders = (f"images/{benchmark.name}", "images")  # of VLMEvalKit
             sources = tuple(find_picture(part, file, folders) for part in list_text(row["image_path"]))
-        item = item_of_row(row, int(row["index"]) if integers else row["index"], sources)
+        index = _split_index(row) if grounding else int(row["index"]) if integers else row["index"]
+        item = item_of_row(row, index, sources)
         yield item if "question" in row else replace(item, question=benchmark.question)
     if dropped:
         logger.warning("%s: %d rows without a picture are left out", file, dropped)
@@ -103,13 +105,28 @@ def item_of_row(row: Mapping[str, str], index: Index, pictures: tuple[str | Path
     )
 
 
-def survey(file: Path, needed: Sequence[str], either: Sequence[str] = ()) -> tuple[bool, dict[str, int]]:
+def _index(row: Mapping[str, str]) -> str:
+    return row["index"]
+
+
+def _split_index(row: Mapping[str, str]) -> str:
+    split, index = row.get("split", ""), row["index"]
+    return index if not split or index.startswith(split) else f"{split}_{index}"
+
+
+def survey(
+    file: Path,
+    needed: Sequence[str],
+    either: Sequence[str] = (),
+    index_of: Callable[[Mapping[str, str]], str] = _index,
+) -> tuple[bool, dict[str, int]]:
     """A first reading of a file: checks of its columns and indices.
 
     Args:
         file: the TSV file.
         needed: columns beside `index`.
         either: columns of which one is enough.
+        index_of: index of a row.
     Returns:
         Whether all indices are integers, and the first row that shows the picture of another row, by that row's index.
     Raises:
@@ -123,7 +140,7 @@ def survey(file: Path, needed: Sequence[str], either: Sequence[str] = ()) -> tup
                 raise ReadError(f"{file}: there is no column {name!r}")
         if either and not any(name in row for name in either):
             raise ReadError(f"{file}: there is no column {' or '.join(map(repr, either))}")
-        index = row["index"]
+        index = index_of(row)
         if index in rows_by_index:
             raise ReadError(f"{file}, row {number}: index {index} is also that of row {rows_by_index[index]}")
         rows_by_index[index] = number

@@ -77,8 +77,8 @@ def first_brackets(text: str) -> Box | None:
 
 def upstream_iou(box: Box, reference: Sequence[float], width: float, height: float) -> float:
     """IoU as upstream's script has it, in float32: per mille if the coordinates' sum is 4 or more, else fractions."""
-    found, target = np.float32(box), np.float32(reference)
     with np.errstate(all="ignore"):  # infinite coordinates and empty boxes: no IoU
+        found, target = np.float32(box), np.float32(reference)
         if found.sum(dtype=np.float32) >= _SMALLEST_PER_MILLE:
             found = found / np.float32(1000)
         found = found * np.float32([width, height, width, height])
