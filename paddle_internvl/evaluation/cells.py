@@ -9,5 +9,5 @@ def list_text(cell: str) -> list[str]:
         return [cell]
     try:
         return [str(part) for part in ast.literal_eval(cell)]
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return [cell]  # a text in brackets

@@ -48,7 +48,7 @@ def references(answer: str | None, lists: bool = True) -> list[str]:
     if lists and answer.lstrip().startswith("["):
         try:
             entries = ast.literal_eval(answer.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return [answer]
         return [str(entry) for entry in entries] if isinstance(entries, list) else [answer]
     return [answer]
