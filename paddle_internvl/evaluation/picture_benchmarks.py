@@ -25,7 +25,8 @@ def _mmbench(name: str, upstream: str | None = None, task: str = "", **columns) 
     """A row of MMBench, whose questions are asked once for every rotation of the options."""
     form = "choice_zh" if "_CN" in name or name == "CCBench" else "choice"
     task = upstream and UpstreamTask(task, f"mmbench/{upstream}.tsv", form, reader="tsv")
-    return _choice(name, "circular", upstream=task, **columns)
+    scorers = {"internvl": "circular"} if upstream else {}  # in place of MMBench's server, which is closed
+    return _choice(name, "circular", scorers=scorers, upstream=task, **columns)
 
 
 _CAPTION_QUESTION = (

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from paddle_internvl.evaluation.benchmarks import BENCHMARKS
@@ -167,3 +169,18 @@ def test_prompts_of_mvbench_equal_upstreams_script(tmp_path):
 )
 def test_the_final_answer_of_a_reasoning_model_is_the_prediction(name, style, chain_of_thought, answer, expected):
     assert prediction(answer, BENCHMARKS[name], style, "vlmevalkit", chain_of_thought) == expected
+
+
+WILD = st.text(st.sampled_from("aA.:\n<image>[]{}'\\\t 图Answer Final"), max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(question=WILD, hint=WILD, options=st.lists(WILD, max_size=4), answer=WILD)
+def test_wild_texts_are_rendered_and_post_processed(question, hint, options, answer):
+    item = Item(0, question, None, dict(zip("ABCD", options)), hint, pictures=("a.png", "b.png"))
+    for name in ("MMStar", "HallusionBench", "MathVista_MINI", "MME"):
+        benchmark = BENCHMARKS[name]
+        for style, chain_of_thought in (("MPO", True), ("InternVL2_5", False)):
+            text = render(item, benchmark, style, "vlmevalkit", chain_of_thought).text
+            assert text.startswith("Image-1: <image>\nImage-2: <image>\n") and question.strip() in text
+            assert prediction(answer, benchmark, style, "vlmevalkit", chain_of_thought) in answer

@@ -120,6 +120,9 @@ def test_folders_of_splits_number_their_items(tmp_path):
     for part in ("test_human", "test_augmented"):
         write_jsonl(tmp_path / f"{part}.jsonl", {"image": "a.jpg", "question": "q", "question_id": 3, "answer": "4"})
     assert [item.index for item in items_of("ChartQA_TEST", tmp_path)] == ["test_human/3", "test_augmented/3"]
+    write_jsonl(tmp_path / "test_human.jsonl", {"image": "a.jpg", "question": "q", "question_id": 2, "answer": "4"})
+    items = items_of("ChartQA_TEST", tmp_path)
+    assert [(item.index, item.split) for item in items] == [(2, "test_human"), (3, "test_augmented")]
 
 
 def test_mme_pope_and_science_questions(tmp_path):

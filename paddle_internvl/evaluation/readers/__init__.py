@@ -65,4 +65,5 @@ def _reader_name(benchmark: Benchmark, place: Path) -> str:
         return "video_tsv" if benchmark.video else "tsv"
     if name := _BY_SUFFIX.get(place.suffix):
         return name
-    return benchmark.upstream.reader if benchmark.upstream else "jsonl"
+    reader = benchmark.upstream.reader if benchmark.upstream else "jsonl"
+    return "jsonl" if reader in ("parquet", "tsv") and place.suffix == ".json" else reader

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from paddle_internvl.evaluation.readers.errors import ReadError
 from paddle_internvl.evaluation.readers.places import find_picture
 from paddle_internvl.evaluation.readers.records import has_index, item_of_record, references_text, text_of
 
+_POPE_LABELS = "coco_pope_*.json"
+
 
 def read_jsonl(benchmark: Benchmark, place: Path, pictures: bool = True) -> Iterator[Item]:
     """Items of a JSONL file, a JSON file of records, or of every JSONL file of a folder (ChartQA, RefCOCO).
 
-    An item of a folder has the index `<name of the file>/<index of the record>` and the file's name as its split;
-    records of RefCOCO are counted from 0.
+    An item of a folder has the file's name as its split. Its index is the record's; where two files of the folder share
+    indices, `<split>/<index>`; in RefCOCO `<split>/<number from 0>`.
 
     Raises:
         ReadError: a line that is no JSON, a missing field, or a duplicate index; names file and line.
@@ -25,6 +27,7 @@ def read_jsonl(benchmark: Benchmark, place: Path, pictures: bool = True) -> Iter
     grounding = benchmark.question_type == "GROUNDING"
     parts = benchmark.upstream.parts if benchmark.upstream else ()
     files = [file for part in parts if (file := place / f"{part}.jsonl").is_file()] if place.is_dir() else [place]
+    prefixed = grounding or len(files) > 1 and _share_indices(files)
     for file in files:
         answers = _Annotations(benchmark, file)
         split = file.stem if grounding or file.stem in parts else "none"
@@ -36,7 +39,13 @@ def read_jsonl(benchmark: Benchmark, place: Path, pictures: bool = True) -> Iter
             if item.index in lines:
                 raise ReadError(f"{where}: index {item.index} is also that of line {lines[item.index]}")
             lines[item.index] = number
-            yield replace(item, index=f"{split}/{item.index}") if grounding or place.is_dir() else item
+            yield replace(item, index=f"{split}/{item.index}") if prefixed else item
+
+
+def _share_indices(files: Sequence[Path]) -> bool:
+    """Whether an index is in more than one file."""
+    indices = [{_identity(record) for record in _records(file)} for file in files]
+    return sum(map(len, indices)) > len(set().union(*indices))
 
 
 def read_json(file: Path) -> object:
@@ -64,10 +73,11 @@ def _records(file: Path) -> Iterator[Mapping]:
                 yield record
         return
     content = read_json(file)
-    records = content.get("data") if isinstance(content, dict) else content
-    if not isinstance(records, list):
-        raise ReadError(f"{file}: neither a list of records nor an object with a list 'data'")
-    yield from records
+    if isinstance(content, dict):  # by index, as MathVista's, or below `data`
+        content = content.get("data") or list(content.values())
+    if not isinstance(content, list):
+        raise ReadError(f"{file}: neither a list of records nor an object that holds one")
+    yield from content
 
 
 class _Annotations:
@@ -106,13 +116,15 @@ def _annotation_place(benchmark: Benchmark, file: Path) -> Path | None:
     if task.annotation:
         path = Path(task.annotation)
         candidates = [file.parent / path.relative_to(Path(task.file).parent), file.parent / path.name, *candidates]
+    if any(file.parent.glob(_POPE_LABELS)):
+        candidates.append(file.parent)
     return next((place for place in candidates if place.exists()), None)
 
 
 def _pope_labels(folder: Path) -> dict[str, Iterator[str]]:
     """Labels of POPE's files `coco_pope_<category>.json`, in their order, by category."""
     labels: dict[str, list[str]] = defaultdict(list)
-    for file in sorted(folder.glob("coco_pope_*.json")):
+    for file in sorted(folder.glob(_POPE_LABELS)):
         with open(file, encoding="utf-8") as lines:
             labels[file.stem.removeprefix("coco_pope_")] = [json.loads(line)["label"] for line in lines if line.strip()]
     return {category: iter(texts) for category, texts in labels.items()}

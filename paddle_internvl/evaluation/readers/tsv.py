@@ -174,8 +174,10 @@ def _data_urls(cell: str, file: Path, number: int) -> tuple[str, ...]:
 
 
 def _data_url(text: str, file: Path, number: int) -> str:
+    """A picture as a data URL, from base64 or such a URL."""
     kind = next((kind for start, kind in _MEDIA_TYPES.items() if text.startswith(start)), None)
-    url = f"data:{f'image/{kind}' if kind else 'application/octet-stream'};base64,{text}"
+    media_type = f"image/{kind}" if kind else "application/octet-stream"
+    url = text if text.startswith("data:") else f"data:{media_type};base64,{text}"
     try:
         decode_data_url(url)
     except MediaError as error:
