@@ -22,7 +22,7 @@ from paddle_internvl.curation.sample_texts import SampleTexts, sample_texts
 from paddle_internvl.curation.text_rules import Score
 from paddle_internvl.evaluation.judge import Judge
 
-_BATCH = 256  # lines that a worker of Ray gets at a time
+_BATCH = 64  # lines that a worker of Ray gets at a time
 
 
 @dataclass(frozen=True)
