@@ -16,6 +16,7 @@ from convert import command_line
 from convert.command_line import Parser
 from paddle_internvl import progress
 from paddle_internvl.checkpoints.hub_clients import HUBS
+from paddle_internvl.cli.argument_types import integer
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _ERRORS = (ValueError, OSError, ImportError)  # become one line; others are faults of the program
@@ -34,6 +35,28 @@ def add_adapter_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter", metavar="DIR", help="folder of a LoRA adapter (PEFT's or PaddleNLP's), merged while loading"
     )
+
+
+def add_workers_flags(parser: argparse.ArgumentParser, work: str) -> None:
+    """Add --workers and --ray-address, processes under Ray.
+
+    Args:
+        parser: of the command.
+        work: what the processes do, for the help.
+    """
+    parser.add_argument("--workers", type=integer(1), metavar="N",
+                        help=f"processes under Ray {work} (default: this process alone)")  # fmt: skip
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
+
+
+def require_workers(arguments: argparse.Namespace) -> None:
+    """Refuse an address of a cluster without workers.
+
+    Args:
+        arguments: with the flags of `add_workers_flags`.
+    """
+    if arguments.ray_address and not arguments.workers:
+        raise ValueError("--ray-address needs --workers")
 
 
 def leaves(parser: Parser) -> Iterator[Parser]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddle_internvl.cli import chat_target
 from paddle_internvl.cli.argument_types import integer, number
-from paddle_internvl.cli.conventions import add_adapter_flag, add_hub_flag
+from paddle_internvl.cli.conventions import add_adapter_flag, add_hub_flag, add_workers_flags, require_workers
 from paddle_internvl.evaluation.chats import chat_of, is_endpoint
 
 _TOP_K, _TILES, _BATCH, _CONCURRENCY = 50, 6, 64, 16  # defaults
@@ -44,9 +44,7 @@ def add_answering_flags(parser: argparse.ArgumentParser, max_new_tokens: int, en
     parser.add_argument("--seed", type=integer(0), default=0, help="of the sampling (default: 0)")
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (default: the best there is)")
-    parser.add_argument("--workers", type=integer(1), metavar="N",
-                        help="processes under Ray, each with a model (default: this process)")  # fmt: skip
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
+    add_workers_flags(parser, "with a model each")
     if endpoints:
         chat_target.add_endpoint_flags(parser)
         parser.add_argument("--concurrency", type=integer(1), metavar="N",
@@ -67,8 +65,7 @@ def answers_of(arguments: argparse.Namespace, target: str) -> Iterator:
     for name in _CHECKPOINT_FLAGS if remote else _ENDPOINT_FLAGS:
         if getattr(arguments, name, None) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is for {'a checkpoint' if remote else 'an endpoint'}")
-    if arguments.ray_address and not arguments.workers:
-        raise ValueError("--ray-address needs --workers")
+    require_workers(arguments)
     if remote:
         from paddle_internvl.curation.answering import endpoint_answers
 

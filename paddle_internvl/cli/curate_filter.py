@@ -24,7 +24,8 @@ import json
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
-from paddle_internvl.cli.argument_types import integer, picture_file
+from paddle_internvl.cli.argument_types import picture_file
+from paddle_internvl.cli.conventions import add_workers_flags, require_workers
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
 
 
@@ -60,9 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "ocr, science, creative; may be repeated")  # fmt: skip
     parser.add_argument("--scores", action="store_true", help="write scores.jsonl too, every score of every line")
     parser.add_argument("--decisions", type=Path, metavar="FILE", help="of reviewers about flagged samples")
-    parser.add_argument("--workers", type=integer(1), metavar="N",
-                        help="processes of Ray that run the rules (default: this process)")  # fmt: skip
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
+    add_workers_flags(parser, "that run the rules")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where OUT holds a run")
     parser.add_argument("--plot", type=picture_file, metavar="FILE", help="draw the findings of each rule")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON document")
@@ -74,8 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.curation.filter_sources import filter_sources
     from paddle_internvl.progress import bar
 
-    if arguments.ray_address and not arguments.workers:
-        raise ValueError("--ray-address needs --workers")
+    require_workers(arguments)
     sources = filter_sources(arguments.source, arguments.root)
     decisions = read_decisions(arguments.decisions) if arguments.decisions else None
     with judge_of(arguments) as judge, bar("lines", unit="line") as progress:

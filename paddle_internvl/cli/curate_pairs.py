@@ -20,6 +20,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_OK
 from paddle_internvl.cli.argument_types import integer
+from paddle_internvl.cli.conventions import add_workers_flags, require_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on-bad-line", choices=("error", "skip"), default="error", help="(default: error)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice among too many pairs (default: 0)")
     parser.add_argument("--as-upstream", action="store_true", help="as upstream's script, its faults included")
+    add_workers_flags(parser, "that compare answers")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of OUT")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON document")
 
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.jsonl import complete_file
     from paddle_internvl.progress import bar
 
+    require_workers(arguments)
     report = arguments.out / "report.json"
     if report.exists() and not arguments.overwrite:
         raise ValueError(f"{report} exists; --overwrite replaces it")

@@ -21,7 +21,8 @@ from paddle_internvl.curation.filter_sources import FilterSource
 from paddle_internvl.curation.filter_state import FilterState, Progress, remove_state
 from paddle_internvl.curation.jsonl import read_lines
 from paddle_internvl.curation.judge_prompts import DOMAINS
-from paddle_internvl.curation.line_checks import LineChecker, checked_lines, with_duplicates, with_verdicts
+from paddle_internvl.curation.line_checks import LineChecker, with_duplicates, with_verdicts
+from paddle_internvl.curation.line_workers import map_lines
 from paddle_internvl.curation.rules import REPETITION, RULES, Rule
 from paddle_internvl.evaluation.judge import Judge
 from paddle_internvl.jsonl import complete_file
@@ -146,7 +147,7 @@ def _filter_source(
     exempt = REPETITION if source.name in settings.exempt else set()
     rules = {name: rule for name, rule in settings.rules.items() if rule.action != "off" and name not in exempt}
     lines = read_lines(source.file, progress.offset, progress.line)
-    checked = checked_lines(lines, LineChecker(rules, source.root), settings.workers, settings.ray_address)
+    checked = map_lines(LineChecker(rules, source.root), lines, settings.workers, settings.ray_address)
     checked = with_duplicates(checked, number, sources, rules, index)
     if settings.judge is not None:
         checked = with_verdicts(checked, settings.judge, settings.domains.get(source.name, "general"), rules)

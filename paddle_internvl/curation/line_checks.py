@@ -1,17 +1,15 @@
 """Line checks of the data filter: scores of a line by the rules, duplicates among the lines, scores of the judge.
 
-In: lines of a data set, in order. Out: `CheckedLine`s in the same order. The rules run in this process or in workers of
-Ray, the judge is asked about several lines at a time; duplicates are looked up in order.
+In: lines of a data set, in order. Out: `CheckedLine`s in the same order. The rules run where `line_workers`
+says, the judge is asked about several lines at a time; duplicates are looked up in order.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from paddle_internvl.curation.answering import batches
 from paddle_internvl.curation.duplicates import DuplicateIndex, Place
 from paddle_internvl.curation.filter_sources import FilterSource
 from paddle_internvl.curation.jsonl import Line, parse_line
@@ -21,8 +19,6 @@ from paddle_internvl.curation.rules import Finding, Rule, broken, measure
 from paddle_internvl.curation.sample_texts import SampleTexts, sample_texts
 from paddle_internvl.curation.text_rules import Score
 from paddle_internvl.evaluation.judge import Judge
-
-_BATCH = 64  # lines that a worker of Ray gets at a time
 
 
 @dataclass(frozen=True)
@@ -68,29 +64,6 @@ class LineChecker:
         except ValueError as error:
             return CheckedLine(line, None, {"not_a_sample": (1.0, str(error))})
         return CheckedLine(line, sample, measure(sample, self.rules))
-
-
-def checked_lines(
-    lines: Iterable[Line], checker: LineChecker, workers: int | None = None, address: str | None = None
-) -> Iterator[CheckedLine]:
-    """Lines with the scores of the rules that need nothing but the sample.
-
-    Args:
-        lines: in order.
-        checker: checks them.
-        workers: processes of Ray; None: this process.
-        address: of a Ray cluster; None: this machine.
-    """
-    if workers is None:
-        return (checked for line in lines for checked in checker([line]))
-    from paddle_internvl.scale.ordered_actors import map_batches
-
-    results = map_batches(functools.partial(_same, checker), batches(lines, _BATCH), workers, address)
-    return (checked for result in results for checked in result)
-
-
-def _same(checker: LineChecker) -> LineChecker:
-    return checker
 
 
 def with_duplicates(

@@ -7,73 +7,22 @@ pair. Source: upstream's `mmpr_data_pipeline_correctness_postprocess.py`; MPO, a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from paddle_internvl.curation.answer_checks import checks_of, is_correct
+from paddle_internvl.curation.answer_checks import checks_of
 from paddle_internvl.curation.final_answers import (
-    PROMPT_VERSIONS,
-    FormatError,
     final_answer,
     with_reference_spelling,
 )
-from paddle_internvl.curation.jsonl import Line, as_line, parse_line, read_lines
+from paddle_internvl.curation.jsonl import as_line, parse_line
+from paddle_internvl.curation.responses import MEDIA, PairSettings, Response, read_responses
 from paddle_internvl.jsonl import complete_file
-from paddle_internvl.training.mixture import DataError
 
-_NEEDED = ("question", "answer", "response")
-_MEDIA = ("image", "video")
 _MANY_LINES, _FEW_PAIRS = 500_000, 3  # upstream keeps 3 pairs a key in larger files
 KINDS = ("correctness_rules", "format_rules")  # of the rejected response: a wrong answer, no clear answer
-
-
-@dataclass(frozen=True)
-class PairSettings:
-    """Settings of `build_pairs`.
-
-    Attributes:
-        num_pairs_per_key: most pairs of a question and a kind.
-        checks: names of `answer_checks.CHECKS`; None: by the name of the file, as upstream.
-        answer_fix: spell right final answers of the formats 'en' and 'zh' as the ground truth.
-        use_correctness_cache: take `is_correct` of the lines; nothing is parsed and the substring rule is off.
-        max_lines: lines that are read; None: all.
-        on_bad_line: 'error', or 'skip', which counts it.
-        seed: of the choice of pairs; a choice depends on it, the kind and the question only.
-        as_upstream: reproduce upstream, its faults included (docs/curation.md lists them).
-    """
-
-    num_pairs_per_key: int = 15
-    checks: tuple[str, ...] | None = None
-    answer_fix: bool = False
-    use_correctness_cache: bool = False
-    max_lines: int | None = None
-    on_bad_line: str = "error"
-    seed: int = 0
-    as_upstream: bool = False
-
-
-class _Response(NamedTuple):
-    """A response without its text, which is read again when a pair is written."""
-
-    offset: int
-    answer: str | None  # lower case; None without a clear answer
-    respell: bool
-    digest: bytes
-
-
-@dataclass
-class _Responses:
-    """Responses by question, in file order."""
-
-    positive: dict[bytes, list[_Response]] = field(default_factory=dict)
-    negative: dict[bytes, list[_Response]] = field(default_factory=dict)
-    unclear: dict[bytes, list[_Response]] = field(default_factory=dict)
-    counts: Counter = field(default_factory=Counter)
 
 
 def build_pairs(file: Path, out: Path, settings: PairSettings, on_progress=lambda lines: None) -> dict:
@@ -93,7 +42,7 @@ def build_pairs(file: Path, out: Path, settings: PairSettings, on_progress=lambd
         DataError: a bad line, or an unknown `prompt_version`; the message has file and line.
     """
     checks = settings.checks or checks_of(file.name)
-    responses = _read(file, checks, settings, on_progress)
+    responses = read_responses(file, checks, settings, on_progress)
     counts, keys = responses.counts, responses.positive.keys()
     counts["keys"] = len(keys | responses.negative.keys() | responses.unclear.keys())
     counts["keys_all_correct"] = len(keys - responses.negative.keys() - responses.unclear.keys())
@@ -120,77 +69,15 @@ def build_pairs(file: Path, out: Path, settings: PairSettings, on_progress=lambd
     return {"checks": list(checks), **counts}
 
 
-def _read(file: Path, checks: tuple[str, ...], settings: PairSettings, on_progress) -> _Responses:
-    """Responses of a file, judged."""
-    responses = _Responses()
-    for line in read_lines(file):
-        if settings.max_lines is not None and responses.counts["lines"] >= settings.max_lines:
-            break
-        responses.counts["lines"] += 1
-        on_progress(responses.counts["lines"])
-        error = line.error or _fault(line.item, settings.use_correctness_cache)
-        if error:
-            if settings.on_bad_line == "error":
-                raise DataError(f"{file}:{line.number}: {error}; --on-bad-line skip leaves such lines out")
-            responses.counts["bad_lines"] += 1
-            continue
-        key, verdict, response = _judge(line, checks, settings)
-        group = {"positive": responses.positive, "negative": responses.negative}.get(verdict, responses.unclear)
-        group.setdefault(key, []).append(response)
-        responses.counts["format" if group is responses.unclear else verdict] += 1
-        if group is responses.unclear:
-            responses.counts[f"format/{verdict}"] += 1
-    return responses
-
-
-def _fault(item: dict, use_correctness_cache: bool) -> str | None:
-    """Why an object is no response; None if it is one."""
-    needed = (*_NEEDED, "is_correct") if use_correctness_cache else _NEEDED
-    missing = [name for name in needed if item.get(name) is None]
-    if missing:
-        return f"{missing[0]!r} is missing"
-    if not isinstance(item["question"], str) or not isinstance(item["response"], str):
-        return "'question' and 'response' must be texts"
-    if use_correctness_cache and item["is_correct"] not in (0, 1):
-        return "'is_correct' must be 0 or 1"
-    version = item.get("prompt_version", "en")
-    return None if version in PROMPT_VERSIONS else f"prompt_version {version!r}; use {', '.join(PROMPT_VERSIONS)}"
-
-
-def _judge(line: Line, checks: tuple[str, ...], settings: PairSettings) -> tuple[bytes, str, _Response]:
-    """Key of a response's question; 'positive', 'negative' or the fault of its format; the response."""
-    item = line.item
-    reference, text, version = str(item["answer"]), item["response"], item.get("prompt_version", "en")
-    key = _digest(json.dumps([*(item.get(name) or "" for name in _MEDIA), item["question"], reference]))
-    if settings.use_correctness_cache:
-        verdict = "positive" if int(item["is_correct"]) else "negative"
-        return key, verdict, _Response(line.offset, None, False, _digest(text))
-    respell = False
-    try:
-        answer = final_answer(text, version)
-        correct = is_correct(answer, reference, checks, settings.as_upstream)
-        # Upstream respells wrong answers too: "Final answer: 15" becomes "Final answer: 5" and is rejected as wrong.
-        if settings.answer_fix and version in ("en", "zh") and (correct or settings.as_upstream):
-            respell = True
-            text = with_reference_spelling(text, answer, reference)
-    except FormatError as error:
-        return key, str(error), _Response(line.offset, None, False, _digest(text))
-    return key, "positive" if correct else "negative", _Response(line.offset, answer.lower(), respell, _digest(text))
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def _choose(
-    positive: list[_Response],
-    rejected: list[_Response],
+    positive: list[Response],
+    rejected: list[Response],
     kind: str,
     limit: int,
     settings: PairSettings,
     generator: random.Random,
     counts: Counter,
-) -> list[tuple[_Response, _Response]]:
+) -> list[tuple[Response, Response]]:
     """Pairs of a question: at most `limit` of those that the substring rule leaves, without duplicates."""
 
     def drop(reason: str, kept: list) -> list:
@@ -216,7 +103,7 @@ def _choose(
     return pairs
 
 
-def _is_substring(chosen: _Response, rejected: _Response, as_upstream: bool) -> bool:
+def _is_substring(chosen: Response, rejected: Response, as_upstream: bool) -> bool:
     """Whether the chosen answer is in the rejected one, which may be right then. Upstream compares a missing answer as
     'none', so that a chosen "No" or "one" has no pair with an unclear response."""
     if rejected.answer is None:
@@ -224,12 +111,12 @@ def _is_substring(chosen: _Response, rejected: _Response, as_upstream: bool) -> 
     return chosen.answer in rejected.answer
 
 
-def _distinct(pairs: list[tuple[_Response, _Response]]) -> list[tuple[_Response, _Response]]:
+def _distinct(pairs: list[tuple[Response, Response]]) -> list[tuple[Response, Response]]:
     """Pairs without those whose two texts occurred before."""
     return list({(chosen.digest, other.digest): (chosen, other) for chosen, other in reversed(pairs)}.values())[::-1]
 
 
-def _item(texts: BinaryIO, response: _Response) -> dict:
+def _item(texts: BinaryIO, response: Response) -> dict:
     """The line of a response, with its parsed and respelled answer."""
     texts.seek(response.offset)
     item = parse_line(texts.readline(), 0, response.offset).item
@@ -242,7 +129,7 @@ def _item(texts: BinaryIO, response: _Response) -> dict:
 
 
 def _media(item: dict) -> dict:
-    return {name: item[name] for name in _MEDIA if item.get(name)}
+    return {name: item[name] for name in MEDIA if item.get(name)}
 
 
 def _pair(chosen: dict, rejected: dict) -> dict:

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from paddle_internvl.cli.main import main
-from paddle_internvl.curation.pairs import KINDS, PairSettings, build_pairs
+from paddle_internvl.curation.pairs import KINDS, build_pairs
+from paddle_internvl.curation.responses import PairSettings
 from paddle_internvl.training.mixture import DataError
 from tests.curation.test_answers import GOLDEN
 
