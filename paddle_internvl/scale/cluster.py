@@ -19,6 +19,7 @@ from paddle_internvl import runtime
 INSTALL = 'pip install "ray[data,serve]==2.60.*"'
 _OBJECT_STORE = 512 << 20  # bytes of shared memory; the rest spills to Ray's folder on disk
 _CONNECT_TIMEOUT = 10  # seconds
+_STARTS, _SLOW_START = 4, "timed out during startup"
 _EXCEPTION = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 _MAX_LINE = 200  # characters
 _WITH_TOKEN = "RAY_AUTH_MODE=token in the environment"  # without it Ray sends no token to a given address
@@ -49,7 +50,7 @@ def joined(address: str | None, processes: int, service: bool = False) -> Iterat
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports to Ray's developers
         cores = max(runtime.cpu_cores(), processes)
         with _block_sigterm() if service else nullcontext():
-            ray.init("local", num_cpus=cores, object_store_memory=_OBJECT_STORE, **options)
+            _start(ray, num_cpus=cores, object_store_memory=_OBJECT_STORE, **options)
     else:
         options.pop("include_dashboard")
         try:
@@ -61,6 +62,18 @@ def joined(address: str | None, processes: int, service: bool = False) -> Iterat
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: ModuleType, **options) -> None:
+    """Start a cluster on this machine; again if Ray gives up, which it does after 30 seconds on a busy machine."""
+    for attempt in range(_STARTS):
+        try:
+            ray.init("local", **options)
+            return
+        except Exception as error:  # of no class of its own
+            if _SLOW_START not in str(error) or attempt == _STARTS - 1:
+                raise
+            ray.shutdown()
 
 
 @contextmanager

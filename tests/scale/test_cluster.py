@@ -1,6 +1,7 @@
 """Ray clusters: unreachable ones, and the resources of each process."""
 
 import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +42,22 @@ def test_shares(nodes, processes, device, claimed):
 def test_invalid_resources(nodes, device, message):
     with pytest.raises(ValueError, match=message):
         cluster.resources_per_process(SimpleNamespace(nodes=lambda: nodes), 2, device)
+
+
+def test_a_slow_start_is_tried_again(monkeypatch):
+    outcomes = [Exception("The current node timed out during startup. This ..."), None]
+
+    def init(address, **options):
+        if error := outcomes.pop(0):
+            raise error
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with cluster.joined(None, 1) as joined:
+        assert joined is ray and not outcomes
+    outcomes += [Exception("no room")]
+    with pytest.raises(Exception, match="no room"), cluster.joined(None, 1):
+        pass
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
