@@ -1,5 +1,6 @@
 # make setup   .venv from the lock file            make test   tests (no network, GPU or torch)
 # make demo    convert and ask the bundled model   make lint   ruff
+# make eval-demo   measure the bundled model on its own benchmark
 # make bench   ratios measured in one run          make goldens UPSTREAM=clone   reference values, with torch
 # make docs    the documentation -> build/site     make lock    renew requirements.lock
 
@@ -15,7 +16,9 @@ INDEX = $(or $(PIP_INDEX_URL),$(shell $(BIN)/pip config get global.index-url 2>/
 INSTALL = $(UV) pip install --system-certs $(if $(MAKE_TERMOUT),,--quiet) $(addprefix --default-index ,$(INDEX)) \
 	--python $(BIN)/python
 
-.PHONY: setup demo test lint bench docs goldens lock sanitize
+TINY := demo/checkpoints/internvl-tiny
+
+.PHONY: setup demo eval-demo test lint bench docs goldens lock sanitize
 setup: $(READY)
 
 $(UV):
@@ -36,6 +39,11 @@ $(READY): requirements.lock setup.py | $(UV)
 
 demo: .venv/ready-cpu
 	$(BIN)/python -m demo.scripts.tour
+
+eval-demo: .venv/ready-cpu
+	$(BIN)/python -m demo.tiny.benchmark build/Tiny_DEV.tsv
+	$(BIN)/paddle-internvl eval run $(TINY) --data Tiny_DEV=build/Tiny_DEV.tsv --work-dir build/outputs
+	$(BIN)/paddle-internvl eval table build/outputs/internvl-tiny
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -33,6 +33,7 @@ def write_benchmark(file: Path, per_kind: int = 10) -> int:
     """
     kept = [case for case in collect(per_kind) if case.kind not in _LEFT_OUT]
     first: dict[tuple[int, ...], int] = {}
+    file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, delimiter="\t", lineterminator="\n")
         table.writerow(("index", "image", "question", "answer", "category"))
