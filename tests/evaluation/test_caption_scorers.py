@@ -4,9 +4,11 @@ import json
 import shutil
 
 import pytest
+from hypothesis import given, settings
 
 from paddle_internvl.evaluation.item import Item
 from paddle_internvl.evaluation.scorers import SCORERS
+from tests.evaluation.test_text_scorers import WILD
 from tests.random_checkpoints import ROOT
 
 GOLDEN = json.loads((ROOT / "tests/goldens/evaluation/captions.json").read_text(encoding="utf-8"))
@@ -29,6 +31,13 @@ def test_cider_is_upstream_s():
     assert [row.verdict is None for row in SCORERS["internvl_captions"](ITEMS, wild, None).rows.values()] == [
         i not in wild for i in range(len(ITEMS))
     ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(answer=WILD)
+def test_every_caption_has_a_verdict(answer):
+    rows = SCORERS["captions"](ITEMS, {**ANSWERS, 0: answer}, None).rows
+    assert 0 <= rows[0].verdict <= 10
 
 
 def test_java_is_named(monkeypatch):

@@ -1,6 +1,7 @@
 """Row-wise scorers: a verdict on each answer by its references, averaged over rows, splits and categories."""
 
 import ast
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -47,7 +48,9 @@ def references(answer: str | None, lists: bool = True) -> list[str]:
         return []
     if lists and answer.lstrip().startswith("["):
         try:
-            entries = ast.literal_eval(answer.strip())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a backslash in a text
+                entries = ast.literal_eval(answer.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return [answer]
         return [str(entry) for entry in entries] if isinstance(entries, list) else [answer]
