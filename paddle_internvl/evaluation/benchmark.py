@@ -49,8 +49,8 @@ class Benchmark:
         question: question of rows that have none of their own.
         suffix: text that VLMEvalKit's wrapper puts behind the question of any type but MCQ and VIDEO.
         max_new_tokens: most tokens of an answer in VLMEvalKit's wrapper.
-        reasons: the reasoning prompt of MPO models is asked without USE_COT.
-        reasonable: the reasoning prompt of MPO models may be asked at all.
+        reasoning_default: MPO models get their reasoning prompt without USE_COT.
+        reasoning_allowed: MPO models get their reasoning prompt with USE_COT.
         doubled: the first picture is doubled in width and height (MMMU).
         video: name of the text around the question in `prompt_forms.VIDEO_FORMS`, or None for pictures.
         frames: frames of a clip, or None for pictures.
@@ -70,8 +70,8 @@ class Benchmark:
     question: str = ""
     suffix: str = ""
     max_new_tokens: int = 4096
-    reasons: bool = False
-    reasonable: bool = True
+    reasoning_default: bool = False
+    reasoning_allowed: bool = True
     doubled: bool = False
     video: str | None = None
     frames: int | None = None

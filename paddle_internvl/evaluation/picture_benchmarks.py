@@ -38,7 +38,7 @@ _MPO = (
     _mmbench("MMBench_DEV_CN_V11"),
     _mmbench("MMBench_TEST_EN_V11", cards={"mpo": "MMBench v1.1"}),
     _mmbench("MMBench_TEST_CN_V11", cards={"mpo": "MMBench v1.1"}),
-    _choice("MMStar", rows=1500, reasons=True, cards={"mpo": "MMStar"}),
+    _choice("MMStar", rows=1500, reasoning_default=True, cards={"mpo": "MMStar"}),
     _choice(
         "MMMU_DEV_VAL", "mmmu", rows=1050, max_num=12, doubled=True, headline="validation/Overall",
         scorers={"internvl": "internvl_mmmu"}, cards={"mpo": "MMMU", "internvl2": "MMMU"},
@@ -52,18 +52,18 @@ _MPO = (
     Benchmark(
         "HallusionBench", "Y/N", 6, {"vlmevalkit": "hallusionbench"}, judge="yes_no", rows=951,
         cards={"mpo": "HallusionBench", "internvl2": "HallBench"}, file="HallusionBench.tsv", suffix=_YES_NO_PHRASE,
-        reasons=True, headline="mean of aAcc, fAcc and qAcc",
+        reasoning_default=True, headline="mean of aAcc, fAcc and qAcc",
     ),
     _choice(
         "AI2D_TEST", rows=3088, scorers={"internvl": "internvl_choice"}, cards={"mpo": "AI2D", "internvl2": "AI2D"},
         upstream=UpstreamTask("vqa-ai2d-test", "ai2diagram/test_vlmevalkit.jsonl", "as_is", max_new_tokens=10),
     ),
     _vqa(
-        "OCRBench", "ocrbench", 24, rows=1000, cards={"mpo": "OCRBench", "internvl2": "OCRBench"}, reasons=True,
-        headline="Final Score",
+        "OCRBench", "ocrbench", 24, rows=1000, cards={"mpo": "OCRBench", "internvl2": "OCRBench"},
+        reasoning_default=True, headline="Final Score",
     ),
     _vqa(
-        "MMVet", "mmvet", judge="mmvet", rows=218, suffix="", reasonable=False,
+        "MMVet", "mmvet", judge="mmvet", rows=218, suffix="", reasoning_allowed=False,
         cards={"mpo": "MMVet", "internvl2": "MMVet"},
         upstream=UpstreamTask("mmvet", "mm-vet/llava-mm-vet.jsonl", "space", max_new_tokens=1000),
     ),

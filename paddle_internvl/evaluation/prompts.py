@@ -117,11 +117,11 @@ def prediction(
 
 
 def _asks_reasoning(benchmark: Benchmark, style: str, chain_of_thought: bool) -> bool:
-    return style == "MPO" and (chain_of_thought or benchmark.reasons)
+    return style == "MPO" and (chain_of_thought or benchmark.reasoning_default)
 
 
 def _vlmevalkit_text(item: Item, benchmark: Benchmark, style: str, chain_of_thought: bool) -> str:
-    if benchmark.reasonable and _asks_reasoning(benchmark, style, chain_of_thought):
+    if benchmark.reasoning_allowed and _asks_reasoning(benchmark, style, chain_of_thought):
         return reasoning_text(item)
     return direct_text(item, benchmark.question_type, benchmark.suffix, chain_of_thought)
 

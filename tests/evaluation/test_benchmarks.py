@@ -38,7 +38,7 @@ def test_benchmarks_of_a_users_file(tmp_path):
     yaml = tmp_path / "mine.yaml"
     yaml.write_text(json.dumps(rows))
     mine, signs = (find_benchmark(name, yaml) for name in ("Mine", "Signs"))
-    assert mine.file == "Mine.tsv" and mine.rows == 3 and mine.cards == {} and mine.reasons
+    assert mine.file == "Mine.tsv" and mine.rows == 3 and mine.cards == {} and mine.reasoning_default
     assert signs == Benchmark("Signs", "VQA", 4, {"vlmevalkit": "anls"}, file="signs.tsv")
     assert find_benchmark("MMStar", yaml) is BENCHMARKS["MMStar"]
     module = tmp_path / "mine.py"

@@ -174,7 +174,7 @@ def test_the_final_answer_of_a_reasoning_model_is_the_prediction(name, style, ch
 WILD = st.text(st.sampled_from("aA.:\n<image>[]{}'\\\t 图Answer Final"), max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(question=WILD, hint=WILD, options=st.lists(WILD, max_size=4), answer=WILD)
 def test_wild_texts_are_rendered_and_post_processed(question, hint, options, answer):
     item = Item(0, question, None, dict(zip("ABCD", options)), hint, pictures=("a.png", "b.png"))
