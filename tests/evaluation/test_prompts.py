@@ -120,6 +120,17 @@ def test_prompts_equal_upstreams_scripts(name, tmp_path):
         assert prompt.text == golden["cot"] and prompt.max_new_tokens == 4096
 
 
+def test_prompts_and_tiles_of_documents_equal_upstreams_script():
+    benchmark = BENCHMARKS["DocVQA_VAL"]
+    items = {str(item.index): item for item in read_items(benchmark, GOLDENS)}
+    for golden in PROMPTS["internvl"]["DocVQA_VAL"]:
+        prompt = render(items[golden["id"]], benchmark, rules="internvl")
+        assert (prompt.text, prompt.max_num, tile_counts(prompt)) == (
+            golden["prompt"], golden["max_num"], golden["tiles"],
+        )  # fmt: skip
+        assert prompt.max_new_tokens == golden["generation"]["max_new_tokens"]
+
+
 @pytest.mark.parametrize("name", ["MMBench_DEV_EN", "CCBench"])
 def test_prompts_of_mmbench_equal_upstreams_script(name, tables):
     items = read_items(BENCHMARKS[name], tables["MCQ"])
