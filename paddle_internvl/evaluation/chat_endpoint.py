@@ -19,6 +19,7 @@ except ImportError:
     raise ImportError("an endpoint needs httpx: pip install httpx") from None
 
 _PATH = "/chat/completions"
+_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"  # OpenAI's reasoning models refuse the older name
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _UNAVAILABLE = {401, 402, 403, 404, 405, 429, 502, 503, 529}  # the next request would get the same answer
 _LONGEST_WAIT = 60.0  # seconds
@@ -63,7 +64,7 @@ class ChatEndpoint:
         )  # fmt: skip
         self._retries, self._sleep = retries, sleep
         self._model = model or os.environ.get("LOCAL_LLM")
-        self._lock = threading.Lock()
+        self._lock, self._limit = threading.Lock(), _LIMIT
 
     @property
     def model(self) -> str:
@@ -83,10 +84,21 @@ class ChatEndpoint:
             ChatRequestError: this request got no answer.
             EndpointUnavailableError: no request gets an answer.
         """
-        sent = {name: value for name, value in fields.items() if value is not None}
+        body = {"model": self.model, "messages": messages}
+        body |= {name: value for name, value in fields.items() if value is not None}
+        try:
+            return self._complete(body)
+        except ChatRequestError as error:
+            if _LIMIT not in body or _NEW_LIMIT not in str(error):
+                raise
+        self._limit = _NEW_LIMIT
+        return self._complete(body)
+
+    def _complete(self, body: dict) -> Completion:
+        if _LIMIT in body:
+            body = {self._limit if name == _LIMIT else name: value for name, value in body.items()}
         # ASCII JSON: half of a surrogate pair, which a training text may have, is no UTF-8.
-        body = json.dumps({"model": self.model, "messages": messages, **sent}).encode()
-        return _completion(self._send("POST", self.url, body))
+        return _completion(self._send("POST", self.url, json.dumps(body).encode()))
 
     def close(self) -> None:
         """Close the connections."""

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_internvl.evaluation.completion import Chat, ChatRequestError
+from paddle_internvl.evaluation.completion import Chat, ChatRequestError, EndpointUnavailableError
 from paddle_internvl.evaluation.ordered_map import Item, Result, ordered_map
 from paddle_internvl.jsonl import append_objects, read_objects
+
+_HOPELESS = 20  # requests without a reply, at the beginning
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Judge:
             temperature: of the sampling; 0: the likeliest tokens.
         Raises:
             ChatRequestError: no reply; counted in `counts.failed`.
-            EndpointUnavailableError: no request would get a reply.
+            EndpointUnavailableError: no request would get a reply, or the first 20 got none.
         """
         key = self._key(messages, temperature)
         with self._lock:
@@ -77,9 +79,12 @@ class Judge:
         try:
             with self._slots:
                 completion = self._chat.complete(messages, temperature=temperature, max_tokens=self._max_tokens)
-        except ChatRequestError:
+        except ChatRequestError as error:
             with self._lock:
                 self.counts.failed += 1
+                hopeless = self.counts.failed >= _HOPELESS and not self.counts.replies + self.counts.cached
+            if hopeless:
+                raise EndpointUnavailableError(f"none of {_HOPELESS} requests got a reply: {error}") from error
             raise
         tokens = {name: getattr(completion, name) for name in ("prompt_tokens", "completion_tokens")}
         with self._lock:

@@ -137,6 +137,22 @@ def test_an_endpoint_samples_in_order_and_refused_requests_are_tried_again(sourc
 
 
 @pytest.mark.parametrize(
+    ("tool", "model", "flags", "message"),
+    [
+        ("sample", "http://h/v1", ["--workers", "2"], "--workers is for a checkpoint"),
+        ("sample", "http://h/v1", ["--max-num", "2"], "--max-num is for a checkpoint"),
+        ("sample", ".", ["--concurrency", "2"], "--concurrency is for an endpoint"),
+        ("sample", ".", ["--ray-address", "auto"], "--ray-address needs --workers"),
+        ("dropout-ntp", "env", [], "dropout-ntp needs a checkpoint"),
+    ],
+)
+def test_flags_of_another_model_are_refused(source, tmp_path, capsys, tool, model, flags, message):
+    version = ["--prompt-version", "en"] if tool == "sample" else []
+    assert main(["curate", tool, str(source), str(tmp_path / "out"), model, *version, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("text", "ratio", "prefix"),
     [
         ("a red circle and a blue square", 0.5, "a red circle"),

@@ -100,6 +100,25 @@ def test_one_request_without_an_answer_and_an_endpoint_without_answers(response,
     assert judge.counts == JudgeCounts(failed=int(error is ChatRequestError))
 
 
+def test_a_judge_that_refuses_everything_ends_the_run():
+    judge = Judge(Stub(httpx.Response(400, text="temperature is not supported")).endpoint())
+    for _ in range(19):
+        with pytest.raises(ChatRequestError):
+            judge.ask(user("a"))
+    with pytest.raises(EndpointUnavailableError, match="none of 20 requests got a reply.*temperature"):
+        judge.ask(user("a"))
+
+
+def test_a_model_that_has_another_name_for_max_tokens():
+    refusal = httpx.Response(400, text="Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    stub = Stub(refusal, echo)
+    judge = Judge(stub.endpoint(), max_tokens=7)
+    assert [judge.ask(user(text)) for text in "ab"] == ["a", "b"]
+    sent = [json.loads(request.content) for request in stub.requests]
+    assert [body.get("max_tokens") for body in sent] == [7, None, None]
+    assert [body.get("max_completion_tokens") for body in sent] == [None, 7, 7]
+
+
 @pytest.mark.parametrize(
     ("url", "full"),
     [
