@@ -65,7 +65,7 @@ class _FromCheckpoint:
                 `checkpoints.preparation.prepare_for_inference`.
             adapter: folder of a LoRA adapter (PEFT's or PaddleNLP's), which is merged into the weights while loading.
             kwargs: fields of the config; `hub`, `revision`, `cache_dir`, ... of `hub.folder_of`; `low_cpu_mem_usage`
-                (always on) and `trust_remote_code` (never done) of the model cards.
+                (always on) and `trust_remote_code` (never done) of the model cards; `mapped` of `loading.load`.
         Returns:
             The model, every parameter filled from the checkpoint.
         Raises:

@@ -40,6 +40,7 @@ def load(
     ranks: int = 1,
     trainable: bool = False,
     adapter=None,
+    mapped: bool = False,
     **overrides,
 ):
     """A model of class `cls` with a checkpoint's weights, in evaluation mode.
@@ -59,6 +60,8 @@ def load(
             inference.
         adapter: folder of a LoRA adapter, which is merged into the weights; None: the one that `name_or_path` is, or
             none.
+        mapped: leave the float weights in host memory, mapped from the checkpoint's files where these are in Paddle's
+            layout and in `dtype`; for a caller that shards them (`parallel.parameter_shards`).
         overrides: fields of the config.
     Returns:
         The model; its `process_group` has the ranks, or is None; its `merged_adapter` is the folder of the adapter in
@@ -94,6 +97,7 @@ def load(
         keep_dtype=requested != "float32",
         quantization=quantization,
         shards=shards,
+        mapped=mapped,
     )
     view = adapted_view(checkpoint, read_config(folder), adapter)
     for name in vars(config).keys() & RANKS.values():

@@ -42,6 +42,7 @@ class LoadOptions:
         keep_dtype: whether weights of the kernels may keep the file's dtype; False: everything in `dtype`.
         quantization: of float weights of the decoder's linear layers while loading; None: none.
         shards: this rank's part of a tensor-parallel decoder; None: all of it.
+        mapped: whether float weights stay in host memory, mapped from the file where it has them in `dtype`.
     """
 
     dtype: str
@@ -51,6 +52,7 @@ class LoadOptions:
     keep_dtype: bool = True
     quantization: Quantization | None = None
     shards: ShardPlan | None = None
+    mapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,9 @@ class _Planner:
             if not obstacle:
                 return self._quantized(entry)
             entry = replace(entry, reason=obstacle)
+        if options.mapped:
+            is_mapped = file_dtype == entry.dtype and self._view.in_file(name) is not None
+            return replace(entry, storage="mapped" if is_mapped else "cast", device="cpu")
         kept = len(shape) == 2 and name.endswith(".weight") and (entry.shard is None or _in_decoder_block(name))
         if not (kept and self._keeps_dtype(entry.device) and file_dtype in _KERNEL_DTYPES):
             return entry

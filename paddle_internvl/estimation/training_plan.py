@@ -8,6 +8,7 @@ from dataclasses import dataclass
 # Upstream's defaults of the recipe's arguments that memory depends on.
 _MAX_SEQ_LENGTH, _MAX_PACKED_TOKENS, _NUM_IMAGES, _MAX_PATCHES, _DROPOUT = 8192, 8192, 40, 12, 0.05
 
+STAGES = {"": 0, "False": 0, "True": 1, "stage1": 1, "stage2": 2, "stage3": 3}  # of the argument `sharding`
 MOMENT_BYTES, MASTER_BYTES = 8, 4  # of a trained number: AdamW's two moments; the float32 weight of a bfloat16 one
 
 
@@ -128,7 +129,6 @@ class TrainPlan:
 def _stage(sharding) -> int:
     """Number of PaddleNLP's sharding argument: 'stage1', 'stage2 offload', True (stage 1) or ''."""
     first = str(sharding or "").partition(" ")[0]
-    stages = {"": 0, "False": 0, "True": 1, "stage1": 1, "stage2": 2, "stage3": 3}
-    if first not in stages:
+    if first not in STAGES:
         raise ValueError(f"sharding={sharding!r} is not supported; use stage1, stage2 or stage3")
-    return stages[first]
+    return STAGES[first]

@@ -67,7 +67,8 @@ def next_token_loss(
     learnt = learnt.nonzero().flatten()
     count = learnt.shape[0]
     if count == 0:
-        return hidden.astype("float32").sum() * 0.0, 0  # a part of the graph, with zero gradients
+        unused = label_log_probs(hidden[:1, 0], head, paddle.zeros([1], "int64"))
+        return (hidden.astype("float32").sum() + unused.sum()) * 0.0, 0  # zero gradients, which other ranks wait for
     rows = hidden[:, :-1].flatten(0, 1).index_select(learnt, axis=0)
     log_probs = label_log_probs(rows, head, targets.index_select(learnt, axis=0))
     if loss_weight is None:

@@ -24,6 +24,7 @@ class HeldOut:
         measure: the numbers of a batch, and its weight in their means.
         names: of the numbers.
         unit: what the weight counts.
+        idle: batch that a rank without samples runs, for every rank has to run the model equally often.
         rank: this rank.
         world: number of ranks.
     """
@@ -35,12 +36,14 @@ class HeldOut:
         measure: Measure,
         names: Sequence[str],
         unit: str,
+        idle: Mapping,
         rank: int = 0,
         world: int = 1,
     ):
         self._reader, self._batch_size = reader, batch_size
         self._measure, self._names, self._unit = measure, names, unit
         self._indices: Sequence[int] = range(rank, len(reader.dataset), world)
+        self._idle, self._passes = idle, range(0, len(range(0, len(reader.dataset), world)), batch_size)
 
     def evaluate(self, model) -> dict[str, float]:
         """Numbers of a model, in evaluation mode; every rank calls it at the same time.
@@ -54,10 +57,10 @@ class HeldOut:
         model.eval()
         with paddle.no_grad():
             samples = self._reader.read((0, index) for index in self._indices)
-            for _ in range(0, len(self._indices), self._batch_size):
+            for _ in self._passes:
                 batch = [sample for sample in islice(samples, self._batch_size) if sample is not None]
+                numbers, count = self._measure(model, collate(batch) if batch else self._idle)
                 if batch:
-                    numbers, count = self._measure(model, collate(batch))
                     totals += np.array([numbers[name] for name in self._names]) * count
                     weight += count
         if training:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import paddle
 
+from paddle_internvl.training.batches import nothing_to_learn
 from paddle_internvl.training.losses import sft_loss
 from paddle_internvl.training.preference_losses import (
     PairLogProbs,
@@ -68,7 +69,9 @@ class MpoTrainer(SftTrainer):
         settings = {"model": str(self.model.checkpoint_folder), "dtype": dtype, **recipe.data}
         stored = StoredReference(Path(recipe.preference.reference_log_probs), settings)
         batch_size = args.per_device_train_batch_size
-        stored.complete(self.model, self.batches.reader, batch_size, args.dataset_rank, args.dataset_world_size)
+        idle = nothing_to_learn(self.model.config.tile_side)
+        ranks = (args.dataset_rank, args.dataset_world_size)
+        stored.complete(self.model, self.batches.reader, batch_size, idle, *ranks)
         return stored
 
     def compute_loss(self, model, inputs: Mapping, return_outputs: bool = False):
@@ -86,6 +89,8 @@ class MpoTrainer(SftTrainer):
         if not batch["samples"]:  # all pairs were skipped
             if "bco_pair" in arguments.weights:
                 running_mean = updated_running_mean(running_mean, None)
+            if self._reference is not None:
+                self._reference.stand_by(batch)
             return sft_loss(model, batch), {}, running_mean
         tokens = paddle.to_tensor(answer_tokens(batch))
         reference = paddle.zeros_like(tokens) if self._reference is None else self._reference.log_probs(batch)

@@ -1,5 +1,8 @@
 """State of AdamW by the parameters' names: float32 weights, moments and powers of beta, as safetensors.
 
+A rank writes the whole state of its parameters, or of the flat slices that it has of them (`ParameterShards`); the
+slices of all files, in order of rank, are the whole.
+
 Paddle names optimizer tensors by counters of the process, so that its own `state_dict` fits the same process alone.
 In: an optimizer and the names of its parameters. Out: a file, which any process and any number of ranks can read.
 """
@@ -15,25 +18,35 @@ import paddle
 from safetensors import safe_open
 
 from convert.shard_writer import NewTensor, ShardWriter
+from paddle_internvl.parallel.parameter_shards import ParameterShards
 
 _WEIGHT = "weight"  # the float32 master weight where there is one, else the parameter
 
 
-def write_state(file: Path, adamw: paddle.optimizer.AdamW, names: Mapping[str, str]) -> None:
+def write_state(
+    file: Path, adamw: paddle.optimizer.AdamW, names: Mapping[str, str], shards: ParameterShards | None = None
+) -> None:
     """Write the state of an optimizer's parameters to a file, which is on disk when the function returns.
 
     Args:
         file: of safetensors; tensors `<parameter>/weight`, `<parameter>/moment1`, ...
         adamw: the optimizer.
         names: name of a parameter in the network, by its `Tensor.name`.
+        shards: of the parameters; None: they are whole.
     """
     tensors = []
     for parameter in adamw._parameter_list:
         name, weight = names[parameter.name], _weight(adamw, parameter)
-        tensors.append(_new_tensor(f"{name}/{_WEIGHT}", weight))
+        state = {_WEIGHT: weight}
         for kind, by_parameter in adamw._accumulators.items():
             if weight.name in by_parameter:
-                tensors.append(_new_tensor(f"{name}/{kind}", by_parameter[weight.name]))
+                state[kind] = by_parameter[weight.name]
+        if shards is not None:
+            start, stop = shards.bounds(parameter)
+            state = {kind: value[: stop - start] for kind, value in state.items() if stop > start}
+            if start > 0:  # the powers of beta are in the file of the first slice
+                state = {kind: value for kind, value in state.items() if not kind.startswith("beta")}
+        tensors += [_new_tensor(f"{name}/{kind}", value) for kind, value in state.items()]
     with ShardWriter({"format": "np"}) as writer:
         writer.write(file, tensors, lambda _written: None)
 
@@ -60,10 +73,11 @@ class SavedState:
 
     def __init__(self, files: Sequence[Path]):
         self._stack = ExitStack()
-        self._readers = {}
+        self._readers: dict[str, list] = {}
         for file in files:
             reader = self._stack.enter_context(safe_open(file, framework="np"))
-            self._readers.update(dict.fromkeys(reader.keys(), reader))
+            for key in list(reader.keys()):
+                self._readers.setdefault(key, []).append(reader)
         self.parameters = {key.rpartition("/")[0] for key in self._readers}
 
     def __enter__(self) -> SavedState:
@@ -72,8 +86,8 @@ class SavedState:
     def __exit__(self, *_error) -> None:
         self._stack.close()
 
-    def load_parameters(self, parameters: Mapping[str, paddle.Tensor]) -> None:
-        """Fill trainable parameters.
+    def load_parameters(self, parameters: Mapping[str, paddle.Tensor], shards: ParameterShards | None = None) -> None:
+        """Fill trainable parameters by name, or their shards.
 
         Raises:
             ValueError: other parameters are trained than those of the files.
@@ -82,10 +96,13 @@ class SavedState:
         if different:
             raise ValueError(f"the checkpoint and the run differ in what is trained, e.g. in {different[0]}")
         for name, parameter in parameters.items():
-            parameter.set_value(self._tensor(f"{name}/{_WEIGHT}").astype(parameter.dtype))
+            value = self._tensor(f"{name}/{_WEIGHT}", parameter, shards and shards.bounds(parameter))
+            parameter.set_value(value.astype(parameter.dtype))
 
-    def load_optimizer(self, adamw: paddle.optimizer.AdamW, names: Mapping[str, str]) -> None:
-        """Fill the state of the parameters that an optimizer has on this rank."""
+    def load_optimizer(
+        self, adamw: paddle.optimizer.AdamW, names: Mapping[str, str], shards: ParameterShards | None = None
+    ) -> None:
+        """Fill the state of the parameters, or of their shards, that an optimizer has on this rank."""
         kinds: dict[str, list[str]] = {}
         for key in self._readers:
             name, _, kind = key.rpartition("/")
@@ -94,11 +111,18 @@ class SavedState:
         adamw._create_accumulators(paddle.static.default_main_program().global_block(), updated)
         for parameter in updated:
             name, weight = names[parameter.name], _weight(adamw, parameter)
+            bounds = shards and shards.bounds(parameter)
             if weight is not parameter:
-                weight.set_value(self._tensor(f"{name}/{_WEIGHT}"))
+                weight.set_value(self._tensor(f"{name}/{_WEIGHT}", weight, bounds))
             for kind in kinds[name]:
                 if kind != _WEIGHT:
-                    adamw._accumulators[kind][weight.name].set_value(self._tensor(f"{name}/{kind}"))
+                    state = adamw._accumulators[kind][weight.name]
+                    state.set_value(self._tensor(f"{name}/{kind}", state, None if kind.startswith("beta") else bounds))
 
-    def _tensor(self, key: str) -> paddle.Tensor:
-        return paddle.to_tensor(self._readers[key].get_tensor(key))
+    def _tensor(self, key: str, like: paddle.Tensor, bounds: tuple[int, int] | None) -> paddle.Tensor:
+        """A tensor of the files, or its flat slice, padded with zeros, in the shape of another tensor."""
+        parts = [reader.get_tensor(key).reshape(-1) for reader in self._readers[key]]
+        flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if bounds is not None:
+            flat = np.pad(flat[slice(*bounds)], (0, like.shape[0] - (bounds[1] - bounds[0])))
+        return paddle.to_tensor(flat.reshape(like.shape))

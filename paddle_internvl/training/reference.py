@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from paddle import distributed
 from paddle_internvl.jsonl import append_objects, read_objects
 from paddle_internvl.prompt.encode import IGNORED
 from paddle_internvl.training.collate import ANSWERS, collate
-from paddle_internvl.training.losses import tiles_to_run
+from paddle_internvl.training.losses import sft_loss, tiles_to_run
 from paddle_internvl.training.reader import SampleReader
 
 _BATCHES = 16  # of each rank, between two writes of the file
@@ -69,6 +69,11 @@ class FrozenReference:
         """See `answer_log_probs`."""
         return answer_log_probs(self.model, batch)  # without no_grad, which chooses other operations
 
+    def stand_by(self, batch: Mapping) -> None:
+        """Run the model on a batch without pairs: with sharded parameters every rank has to run it equally often."""
+        with paddle.no_grad():
+            sft_loss(self.model, batch)
+
 
 class StoredReference:
     """Log-probabilities of a reference model, from a file.
@@ -110,13 +115,19 @@ class StoredReference:
                 raise ValueError(f"{self._file} {problem} {dataset} line {line + 1}; delete it, and it is made anew")
         return paddle.to_tensor(np.array([pair["log_probs"] for pair in pairs], np.float32).T.flatten())
 
-    def complete(self, model, reader: SampleReader, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+    def stand_by(self, batch: Mapping) -> None:
+        """See `FrozenReference`; there is no model to run."""
+
+    def complete(
+        self, model, reader: SampleReader, batch_size: int, idle: Mapping, rank: int = 0, ranks: int = 1
+    ) -> None:
         """Compute what the file lacks and append it. Every rank calls it at the same time.
 
         Args:
             model: the policy before its first step, of which a frozen copy is the reference model.
             reader: of the pairs.
             batch_size: pairs of a forward pass.
+            idle: batch that a rank without pairs runs.
             rank: this rank.
             ranks: number of ranks.
         Raises:
@@ -127,7 +138,10 @@ class StoredReference:
         missing, step = list(places.values()), _BATCHES * batch_size * ranks
         reference = FrozenReference(model) if missing else None
         for first in range(0, len(missing), step):
-            computed = self._compute(reference, reader, missing[first : first + step][rank::ranks], batch_size)
+            part = missing[first : first + step]
+            pairs = reader.read((0, index) for index in part[rank::ranks])
+            passes = len(range(0, len(part[::ranks]), batch_size))
+            computed = self._compute(reference, pairs, passes, batch_size, idle)
             everything = [computed]
             if distributed.is_initialized():
                 everything = []
@@ -137,9 +151,12 @@ class StoredReference:
             if rank == 0:
                 self._write(lines)
 
-    def _compute(self, reference, reader: SampleReader, indices: Sequence[int], batch_size: int) -> list[dict]:
-        lines, pairs = [], reader.read((0, index) for index in indices)
-        for _ in range(0, len(indices), batch_size):
+    @staticmethod
+    def _compute(
+        reference: FrozenReference, pairs: Iterator[dict | None], passes: int, batch_size: int, idle: Mapping
+    ) -> list[dict]:
+        lines = []
+        for _ in range(passes):
             kept = [pair for pair in islice(pairs, batch_size) if pair is not None]
             if kept:
                 batch = collate(kept)
@@ -149,6 +166,8 @@ class StoredReference:
                     {"dataset": name, "index": index, "log_probs": both, "tokens": lengths}
                     for (name, index), both, lengths in zip(batch["samples"], values, tokens)
                 ]
+            else:
+                reference.stand_by(idle)
         return lines
 
     def _add(self, lines: list[dict]) -> None:

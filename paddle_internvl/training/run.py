@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import paddle
 from paddlenlp.trainer import TrainingArguments, set_seed
 
 from paddle_internvl.jsonl import read_objects
@@ -19,7 +20,8 @@ from paddle_internvl.training.mpo import MpoTrainer
 from paddle_internvl.training.preferences import PreferenceDataset
 from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.reporting import plot_loss, require_plot
-from paddle_internvl.training.sft import SftTrainer, save
+from paddle_internvl.training.sft import SftTrainer
+from paddle_internvl.training.sharding import shards_parameters
 from paddle_internvl.training.trainable import set_drop_path, set_trainable
 from paddle_internvl.training.trainer_arguments import trainer_arguments
 
@@ -51,6 +53,11 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
     if recipe.run.plot is not None:
         require_plot(Path(recipe.run.plot))
     arguments = trainer_arguments(recipe.trainer)
+    if recipe.run.eval_benchmarks and stage_of(arguments) > 1:
+        raise ValueError(
+            "eval_benchmarks needs the whole model on one rank, which sharding stage2 and stage3 do not leave there; "
+            "leave it out and evaluate the checkpoints: paddle-internvl eval run OUTPUT/checkpoint-<step>"
+        )
     if model is None:
         model = _load(recipe, arguments)
     if dataset is None:
@@ -58,6 +65,7 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
             raise ValueError("meta_path is needed: the meta JSON of the data sets")
         dataset = dataset_class(recipe.run.meta_path, model.checkpoint_folder, **recipe.data)
     set_seed(arguments.seed)
+    paddle.seed(arguments.seed)  # not the rank's own: each rank shards the same new adapters
     prepare(model, recipe)
     if not hasattr(dataset, "__len__"):  # PackedDataset
         dataset = list(dataset)
@@ -66,10 +74,9 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
         held_out = dataset_class(recipe.run.eval_meta_path, model.checkpoint_folder, **recipe.data)
     trainer = trainer_class(model, dataset, recipe, arguments, held_out)
     trainer.run()
-    if trainer.is_world_process_zero():
-        save(model, arguments.output_dir)
-        if recipe.run.plot is not None:
-            plot_loss(read_objects(Path(arguments.output_dir) / METRICS), Path(recipe.run.plot))
+    trainer.save_trained(arguments.output_dir)
+    if trainer.is_world_process_zero() and recipe.run.plot is not None:
+        plot_loss(read_objects(Path(arguments.output_dir) / METRICS), Path(recipe.run.plot))
     return model
 
 
@@ -79,6 +86,7 @@ def _load(recipe: Recipe, arguments: TrainingArguments):
     folder = initial_checkpoint(recipe.assembly, recipe.data, arguments.output_dir, arguments.seed)
     options = {name: getattr(recipe.model, name) for name in ("load_in_8bit", "load_in_4bit")}
     options["dtype"] = recipe.model.dtype or ("bfloat16" if recipe.trainer.get("bf16") else "float32")
+    options["mapped"] = shards_parameters(arguments)  # no rank has room for the whole model
     fields = config_fields(recipe.assembly, recipe.data)
     return InternVLChatModel.from_pretrained(folder, trainable=True, device=arguments.device, **options, **fields)
 

@@ -30,11 +30,10 @@ class RunCheckpoints(TrainerCallback):
     Args:
         trainer: an `SftTrainer`.
         settings: arguments that a resumed run must have in common with the run that saved.
-        save_model: writes the trained model into a folder.
     """
 
-    def __init__(self, trainer, settings: Mapping, save_model):
-        self._trainer, self._settings, self._save_model = trainer, dict(settings), save_model
+    def __init__(self, trainer, settings: Mapping):
+        self._trainer, self._settings = trainer, dict(settings)
 
     @property
     def _output(self) -> Path:
@@ -52,14 +51,13 @@ class RunCheckpoints(TrainerCallback):
             folder.mkdir(parents=True)
         wait_for_ranks()
         if first or (trainer.sharded and args.data_parallel_rank == 0):
-            write_state(
-                folder / _numbered("optimizer", args.process_index, "safetensors"), trainer.adamw, self._names()
-            )
+            file = folder / _numbered("optimizer", args.process_index, "safetensors")
+            write_state(file, trainer.adamw, self._names(), trainer.shards)
         paddle.save(_random_state(), str(folder / _numbered("random", args.process_index, "pdstate")))
         data = folder / _numbered("data", args.process_index, "json")
         data.write_text(json.dumps(trainer.batches.state_dict()), encoding="utf-8")
+        trainer.save_trained(str(folder))
         if first:
-            self._save_model(trainer.model, str(folder))
             trainer.state.save_to_json(str(folder / _TRAINER_STATE))
         wait_for_ranks()
         if first:
@@ -120,12 +118,14 @@ class RunCheckpoints(TrainerCallback):
         """Fill the trained parameters."""
         parameters = {name: p for name, p in self._trainer.model.named_parameters() if not p.stop_gradient}
         with _saved_state(folder) as state:
-            state.load_parameters(parameters)
+            state.load_parameters(parameters, self._trainer.shards)
+        if self._trainer.shards is not None:
+            self._trainer.shards.update_whole()
 
     def load_optimizer(self, folder: str) -> None:
         """Fill the state of the optimizer, of the schedule and of the loss."""
         with _saved_state(folder) as state:
-            state.load_optimizer(self._trainer.adamw, self._names())
+            state.load_optimizer(self._trainer.adamw, self._names(), self._trainer.shards)
         self._trainer.lr_scheduler.step(step_of(folder))
         self._trainer.load_loss_state(checkpoint_folders.read_mark(Path(folder)).get("loss") or {})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from paddlenlp.trainer import Trainer, TrainingArguments
 
 from paddle_internvl.runtime import is_out_of_memory
 from paddle_internvl.training.arguments import DataArguments
-from paddle_internvl.training.batches import PackBatches, SampleBatches, train_batches
+from paddle_internvl.training.batches import PackBatches, SampleBatches, nothing_to_learn, train_batches
 from paddle_internvl.training.benchmark_evaluation import BenchmarkEvaluation
 from paddle_internvl.training.clipping import InPlaceClip
 from paddle_internvl.training.collate import collate
@@ -33,6 +33,7 @@ from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.reporting import Reporting, reporters
 from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
+from paddle_internvl.training.sharding import WholeParameters, shard_parameters
 from paddle_internvl.training.stop_signals import StopSignals
 
 # Of PaddleNLP's arguments: a resumed run must have them in common with the run that saved the checkpoint.
@@ -41,14 +42,6 @@ _COMMON = (
     "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
 _MAY_CHANGE = ("eval_meta_path", "eval_benchmarks", "on_bad_sample", "plot", "dtype")  # of our own
-
-
-def save(model, folder: str) -> None:
-    """Write the outcome of a run: the adapters of a LoRA model, else a whole checkpoint."""
-    if lora_layers(model):
-        save_adapter(model, folder)
-    else:
-        model.save_pretrained(folder)
 
 
 class SftTrainer(Trainer):
@@ -71,6 +64,7 @@ class SftTrainer(Trainer):
     eval_unit = "tokens"
 
     def __init__(self, model, dataset: Sequence[dict], recipe: Recipe, arguments: TrainingArguments, held_out=None):
+        self.shards = shard_parameters(model, arguments)
         super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
         self._recipe, self._report = recipe, Path(arguments.output_dir) / SKIPPED
         self.resumed_from: str | None = None
@@ -79,9 +73,11 @@ class SftTrainer(Trainer):
         self._held_out = None if held_out is None else self._new_held_out(held_out)
         self._benchmarks = self._new_benchmarks()
         self.metrics = MetricsWriter(Path(arguments.output_dir) / METRICS, self)
-        self.checkpoints = RunCheckpoints(self, self._settings(), save)
+        self.checkpoints = RunCheckpoints(self, self._settings())
         self.add_callback(self.metrics)
         self.add_callback(self.checkpoints)
+        if self.shards is not None:
+            self.add_callback(WholeParameters(self.shards))
 
     def run(self) -> None:
         """Train, from the newest checkpoint on if there is one.
@@ -107,6 +103,15 @@ class SftTrainer(Trainer):
                 raise memory_error(self._sizes(), self.state.global_step + 1, error) from error
         if signals.stopped:
             signals.leave(self.args.output_dir, self.state.global_step)
+
+    def save_trained(self, folder: str) -> None:
+        """Write what is trained: the adapters of a LoRA model, else a whole checkpoint. Every rank calls it at once."""
+        with nullcontext() if self.shards is None else self.shards.whole_on_first_rank():
+            if self.is_world_process_zero():
+                if lora_layers(self.model):
+                    save_adapter(self.model, folder)
+                else:
+                    self.model.save_pretrained(folder)
 
     def _sizes(self) -> StepSizes:
         """Sizes of the step that runs."""
@@ -158,7 +163,9 @@ class SftTrainer(Trainer):
         args = self.args
         reader = SampleReader(dataset, args.dataloader_num_workers, self._recipe.run.on_bad_sample, self._report)
         measured = (self.measure, ("loss", *self.eval_names), self.eval_unit)
-        return HeldOut(reader, args.per_device_eval_batch_size, *measured, args.dataset_rank, args.dataset_world_size)
+        idle = nothing_to_learn(self.model.config.tile_side)
+        ranks = (args.dataset_rank, args.dataset_world_size)
+        return HeldOut(reader, args.per_device_eval_batch_size, *measured, idle, *ranks)
 
     def _new_benchmarks(self) -> BenchmarkEvaluation | None:
         names = self._recipe.run.eval_benchmarks
@@ -202,13 +209,18 @@ class SftTrainer(Trainer):
         )
         parameters = {name: p for name, p in self.model.named_parameters() if not p.stop_gradient}
         decayed = {parameters[name].name for name in decayed_parameters(self.model, self._recipe.run.decay_rule)}
+        group = None if self.shards is None else self.shards.group
         self.optimizer = self.adamw = paddle.optimizer.AdamW(
             learning_rate=self.lr_scheduler, parameters=list(parameters.values()), weight_decay=args.weight_decay,
             beta1=args.adam_beta1, beta2=args.adam_beta2, epsilon=args.adam_epsilon,
             apply_decay_param_fun=lambda name: name in decayed,
-            grad_clip=InPlaceClip(args.max_grad_norm) if args.max_grad_norm > 0 else None,
+            grad_clip=InPlaceClip(args.max_grad_norm, group) if args.max_grad_norm > 0 else None,
             multi_precision=True,
         )  # fmt: skip
+
+    def _wrap_model(self, model, training=True):
+        """The model: wrapped by PaddleNLP, unless its parameters are sharded."""
+        return super()._wrap_model(model, training) if self.shards is None else model
 
     def compute_loss(self, model, inputs: Mapping, return_outputs: bool = False):
         """`sft_loss` of a batch; a loss that is not finite stops the run and names the samples."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from paddle import distributed
 from paddlenlp.trainer import TrainingArguments
 
+from paddle_internvl.estimation.training_plan import STAGES
 from paddle_internvl.parallel.gloo_groups import separate_rendezvous
 from paddle_internvl.runtime import choose_device
 from paddle_internvl.training.reporting import reporters
@@ -19,7 +20,6 @@ _FIXED = {
     "release_grads": True,
 }  # fmt: skip
 _OTHER_PARALLELISM = tuple(f"{kind}_parallel_degree" for kind in ("tensor", "pipeline", "sep", "context"))
-_SHARDING = ("", "stage1", "True", "False")
 
 
 def trainer_arguments(options: Mapping) -> TrainingArguments:
@@ -52,7 +52,8 @@ def require_supported(options: Mapping, ranks: int = 1) -> None:
         raise ValueError("fp16 is not supported; give bf16 True, or neither for float32")
     for name in _OTHER_PARALLELISM:
         if options.get(name, 1) > 1:
-            raise ValueError(f"{name}={options[name]}: training runs data parallel and with sharding stage1")
-    if ranks > 1 and str(options.get("sharding", "")) not in _SHARDING:
-        raise ValueError(f"sharding={options['sharding']!r}: training runs with sharding stage1 (or none); give stage1")
+            raise ValueError(f"{name}={options[name]}: training runs data parallel and with sharding")
+    if ranks > 1 and str(options.get("sharding", "")) not in STAGES:
+        supported = ", ".join(name for name in STAGES if name.startswith("stage"))
+        raise ValueError(f"sharding={options['sharding']!r}; supported: {supported}")
     reporters(options.get("report_to"))

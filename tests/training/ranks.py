@@ -1,6 +1,7 @@
 """Training on two ranks as two processes; run as a script it is the program of each rank.
 
-ranks.py OUTPUT: optimises preferences, in OUTPUT/mpo; then trains with sharding stage 1 until rank 0 is killed while it
+ranks.py OUTPUT: optimises preferences with sharding stage 3, in OUTPUT/mpo; trains with stage 2, in OUTPUT/stage2; goes
+on from its first checkpoint with stage 1, in OUTPUT/stage1; then trains with stage 3 until rank 0 is killed while it
 saves its last checkpoint.
 """
 
@@ -40,24 +41,24 @@ def start_ranks(output: Path, count: int = 2) -> list[subprocess.Popen]:
 
 
 def samples() -> list[dict]:
-    """Samples with a picture and text alone in turn: the second of two ranks has text alone."""
+    """Samples with a picture and text alone in turn: the second of two ranks has text alone, once without labels."""
+    from paddle_internvl.prompt.encode import IGNORED
     from tests.training.loop import run_samples
 
     short = sorted(run_samples(), key=lambda sample: len(sample["input_ids"]))
     pictures, texts = ([s for s in short if bool(s["num_tiles"]) == kind] for kind in (True, False))
+    texts[1] = {**texts[1], "labels": [IGNORED] * len(texts[1]["labels"])}
     return [sample for pair in zip(pictures[:4], texts[:4]) for sample in pair]
 
 
-def run(output: Path, **changes) -> dict:
-    """Train the whole model; final weights by name."""
-    from paddlenlp.transformers import AutoModel
-
+def run(output: Path, **changes) -> None:
+    """Train the whole model, with a loss on held-out samples."""
     from paddle_internvl.training import train
-    from tests.training.goldens import CHECKPOINT
+    from tests.training.goldens import CHECKPOINT, FOLDER
 
-    model = AutoModel.from_pretrained(str(CHECKPOINT), trainable=True)
-    train({**CONFIG, **changes, "output_dir": str(output)}, model=model, dataset=samples())
-    return {name: p.numpy() for name, p in model.named_parameters()}
+    held_out = {"eval_meta_path": str(FOLDER / "packing/held_out.json"), "per_device_eval_batch_size": 1}
+    config = {**CONFIG, **held_out, "model_name_or_path": str(CHECKPOINT), "output_dir": str(output)}
+    train({**config, **changes}, dataset=samples())
 
 
 def pairs(folder: Path) -> list[dict]:
@@ -96,10 +97,13 @@ def _main(output: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write_mark(folder, content)
 
-    rank = os.environ["PADDLE_TRAINER_ID"]
-    run_mpo(Path(output) / "mpo", Path(output) / f"pairs{rank}", sharding="stage1")
+    rank, folder = os.environ["PADDLE_TRAINER_ID"], Path(output)
+    run_mpo(folder / "mpo", folder / f"pairs{rank}", sharding="stage3")
+    run(folder / "stage2", gradient_accumulation_steps=2, sharding="stage2")
+    first = folder / "stage2/checkpoint-2"
+    run(folder / "stage1", gradient_accumulation_steps=2, sharding="stage1", resume_from_checkpoint=str(first))
     checkpoint_folders.write_mark = write_or_die
-    run(Path(output), gradient_accumulation_steps=2, sharding="stage1")
+    run(folder, gradient_accumulation_steps=2, sharding="stage3", recompute=True)
 
 
 if __name__ == "__main__":

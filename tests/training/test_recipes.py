@@ -6,6 +6,7 @@ import re
 import pytest
 
 from paddle_internvl.training.recipe import Recipe
+from paddle_internvl.training.trainer_arguments import require_supported
 from tests.random_checkpoints import ROOT
 
 FOLDER = ROOT / "configs/train"
@@ -100,9 +101,10 @@ def test_stages_take_what_the_stage_before_wrote():
             assert re.fullmatch(r"OpenGVLab/InternVL2(_5)?-(Llama3-)?\d+B", config["model_name_or_path"])
 
 
-def test_arguments_exist():
+def test_arguments_are_supported_on_several_cards():
     for name, file in FILES.items():
         recipe = Recipe.from_dict(json.loads(file.read_text()))
+        require_supported(recipe.trainer, ranks=8)
         assert recipe.run.decay_rule == "all" and recipe.packing.use_packed_ds == ("stage" in name)
 
 
@@ -134,6 +136,7 @@ def test_preference_recipes_are_upstreams():
         assert config["gradient_accumulation_steps"] * cards == (512 if match[2] in ("38b", "78b") else 256)
         assert config.pop("method") == "mpo"
         recipe = Recipe.from_dict(config, "mpo")
+        require_supported(recipe.trainer, ranks=8)
         assert recipe.preference.weights == {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1}
         frozen = (recipe.model.freeze_llm, recipe.model.freeze_backbone, recipe.model.freeze_mlp)
         assert frozen == (False, False, False)

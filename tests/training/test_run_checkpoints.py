@@ -153,7 +153,7 @@ def test_bfloat16_parameters_have_float32_masters_and_moments(straight, tmp_path
 @pytest.mark.parametrize(
     "arguments, error",
     [
-        ({"sharding": "stage3"}, "sharding='stage3': training runs with sharding stage1"),
+        ({"sharding": "stage3 offload"}, "sharding='stage3 offload'; supported: stage1, stage2, stage3"),
         ({"tensor_parallel_degree": 2}, "tensor_parallel_degree=2: training runs data parallel"),
         ({"save_strategy": "epoch"}, "save_strategy='epoch' is not supported"),
         ({"output_dir": None}, "output_dir is needed"),
@@ -163,4 +163,4 @@ def test_bfloat16_parameters_have_float32_masters_and_moments(straight, tmp_path
 def test_arguments_that_training_does_not_support(arguments, error):
     with pytest.raises(ValueError, match=error):
         require_supported({"output_dir": "out", **arguments}, ranks=2)
-    require_supported({"output_dir": "out", "sharding": "stage3"}, ranks=1)
+    require_supported({"output_dir": "out", "sharding": "stage3 offload"}, ranks=1)
