@@ -7,7 +7,9 @@ follows the operations that run there, and was not measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -51,7 +53,7 @@ class TrainEstimate:
         weights: all parameters.
         gradients: of the trained parameters.
         optimizer: AdamW's moments, and master weights.
-        activations: most that is alive for the backward pass.
+        activations: most that is alive for the backward pass, with gathered weights of sharding stage 3.
         reference: the trained parameters once more, in the reference model of preference optimisation.
         runtime: CUDA and its libraries, assumed; on a CPU the process without a model.
         peak: most of gradients and activations that is alive at once. Without gradient accumulation the first
@@ -91,11 +93,11 @@ def estimate_training(config: Mapping, plan: TrainPlan) -> TrainEstimate:
             f"{plan.tiles} tiles are {plan.tiles * tile.tokens} tokens, more than the {plan.length} of a row"
         )
     counted = list(_parameters(config, plan))
-    numbers, trained = sum(n for n, _ in counted), sum(n for n, is_trained in counted if is_trained)
-    largest = max((n for n, is_trained in counted if is_trained), default=0)
+    numbers, trained = sum(n for _, n, _ in counted), sum(n for _, n, is_trained in counted if is_trained)
+    largest = max((n for _, n, is_trained in counted if is_trained), default=0)
     size, shards = plan.number_bytes, [plan.gpus if plan.sharding >= stage else 1 for stage in (1, 2, 3)]
     gradients = trained * size // shards[1]
-    activations = _activations(config, plan)
+    activations = _activations(config, plan) + _gathered(counted, plan)
     head = decoder_sizes(config["llm_config"])
     learns_head = plan.unfreeze_lm_head or not (plan.freeze_llm or plan.use_llm_lora)
     head_gradient = learns_head * head.width * head.vocabulary * (6 if plan.low_precision else 4)  # float32, and cast
@@ -104,11 +106,14 @@ def estimate_training(config: Mapping, plan: TrainPlan) -> TrainEstimate:
         peak = gradients + max(step, activations + head_gradient)
     else:
         peak = max(gradients + step, activations + head_gradient)
-    weights = (numbers - trained + trained // shards[2]) * size  # Paddle shards trained parameters alone
+    sharded = trained if plan.bits else numbers  # quantized weights are not sharded
+    weights = (numbers - sharded + sharded // shards[2]) * size
+    if plan.sharding == 2 and plan.gpus > 1:
+        weights += trained // plan.gpus * size  # the shards, beside the whole weights
     if plan.bits:
         weights -= _saved_by_bits(config, plan)
     optimizer = trained * (MOMENT_BYTES + MASTER_BYTES * plan.low_precision) // shards[0]
-    reference = trained * size if plan.method == "mpo" and plan.reference_model else 0  # whole on every card
+    reference = trained // shards[2] * size if plan.method == "mpo" and plan.reference_model else 0
     process = _CPU_PROCESS + int(_MALLOC_SHARE * (weights + reference + optimizer + peak))
     return TrainEstimate(
         weights=weights,
@@ -131,17 +136,35 @@ def _saved_by_bits(config: Mapping, plan: TrainPlan) -> int:
     return stored[0] - stored[1]
 
 
-def _parameters(config: Mapping, plan: TrainPlan) -> Iterator[tuple[int, bool]]:
-    """Numbers of each parameter, and whether they are trained."""
+def _gathered(counted: Sequence[tuple[str, int, bool]], plan: TrainPlan) -> int:
+    """Most bytes of gathered weights (stage 3) and of whole gradients (stages 2 and 3) at once: of the network around
+    its layers, and of the largest layer; without recompute the graph keeps the weights of every layer."""
+    if plan.sharding < 2 or plan.gpus == 1:
+        return 0
+    weights, gradients = Counter(), Counter()
+    for name, numbers, is_trained in counted:
+        layer = re.match(r".*layers\.\d+\.", name)
+        unit = layer[0] if layer else ""
+        weights[unit] += numbers * (plan.sharding == 3)
+        gradients[unit] += numbers * is_trained
+    ends = weights.pop("") + gradients.pop("")
+    layers = max(weights[unit] + gradients[unit] for unit in weights)
+    if not plan.recompute:
+        layers = sum(weights.values()) + max(gradients.values())
+    return (ends + layers) * plan.number_bytes
+
+
+def _parameters(config: Mapping, plan: TrainPlan) -> Iterator[tuple[str, int, bool]]:
+    """Name and numbers of each parameter, and whether they are trained."""
     ranks = {"language_model": plan.use_llm_lora, "vision_model": plan.use_backbone_lora}
     for rule in rules_for(config):
         for name, shape in zip(rule.ours, rule.our_shapes()):
-            yield prod(shape), _is_trained(name, config, plan)
+            yield name, prod(shape), _is_trained(name, config, plan)
     for target in lora_targets(dict(config)):
         rank = ranks.get(target.tower)
         outputs, inputs = target.weight.shapes[0]
         if rank and target.in_block:
-            yield rank * (inputs + outputs), True
+            yield target.weight.ours[0], rank * (inputs + outputs), True
 
 
 def _is_trained(name: str, config: Mapping, plan: TrainPlan) -> bool:
@@ -186,7 +209,7 @@ def _activations(config: Mapping, plan: TrainPlan) -> int:
     if depth:
         layer = patches * (size * _numbers(kept["vision_model"], tower) + _lora_bytes(config, plan, "vision_model"))
         graph += _in_graph(plan, depth, layer, patches * tower["width"] * size)
-    at_once = min(tiles, TILES_AT_ONCE) * (1 + tile.patches)
+    at_once = (tiles if plan.sharding > 1 else min(tiles, TILES_AT_ONCE)) * (1 + tile.patches)
     frozen = at_once * tower["width"] * _FROZEN_TOWER * size
     pixels = 3 * tile.side**2 * max(tiles, 1) * (4 + (size if plan.low_precision else 4))  # float32, and a copy
     return int(max(graph, frozen) + pixels)

@@ -62,14 +62,15 @@ def main(folder: str, recipe: str, length: str, tiles: str) -> None:
     startup.import_paddle()
     startup.keep_freed_memory(startup.TRAINING_BLOCK)
     from paddle_internvl.modeling import InternVLChatModel
-    from paddle_internvl.training import run, train
+    from paddle_internvl.training import train
+    from paddle_internvl.training.sft import SftTrainer
 
     model = InternVLChatModel.from_pretrained(folder, trainable=True)
     if model.img_context_token_id is None:
         model.img_context_token_id = model.config.llm_config.vocab_size - 1
     samples = [sample(model, int(length), int(tiles)) for _ in range(2)]
     fixed = {"max_steps": 2, "per_device_train_batch_size": 1, "device": "cpu", "save_strategy": "no"}
-    with tempfile.TemporaryDirectory() as output, mock.patch.object(run, "save"):
+    with tempfile.TemporaryDirectory() as output, mock.patch.object(SftTrainer, "save_trained"):
         train({**json.loads(recipe), **fixed, "output_dir": output}, model=model, dataset=samples)
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(int(peak.split()[1]) * 1024)

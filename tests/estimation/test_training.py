@@ -109,7 +109,14 @@ def test_sharding_divides():
     alone, *stages = (estimate_training(config, TrainPlan(gpus=4, sharding=n, length=4096)) for n in range(4))
     assert [each.optimizer for each in stages] == [alone.optimizer // 4] * 3
     assert [each.gradients * 4 // alone.gradients for each in stages] == [4, 1, 1]
-    assert [each.weights == alone.weights for each in stages] == [True, True, False]
+    shards = alone.weights // 4
+    assert [each.weights for each in stages] == [alone.weights, alone.weights + shards, shards]
+    assert stages[1].activations > stages[0].activations  # whole gradients
+    assert stages[2].activations == stages[1].activations + alone.weights
+    plain, recomputed = (
+        estimate_training(config, TrainPlan(gpus=4, sharding=n, length=4096, recompute=True)) for n in (0, 3)
+    )
+    assert 0 < recomputed.activations - plain.activations < alone.weights
     assert alone.optimizer == 12 * alone.trained and alone.gradients == 2 * alone.trained
 
 
