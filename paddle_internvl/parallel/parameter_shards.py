@@ -22,6 +22,8 @@ from paddle import distributed, nn
 from paddle.autograd import PyLayer
 from paddle.base.framework import EagerParamBase
 
+from paddle_internvl.ops import devices
+
 
 class Shard(EagerParamBase):
     """This rank's slice of a parameter, flat; zeros fill the last slices up to one length.
@@ -108,7 +110,8 @@ class ParameterShards:
                     tensor = whole[id(shard)]
                     tensor.stop_gradient = shard.stop_gradient
                     holder[name] = tensor
-            yield
+            with devices.on("cpu" if first else None):
+                yield
         finally:
             for holder, name, shard in shards:
                 holder[name] = shard
@@ -135,10 +138,10 @@ class ParameterShards:
         size, ranks = prod(parameter.shape), self.group.nranks
         length = -(-size // ranks)
         start, stop = min(self.group.rank * length, size), min((self.group.rank + 1) * length, size)
-        with paddle.no_grad():
-            part = paddle.zeros([length], parameter.dtype)
-            if stop > start:
-                part[: stop - start] = parameter.detach().flatten()[start:stop].to(part.place)
+        with devices.on(devices.device_of(parameter)):  # where nothing but the slice is read of mapped weights
+            values = parameter.detach().flatten()[start:stop].clone()
+        part = paddle.zeros([length], parameter.dtype)
+        part[: stop - start] = devices.to_device(values, devices.device_of(part))
         return Shard(part, parameter.shape, not parameter.stop_gradient)
 
     def _whole(self, shard: Shard) -> paddle.Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -46,6 +47,15 @@ def test_weights_are_the_files(models, hf_folders):
     np.testing.assert_array_equal(ours["mlp1.1.weight"], raw["mlp1.1.weight"].T)
     np.testing.assert_array_equal(ours["language_model.lm_head.weight"], raw["language_model.output.weight"].T)
     np.testing.assert_array_equal(ours["vision_model.encoder.layers.1.ls2"], raw["vision_model.encoder.layers.1.ls2"])
+
+
+def test_mapped_weights_are_the_file_itself(models, tmp_path):
+    models["dynamic_gqa"].save_pretrained(str(tmp_path))
+    model = AutoModel.from_pretrained(str(tmp_path), trainable=True, mapped=True)
+    assert same(model, models["dynamic_gqa"])
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    mapped = [range(*(int(end, 16) for end in line[0].split("-"))) for line in maps]
+    assert all(any(p.data_ptr() in addresses for addresses in mapped) for p in model.parameters())
 
 
 def test_loading_writes_nothing(folder):
