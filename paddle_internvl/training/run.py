@@ -21,7 +21,7 @@ from paddle_internvl.training.preferences import PreferenceDataset
 from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.reporting import plot_loss, require_plot
 from paddle_internvl.training.sft import SftTrainer
-from paddle_internvl.training.sharding import shards_parameters
+from paddle_internvl.training.sharding import shards_parameters, stage_of
 from paddle_internvl.training.trainable import set_drop_path, set_trainable
 from paddle_internvl.training.trainer_arguments import trainer_arguments
 
