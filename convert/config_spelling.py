@@ -15,6 +15,9 @@ _FAMILY_DEFAULTS = {
     "qwen2": {
         "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 32768, "use_sliding_window": False,
     },
+    "qwen3": {
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 32768, "use_sliding_window": False,
+    },
     "llama": {"rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 2048},
     "phi3": {"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 4096},
 }  # fmt: skip

@@ -21,6 +21,7 @@ class Family:
         qkv_bias: whether the q, k and v projections have biases; a string names the config field that decides.
         output_bias: the same of the attention's output projection.
         qk_norm: whether each head of q and of k is RMS-normalised before rope.
+        head_dim: E where the config has no `head_dim`; None: D / H.
         rope_kinds: supported values of `rope_scaling.type`.
         has_window: whether `sliding_window` has an effect; transformers ignores the field in other families.
     """
@@ -29,6 +30,7 @@ class Family:
     qkv_bias: bool | str
     output_bias: bool | str
     qk_norm: bool = False
+    head_dim: int | None = None
     rope_kinds: tuple[str, ...] = ("linear", "dynamic")
     has_window: bool = False
 
@@ -36,6 +38,9 @@ class Family:
 FAMILIES = {  # by `architectures[0]`
     "InternLM2ForCausalLM": Family("internlm2", qkv_bias="bias", output_bias="bias"),
     "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, output_bias=False),
+    "Qwen3ForCausalLM": Family(
+        "qwen3", qkv_bias="attention_bias", output_bias="attention_bias", qk_norm=True, head_dim=128
+    ),
     "LlamaForCausalLM": Family("llama", qkv_bias="attention_bias", output_bias="attention_bias"),
     "Phi3ForCausalLM": Family(
         "phi3", qkv_bias=False, output_bias=False, rope_kinds=("su", "longrope", "yarn"), has_window=True
@@ -122,7 +127,7 @@ def decoder_sizes(llm: Mapping) -> DecoderSizes:
         features=llm["intermediate_size"],
         heads=heads,
         kv_heads=llm.get("num_key_value_heads") or heads,
-        head_dim=llm.get("head_dim") or llm["hidden_size"] // heads,
+        head_dim=llm.get("head_dim") or family.head_dim or llm["hidden_size"] // heads,
         vocabulary=llm["vocab_size"],
         qkv_bias=flag(family.qkv_bias),
         output_bias=flag(family.output_bias),

@@ -1,8 +1,8 @@
 """The layout of transformers' own InternVL (`-hf` folders): q, k and v apart in the vision tower too, other names.
 
 In: a native config.json (model_type `internvl`) or one of upstream's. Out: the rules between native names and ours, and
-each config in the other's spelling. The language model keeps Llama's, Qwen2's or Phi-3's own rows; an InternLM2 is a
-Llama here, as it is once its fused weight is taken apart.
+each config in the other's spelling. The language model keeps Llama's, Qwen2's, Qwen3's or Phi-3's own rows; an InternLM2
+is a Llama here, as it is once its fused weight is taken apart.
 Source: transformers `modeling_internvl.py` and `configuration_internvl.py` (4.55).
 """
 

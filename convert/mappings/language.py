@@ -9,6 +9,7 @@ from convert.sizes import architecture_of
 _TABLES = {
     "InternLM2ForCausalLM": internlm2.rules,
     "Qwen2ForCausalLM": llama.rules,
+    "Qwen3ForCausalLM": llama.rules,
     "LlamaForCausalLM": llama.rules,
     "Phi3ForCausalLM": phi3.rules,
 }

@@ -1,4 +1,4 @@
-"""Llama (Yi-34B, Llama-3-70B), Qwen2 and Qwen2.5: our names are upstream's, linear weights are transposed."""
+"""Llama (Yi-34B, Llama-3-70B), Qwen2 to Qwen3: our names are upstream's, linear weights are transposed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class DecoderConfig(UpstreamConfig):
         num_hidden_layers: decoder layers.
         num_attention_heads: H.
         num_key_value_heads: K; None: H.
-        head_dim: E; None: D / H.
+        head_dim: E; None: the family's, or D / H.
         qk_norm: whether each head of q and of k is RMS-normalised before rope, with a weight [E] for q and one for k;
             None: as the family has it.
         hidden_act: 'silu'.
@@ -32,7 +32,7 @@ class DecoderConfig(UpstreamConfig):
             'short_factor': [E/2], 'long_factor': [E/2]}.
         original_max_position_embeddings: Phi-3's length at which the long factors begin.
         sliding_window: Phi-3: a position attends to this many last positions, itself included; None: to all.
-        use_sliding_window: Qwen2's switch of `sliding_window`; only None and False are supported.
+        use_sliding_window: Qwen2's and Qwen3's switch of `sliding_window`; only None and False are supported.
         initializer_range: standard deviation of a new model's weights.
         architectures: the family, a key of `convert.sizes.FAMILIES`.
     Raises:
@@ -94,6 +94,7 @@ class DecoderConfig(UpstreamConfig):
         require("llm_config.use_sliding_window", use_sliding_window, (None, False))
         require_divides("llm_config.num_attention_heads", num_attention_heads,
                          "num_key_value_heads", self.num_key_value_heads)  # fmt: skip
+        head_dim = head_dim or self._family.head_dim
         if head_dim is None:
             require_divides("llm_config.hidden_size", hidden_size, "num_attention_heads", num_attention_heads)
         self.head_dim = head_dim or hidden_size // num_attention_heads

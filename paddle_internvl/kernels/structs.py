@@ -34,8 +34,8 @@ KVLayout = _struct(
 )  # fmt: skip
 DecoderLayer = _struct(
     "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, norm1=_POINTER,
-    norm2=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER, features=_NUMBER, window=_NUMBER,
-    eps1=_FLOAT, eps2=_FLOAT,
+    norm2=_POINTER, q_norm=_POINTER, k_norm=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER,
+    features=_NUMBER, window=_NUMBER, eps1=_FLOAT, eps2=_FLOAT,
 )  # fmt: skip
 DecoderCall = _struct(
     "DecoderCall", x=_POINTER, out=_POINTER, cosines=_POINTER, sines=_POINTER, keys=KVLayout, values=KVLayout,

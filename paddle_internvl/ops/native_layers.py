@@ -27,7 +27,7 @@ _VISION_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 # is refused, so that a new family runs on its modules until the kernels know the field.
 _DECODER_FIELDS = {
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "max_position_embeddings", "rope_theta",
+    "num_key_value_heads", "head_dim", "qk_norm", "hidden_act", "rms_norm_eps", "max_position_embeddings", "rope_theta",
     "rope_scaling", "original_max_position_embeddings", "sliding_window", "use_sliding_window", "initializer_range",
     "architectures",
 }  # fmt: skip
@@ -148,10 +148,13 @@ def native_decoder_layer(layer, config: UpstreamConfig) -> NativeLayer:
     _require_supported_fields(config, _DECODER_FIELDS)
     builder = _StructBuilder(layer)
     q, k, v, o, down, gate, up = map(builder.linear, _DECODER_LINEARS)
-    first, second, e = layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.head_dim
+    attention = layer.self_attn
+    first, second, e = layer.input_layernorm, layer.post_attention_layernorm, attention.head_dim
+    head_norms = (attention.q_norm.weight, attention.k_norm.weight) if attention.qk_norm else (None, None)
+    norms = [builder.floats(tensor) for tensor in (first.weight, second.weight, *head_norms)]
     struct = structs.DecoderLayer(
-        q, k, v, o, down, gate, up, builder.floats(first.weight), builder.floats(second.weight), q.inputs,
-        q.outputs // e, k.outputs // e, e, gate.outputs, layer.self_attn.window or 0, first.eps, second.eps,
+        q, k, v, o, down, gate, up, *norms, q.inputs, q.outputs // e, k.outputs // e, e, gate.outputs,
+        attention.window or 0, first.eps, second.eps,
     )  # fmt: skip
     return builder.build(struct)
 

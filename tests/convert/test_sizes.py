@@ -59,7 +59,7 @@ def test_a_tile_of_another_side():
     assert tile_sizes({"vision_config": {}}).tokens == 64  # upstream's defaults: 224 pixels, patches of 14, ratio 0.5
 
 
-@pytest.mark.parametrize("architectures", [None, [], ["Qwen3ForCausalLM"]])
+@pytest.mark.parametrize("architectures", [None, [], ["Qwen3MoeForCausalLM"]])
 def test_other_architectures_are_refused(architectures):
     with pytest.raises(CheckpointError, match="is not supported; supported: 'InternLM2ForCausalLM', 'Qwen2"):
         decoder_sizes({"architectures": architectures})

@@ -114,7 +114,7 @@ def expected(case: str) -> dict[str, Counter]:
     depth, kind = language["num_hidden_layers"], language["architectures"][0]
     with_bias = {"Qwen2ForCausalLM": 3, "InternLM2ForCausalLM": 4 if language.get("bias") else 0}.get(kind, 0)
     text = Counter(linear_v2=with_bias * depth, matmul=(7 - with_bias) * depth + 1, swiglu=depth)
-    norms = (4 if language.get("qk_norm") else 2) * depth + 1
+    norms = (4 if kind == "Qwen3ForCausalLM" else 2) * depth + 1
     text += Counter(fused_rms_norm_quant=norms, fused_rotary_position_embedding=2 * depth)
     quantized = Counter({**text, "linear_v2": 0, "matmul": 1, "weight_only_linear": 7 * depth, "flash_attn": depth})
     differentiated = vision_part + text + Counter(flashmask_attention=depth)

@@ -17,6 +17,7 @@ from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_conf
 TOLERANCE = 2e-5
 TEXT = {
     "qwen2": {"model_type": "qwen2", "num_attention_heads": 4, "num_key_value_heads": 2},
+    "qwen3": {"model_type": "qwen3", "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 12},
     "llama": {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 1, "attention_bias": True},
     "phi3": {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0},
 }
@@ -40,7 +41,7 @@ def native(kind: str, six_billion: bool) -> dict:
             "tie_word_embeddings": False}  # fmt: skip
 
 
-@pytest.fixture(params=[("qwen2", False), ("llama", True), ("phi3", False)], ids=lambda p: p[0])
+@pytest.fixture(params=[("qwen2", False), ("qwen3", True), ("llama", True), ("phi3", False)], ids=lambda p: p[0])
 def reference(request, tmp_path):
     """(transformers' model with random weights, the folder it saved itself into)"""
     import torch
@@ -116,7 +117,7 @@ def test_newer_names(reference):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "llama"])
+@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "qwen3", "llama"])
 def test_upstreams_folders_become_native(case, tmp_path):
     """An InternLM2 becomes the Llama it is; transformers' model answers as ours does."""
     import torch
@@ -140,7 +141,11 @@ def test_upstreams_folders_become_native(case, tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("text_config", "model_type"), "gpt2", "text_config.model_type is 'gpt2'; supported: qwen2, llama, phi3"),
+        (
+            ("text_config", "model_type"),
+            "gpt2",
+            "text_config.model_type is 'gpt2'; supported: qwen2, qwen3, llama, phi3",
+        ),
         (("vision_feature_select_strategy",), "full", "is not supported, only 'default'"),
         (("vision_config", "use_mean_pooling"), False, "use_mean_pooling=False is not supported"),
         (("vision_config", "image_size"), [56, 28], "must be square, not 56 x 28"),
@@ -161,8 +166,10 @@ def test_what_has_no_native_form():
         native_config(tiny_config("biased_v1"), None)
     with pytest.raises(CheckpointError, match="type 'yarn' can't be expressed"):
         native_config(tiny_config("phi3_yarn"), None)
+    llama = tiny_config("llama")
+    llama["llm_config"]["qk_norm"] = True
     with pytest.raises(CheckpointError, match="LlamaForCausalLM has no q and k norms"):
-        native_config(tiny_config("qk_norm"), None)
+        native_config(llama, None)
     config = tiny_config("qwen2")
     config["force_image_size"] = 28
     with pytest.raises(CheckpointError, match="force_image_size 28 differs from image_size 56"):
@@ -170,7 +177,7 @@ def test_what_has_no_native_form():
 
 
 def test_configs_survive_both_translations():
-    for case in ("qwen2", "llama", "phi3_su"):
+    for case in ("qwen2", "qwen3", "llama", "phi3_su"):
         chat = tiny_config(case)
         again = upstream_config(json.loads(json.dumps(native_config(chat, 7))))
         for part in ("vision_config", "llm_config"):

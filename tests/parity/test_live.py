@@ -222,7 +222,7 @@ FAMILIES = {
         "original_max_position_embeddings": 24,
         "sliding_window": 16,
     },
-    "qwen3": {"architectures": ["LlamaForCausalLM"], "head_dim": 24, "qk_norm": True, "rope_scaling": None},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 24, "rope_scaling": None},
     "phi3_short": {"architectures": ["Phi3ForCausalLM"], "rope_scaling": None, "sliding_window": None},
 }
 
@@ -239,7 +239,7 @@ def test_other_backbones(family, kv_heads):
         "num_key_value_heads": kv_heads, "rope_theta": 10000.0, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
         "pad_token_id": 0, **FAMILIES[family],
     }  # fmt: skip
-    name = "Qwen3ForCausalLM" if llm.get("qk_norm") else llm["architectures"][0]
+    name = llm["architectures"][0]
     reference_config = getattr(transformers, name.replace("ForCausalLM", "Config"))(
         **{key: value for key, value in llm.items() if key != "architectures"}, tie_word_embeddings=False
     )

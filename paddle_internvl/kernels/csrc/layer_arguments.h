@@ -15,7 +15,8 @@ struct Dense {
 struct DecoderLayer {
   Dense q, k, v, o, down;
   Dense gate, up;           // of F columns each
-  const float *norm1 = nullptr, *norm2 = nullptr;  // RMSNorm weights [D]
+  const float *norm1 = nullptr, *norm2 = nullptr;    // RMSNorm weights [D]
+  const float *q_norm = nullptr, *k_norm = nullptr;  // RMSNorm weights [E] of each head, before rope; null: none
   int64_t width = 0, heads = 0, kv_heads = 0, head_dim = 0, features = 0, window = 0;  // D, H, K, E, F; 0: no window
   float eps1 = 0, eps2 = 0;
 };

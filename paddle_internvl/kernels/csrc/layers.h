@@ -53,15 +53,22 @@ static Qkv qkv_of(const DecoderLayer& a) {
   return {q, q + k, q + 2 * k};
 }
 
-// Turns queries [H, E] by row i of the tables.
+// RMSNorm of each of the heads [heads, E]; a null weight: none.
+static void norm_heads(const DecoderLayer& a, const float* weight, float* x, int64_t heads) {
+  if (weight) norm_rows(norm_of(x, weight, nullptr, x, heads, a.head_dim, a.eps1, false), 0, heads);
+}
+
+// Norms queries [H, E] and turns them by row i of the tables.
 static void turn_queries(const DecoderLayer& a, const DecoderCall& call, float* q, int64_t i) {
   const int64_t e = a.head_dim;
+  norm_heads(a, a.q_norm, q, a.heads);
   for (int64_t h = 0; h < a.heads; h++) turn_head(q + h * e, call.cosines + i * e, call.sines + i * e, e, q + h * e);
 }
 
-// Turns the keys of row i and puts keys and values [K, E] where the cache wants them.
-static void place(const DecoderLayer& a, const DecoderCall& call, const float* k, const float* v, int64_t i) {
+// Norms and turns the keys of row i and puts keys and values [K, E] where the cache wants them.
+static void place(const DecoderLayer& a, const DecoderCall& call, float* k, const float* v, int64_t i) {
   const int64_t e = a.head_dim, b = i / call.length, p = call.totals[b] - call.length + i % call.length;
+  norm_heads(a, a.k_norm, k, a.kv_heads);
   for (int64_t h = 0; h < a.kv_heads; h++) {
     turn_head(k + h * e, call.cosines + i * e, call.sines + i * e, e, attending::at(call.keys, b, h, p));
     __builtin_memcpy(attending::at(call.values, b, h, p), v + h * e, e * sizeof(float));

@@ -59,25 +59,27 @@ inline Dense dense_of(int64_t inputs, int64_t outputs, bool bias, std::vector<Ex
 }
 
 inline void decoder_of(int64_t rows, int64_t length, int64_t past, int64_t heads, int64_t kv_heads, int64_t e, int64_t f,
-                       bool last_only, std::mt19937& numbers) {
-  const int64_t d = heads * e, total = past + length, outputs = rows * (last_only ? 1 : length);
+                       bool last_only, bool norms, std::mt19937& numbers) {
+  const int64_t d = norms ? heads * e - 1 : heads * e, q = heads * e, total = past + length, outputs = rows * (last_only ? 1 : length);
   std::vector<Exact<float>> held;
   const auto x = random_floats(rows * length * d, numbers), cosines = random_floats(rows * length * e, numbers);
-  const auto norm = random_floats(d, numbers), sines = random_floats(rows * length * e, numbers);
+  const auto norm = random_floats(d, numbers), head = random_floats(e, numbers);
+  const auto sines = random_floats(rows * length * e, numbers);
   const auto keys = random_floats(rows * total * kv_heads * e, numbers);
   const auto values = random_floats(rows * total * kv_heads * e, numbers);
   Exact<float> out(outputs * d);
   Exact<int64_t> totals(rows);
   for (int64_t b = 0; b < rows; b++) totals[b] = total;
   DecoderLayer a;
-  a.q = dense_of(d, d, true, held, numbers);
+  a.q = dense_of(d, q, true, held, numbers);
   a.k = dense_of(d, kv_heads * e, true, held, numbers);
   a.v = dense_of(d, kv_heads * e, true, held, numbers);
-  a.o = dense_of(d, d, false, held, numbers);
+  a.o = dense_of(q, d, false, held, numbers);
   a.gate = dense_of(d, f, false, held, numbers);
   a.up = dense_of(d, f, false, held, numbers);
   a.down = dense_of(f, d, false, held, numbers);
   a.norm1 = a.norm2 = norm.at();
+  a.q_norm = a.k_norm = norms ? head.at() : nullptr;
   a.width = d;
   a.heads = heads;
   a.kv_heads = kv_heads;
@@ -131,11 +133,11 @@ inline void layers(std::mt19937& numbers) {
   for (int64_t width : {1, 5, 16, 33, 130})
     for (int64_t rows : {1, 3, 70}) pointwise_of(rows, width, numbers);
   for (bool last_only : {false, true}) {
-    decoder_of(1, 1, 0, 1, 1, 2, 3, last_only, numbers);
-    decoder_of(1, 1, 37, 5, 1, 12, 50, last_only, numbers);
-    decoder_of(3, 2, 7, 6, 2, 14, 33, last_only, numbers);
-    decoder_of(2, 31, 5, 4, 2, 10, 37, last_only, numbers);
-    decoder_of(1, 1030, 0, 2, 1, 6, 9, last_only, numbers);
+    decoder_of(1, 1, 0, 1, 1, 2, 3, last_only, false, numbers);
+    decoder_of(1, 1, 37, 5, 1, 12, 50, last_only, true, numbers);
+    decoder_of(3, 2, 7, 6, 2, 14, 33, last_only, false, numbers);
+    decoder_of(2, 31, 5, 4, 2, 10, 37, last_only, true, numbers);
+    decoder_of(1, 1030, 0, 2, 1, 6, 9, last_only, false, numbers);
   }
   for (bool norms : {false, true}) {
     vision_of(1, 1, 1, 1, 1, norms, numbers);
