@@ -227,10 +227,12 @@ def test_a_process_writes_nothing_else_either():
     assert json.loads(done.stdout)["pictures"]
 
 
-def test_logs_go_to_stderr():
-    done = run("chat", CHECKPOINT, "--question", "hello", "--max-new-tokens", "2", "--json", "--log-level", "info")
-    assert "float32 on cpu" in done.stderr and not ANSI.search(done.stderr)
-    assert json.loads(done.stdout)["answer"] and done.stdout.count("\n") == 1
+def test_logs_go_to_stderr(capfd):
+    words = ["--question", "hello", "--max-new-tokens", "2", "--json", "--log-level", "info"]
+    assert main(["chat", CHECKPOINT, *words]) == 0
+    out, error = capfd.readouterr()
+    assert "float32 on cpu" in error and not ANSI.search(error)
+    assert json.loads(out)["answer"] and out.count("\n") == 1
 
 
 def test_colours_only_on_a_terminal_and_not_with_no_color(capfd):

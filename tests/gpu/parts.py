@@ -15,6 +15,10 @@ from unittest import mock
 
 warnings.filterwarnings("ignore")
 
+from paddle_internvl import startup  # noqa: E402
+
+startup.import_paddle()  # lean
+
 import paddle  # noqa: E402
 from paddle import nn  # noqa: E402
 from paddle.static import InputSpec  # noqa: E402

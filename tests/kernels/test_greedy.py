@@ -10,7 +10,7 @@ from paddle_internvl.ops.dispatch import force
 from tests.kernels.test_native_layers import REFERENCE
 from tests.random_checkpoints import TOKENIZER
 
-QUESTIONS = 2  # of each kind: 22
+QUESTIONS = 1  # of each kind: 11
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def expected(asked):
 
 
 def test_answers_are_equal(isa, asked, expected):
-    assert len(expected) >= 20 and all(expected)
+    assert len(expected) >= 10 and all(expected)
     assert answers(asked, dtype="bfloat16") == expected
 
 

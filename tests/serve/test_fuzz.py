@@ -51,7 +51,7 @@ _MESSAGES = st.lists(
 )
 _FIELDS = st.dictionaries(_KEYS.filter(lambda key: key not in ("model", "messages")), _JSON, max_size=5)
 WILD = settings(
-    max_examples=100, deadline=None, derandomize=True,
+    max_examples=50, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_schemathesis_finds_no_5xx(tiny):
     assert {operation.path for operation in operations} >= {"/v1/chat/completions", "/v1/models/{model_id}", "/ready"}
     for operation in operations:
 
-        @settings(WILD, max_examples=20)
+        @settings(WILD, max_examples=10)
         @given(case=operation.as_strategy())
         def check(case):
             response = case.call()
