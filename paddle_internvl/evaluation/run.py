@@ -5,17 +5,22 @@ In: items and a `Chat` (a checkpoint or a server). Out: a `Row` or a `Failure` f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+
+from PIL import Image
 
 from paddle_internvl.evaluation.benchmark import Benchmark
 from paddle_internvl.evaluation.completion import Chat, ChatRequestError
 from paddle_internvl.evaluation.conversation import messages_of
+from paddle_internvl.evaluation.interleaving import interleaved
 from paddle_internvl.evaluation.item import Index, Item
 from paddle_internvl.evaluation.pictures import open_pictures
-from paddle_internvl.evaluation.prompts import PromptError, prediction, render
+from paddle_internvl.evaluation.prompts import Prompt, PromptError, prediction, render
 from paddle_internvl.evaluation.run_files import Row, RunFiles
+
+_GROUP = 8  # items of the same pictures that one thread asks
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Worker:
 
     Args:
         chat: the model.
-        concurrency: items asked at a time.
+        concurrency: items asked at a time, of different pictures.
         as_urls: see `messages_of`.
     """
 
@@ -101,25 +106,39 @@ class Worker:
     def outcomes(self, batch: Batch) -> Iterator[Row | Failure]:
         """Outcomes as they are there.
 
+        Items of the same pictures that follow each other are asked one after the other: the pictures are opened once,
+        and later items find the earlier ones' prefix in the KV cache.
+
         Raises:
             EndpointUnavailableError: no request gets an answer.
         """
-        for item, future in _completed(lambda item: self._answer(batch, item), batch.items, self._concurrency):
-            try:
-                yield future.result()
-            except (ChatRequestError, PromptError) as error:
-                yield Failure(item.index, str(error))
+        groups = itertools.groupby(batch.items, key=_pictures_of)
+        parts = (part for _, group in groups for part in _chunks(group, _GROUP))
+        return interleaved((self._ask(batch, part) for part in parts), self._concurrency)
 
-    def _answer(self, batch: Batch, item: Item) -> Row:
-        benchmark, settings = batch.benchmark, batch.settings
-        form = settings.style, settings.rules, settings.chain_of_thought
-        prompt = render(item, benchmark, *form, settings.frames)
+    def _ask(self, batch: Batch, items: Sequence[Item]) -> Iterator[Row | Failure]:
+        pictures = None
+        for item in items:
+            try:
+                prompt = self._prompt(batch, item)
+                pictures = open_pictures(prompt) if pictures is None else pictures
+                outcome = self._answer(batch, prompt, pictures)
+            except (ChatRequestError, PromptError) as error:
+                outcome = Failure(item.index, str(error))
+            yield outcome
+
+    def _prompt(self, batch: Batch, item: Item) -> Prompt:
+        settings = batch.settings
+        return render(item, batch.benchmark, settings.style, settings.rules, settings.chain_of_thought, settings.frames)
+
+    def _answer(self, batch: Batch, prompt: Prompt, pictures: list[Image.Image]) -> Row:
+        settings = batch.settings
         thumbnail = True if settings.rules == "vlmevalkit" else None
-        messages = messages_of(prompt, open_pictures(prompt), thumbnail, self._as_urls)
+        messages = messages_of(prompt, pictures, thumbnail, self._as_urls)
         limit = settings.max_new_tokens or prompt.max_new_tokens
         completion = self._chat.complete(messages, temperature=0, max_tokens=limit)
-        scored = prediction(completion.text, benchmark, *form)
-        return Row(item.index, prompt.text, completion.text, scored, completion.finish_reason)
+        scored = prediction(completion.text, batch.benchmark, settings.style, settings.rules, settings.chain_of_thought)
+        return Row(prompt.index, prompt.text, completion.text, scored, completion.finish_reason)
 
 
 def split(batch: Batch, size: int) -> Iterator[Batch]:
@@ -151,27 +170,17 @@ def keep(
 
 
 def by_pictures(items: Sequence[Item]) -> list[Item]:
-    """The items in the order of the first item with the same pictures: they share the prefix of their KV cache."""
+    """The items in the order of the first item with the same pictures."""
     first: dict[tuple, int] = {}
-    keys = [first.setdefault((item.pictures, item.clip), number) for number, item in enumerate(items)]
-    return [item for _, item in sorted(zip(keys, items), key=lambda pair: pair[0])]
+    numbers = [first.setdefault(_pictures_of(item), number) for number, item in enumerate(items)]
+    return [item for _, item in sorted(zip(numbers, items), key=lambda pair: pair[0])]
 
 
-def _completed(
-    function: Callable[[Item], Row], items: Iterable[Item], concurrency: int
-) -> Iterator[tuple[Item, Future[Row]]]:
-    """Items and their finished calls, as they finish; at most `concurrency` calls are under way."""
-    remaining, pending = iter(items), {}
-    with ThreadPoolExecutor(concurrency) as pool:
-        try:
-            while True:
-                while len(pending) < concurrency and (item := next(remaining, None)) is not None:
-                    pending[pool.submit(function, item)] = item
-                if not pending:
-                    return
-                finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield pending.pop(future), future
-        finally:
-            for future in pending:
-                future.cancel()
+def _pictures_of(item: Item) -> tuple:
+    return item.pictures, item.clip
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
+    remaining = iter(items)
+    while part := list(itertools.islice(remaining, size)):
+        yield part
