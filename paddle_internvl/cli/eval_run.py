@@ -11,6 +11,7 @@ examples:
   paddle-internvl eval run CKPT-MPO --data MMStar --style MPO
   paddle-internvl eval run CKPT --data MMStar OCRBench --dry-run
   paddle-internvl eval run CKPT --data MMStar --workers 8 --ray-address auto
+  python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) eval run CKPT --data MMStar --tp 2
   paddle-internvl eval run http://127.0.0.1:23333/v1 --data MMMU_DEV_VAL --concurrency 32
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
@@ -26,6 +28,7 @@ from paddle_internvl.cli.argument_types import integer
 from paddle_internvl.cli.conventions import add_adapter_flag
 from paddle_internvl.cli.eval_score import score_lines
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
+from paddle_internvl.evaluation.chats import is_endpoint
 from paddle_internvl.progress import bar
 
 _SHOWN_FAILURES = 3
@@ -71,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=integer(0), default=0, metavar="N",
         help="processes under Ray, each with a model (default: this process)",
     )  # fmt: skip
+    parser.add_argument(
+        "--tp", type=integer(1), default=1, metavar="N", help="launched processes that share the model (default: 1)"
+    )
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
     parser.add_argument(
         "--concurrency",
@@ -108,15 +114,48 @@ def run(arguments: argparse.Namespace) -> int:
 
         return show_workloads(arguments, settings)
     with judge_of(arguments) as judge, _Bars() as bars:
-        documents = evaluate(
-            arguments.model, arguments.data, **options, settings=settings, scored=arguments.mode == "all", judge=judge,
-            on_progress=bars.update, endpoint={"model": arguments.served_model, "key": arguments.key}, **backend,
-        )  # fmt: skip
+
+        def evaluated(model) -> dict[str, dict]:
+            return evaluate(
+                model, arguments.data, **options, settings=settings, scored=arguments.mode == "all", judge=judge,
+                on_progress=bars.update, endpoint={"model": arguments.served_model, "key": arguments.key}, **backend,
+            )  # fmt: skip
+
+        documents = evaluated(arguments.model) if arguments.tp == 1 else _tensor_parallel(arguments, evaluated)
+    if documents is None:  # of a rank that computes for rank 0
+        return EXIT_OK
     if arguments.json:
         print(json.dumps(documents, ensure_ascii=False, indent=2))
     else:
         print("\n".join(line for document in documents.values() for line in _lines(document)))
     return EXIT_DIFFERENT if any(document["failures"] for document in documents.values()) else EXIT_OK
+
+
+def _tensor_parallel(arguments: argparse.Namespace, evaluated: Callable[[object], dict]) -> dict | None:
+    """Evaluate a model that is split among the launched processes; None on all ranks but the first."""
+    from paddle_internvl import run_rank, startup
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.engine.config import EngineConfig
+
+    if is_endpoint(arguments.model) or arguments.workers:
+        raise ValueError("--tp splits a checkpoint in this process; leave out --workers, or the server's URL")
+    folder = chat_folder(arguments.model)
+    startup.import_paddle()
+    from paddlenlp.transformers import AutoModel
+
+    from paddle_internvl.chat.pipeline import Pipeline
+    from paddle_internvl.evaluation.chat_checkpoint import ChatCheckpoint
+
+    model = AutoModel.from_pretrained(
+        str(folder), dtype=None if arguments.dtype == "auto" else arguments.dtype, device=arguments.device,
+        tensor_parallel_degree=arguments.tp, adapter=arguments.adapter,
+    )  # fmt: skip
+
+    def main(model) -> dict:
+        with Pipeline(model, EngineConfig(max_batch_size=arguments.max_batch_size)) as pipe:
+            return evaluated(ChatCheckpoint(pipe, arguments.name or Path(folder).name))
+
+    return run_rank(model, main)
 
 
 class _Bars:
