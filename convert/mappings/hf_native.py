@@ -1,7 +1,7 @@
 """The layout of transformers' own InternVL (`-hf` folders): q, k and v apart in the vision tower too, other names.
 
 In: a native config.json (model_type `internvl`) or one of upstream's. Out: the rules between native names and ours, and
-each config in the other's spelling. The language model keeps Llama's, Qwen2's, Qwen3's or Phi-3's own rows; an InternLM2
+each config in the other's spelling. The language model keeps the rows of Llama, Qwen2, Qwen3 or Phi-3; an InternLM2
 is a Llama here, as it is once its fused weight is taken apart.
 Source: transformers `modeling_internvl.py` and `configuration_internvl.py` (4.55).
 """
