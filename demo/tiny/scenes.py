@@ -132,6 +132,13 @@ def objects_scene(rng: random.Random) -> Scene:
     return scene
 
 
+def crowded_scene(rng: random.Random) -> Scene:
+    """Five to eight shapes in one tile: more than in any scene that the bundled checkpoint was trained on."""
+    scene = _canvas(rng, SIDE, SIDE)
+    scene.things = random_things(rng, rng.choice((5, 6, 7, 8)))
+    return scene
+
+
 def text_scene(rng: random.Random) -> Scene:
     """A printed word or number across the middle row, and up to two shapes above or below."""
     scene = _canvas(rng, SIDE, SIDE)
