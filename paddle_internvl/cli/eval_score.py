@@ -53,6 +53,9 @@ def score_lines(document: dict) -> list[str]:
     lines = [f"{document['benchmark']} by the rules {document['rules']}"]
     lines += [f"  {cell:<44}{value:>10.2f}" for cell, value in document["scores"].items()]
     lines += [f"note: {note}" for note in document["notes"]]
+    if judge := document.get("judge"):
+        counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in judge.items() if name != "model")
+        lines.append(f"judge {judge['model']}: {counts}")
     rows = f"{document['scored']} of {document['expected']} rows scored"
     if document["headline"] is None:
         return [*lines, f"no headline figure: {rows}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from paddle_internvl.evaluation.answers import read_answers
@@ -33,7 +34,7 @@ def score(
     Returns:
         `benchmark`, `rules`, `scores` ("ROW/COLUMN": per cent), `headline` (None where rows have no answer, or no
         honest figure can be given), `scored` and `expected` (rows with an answer, rows of the data), `rows` (index ->
-        `verdict`, `extracted`) and `notes`.
+        `verdict`, `extracted`) and `notes`; with a judge, `judge`: its `model` and counts (`JudgeCounts`).
     Raises:
         ValueError: an unknown benchmark, or rules that it has no scorer for; see also `read_items`, `read_answers`.
     """
@@ -50,6 +51,7 @@ def score_items(
     require_scorer(benchmark, rules)
     by_key = {str(index): text for index, text in answers.items()}
     answered = {item.index: by_key[str(item.index)] for item in items if str(item.index) in by_key}
+    earlier = judge and asdict(judge.counts)
     scores = SCORERS[benchmark.scorers[rules]](items, answered, judge)
     partial = len(answered) < len(items)
     return {
@@ -63,7 +65,13 @@ def score_items(
             str(index): {"verdict": row.verdict, "extracted": row.extracted} for index, row in scores.rows.items()
         },
         "notes": list(scores.notes),
+        **({"judge": _costs(judge, earlier)} if judge else {}),
     }
+
+
+def _costs(judge: Judge, earlier: Mapping[str, int]) -> dict:
+    """Name of a judge, and its replies, failures and tokens since earlier counts."""
+    return {"model": judge.model, **{name: count - earlier[name] for name, count in asdict(judge.counts).items()}}
 
 
 def require_scorer(benchmark: Benchmark, rules: str) -> None:
