@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from paddle_internvl.webdemo import event_stream
 from paddle_internvl.webdemo.accessible_names import script
 from paddle_internvl.webdemo.display import messages
 from paddle_internvl.webdemo.engine_host import EngineHost
@@ -167,6 +168,7 @@ def _connect(demo, handlers: Handlers, controls: dict, state, preview, examples:
     gr.on(changes, handlers.preview, [*question, state], preview, trigger_mode="always_last", **hidden)
     for event in (*answers, stopped, cleared):  # not chat.change, which every piece of an answer triggers
         event.then(handlers.preview, [*question, state], preview, **hidden)
+    demo.load(None, js=event_stream.SCRIPT, **hidden)
     demo.load(None, js=script(), **hidden)
     demo.load(handlers.on_load, None, [language, *(controls[name] for name in ("system", "tiles", "limit"))], **hidden)
     for button, (pictures, file, questions) in examples:

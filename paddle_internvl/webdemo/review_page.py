@@ -11,6 +11,7 @@ import json
 import gradio as gr
 
 from paddle_internvl.curation.review import ReviewQueue
+from paddle_internvl.webdemo import event_stream
 from paddle_internvl.webdemo.accessible_names import script
 from paddle_internvl.webdemo.display import problem
 from paddle_internvl.webdemo.review_display import progress_html, sample_html
@@ -126,6 +127,7 @@ def _connect(page, queue: ReviewQueue, reviewer: str, translated: list, buttons:
             return progress, message + content, shown
         return show(queue.next(name, after=shown), name, language)
 
+    page.load(None, js=event_stream.SCRIPT, **hidden)
     page.load(None, js=script(), **hidden)
     page.load(None, js=_SHORTCUTS % json.dumps({key: action for action, key in _KEYS.items()}), **hidden)
     page.load(on_load, None, [name, language, *view], **hidden)

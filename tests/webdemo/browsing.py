@@ -18,7 +18,9 @@ def picture(page, name: str) -> None:
 
 
 def attach(page, *names: str, box: str = "#box") -> None:
-    page.set_input_files(f"{box} input[type=file]", [ASSETS / name for name in names])
+    files = page.locator(f"{box} input[type=file]")
+    files.evaluate("input => { input.value = '' }")  # as Gradio's button does: the same files may come again
+    files.set_input_files([ASSETS / name for name in names])
 
 
 def ask(page, question: str) -> None:

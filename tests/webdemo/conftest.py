@@ -13,8 +13,8 @@ from tests.serve.running import FakeEngineThread
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
 ASSETS = ROOT / "demo/assets"
-FIRST_EVENT = 60_000  # milliseconds after which a page that shows nothing is loaded once more
 PATIENCE = 180_000  # milliseconds that the page is waited for at most; a busy machine is slow
+VISITORS = 2  # that are answered at once by the page of the fake engine
 
 
 def expect(*what):
@@ -123,7 +123,7 @@ def chromium():
         path = shutil.which("chromium") or started.chromium.executable_path
         if not os.path.exists(path):
             pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 
@@ -143,35 +143,86 @@ def contexts(chromium):
     return context_of
 
 
-@pytest.fixture
-def visit(contexts, opened):
-    """(host, concurrency, options of the browser) -> a page just opened; a script in it that fails or calls elsewhere
-    fails the test."""
-    from playwright.sync_api import TimeoutError
+@pytest.fixture(scope="module")
+def browser_pages(contexts):
+    """The pages that a module's tests have open."""
+    return BrowserPages(contexts)
 
-    visited, faults = [], []
+
+class BrowserPages:
+    """Pages in a browser.
+
+    Attributes:
+        faults: errors of their scripts, and requests to elsewhere.
+        kept: host -> its page that the module's tests share.
+    """
+
+    def __init__(self, contexts):
+        self._contexts, self.faults, self.kept = contexts, [], {}
+
+    def open(self, address: str, ready: str, script: str = "", **options):
+        """A page just opened, when the element `ready` is there.
+
+        Args:
+            script: runs before those of the page.
+            options: of the browser context.
+        """
+        page = self._contexts(**options).new_page()
+        page.add_init_script(script)
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        root = address.partition("?")[0].rstrip("/")
+        page.on("request", lambda request: None if is_own(request.url, root) else self.faults.append(request.url))
+        page.goto(address)
+        expect(page.locator(ready)).to_be_visible()
+        return page
+
+
+def is_own(url: str, address: str) -> bool:
+    """Whether a request stays in the page or goes to its server."""
+    return url.startswith((address, "data:", "blob:"))
+
+
+_READY = "#seen .total"  # it is there when the model is loaded and has counted an empty question
+
+
+@pytest.fixture
+def visit(browser_pages, opened):
+    """(host, concurrency, options of the browser) -> a page just opened."""
+    visited = []
 
     def go(host, concurrency=16, **options):
-        page, address = contexts(**options).new_page(), opened(host, concurrency).url
-        visited.append(page.context)
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: faults.append(request.url) if is_elsewhere(request.url, address) else None)
-        page.goto(address)
-        total = page.locator("#seen .total")  # it is there when the model is loaded and has counted an empty question
-        try:
-            total.wait_for(timeout=FIRST_EVENT)
-        except TimeoutError:  # seen once in some hundred visits: the answer to the first event never reached the page
-            page.reload()
-        expect(total).to_be_visible()
+        visited.append(browser_pages.open(opened(host, concurrency).url, _READY, **options))
+        return visited[-1]
+
+    yield go
+    for page in visited:
+        page.close()
+    assert not browser_pages.faults
+
+
+@pytest.fixture
+def page_of(browser_pages, opened):
+    """(host, concurrency) -> its page, which the module's tests share: cleared, with the first tab open.
+
+    A test that changes settings or the language changes them back.
+    """
+
+    def go(host, concurrency=16):
+        url = opened(host, concurrency).url
+        if host not in browser_pages.kept:
+            browser_pages.kept[host] = browser_pages.open(url, _READY)
+            return browser_pages.kept[host]
+        page = browser_pages.kept[host]
+        page.bring_to_front()
+        page.get_by_role("tab").first.click()
+        page.fill("#box textarea", "until it is cleared")
+        page.locator("#clear").click()
+        for traces in ("#chat .message", "#seen figcaption", "#seen .problem"):
+            expect(page.locator(traces)).to_have_count(0)
+        expect(page.locator("#box textarea")).to_have_value("")
+        expect(page.locator("#stop")).to_be_disabled()
         return page
 
     yield go
-    for context in visited:
-        for page in context.pages:
-            page.close()
-    assert not faults
-
-
-def is_elsewhere(url: str, address: str) -> bool:
-    return not url.startswith((address, "data:", "blob:"))
+    assert not browser_pages.faults

@@ -8,13 +8,13 @@ import pytest
 from paddle_internvl.engine.request import RequestFailedError
 from tests.serve.running import FakeEngineThread, wait_until
 from tests.webdemo.browsing import answers, ask, attach, picture, ready
-from tests.webdemo.conftest import ASSETS, expect
+from tests.webdemo.conftest import ASSETS, VISITORS, expect
 
 pytestmark = pytest.mark.browser
 
 
-def test_upload_ask_and_ask_again(visit, host):
-    page = visit(host)
+def test_upload_ask_and_ask_again(page_of, host):
+    page = page_of(host)
     attach(page, "shapes.png")
     expect(page.locator("#seen figcaption")).to_have_text("shapes.png · 448 × 448 · 1 tile · 49 tokens")
     before = page.inner_text("#seen .total")
@@ -47,8 +47,8 @@ def test_upload_ask_and_ask_again(visit, host):
     expect(page.locator("#chat")).to_contain_text("Add pictures or a clip")
 
 
-def test_two_pictures_and_their_tiles(visit, host):
-    page = visit(host)
+def test_two_pictures_and_their_tiles(page_of, host):
+    page = page_of(host)
     attach(page, "wide.png", "shapes.png")
     expect(page.locator("#seen figcaption")).to_have_text(
         [re.compile(r"^wide.png · 1344 × 448 · 3 × 1 tiles and a thumbnail · 196 tokens$"), re.compile("^shapes.png")]
@@ -70,8 +70,8 @@ def test_two_pictures_and_their_tiles(visit, host):
     picture(page, "two-pictures")
 
 
-def test_paste_and_drop(visit, host):
-    page = visit(host)
+def test_paste_and_drop(page_of, host):
+    page = page_of(host)
     for event, holder in (("paste", "clipboardData"), ("drop", "dataTransfer")):
         data = list((ASSETS / "shapes.png").read_bytes())
         page.evaluate(
@@ -87,8 +87,8 @@ def test_paste_and_drop(visit, host):
         expect(page.locator("#seen")).to_contain_text(f"{event}.png")
 
 
-def test_video(visit, host):
-    page = visit(host)
+def test_video(page_of, host):
+    page = page_of(host)
     attach(page, "clip.gif", box="#clip")
     expect(page.locator("#seen .strip figure")).to_have_count(8)
     page.locator("#frames input[type=number]").fill("4")
@@ -99,10 +99,12 @@ def test_video(visit, host):
     ask(page, "Which way does the star move?")
     expect(answers(page).last).to_have_text("right")
     ready(page)
+    page.locator("#frames input[type=number]").fill("8")
+    page.locator("#frames input[type=number]").press("Tab")
 
 
-def test_boxes(visit, host):
-    page = visit(host)
+def test_boxes(page_of, host):
+    page = page_of(host)
     attach(page, "shapes.png")
     ask(page, "Please provide the bounding box coordinate of the region this sentence describes: <ref>red circle</ref>")
     expect(answers(page).first).to_contain_text(re.compile(r"red circle\[\[\d+, \d+, \d+, \d+\]\]"))
@@ -112,9 +114,9 @@ def test_boxes(visit, host):
     picture(page, "boxes")
 
 
-def test_stop_and_go_on(visit, fake):
+def test_stop_and_go_on(page_of, fake):
     host = fake(hold=4)
-    page = visit(host)
+    page = page_of(host, VISITORS)
     ask(page, "hello")
     expect(answers(page).first).to_contain_text("a")  # streamed: the engine holds the rest
     expect(page.locator("#stop")).to_be_enabled()
@@ -136,48 +138,32 @@ def test_leaving_stops_the_answer(visit, fake):
                 yield piece
 
     host = fake(Slow, text="a red circle and " * 60)
-    page = visit(host)
+    page = visit(host, VISITORS)
     ask(page, "hello")
     expect(answers(page).first).to_contain_text("a")
     page.close()
     wait_until(lambda: host.engine.cancelled == 1)
 
 
-def test_two_visitors_at_once(visit, fake):
+def test_two_visitors_at_once_and_a_third_waits(page_of, visit, fake):
     host = fake(hold=4)
-    first = visit(host)
-    second = first.context.new_page()
-    second.goto(first.url)
-    expect(second.locator("#seen .total")).to_be_visible()
+    first, second, third = page_of(host, VISITORS), visit(host, VISITORS), visit(host, VISITORS)
     for page, question in ((first, "one"), (second, "two")):
         ask(page, question)
         expect(answers(page).first).to_contain_text("a")
     wait_until(lambda: host.engine.running == 2)
+    ask(third, "three")
+    expect(third.locator("#chat")).to_contain_text(re.compile(r"queue: \d"))
+    picture(third, "waiting")
+    assert host.engine.running == 2 and answers(third).count() == 0
     host.engine.go.set()
-    for page, question in ((first, "one"), (second, "two")):
+    for page, question in ((first, "one"), (second, "two"), (third, "three")):
         expect(answers(page)).to_have_text(["a red circle and a blue square"])
         expect(page.locator("#chat [data-testid=user]")).to_have_text([question])
 
 
-def test_queue_position_is_shown(visit, fake):
-    host = fake(hold=4)
-    first = visit(host, concurrency=1)
-    second = first.context.new_page()
-    second.goto(first.url)
-    expect(second.locator("#seen .total")).to_be_visible()
-    ask(first, "one")
-    expect(answers(first).first).to_contain_text("a")
-    ask(second, "two")
-    expect(second.locator("#chat")).to_contain_text(re.compile(r"queue: \d"))
-    picture(second, "waiting")
-    assert host.engine.running == 1 and answers(second).count() == 0
-    host.engine.go.set()
-    for page in (first, second):
-        expect(answers(page)).to_have_text(["a red circle and a blue square"])
-
-
-def test_errors_are_shown(visit, fake, tmp_path):
-    page = visit(fake(fail=2, error=RequestFailedError("out of memory: 12 tiles <b>at once</b>", True)))
+def test_errors_are_shown(page_of, fake, tmp_path):
+    page = page_of(fake(fail=2, error=RequestFailedError("out of memory: 12 tiles <b>at once</b>", True)), VISITORS)
     ask(page, "hello")
     expect(page.locator("#chat .problem")).to_have_text("Error: out of memory: 12 tiles <b>at once</b>")
     (tmp_path / "broken.png").write_bytes((ASSETS / "sign.png").read_bytes()[:300])
@@ -194,8 +180,8 @@ def test_errors_are_shown(visit, fake, tmp_path):
     expect(page.locator("#seen .problem")).to_contain_text("shorten the text")
 
 
-def test_markdown_latex_and_no_html(visit, fake):
-    page = visit(fake())
+def test_markdown_latex_and_no_html(page_of, fake):
+    page = page_of(fake(), VISITORS)
     page.evaluate("window.hit = 0")
     ask(page, "**bold** $x^2$ \\(y\\) <img src=x onerror='window.hit=1'> <b id=evil>b</b>")
     asked = page.locator("#chat [data-testid=user]")
@@ -205,8 +191,8 @@ def test_markdown_latex_and_no_html(visit, fake):
     assert page.evaluate("window.hit") == 0 and not page.query_selector("#evil") and not asked.locator("img").count()
 
 
-def test_languages(visit, host):
-    page = visit(host)
+def test_languages(page_of, host):
+    page = page_of(host)
     attach(page, "shapes.png")
     expect(page.locator("#seen figcaption")).to_contain_text("1 tile ")
     page.get_by_text("中文", exact=True).click()
