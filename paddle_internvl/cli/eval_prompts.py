@@ -24,7 +24,7 @@ from paddle_internvl.cli.argument_types import integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from paddle_internvl.evaluation.prompts import RULES, STYLES
+    from paddle_internvl.evaluation.benchmark import RULES, STYLES
 
     parser.add_argument("name", metavar="NAME", help="of the benchmark, as `eval list` names it")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE|DIR", help="of the benchmark")

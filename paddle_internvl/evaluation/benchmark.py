@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+STYLES = ("InternVL2", "InternVL2_5", "MPO")  # families of checkpoints; the first two are asked the same
+RULES = ("vlmevalkit", "internvl")  # toolkits of the prompts and scores
+
 
 @dataclass(frozen=True)
 class UpstreamTask:

@@ -18,8 +18,6 @@ from paddle_internvl.evaluation.video_forms import VIDEO_FORMS, upstream_mvbench
 from paddle_internvl.media.images import open_image
 from paddle_internvl.preprocess.grid import choose_grid
 
-STYLES = ("InternVL2", "InternVL2_5", "MPO")  # families of checkpoints; the first two are asked the same
-RULES = ("vlmevalkit", "internvl")
 _TOTAL_TILES = 64  # of all pictures of a question
 _REASONING_TOKENS = 4096  # most tokens of an answer to upstream's `--cot`
 _MARK = "<image>"
@@ -73,8 +71,8 @@ def render(
     Args:
         item: the row.
         benchmark: its benchmark.
-        style: family of the checkpoint, one of `STYLES`.
-        rules: toolkit, one of `RULES`.
+        style: family of the checkpoint, one of `benchmark.STYLES`.
+        rules: toolkit, one of `benchmark.RULES`.
         chain_of_thought: VLMEvalKit's USE_COT=1, upstream's `--cot`.
         frames: of a clip; None: the benchmark's.
     Raises:

@@ -28,8 +28,8 @@ class AskSettings:
     """Settings of the prompts and answers of a run.
 
     Attributes:
-        style: family of the checkpoint, one of `prompts.STYLES`.
-        rules: toolkit of the prompts and scores, one of `prompts.RULES`; None: the one whose format the data has.
+        style: family of the checkpoint, one of `benchmark.STYLES`.
+        rules: toolkit of the prompts and scores, one of `benchmark.RULES`; None: the one whose format the data has.
         chain_of_thought: VLMEvalKit's USE_COT=1, upstream's `--cot`.
         max_new_tokens: limit of an answer; None: the benchmark's.
         frames: of a clip; None: the benchmark's.

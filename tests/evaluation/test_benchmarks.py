@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from paddle_internvl.evaluation.benchmark import Benchmark
+from paddle_internvl.evaluation.benchmark import RULES, Benchmark
 from paddle_internvl.evaluation.benchmarks import BENCHMARKS
 from paddle_internvl.evaluation.prompt_forms import UPSTREAM_FORMS
-from paddle_internvl.evaluation.prompts import RULES
 from paddle_internvl.evaluation.readers import READERS
 from paddle_internvl.evaluation.user_benchmarks import all_benchmarks, find_benchmark
 from paddle_internvl.evaluation.video_forms import VIDEO_FORMS
