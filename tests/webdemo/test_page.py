@@ -1,7 +1,7 @@
 """The page as a server: files it serves, uploads, exit at SIGTERM."""
 
-import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -112,12 +112,15 @@ def test_process_ends_at_sigterm(tmp_path):
     assert not [each for each in tmp_path.iterdir() if each.name.startswith("paddle-internvl-demo-")]
 
 
-def test_app_has_a_demo(tmp_path):
-    """As a host of Gradio's loads it: from its folder, the model untouched."""
-    code = "import json, sys, app; print(json.dumps([type(app.demo).__name__, 'paddle' in sys.modules]))"
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    options = {"cwd": ROOT / "demo", "env": environment, "capture_output": True, "text": True, "check": True}
-    done = subprocess.run([sys.executable, "-c", code], **options)
-    name, _ = json.loads(done.stdout.splitlines()[-1])
-    assert name == "Blocks"
-    assert not [each for each in tmp_path.iterdir() if each.name.startswith("paddle-internvl-demo-")]
+def test_app_has_a_demo(tmp_path, monkeypatch):
+    """As a host of Gradio's loads it: the model untouched, the temporary folder removed at exit."""
+    at_exit = []
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("atexit.register", lambda *call, **options: at_exit.append((*call, options)))
+    monkeypatch.setattr("paddle_internvl.serve.server.load_engine", lambda *_: pytest.fail("it loads the model"))
+    assert isinstance(runpy.run_path(str(ROOT / "demo/app.py"), run_name="app")["demo"], gr.Blocks)
+    assert [each.name.startswith("paddle-internvl-demo-") for each in tmp_path.iterdir()] == [True]
+    for remove, folder, options in at_exit:
+        remove(folder, **options)
+    assert not list(tmp_path.iterdir())
