@@ -51,7 +51,7 @@ FAMILIES = {
         quantizable={"rope_scaling": {"type": "su", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}}
     ),
     "phi3_yarn": Family(quantizable=None),
-    "qwen3": Family(golden=False, quantizable={"head_dim": 32}),  # head_dim of its own, q and k norms
+    "qwen3": Family(quantizable={"head_dim": 32}),  # head_dim of its own, q and k norms
 }
 CASES = tuple(FAMILIES)
 GOLDEN = tuple(name for name, family in FAMILIES.items() if family.golden)

@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from paddle_internvl import InternVLChatConfig, InternVLChatModel
+from paddle_internvl.cli.info import describe
 from paddle_internvl.cli.main import main
 from tests.random_checkpoints import ROOT
 
@@ -16,10 +17,16 @@ BILLIONS = {  # as published
     "internvl2_5-4b": 3.71, "internvl2_5-8b": 8.08, "internvl2_5-26b": 25.5, "internvl2_5-38b": 38.4,
     "internvl2_5-78b": 78.4,
 }  # fmt: skip
+NEWER = {  # vision tower, language model and the whole, as InternVL3.5's card and the hub state them
+    "internvl3-1b": (0.3, 0.6, 0.9), "internvl3-2b": (0.3, 1.8, 2.1), "internvl3-8b": (0.3, 7.6, 7.9),
+    "internvl3-14b": (0.3, 14.8, 15.1), "internvl3-38b": (5.5, 32.8, 38.4), "internvl3-78b": (5.5, 72.7, 78.4),
+    "internvl3_5-1b": (0.3, 0.8, 1.1), "internvl3_5-2b": (0.3, 2.0, 2.3), "internvl3_5-4b": (0.3, 4.4, 4.7),
+    "internvl3_5-8b": (0.3, 8.2, 8.5), "internvl3_5-14b": (0.3, 14.8, 15.1), "internvl3_5-38b": (5.5, 32.8, 38.4),
+}  # fmt: skip
 
 
 def test_there_is_one_of_each():
-    assert {file.stem for file in (ROOT / "configs").glob("*.json")} == BILLIONS.keys()
+    assert {file.stem for file in (ROOT / "configs").glob("*.json")} == BILLIONS.keys() | NEWER.keys()
 
 
 @pytest.mark.parametrize("name", BILLIONS)
@@ -30,9 +37,25 @@ def test_size(name):
     counted = sum(parameter.size for parameter in model.parameters())
     digits = len(str(BILLIONS[name]).partition(".")[2])
     assert round(counted / 1e9, digits) == BILLIONS[name]
-    written = re.search(rf"\[{name}\].*\| ([\d,]+) \|", (ROOT / "configs/README.md").read_text())
-    assert int(written[1].replace(",", "")) == counted
+    assert counted == written_parameters(name)
     assert model.num_image_token == 256
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_size_of_the_newer_members(name):
+    """Counted by the mapping, whose shapes `convert/test_rules.py` holds to the built model."""
+    config = json.loads((ROOT / f"configs/{name}.json").read_text())
+    InternVLChatConfig(**config)
+    counted = describe(config)["parameters"]
+    parts = (counted["vision_model"], counted["language_model"], counted["total"])
+    assert tuple(round(count / 1e9, 1) for count in parts) == NEWER[name]
+    assert counted["total"] == written_parameters(name)
+
+
+def written_parameters(name: str) -> int:
+    """Parameters of a config by the table of configs/README.md."""
+    row = re.search(rf"\[{name}\].*\| ([\d,]+) \|", (ROOT / "configs/README.md").read_text())
+    return int(row[1].replace(",", ""))
 
 
 def test_info_of_the_largest(capsys):

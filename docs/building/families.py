@@ -26,11 +26,11 @@ _HEADS = {
 
 
 def rows() -> list[tuple[str, ...]]:
-    """A row for each config, the 2.0 family first, by size."""
+    """A row for each config, by generation and size."""
     described = []
     for file in (ROOT / "configs").glob("*.json"):
         described.append((file.stem, describe(paddle_config(json.loads(file.read_text(encoding="utf-8"))))))
-    described.sort(key=lambda pair: ("2_5" in pair[0], pair[1]["parameters"]["total"]))
+    described.sort(key=lambda pair: (pair[0].split("-")[0], pair[1]["parameters"]["total"]))
     return [_row(name, said) for name, said in described]
 
 

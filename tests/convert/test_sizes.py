@@ -14,6 +14,8 @@ PUBLISHED = {  # config -> H, K, E, numbers of the KV cache for a token
     "internvl2-2b": (16, 8, 128, 24 * 2 * 1024),
     "internvl2-4b": (32, 32, 96, 32 * 2 * 3072),
     "internvl2_5-78b": (64, 8, 128, 80 * 2 * 1024),
+    "internvl3_5-1b": (16, 8, 128, 28 * 2 * 1024),
+    "internvl3_5-38b": (64, 8, 128, 64 * 2 * 1024),
 }
 
 
@@ -22,7 +24,7 @@ def test_published_members(name):
     config = json.loads((ROOT / f"configs/{name}.json").read_text())
     sizes = decoder_sizes(config["llm_config"])
     assert (sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.cached_per_token) == PUBLISHED[name]
-    assert not sizes.qk_norm
+    assert sizes.qk_norm == name.startswith("internvl3_5")
     tile = tile_sizes(config)
     assert (tile.side, tile.patches, tile.tokens) == (448, 1024, 256)
 

@@ -30,11 +30,14 @@ from tests.goldens import texts
 from tests.random_checkpoints import TOKENIZER, random_checkpoint, random_pixels, tiny_config
 
 HERE = Path(__file__).parent
+QWEN3 = "internvl_chat_gpt_oss"  # the package of upstream's repository that has InternVL3.5; others: internvl_chat
 NEW_TOKENS = 24
 
 
 def import_upstream(clone: Path):
-    """Upstream's modules; DropPath (timm) and LoRA (peft) are stood in for, neither acts in inference."""
+    """Upstream's classes by package, and its tokenizer; both packages are called `internvl`.
+
+    DropPath (timm) and LoRA (peft) are stood in for, neither acts in inference."""
 
     class DropPath(nn.Module):
         def __init__(self, rate: float = 0.0):
@@ -43,18 +46,24 @@ def import_upstream(clone: Path):
         def forward(self, x):
             return x
 
-    for name in ("timm", "timm.models", "timm.models.layers", "peft"):
+    for name in ("timm", "timm.layers", "timm.models", "timm.models.layers", "peft"):
         module = types.ModuleType(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         sys.modules[name] = module
-    sys.modules["timm.models.layers"].DropPath = DropPath
+    sys.modules["timm.layers"].DropPath = sys.modules["timm.models.layers"].DropPath = DropPath
     sys.modules["peft"].LoraConfig = sys.modules["peft"].get_peft_model = None
-    sys.path.insert(0, str(clone / "internvl_chat"))
-    from internvl.model.internlm2.tokenization_internlm2 import InternLM2Tokenizer
-    from internvl.model.internvl_chat.configuration_internvl_chat import InternVLChatConfig
-    from internvl.model.internvl_chat.modeling_internvl_chat import InternVLChatModel
+    classes = {}
+    for package in (QWEN3, "internvl_chat"):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "internvl"]:
+            del sys.modules[name]
+        sys.path.insert(0, str(clone / package))
+        from internvl.model.internvl_chat.configuration_internvl_chat import InternVLChatConfig
+        from internvl.model.internvl_chat.modeling_internvl_chat import InternVLChatModel
 
-    return InternVLChatConfig, InternVLChatModel, InternLM2Tokenizer
+        classes[package] = InternVLChatConfig, InternVLChatModel
+    from internvl.model.internlm2.tokenization_internlm2 import InternLM2Tokenizer
+
+    return classes, InternLM2Tokenizer
 
 
 def certificate(clone: Path, **more) -> dict:
@@ -100,17 +109,21 @@ def greedy(model, pixel_values, input_ids, new_tokens: int, ends: tuple[int, ...
 
 def model_golden(case: str, clone: Path, upstream) -> None:
     """Stages, loss, greedy ids and a chat of one tiny config."""
-    config_class, model_class, tokenizer_class = upstream
+    classes, tokenizer_class = upstream
     config = tiny_config(case)
+    qwen3 = config["llm_config"]["model_type"] == "qwen3"
+    config_class, model_class = classes[QWEN3 if qwen3 else "internvl_chat"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = random_checkpoint(Path(temporary) / "hf", config)
         tokenizer = tokenizer_class.from_pretrained(str(folder))
         fields = {k: v for k, v in config.items() if k not in ("model_type", "torch_dtype")}
-        model = model_class(config_class(**fields), use_flash_attn=False).eval()
+        model = model_class(config_class(**fields), use_flash_attn=False).float().eval()
         weights = {name: tensor.float() for name, tensor in load_file(str(folder / "model.safetensors")).items()}
         model.load_state_dict(weights, strict=True)
     # Upstream's Phi-3 can't work with this transformers' caches; no request here crosses the bound of its factors.
     model.language_model.config.use_cache = config["llm_config"]["model_type"] != "phi3"
+    # As in the released InternVL3.5 files, whose chat is 2.5's; QWEN3's own keeps special tokens, for GPT-OSS alone.
+    model.chat = types.MethodType(classes["internvl_chat"][1].chat, model)
     context = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
     model.img_context_token_id = context
     start_request(model)
@@ -130,9 +143,11 @@ def model_golden(case: str, clone: Path, upstream) -> None:
         flags = torch.ones(3, 1, dtype=torch.long)
         result = model(
             pixel_values=pixels, input_ids=ids_t, attention_mask=torch.ones_like(ids_t), image_flags=flags,
-            labels=labels_t, return_dict=True,
+            labels=None if qwen3 else labels_t, return_dict=True,
         )  # fmt: skip
-        out["logits"], out["loss"] = result.logits[:, ::6].numpy(), result.loss.numpy()
+        # InternVL3.5's training code weighs samples over ranks; the mean over tokens is its language model's own loss.
+        loss = model.language_model.loss_function(result.logits, labels_t, 1009) if qwen3 else result.loss
+        out["logits"], out["loss"] = result.logits[:, ::6].numpy(), loss.numpy()
         short = ids_t[:, :40]
         out["greedy"] = np.array(greedy(model, pixels, short, NEW_TOKENS))
         out["greedy.text"] = np.array(greedy(model, None, ids_t[:, 20:], NEW_TOKENS))
@@ -220,7 +235,7 @@ def main() -> None:
     clone = parser.parse_args().upstream
     grid_golden(clone)
     upstream = import_upstream(clone)
-    tokenizer_golden(clone, upstream[2])
+    tokenizer_golden(clone, upstream[1])
     for case in GOLDEN:
         model_golden(case, clone, upstream)
 
