@@ -22,8 +22,16 @@ startup.import_paddle()  # lean: before a test module imports the whole of Paddl
 from tests.families import CASES  # noqa: E402
 from tests.random_checkpoints import random_checkpoint, tiny_config  # noqa: E402
 
+# Begun first, so that no worker of pytest-xdist is left alone with one of them at the end.
+LONGEST = (
+    "webdemo/test_browser.py", "demo/test_notebooks.py", "cli/test_batch.py", "gpu/test_graphs.py",
+    "parallel/test_sharded_layers.py", "serve/test_replicas.py", "parallel/test_processes.py", "serve/test_fuzz.py",
+)  # fmt: skip
+
 
 def pytest_collection_modifyitems(items):
+    files = [f"tests/{name}::" for name in LONGEST]
+    items.sort(key=lambda item: next((i for i, file in enumerate(files) if item.nodeid.startswith(file)), len(files)))
     if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
         return
     skip = pytest.mark.skip(reason="torch and transformers are not installed")

@@ -14,7 +14,7 @@ from demo.tiny import questions, scenes
 from demo.tiny.evaluate import collect, evaluate
 from tests.random_checkpoints import ROOT, TOKENIZER
 
-QUESTIONS = 12  # of each kind
+QUESTIONS = 8  # of each kind
 _ROW = re.compile(r"^\| (?P<kind>[^|]+?) +\| *(?P<number>\d+) *\| *(?P<exact>[\d.]+) % *\|", re.MULTILINE)
 
 

@@ -78,16 +78,16 @@ def test_float16_holds_large_sums(hf_folders, tower, monkeypatch):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_the_bundled_checkpoint_answers_alike(dtype):
-    """Greedy answers, through the engine, in float32 and in emulated half precision."""
+    """A greedy answer, through the engine, in float32 and in emulated half precision."""
     model = InternVLChatModel.from_pretrained(str(TOKENIZER), trainable=True)
     tokenizer = AutoTokenizer.from_pretrained(str(TOKENIZER))
     pixel_values = load_image(str(ROOT / "demo/assets/shapes.png"), max_num=1)
-    questions = ["<image>\nHow many objects are there?", "<image>\nDescribe the image."]
-    ask = [model.chat(tokenizer, pixel_values, question, SETTINGS) for question in questions]
+    question = "<image>\nDescribe the image."
+    exact = model.chat(tokenizer, pixel_values, question, SETTINGS)
     model.to(dtype=dtype)
     with emulated() as seen:
-        answers = [model.chat(tokenizer, pixel_values, question, SETTINGS) for question in questions]
-    assert answers == ask and not seen.overflows
+        rounded = model.chat(tokenizer, pixel_values, question, SETTINGS)
+    assert rounded == exact and not seen.overflows
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -65,20 +65,26 @@ def test_equal_to_the_whole_model(monkeypatch, tmp_path, case, size):
     folder = random_checkpoint(tmp_path / "hf", config)
     whole = AutoModel.from_pretrained(str(folder))
     expected, tokens = prompt_logits(whole), sampled_ids(whole)
-    convert(folder, tmp_path / "pd", to_paddle=True)
+    places = [folder]
+    if size == 2:
+        convert(folder, tmp_path / "pd", to_paddle=True)
+        places.append(tmp_path / "pd")
 
     def work(model):
         return prompt_logits(model), sampled_ids(model), num_parameters(model)
 
-    for place in (folder, tmp_path / "pd"):
+    for place in places:
         for found, sampled, held in run_sharded(monkeypatch, place, size, work):
             assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-5
             assert sampled == tokens
             assert held < 0.8 * num_parameters(whole) if size == 4 else held < num_parameters(whole)
 
 
-@pytest.mark.parametrize(("bits", "group_size"), [(8, -1), (8, 64), (4, 64), (4, -1)])
-@pytest.mark.parametrize("case", ["dynamic_gqa", "biased_v1", "phi3_su"])
+@pytest.mark.parametrize(
+    ("case", "bits", "group_size"),
+    [("dynamic_gqa", 8, -1), ("dynamic_gqa", 4, 64), ("biased_v1", 8, 64), ("biased_v1", 4, -1), ("phi3_su", 8, -1),
+     ("phi3_su", 4, 64)],
+)  # fmt: skip
 def test_quantized(monkeypatch, tmp_path, case, bits, group_size):
     """Quantized while loading, and converted: every shard is a part of the same quantized weights."""
     config = quantizable_config(case)

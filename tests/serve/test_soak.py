@@ -20,10 +20,10 @@ def quiet_httpx():
     logger.setLevel(level)
 
 
-def test_no_leaks_after_forty_requests(tiny, quiet_httpx):
-    shares, options = {"leaving": 0.2, "malicious": 0.2}, {"distinct": 10, "warm_up": False, "growth": 1.25}
-    report = anyio.run(partial(soak, tiny, CHECKPOINT, 40, seed=1, shares=shares, **options))
+def test_no_leaks_after_twenty_requests(tiny, quiet_httpx):
+    shares, options = {"leaving": 0.4, "malicious": 0.2}, {"distinct": 10, "warm_up": False, "growth": 1.25}
+    report = anyio.run(partial(soak, tiny, CHECKPOINT, 20, seed=1, shares=shares, **options))
     assert not report["faults"]
-    assert report["sent"] == {"honest": 24, "leaving": 8, "malicious": 8} and len(report["kinds"]) == 10
+    assert report["sent"] == {"honest": 8, "leaving": 8, "malicious": 4}
     assert report["metrics"]["finished"] >= report["sent"]["honest"] - report["kinds"]["counted"]
     assert sum(report["left"].values()) == 8 and report["metrics"]["cancelled"] >= 1
