@@ -27,6 +27,8 @@ CHAT = "/v1/chat/completions"
 QUESTION = {"model": "internvl-tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 LONG = {**QUESTION, "max_tokens": 1200, "ignore_eos": True}  # all of a test's answers overlap, on a busy machine too
 STREAM = {**LONG, "stream": True}
+# Processes without code of ours: they log tracebacks when the cluster's service answers late on a busy machine.
+RAYS_OWN = re.compile(r"\((ServeController|ProxyActor|raylet|autoscaler)[ )]")
 
 
 class Front:
@@ -153,8 +155,7 @@ def test_sigterm_to_the_whole_group_drains(front):
     assert front.popen.wait(WAIT) == 0
     _, alive = psutil.wait_procs(below, timeout=WAIT)
     assert not alive
-    # Ray's own controller logs a traceback, too, when its cluster's service answers late on a busy machine
-    assert not [line for line in front.lines if "Traceback" in line and "(ServeController " not in line]
+    assert not [line for line in front.lines if "Traceback" in line and not RAYS_OWN.search(line)]
 
 
 def test_invalid_calls(capsys):
