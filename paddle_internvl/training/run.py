@@ -29,7 +29,7 @@ _CLASSES = {"sft": (SFTDataset, SftTrainer), "mpo": (PreferenceDataset, MpoTrain
 
 
 def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
-    """Train a model in place.
+    """Train a model in place; with sharding stage2 or stage3 its parameters are this rank's shards afterwards.
 
     Args:
         config: arguments by upstream's names and those of PaddleNLP's TrainingArguments, see `Recipe`; and `method`.

@@ -20,7 +20,7 @@ FULL, FROZEN_TOWER = {}, {"freeze_backbone": True}
 LORA = {"freeze_backbone": True, "freeze_llm": True, "freeze_mlp": True, "use_llm_lora": 16}
 PROJECTOR = {"freeze_backbone": True, "freeze_llm": True}
 ONE_B = ROOT / "configs/internvl2_5-1b.json"
-TOO_LARGE = {  # weights that are not trained are whole on every card
+TOO_LARGE = {  # stage 1 keeps the weights that are not trained whole on every card
     ("2", "40b", "lora"), ("2", "76b", "lora"), ("2_5", "38b", "lora"), ("2_5", "78b", "lora"),
     ("2_5", "38b", "stage1"), ("2_5", "78b", "stage1"),
 }  # fmt: skip
