@@ -94,12 +94,16 @@ class ParameterShards:
                 shard.whole = self._gather(shard)
 
     @contextmanager
-    def whole_on_first_rank(self) -> Iterator[None]:
+    def whole_on_first_rank(self, trained_only: bool = False) -> Iterator[None]:
         """Context in which the network of the first rank has whole parameters, in host memory, to be saved.
 
         Every rank enters it at the same time.
+
+        Args:
+            trained_only: leave frozen parameters sharded.
         """
-        shards, first = list(_slots([self._network], nested=True)), distributed.get_rank() == 0
+        shards = [slot for slot in _slots([self._network], nested=True) if not (trained_only and slot[2].stop_gradient)]
+        first = distributed.get_rank() == 0
         whole: dict[int, paddle.Tensor] = {}
         try:
             for holder, name, shard in shards:

@@ -106,9 +106,10 @@ class SftTrainer(Trainer):
 
     def save_trained(self, folder: str) -> None:
         """Write what is trained: the adapters of a LoRA model, else a whole checkpoint. Every rank calls it at once."""
-        with nullcontext() if self.shards is None else self.shards.whole_on_first_rank():
+        adapters = bool(lora_layers(self.model))
+        with nullcontext() if self.shards is None else self.shards.whole_on_first_rank(trained_only=adapters):
             if self.is_world_process_zero():
-                if lora_layers(self.model):
+                if adapters:
                     save_adapter(self.model, folder)
                 else:
                     self.model.save_pretrained(folder)
