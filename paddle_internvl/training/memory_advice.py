@@ -16,11 +16,11 @@ class StepSizes:
         tokens: length of a row.
         tiles: tiles of the micro-batch.
         accumulation: micro-batches of an optimizer step.
-        trained: number of trained parameters.
+        trained: number of trained parameters of all ranks.
         low_precision: whether parameters are bfloat16, with float32 master weights.
         recompute: whether activations are recomputed in the backward pass.
         ranks: number of ranks.
-        sharded: whether the optimizer state is sharded over the ranks.
+        sharding: stage of sharding over the ranks.
         adapters: whether LoRA adapters alone are trained.
         packed: whether the row is a pack.
         max_dynamic_patch: most tiles of a picture.
@@ -34,7 +34,7 @@ class StepSizes:
     low_precision: bool = False
     recompute: bool = False
     ranks: int = 1
-    sharded: bool = False
+    sharding: int = 0
     adapters: bool = False
     packed: bool = False
     max_dynamic_patch: int = 12
@@ -53,16 +53,18 @@ def memory_advice(sizes: StepSizes) -> list[str]:
     if not sizes.recompute:
         advice.append("recompute True (keeps the inputs of each layer alone for the backward pass)")
     state = sizes.trained * (MOMENT_BYTES + MASTER_BYTES * sizes.low_precision)
-    if sizes.ranks > 1 and not sizes.sharded:
+    if sizes.ranks > 1 and sizes.sharding == 0:
         advice.append(
             f"sharding stage1 ({_gigabytes(state * (1 - 1 / sizes.ranks))} less on each of {sizes.ranks} ranks)"
         )
+    if sizes.ranks > 1 and sizes.sharding < 3:
+        advice.append("sharding stage3 (gradients and weights are sharded too; slower)")
     if sizes.packed:
         advice.append(f"max_packed_tokens {sizes.tokens // 2} and num_images_expected {max(1, sizes.tiles // 2)}")
     if not sizes.adapters:
         gradients = sizes.trained * (2 if sizes.low_precision else 4)
-        part = 1 / sizes.ranks if sizes.sharded else 1
-        size = _gigabytes(gradients + state * part)
+        shards = [sizes.ranks if sizes.sharding >= stage else 1 for stage in (1, 2)]
+        size = _gigabytes(state / shards[0] + gradients / shards[1])
         advice.append(f"LoRA (use_llm_lora 16, freeze_llm True: up to {size} less of gradients and optimizer)")
     if not sizes.packed and sizes.tiles > sizes.rows and sizes.max_dynamic_patch > 1:
         advice.append(f"max_dynamic_patch {sizes.max_dynamic_patch // 2} instead of {sizes.max_dynamic_patch}")

@@ -33,7 +33,7 @@ from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.reporting import Reporting, reporters
 from paddle_internvl.training.run_checkpoints import RunCheckpoints, step_of
 from paddle_internvl.training.schedule import learning_rate_factor, warmup_steps
-from paddle_internvl.training.sharding import WholeParameters, shard_parameters
+from paddle_internvl.training.sharding import WholeParameters, shard_parameters, stage_of
 from paddle_internvl.training.stop_signals import StopSignals
 
 # Of PaddleNLP's arguments: a resumed run must have them in common with the run that saved the checkpoint.
@@ -116,13 +116,14 @@ class SftTrainer(Trainer):
 
     def _sizes(self) -> StepSizes:
         """Sizes of the step that runs."""
-        args, parameters = self.args, self.owned_parameters() if self.optimizer is not None else ()
+        args, parameters = self.args, [p for p in self.model.parameters() if not p.stop_gradient]
+        shapes = [getattr(p, "whole_shape", p.shape) for p in parameters]  # of a shard: the parameter's
         rows, tokens = self._batch["input_ids"].shape if self._batch else (args.per_device_train_batch_size, 0)
         return StepSizes(
             rows=rows, tokens=tokens, tiles=len(self._batch["pixel_values"]) if self._batch else 0,
-            accumulation=args.gradient_accumulation_steps, trained=sum(int(p.size) for p in parameters),
+            accumulation=args.gradient_accumulation_steps, trained=sum(map(math.prod, shapes)),
             low_precision=any(p.dtype == paddle.bfloat16 for p in parameters), recompute=args.recompute,
-            ranks=args.dataset_world_size, sharded=self.sharded, adapters=bool(lora_layers(self.model)),
+            ranks=args.dataset_world_size, sharding=stage_of(args), adapters=bool(lora_layers(self.model)),
             packed=self._recipe.packing.use_packed_ds,
             max_dynamic_patch=self._recipe.data.get("max_dynamic_patch", DataArguments.max_dynamic_patch),
         )  # fmt: skip

@@ -106,6 +106,11 @@ def test_out_of_memory_says_what_to_lower(tmp_path, monkeypatch):
             StepSizes(rows=1, tokens=10, tiles=1, trained=10**9, ranks=4, low_precision=True),
             "sharding stage1 (9.0 GB less on each of 4",
         ),
+        (
+            StepSizes(rows=1, tokens=10, tiles=1, trained=10**9, ranks=4, sharding=1),
+            "sharding stage3 (gradients and weights are sharded too; slower); LoRA (use_llm_lora 16, freeze_llm True: "
+            "up to 6.0 GB less",
+        ),
         (StepSizes(rows=1, tokens=10, tiles=1, trained=10**9), "use_llm_lora 16, freeze_llm True: up to 12.0 GB less"),
         (StepSizes(rows=1, tokens=8192, tiles=40, packed=True), "max_packed_tokens 4096 and num_images_expected 20"),
         (StepSizes(rows=1, tokens=4096, tiles=13), "max_dynamic_patch 6 instead of 12; max_seq_length 2048"),
@@ -116,5 +121,5 @@ def test_advice_by_sizes(sizes, advice):
 
 
 def test_advice_leaves_out_what_is_done():
-    sizes = StepSizes(rows=1, tokens=100, tiles=1, ranks=8, sharded=True, recompute=True, adapters=True)
+    sizes = StepSizes(rows=1, tokens=100, tiles=1, ranks=8, sharding=3, recompute=True, adapters=True)
     assert [line.split()[0] for line in memory_advice(sizes)] == ["max_seq_length"]
