@@ -28,6 +28,7 @@ from paddle_internvl.cli.argument_types import integer
 from paddle_internvl.cli.conventions import add_adapter_flag
 from paddle_internvl.cli.eval_score import score_lines
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
+from paddle_internvl.evaluation.benchmark import RULES, STYLES
 from paddle_internvl.evaluation.chats import is_endpoint
 from paddle_internvl.progress import bar
 
@@ -51,12 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
     parser.add_argument("--name", metavar="NAME", help="of the model in the files (default: MODEL's last part)")
     parser.add_argument(
-        "--style", choices=("InternVL2", "InternVL2_5", "MPO"), default="InternVL2_5",
+        "--style", choices=STYLES, default="InternVL2_5",
         help="family whose prompts are sent; MPO: chain of thought where the MPO cards have it (default: InternVL2_5)",
     )  # fmt: skip
     parser.add_argument(
         "--rules",
-        choices=("vlmevalkit", "internvl"),
+        choices=RULES,
         help="of prompts and scores (default: by the data's format)",
     )
     parser.add_argument("--benchmarks", type=Path, metavar="FILE", help="YAML, JSON or Python file of more benchmarks")

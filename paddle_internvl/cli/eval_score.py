@@ -17,15 +17,14 @@ from pathlib import Path
 
 from convert.command_line import EXIT_OK
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
+from paddle_internvl.evaluation.benchmark import RULES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="of the benchmark, as VLMEvalKit's")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE|DIR", help="of the benchmark")
     parser.add_argument("--answers", type=Path, required=True, metavar="FILE", help="of the model")
-    parser.add_argument(
-        "--rules", choices=("vlmevalkit", "internvl"), help="(default: of the toolkit whose format the data has)"
-    )
+    parser.add_argument("--rules", choices=RULES, help="(default: of the toolkit whose format the data has)")
     parser.add_argument("--benchmarks", type=Path, metavar="FILE", help="YAML, JSON or Python file of more benchmarks")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file of the JSON document (default: none is written)")
     parser.add_argument("--json", action="store_true", help="print the JSON document, with a verdict on every row")
