@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from paddle_internvl.checkpoints.fingerprint import fingerprint
-from paddle_internvl.checkpoints.folder_checks import chat_folder
+from paddle_internvl.checkpoints.folder_checks import adapter_folder, chat_folder
 from paddle_internvl.evaluation.benchmark import Benchmark
 from paddle_internvl.evaluation.chats import chat_of, is_endpoint
 from paddle_internvl.evaluation.completion import Chat
@@ -138,6 +138,8 @@ def evaluate(
     is_checkpoint = isinstance(model, (str, Path)) and not is_endpoint(str(model))
     if is_checkpoint:
         chat_folder(str(model), weights=Path(model).exists())
+    if backend.get("adapter"):
+        backend["adapter"] = str(adapter_folder(backend["adapter"]))
     if workers and not is_checkpoint:
         raise ValueError("workers load a checkpoint; name its folder or hub id")
     jobs = plan(data, data_root, settings, limit, benchmarks)

@@ -1,11 +1,15 @@
-"""`--adapter`: chat, batch and serve answer with a LoRA adapter as the merged model does."""
+"""`--adapter`: chat, batch, eval and serve answer with a LoRA adapter as the merged model does."""
 
+import itertools
 import json
 
 import pytest
 
+from demo.tiny.benchmark import write_benchmark
 from paddle_internvl import AutoModel
 from paddle_internvl.cli.main import main
+from paddle_internvl.evaluation import BENCHMARKS
+from paddle_internvl.evaluation.readers import read_items
 from paddle_internvl.serve import server
 from paddle_internvl.serve.settings import Settings
 from paddle_internvl.training.lora import add_lora
@@ -59,13 +63,30 @@ def test_batch_and_its_fingerprint(adapter, answer, tmp_path, capsys):
     assert texts[1] == answer != texts[0]
 
 
+def test_eval_run_and_its_fingerprint(adapter, tmp_path, capsys):
+    """Answers are those of the adapter, and a run of the base model is not gone on with."""
+    data = tmp_path / "Tiny_DEV.tsv"
+    write_benchmark(data, per_kind=1)
+    words = ["eval", "run", str(CHECKPOINT), "--data", f"Tiny_DEV={data}", "--limit", "1", "--work-dir", str(tmp_path)]
+    words += ["--max-new-tokens", str(LENGTH), "--mode", "infer"]
+    assert main([*words, "--adapter", str(adapter)]) == 0
+    (row,) = (tmp_path / CHECKPOINT.name / f"{CHECKPOINT.name}_Tiny_DEV.jsonl").read_text().splitlines()
+    (item,) = itertools.islice(read_items(BENCHMARKS["Tiny_DEV"], data), 1)
+    picture, text = {"type": "image", "image": str(item.pictures[0])}, {"type": "text", "text": item.question}
+    alone = AutoModel.from_pretrained(str(CHECKPOINT), adapter=adapter)
+    expected = alone.chat_messages([{"role": "user", "content": [picture, text]}], {"max_new_tokens": LENGTH}).text
+    assert json.loads(row)["answer"] == expected
+    assert main(words) == 2 and "is of a run with another model" in capsys.readouterr().err
+
+
 def test_the_server_s_model(adapter, answer):
     model = server.load_model(str(CHECKPOINT), Settings(adapter=str(adapter)))
     messages = [{"role": "user", "content": QUESTION}]
     assert model.chat_messages(messages, {"max_new_tokens": LENGTH}).text == answer
 
 
-@pytest.mark.parametrize("command", [["chat"], ["serve"], ["batch", "in", "out"]])
+@pytest.mark.parametrize("command", [["chat"], ["serve"], ["batch", "in", "out"], ["eval", "run"]])
 def test_a_folder_that_is_no_adapter(command, capsys):
-    assert main([*command, str(CHECKPOINT), "--adapter", str(CHECKPOINT)]) == 2
+    data = ["--data", "MMStar=/nowhere"] if command[0] == "eval" else []
+    assert main([*command, str(CHECKPOINT), *data, "--adapter", str(CHECKPOINT)]) == 2
     assert "is no LoRA adapter: it has neither adapter_config.json nor lora_config.json" in capsys.readouterr().err
