@@ -48,6 +48,12 @@ FAMILIES = {  # by `architectures[0]`
 }
 
 
+_NEAREST = {  # unsupported architectures of published members -> the reason and the way out
+    "Qwen3MoeForCausalLM": "a mixture of experts, as in InternVL3.5-30B-A3B; take a dense member, 1B to 38B",
+    "GptOssForCausalLM": "InternVL3.5-GPT-OSS-20B-A4B-Preview; take another member of InternVL3.5",
+}
+
+
 def architecture_of(llm: Mapping) -> str:
     """The language model's `architectures[0]`, a key of `FAMILIES`.
 
@@ -57,6 +63,8 @@ def architecture_of(llm: Mapping) -> str:
         CheckpointError: an architecture that is not supported; names those that are.
     """
     architecture = (llm.get("architectures") or [None])[0]
+    if architecture in _NEAREST:
+        raise CheckpointError(f"llm_config.architectures={architecture!r} is not supported: {_NEAREST[architecture]}")
     if architecture not in FAMILIES:
         raise CheckpointError(
             f"llm_config.architectures={architecture!r} is not supported; supported: {', '.join(map(repr, FAMILIES))}"

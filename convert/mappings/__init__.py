@@ -12,9 +12,11 @@ from convert import CheckpointError
 from convert.mappings import hf_native, internlm2, language, llama, phi3, projector, quantized_tables, vision
 from convert.quant_config import declared_quantization
 from convert.rules import Rule
+from convert.unused_fields import unused_fields
 
 
 def _internvl_chat(config: dict) -> list[Rule]:
+    unused_fields(config)
     llm = language.rules(config.get("llm_config") or {})
     return [*vision.rules(config["vision_config"]), *projector.rules(config), *llm]
 
@@ -24,6 +26,7 @@ _CHECKPOINTS = {  # config.json's model_type -> the table of the whole checkpoin
     "intern_vit_6b": lambda config: vision.rules(config, prefix=""),  # a vision tower alone, of either size
     "internlm2": lambda config: internlm2.rules(config, prefix=""),  # language models alone
     "qwen2": lambda config: llama.rules(config, prefix=""),
+    "qwen3": lambda config: llama.rules(config, prefix=""),
     "llama": lambda config: llama.rules(config, prefix=""),
     "phi3": lambda config: phi3.rules(config, prefix=""),
     "internvl": hf_native.rules,  # transformers' own layout

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_OK
 from convert.sizes import decoder_sizes, tile_sizes
+from convert.unused_fields import unused_fields
 from paddle_internvl.cli import conventions
 from paddle_internvl.cli.argument_types import integer, picture_file
 
@@ -51,7 +52,7 @@ def describe(config: dict) -> dict:
         for name, shape in zip(rule.ours, rule.our_shapes()):
             parameters[name.partition(".")[0]] += prod(shape)
     total = sum(parameters.values())
-    tile, cached = tile_sizes(config), decoder_sizes(llm).cached_per_token
+    tile, sizes = tile_sizes(config), decoder_sizes(llm)
     return {
         "architecture": config["architectures"][0],
         "language model": llm["architectures"][0],
@@ -62,13 +63,15 @@ def describe(config: dict) -> dict:
                                                     "qk_normalization")},
         "decoder": {key: llm.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads",
                                                   "num_key_value_heads", "intermediate_size", "vocab_size",
-                                                  "max_position_embeddings", "rope_theta", "rope_scaling")},
+                                                  "max_position_embeddings", "rope_theta", "rope_scaling")}
+        | {"head_dim": sizes.head_dim},
         "tile side": tile.side,
         "tokens per tile": tile.tokens,
         "tiles": [config.get("min_dynamic_patch", 1), config.get("max_dynamic_patch", 6)],
         "parameters": {**parameters, "total": total},
+        "fields without effect": unused_fields(config),
         "weights bytes": {dtype: total * size for dtype, size in _BYTES.items()},
-        "KV cache bytes per token": {dtype: cached * size for dtype, size in _BYTES.items()},
+        "KV cache bytes per token": {dtype: sizes.cached_per_token * size for dtype, size in _BYTES.items()},
     }  # fmt: skip
 
 

@@ -19,6 +19,8 @@ def tokenizer_class(name: str, folder: Path | None = None):
         ValueError: no such kind; names those there are.
     """
     kind = name.removesuffix("Fast")
+    if kind == "InternLM3Tokenizer":
+        raise ValueError("InternVL3-9B's tokenizer (InternLM3's) is not implemented; take InternVL3-8B")
     if kind not in _KINDS:
         raise ValueError(f"tokenizer_class={name!r} is not supported; supported: {', '.join(_KINDS)}")
     module, attribute = _KINDS[kind]

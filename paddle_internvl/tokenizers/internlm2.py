@@ -10,6 +10,8 @@ import sentencepiece
 
 from paddle_internvl.tokenizers.sentencepiece import SentencePieceTokenizer
 
+MOST_PIECES = 92_544  # of every published InternLM2; an InternLM3 has 128 thousand
+
 
 class InternLM2Tokenizer(SentencePieceTokenizer):
     """SentencePiece tokenizer of the InternLM2 backbones.
@@ -17,6 +19,8 @@ class InternLM2Tokenizer(SentencePieceTokenizer):
     Args:
         vocab_file: path of tokenizer.model. add_bos_token, add_eos_token: what encoding puts around the text.
         Others: as transformers.
+    Raises:
+        ValueError: the vocabulary is InternLM3's.
     """
 
     def __init__(
@@ -36,6 +40,11 @@ class InternLM2Tokenizer(SentencePieceTokenizer):
         self.add_eos_token = add_eos_token
         self.sp_model = sentencepiece.SentencePieceProcessor()
         self.sp_model.Load(str(vocab_file))
+        if len(self.sp_model) > MOST_PIECES:
+            raise ValueError(
+                f"{vocab_file} has {len(self.sp_model)} pieces, InternLM2's at most {MOST_PIECES}: InternVL3-9B's "
+                "tokenizer (InternLM3's) is not implemented; take InternVL3-8B"
+            )
         super().__init__(
             unk_token=unk_token,
             bos_token=bos_token,

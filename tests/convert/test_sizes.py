@@ -7,6 +7,7 @@ import pytest
 from convert import CheckpointError
 from convert.mappings import rules_for
 from convert.sizes import decoder_sizes, tile_sizes
+from convert.unused_fields import unused_fields
 from tests.random_checkpoints import ROOT, tiny_config
 
 PUBLISHED = {  # config -> H, K, E, numbers of the KV cache for a token
@@ -61,7 +62,32 @@ def test_a_tile_of_another_side():
     assert tile_sizes({"vision_config": {}}).tokens == 64  # upstream's defaults: 224 pixels, patches of 14, ratio 0.5
 
 
-@pytest.mark.parametrize("architectures", [None, [], ["Qwen3MoeForCausalLM"]])
+@pytest.mark.parametrize("architectures", [None, [], ["Qwen4ForCausalLM"]])
 def test_other_architectures_are_refused(architectures):
     with pytest.raises(CheckpointError, match="is not supported; supported: 'InternLM2ForCausalLM', 'Qwen2"):
         decoder_sizes({"architectures": architectures})
+
+
+def test_members_that_are_refused_by_name():
+    with pytest.raises(CheckpointError, match="a mixture of experts, as in InternVL3.5-30B-A3B"):
+        decoder_sizes({"architectures": ["Qwen3MoeForCausalLM"]})
+    with pytest.raises(CheckpointError, match="GPT-OSS-20B-A4B-Preview; take another"):
+        decoder_sizes({"architectures": ["GptOssForCausalLM"]})
+    with pytest.raises(CheckpointError, match="InternVL3.5-Flash is not supported"):
+        rules_for({**tiny_config("qwen3"), "flash_relative_threshold": 0.5})
+
+
+def test_fields_left_over_from_other_models():
+    """InternVL3-1B's config.json has those of a mixture of experts in a plain vision tower."""
+    config = tiny_config("qwen2")
+    config |= {"system_message": None, "image_fold": None}
+    config["vision_config"] |= {"use_moe": False, "num_experts": 8, "moe_intermediate_size": 768}
+    config["llm_config"]["moe_config"] = None
+    assert unused_fields(config) == [
+        "image_fold", "system_message", "vision_config.use_moe", "vision_config.num_experts",
+        "vision_config.moe_intermediate_size", "llm_config.moe_config",
+    ]  # fmt: skip
+    assert rules_for(config) == rules_for(tiny_config("qwen2"))
+    config["vision_config"]["use_moe"] = True
+    with pytest.raises(CheckpointError, match="vision_config.use_moe=True is not supported, only False"):
+        rules_for(config)

@@ -15,6 +15,7 @@ from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.tokenizers import tokenizer_class
+from tests.random_checkpoints import TOKENIZER
 from tests.tokenizers.vocabularies import KINDS, corpus
 
 TEMPLATES = {"qwen2": "internvl2_5", "yi": "Hermes-2", "phi3": "phi3-chat", "llama3": "internlm2-chat"}
@@ -146,11 +147,35 @@ def test_special_tokens_off(ours):
         assert ours.convert_tokens_to_ids(token) not in ids or token == "<unk>"
 
 
-def test_unknown_kinds_are_refused():
+def test_marks_of_internvl3(tmp_path):
+    """InternVL3 lists none of its own tokens in `additional_special_tokens`; slow tokenizers keep them in answers."""
+    file = KINDS["qwen2"](tmp_path) / "tokenizer_config.json"
+    content = json.loads(file.read_text())
+    content["additional_special_tokens"] = ["<|im_start|>", "<|im_end|>"]
+    last = max(map(int, content["added_tokens_decoder"]))
+    for i, token in enumerate(("<think>", "</think>"), last + 1):
+        content["added_tokens_decoder"][str(i)] = {**content["added_tokens_decoder"][str(last)], "content": token}
+    file.write_text(json.dumps(content))
+    ours = AutoTokenizer.from_pretrained(str(tmp_path))
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path), use_fast=False)
+    text = "<think>so</think>\n<ref>the dog</ref><box>[[1, 2, 3, 4]]</box><|im_end|>"
+    ids = theirs(text)["input_ids"]
+    assert ours(text)["input_ids"] == ids
+    answer = ours.decode(ids, skip_special_tokens=True)
+    assert answer == theirs.decode(ids, skip_special_tokens=True)
+    assert answer.count("ref>") == answer.count("box>") == answer.count("think>") == 2 and "<|im_end|>" not in answer
+
+
+def test_unknown_kinds_are_refused(monkeypatch):
     with pytest.raises(
         ValueError, match="tokenizer_class='BertTokenizer' is not supported; supported: InternLM2Tokenizer"
     ):
         tokenizer_class("BertTokenizer")
+    with pytest.raises(ValueError, match="InternVL3-9B's tokenizer .InternLM3's. is not implemented"):
+        tokenizer_class("InternLM3Tokenizer")
+    monkeypatch.setattr("paddle_internvl.tokenizers.internlm2.MOST_PIECES", 100)
+    with pytest.raises(ValueError, match="pieces, InternLM2's at most 100: InternVL3-9B's tokenizer"):
+        AutoTokenizer.from_pretrained(str(TOKENIZER))
 
 
 def test_an_unsupported_tokenizer_json(tmp_path):
