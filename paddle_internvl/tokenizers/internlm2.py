@@ -10,7 +10,7 @@ import sentencepiece
 
 from paddle_internvl.tokenizers.sentencepiece import SentencePieceTokenizer
 
-MOST_PIECES = 92_544  # of every published InternLM2; an InternLM3 has 128 thousand
+MAX_PIECES = 92_544  # of every published InternLM2; an InternLM3 has 128 thousand
 
 
 class InternLM2Tokenizer(SentencePieceTokenizer):
@@ -40,9 +40,9 @@ class InternLM2Tokenizer(SentencePieceTokenizer):
         self.add_eos_token = add_eos_token
         self.sp_model = sentencepiece.SentencePieceProcessor()
         self.sp_model.Load(str(vocab_file))
-        if len(self.sp_model) > MOST_PIECES:
+        if len(self.sp_model) > MAX_PIECES:
             raise ValueError(
-                f"{vocab_file} has {len(self.sp_model)} pieces, InternLM2's at most {MOST_PIECES}: InternVL3-9B's "
+                f"{vocab_file} has {len(self.sp_model)} pieces, InternLM2's at most {MAX_PIECES}: InternVL3-9B's "
                 "tokenizer (InternLM3's) is not implemented; take InternVL3-8B"
             )
         super().__init__(

@@ -173,7 +173,7 @@ def test_unknown_kinds_are_refused(monkeypatch):
         tokenizer_class("BertTokenizer")
     with pytest.raises(ValueError, match="InternVL3-9B's tokenizer .InternLM3's. is not implemented"):
         tokenizer_class("InternLM3Tokenizer")
-    monkeypatch.setattr("paddle_internvl.tokenizers.internlm2.MOST_PIECES", 100)
+    monkeypatch.setattr("paddle_internvl.tokenizers.internlm2.MAX_PIECES", 100)
     with pytest.raises(ValueError, match="pieces, InternLM2's at most 100: InternVL3-9B's tokenizer"):
         AutoTokenizer.from_pretrained(str(TOKENIZER))
 

@@ -34,7 +34,8 @@ def fill(model, seed: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    "case, family", [("dynamic_gqa", "internlm2"), ("phi3_su", "phi3"), ("qwen2", "llama"), ("llama", "llama")]
+    "case, family",
+    [("dynamic_gqa", "internlm2"), ("phi3_su", "phi3"), ("qwen2", "llama"), ("qwen3", "llama"), ("llama", "llama")],
 )
 def test_targets_are_upstream_s(models, case, family):
     targets = targets_of(models[case])

@@ -120,7 +120,7 @@ def test_relative_error_by_hand():
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "llama", "phi3_su"])
+@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "qwen3", "llama", "phi3_su"])
 def test_against_transformers(case, tmp_path, capsys):
     source = random_checkpoint(tmp_path / "hf", float32(case))
     code, document = verify(capsys, source, source, "--torch")
