@@ -55,7 +55,15 @@ def float_twin(folder, bits, group_size, low="bfloat16"):
     return model
 
 
-@pytest.mark.parametrize(("bits", "group_size"), [(8, -1), (8, 64), (4, 64), (4, -1)])
+FORMS = [(8, -1), (8, 64), (4, 64), (4, -1)]  # bits and group size: all of the first family, two of each other
+FORMS_OF = {family: FORMS[i % 2 :: 2] if i else FORMS for i, family in enumerate(QUANTIZABLE)}
+
+
+@pytest.mark.parametrize(
+    ("folder", "bits", "group_size"),
+    [(family, *form) for family, forms in FORMS_OF.items() for form in forms],
+    indirect=["folder"],
+)
 def test_every_way_gives_the_same_numbers(folder, tmp_path, bits, group_size):
     loaded = AutoModel.from_pretrained(str(folder), **{f"load_in_{bits}bit": True}, group_size=group_size)
     linears = block_linears(loaded)
