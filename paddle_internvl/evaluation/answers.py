@@ -37,11 +37,14 @@ def read_answers(file: Path) -> dict[str, str]:
     if not file.is_file():
         raise AnswerError(f"{file}: no such file")
     answers: dict[str, str] = {}
-    for place, index, answer in reader(file):
-        if index in answers:
-            raise AnswerError(f"{place}: a second answer to index {index}; leave one of them out")
-        if answer is not None:
-            answers[index] = answer
+    try:
+        for place, index, answer in reader(file):
+            if index in answers:
+                raise AnswerError(f"{place}: a second answer to index {index}; leave one of them out")
+            if answer is not None:
+                answers[index] = answer
+    except UnicodeDecodeError as error:
+        raise AnswerError(f"{file}: the file is no UTF-8 text: {error.reason} at byte {error.start}") from None
     return answers
 
 

@@ -31,9 +31,9 @@ def messages_of(
     """
     marks = prompt.text.count(_MARK)
     if prompt.joined and len(pictures) > 1:
-        raise PromptError(f"row {prompt.index}: one mark stands for all pictures, which `eval run` can't send")
+        raise PromptError(prompt.index, "one mark stands for all pictures, which `eval run` can't send")
     if marks != len(pictures):
-        raise PromptError(f"row {prompt.index}: {marks} {_MARK} marks but {len(pictures)} pictures")
+        raise PromptError(prompt.index, f"{marks} {_MARK} marks but {len(pictures)} pictures")
     options = {} if thumbnail is None else {"use_thumbnail": thumbnail}
     parts = [
         _part(picture, {"max_dynamic_patch": limit, **options}, as_urls)

@@ -65,7 +65,7 @@ def workload(job: Job, folder: Path) -> Workload:
             pictures = open_pictures(prompt)
             messages = messages_of(prompt, pictures)
         except PromptError as error:
-            counted.faults[item.index] = str(error)
+            counted.faults[item.index] = error.reason
             continue
         tiles = [grid.tiles for grid in tile_grids(prompt, pictures, config.tile_side, thumbnail)]
         tokens = _prompt_tokens(config, tokenizer, messages, [count * config.num_image_token for count in tiles])

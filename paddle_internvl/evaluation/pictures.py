@@ -22,7 +22,7 @@ def open_pictures(prompt: Prompt) -> list[Image.Image]:
             return read_frames(prompt.clip, len(prompt.limits), prompt.spread)
         pictures = [open_image(source) for source in prompt.pictures]
     except (OSError, ValueError) as error:
-        raise PromptError(f"row {prompt.index}: {error}") from None
+        raise PromptError(prompt.index, error) from None
     if prompt.doubled and pictures:
         first = pictures[0]
         pictures[0] = first.resize((first.width * 2, first.height * 2), Image.Resampling.BILINEAR)

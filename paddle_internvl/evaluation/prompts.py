@@ -26,7 +26,16 @@ _FINAL_ANSWER = re.compile(r"(?:Final answer:|Answer:)\s*(.*)", re.IGNORECASE)
 
 
 class PromptError(ValueError):
-    """A prompt that can't be made; the message names the benchmark and the row."""
+    """A prompt that can't be made; the message names the row.
+
+    Args:
+        index: of the item.
+        reason: one line without the row.
+    """
+
+    def __init__(self, index: Index, reason: object):
+        super().__init__(f"row {index}: {reason}")
+        self.reason = str(reason)
 
 
 @dataclass(frozen=True)
@@ -76,13 +85,14 @@ def render(
         chain_of_thought: VLMEvalKit's USE_COT=1, upstream's `--cot`.
         frames: of a clip; None: the benchmark's.
     Raises:
-        PromptError: the item has no picture or clip, or upstream's scripts do not have the benchmark.
+        PromptError: the item has no picture or clip.
+        ValueError: upstream's scripts do not have the benchmark.
     """
     if not item.pictures and item.clip is None:
-        raise PromptError(f"{benchmark.name}, row {item.index}: the row has no picture")
+        raise PromptError(item.index, "the row has no picture")
     task = benchmark.upstream
     if rules == "internvl" and task is None:
-        raise PromptError(f"{benchmark.name}: upstream's scripts have no such benchmark; use --rules vlmevalkit")
+        raise ValueError(f"{benchmark.name}: upstream's scripts have no such benchmark; use --rules vlmevalkit")
     if item.clip is not None:
         return _clip_prompt(item, benchmark, rules, frames or benchmark.frames)
     if rules == "internvl":
@@ -161,7 +171,7 @@ def _subtitles(item: Item, spread: str, frames: int) -> str:
     try:
         return subtitles_of(item.clip, frames, spread)
     except (OSError, ValueError) as error:
-        raise PromptError(f"row {item.index}: {error}") from None
+        raise PromptError(item.index, error) from None
 
 
 def _is_cut(item: Item, max_num: int) -> bool:
@@ -169,7 +179,7 @@ def _is_cut(item: Item, max_num: int) -> bool:
     try:
         picture = open_image(item.pictures[0])
     except (OSError, ValueError) as error:
-        raise PromptError(f"row {item.index}: {error}") from None
+        raise PromptError(item.index, error) from None
     return choose_grid(*picture.size, 1, max_num).tiles > 1
 
 

@@ -123,7 +123,9 @@ class Worker:
                 prompt = self._prompt(batch, item)
                 pictures = open_pictures(prompt) if pictures is None else pictures
                 outcome = self._answer(batch, prompt, pictures)
-            except (ChatRequestError, PromptError) as error:
+            except PromptError as error:
+                outcome = Failure(item.index, error.reason)
+            except ChatRequestError as error:
                 outcome = Failure(item.index, str(error))
             yield outcome
 

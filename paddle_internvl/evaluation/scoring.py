@@ -36,7 +36,8 @@ def score(
         honest figure can be given), `scored` and `expected` (rows with an answer, rows of the data), `rows` (index ->
         `verdict`, `extracted`) and `notes`; with a judge, `judge`: its `model` and counts (`JudgeCounts`).
     Raises:
-        ValueError: an unknown benchmark, or rules that it has no scorer for; see also `read_items`, `read_answers`.
+        ValueError: an unknown benchmark, rules that it has no scorer for, or answers to other rows; see also
+            `read_items`, `read_answers`.
     """
     benchmark = name if isinstance(name, Benchmark) else find_benchmark(name)
     rules = rules or default_rules(benchmark, Path(data))
@@ -50,10 +51,16 @@ def score_items(
     """Score answers to items of a benchmark. Arguments, result and errors: see `score`."""
     require_scorer(benchmark, rules)
     by_key = {str(index): text for index, text in answers.items()}
+    unknown = by_key.keys() - {str(item.index) for item in items}
+    if items and by_key and len(unknown) == len(by_key):
+        raise ValueError(f"no answer is of a row of the data, e.g. that of index {next(iter(by_key))!r}")
     answered = {item.index: by_key[str(item.index)] for item in items if str(item.index) in by_key}
     earlier = judge and asdict(judge.counts)
     scores = SCORERS[benchmark.scorers[rules]](items, answered, judge)
     partial = len(answered) < len(items)
+    notes = [*scores.notes, *([f"{len(unknown)} answers are of no row of the data"] if unknown else [])]
+    if items and not scores.notes and all(item.answer is None for item in items) and scores.headline is None:
+        notes.append("the data has no reference answers")
     return {
         "benchmark": benchmark.name,
         "rules": rules,
@@ -64,7 +71,7 @@ def score_items(
         "rows": {
             str(index): {"verdict": row.verdict, "extracted": row.extracted} for index, row in scores.rows.items()
         },
-        "notes": list(scores.notes),
+        "notes": notes,
         **({"judge": _costs(judge, earlier)} if judge else {}),
     }
 

@@ -29,6 +29,7 @@ from paddle_internvl.scale.ordered_actors import map_batches
 
 _DEFAULTS = AskSettings()
 _ENGINE = {"vision_max_batch_size": 8, "prefill_chunk": 2048}  # nobody waits for a token: large steps
+_WEIGHTS = ("dtype", "load_in_8bit", "load_in_4bit")  # fields of the `EngineConfig` that answers depend on
 _DATA_ROOT = "LMUData"  # VLMEvalKit's environment variable
 
 
@@ -74,11 +75,15 @@ def plan(
     Raises:
         ValueError: an unknown benchmark, or faulty data.
     """
-    root = data_root or Path(os.environ.get(_DATA_ROOT, "~/LMUData")).expanduser()
+    root = data_root or Path(os.environ.get(_DATA_ROOT) or "~/LMUData").expanduser()
     jobs = []
     for word in data:
         name, _, path = word.partition("=")
         benchmark = find_benchmark(name, benchmarks)
+        if any(job.benchmark.name == name for job in jobs):
+            raise ValueError(f"{name} is named twice")
+        if not path and not root.is_dir():
+            raise ValueError(f"{root}: no such folder; name that of the files by --data-root or ${_DATA_ROOT}")
         place = Path(path) if path else root
         rules = settings.rules or default_rules(benchmark, place)
         items = list(read_items(benchmark, place, rules))
@@ -147,11 +152,11 @@ def evaluate(
         require_scorer(job.benchmark, job.settings.rules)
     name = name or Path(str(getattr(model, "model", model)).rstrip("/")).name
     identity, backend = _identity(model, endpoint, backend), {**_ENGINE, **backend}
+    weights = {field: backend[field] for field in _WEIGHTS if backend.get(field)}
     runs = []
     for job in jobs:
-        files = RunFiles(
-            Path(work_dir) / name, name, job.benchmark.name, {"model": identity, **asdict(job.settings)}, overwrite
-        )
+        asked = {"model": identity, **asdict(job.settings), **weights}
+        files = RunFiles(Path(work_dir) / name, name, job.benchmark.name, asked, overwrite)
         for row in reused_rows(reuse, name, job.benchmark, job.items) if reuse else ():
             files.append(row)
         answered = files.rows()

@@ -42,20 +42,23 @@ def find_benchmark(name: str, file: Path | None = None) -> Benchmark:
 
 
 def _python_rows(file: Path) -> Sequence[Benchmark]:
-    rows = runpy.run_path(str(file)).get("BENCHMARKS")
+    try:
+        rows = runpy.run_path(str(file)).get("BENCHMARKS")
+    except Exception as error:  # whatever the user's program raises
+        raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
     if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Benchmark) for row in rows):
         raise ValueError(f"{file}: BENCHMARKS must be a list or tuple of `Benchmark`")
     return rows
 
 
 def _parsed(file: Path) -> list:
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".json":
-        rows = json.loads(text)
-    else:
-        import yaml
+    import yaml
 
-        rows = yaml.safe_load(text)
+    form, parse = ("JSON", json.loads) if file.suffix == ".json" else ("YAML", yaml.safe_load)
+    try:
+        rows = parse(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is no {form}: {error}") from None
     if not isinstance(rows, list):
         raise ValueError(f"{file}: the file must hold a list of benchmarks")
     return rows

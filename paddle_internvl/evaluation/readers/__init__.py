@@ -1,6 +1,7 @@
 """Readers: files of the benchmarks -> `Item`s, streamed and checked."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from paddle_internvl.evaluation.benchmark import Benchmark
@@ -57,7 +58,11 @@ def read_items(
         ReadError: the data is missing or faulty; names file and row.
     """
     place = find_place(benchmark, Path(path), rules)
-    return READERS[_reader_name(benchmark, place)](benchmark, place, pictures)
+    items = READERS[_reader_name(benchmark, place)](benchmark, place, pictures)
+    first = next(items, None)
+    if first is None:
+        raise ReadError(f"{place} has no rows of {benchmark.name}")
+    return chain([first], items)
 
 
 def _reader_name(benchmark: Benchmark, place: Path) -> str:
