@@ -66,6 +66,13 @@ def test_faults_of_a_users_file_name_the_row(tmp_path, rows, message):
     assert str(file) in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "text"), [("a.json", "{"), ("a.yaml", "a: ["), ("a.py", "1 / 0"), ("b.py", "(")])
+def test_a_users_file_that_cannot_be_read_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}(: | is no )"):
+        all_benchmarks(tmp_path / name)
+
+
 def test_an_unknown_name_has_near_ones():
     with pytest.raises(ValueError, match="did you mean MMStar"):
         find_benchmark("mmstars")

@@ -107,6 +107,29 @@ def test_other_settings_are_refused(data, tmp_path):
     assert run(ScriptedChat(), data, tmp_path)["scored"] == ROWS  # --limit changes no answer
 
 
+def test_faults_are_one_clear_line(data, tmp_path):
+    file = tmp_path / "MMStar.tsv"
+    file.write_text("index\timage\tquestion\n")
+    for words, message in (
+        (["MMStar"], "nowhere: no such folder; name that of the files by --data-root or"),
+        ([data, data], "MMStar is named twice"),
+        ([f"MMStar={file}"], "has no rows of MMStar"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(ScriptedChat(), words, data_root=tmp_path / "nowhere", work_dir=tmp_path)
+    run(ScriptedChat(), data, tmp_path, load_in_4bit=True)
+    with pytest.raises(RunError, match="another load_in_4bit"):
+        run(ScriptedChat(), data, tmp_path)
+    file.write_text("index\timage_path\tquestion\tA\n0\tgone.png\twhich?\teven\n")
+    assert run(ScriptedChat(), f"MMStar={file}", tmp_path / "new")["failures"] == {
+        "0": "no such picture: " + str(file.parent / "gone.png")
+    }
+    with pytest.raises(ValueError, match="no answer is of a row of the data, e.g. that of index '99'"):
+        score("MMStar", file, {"99": "A"})
+    notes = ["1 answers are of no row of the data", "the data has no reference answers"]
+    assert score("MMStar", file, {0: "A", 99: "A"})["notes"] == notes
+
+
 def test_predictions_of_vlmevalkit_are_reused(data, tmp_path):
     file = tmp_path / "MMStar.json"
     file.write_text(json.dumps({"0": "B", "1": "Failed to obtain answer via API.", "99": "A"}))
