@@ -30,6 +30,7 @@ from paddle_internvl.scale.ordered_actors import map_batches
 _DEFAULTS = AskSettings()
 _ENGINE = {"vision_max_batch_size": 8, "prefill_chunk": 2048}  # nobody waits for a token: large steps
 _WEIGHTS = ("dtype", "load_in_8bit", "load_in_4bit")  # fields of the `EngineConfig` that answers depend on
+_SCORING_FIELDS = ("scorers", "judge", "rows", "cards", "file", "headline")  # of a `Benchmark`
 _DATA_ROOT = "LMUData"  # VLMEvalKit's environment variable
 
 
@@ -155,8 +156,8 @@ def evaluate(
     weights = {field: backend[field] for field in _WEIGHTS if backend.get(field)}
     runs = []
     for job in jobs:
-        asked = {"model": identity, **asdict(job.settings), **weights}
-        files = RunFiles(Path(work_dir) / name, name, job.benchmark.name, asked, overwrite)
+        recorded = {"model": identity, **asdict(job.settings), **weights, "benchmark": _prompt_fields(job.benchmark)}
+        files = RunFiles(Path(work_dir) / name, name, job.benchmark.name, recorded, overwrite)
         for row in reused_rows(reuse, name, job.benchmark, job.items) if reuse else ():
             files.append(row)
         answered = files.rows()
@@ -182,6 +183,11 @@ def evaluate(
             job.benchmark.name: _run(job, files, batch, outcomes, scored, judge, on_progress)
             for job, files, batch in runs
         }
+
+
+def _prompt_fields(benchmark: Benchmark) -> dict:
+    """The fields of a benchmark that answers depend on, which a user's row may change."""
+    return {name: value for name, value in asdict(benchmark).items() if name not in _SCORING_FIELDS}
 
 
 def _checkpoint_worker(folder: str, concurrency: int, backend: Mapping) -> Worker:

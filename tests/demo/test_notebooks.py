@@ -50,8 +50,8 @@ def python_of(cell) -> ast.Module:
     return ast.parse("\n".join(lines))
 
 
-def test_there_are_seven():
-    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05", "06", "07"]
+def test_there_are_eight():
+    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05", "06", "07", "08"]
     with pytest.raises(ValueError, match="no notebook begins with '09'"):
         notebooks("09")
 

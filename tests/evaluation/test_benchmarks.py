@@ -1,6 +1,7 @@
 """The table of benchmarks, and the user's own rows."""
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from paddle_internvl.evaluation.prompt_forms import UPSTREAM_FORMS
 from paddle_internvl.evaluation.readers import READERS
 from paddle_internvl.evaluation.user_benchmarks import all_benchmarks, find_benchmark
 from paddle_internvl.evaluation.video_forms import VIDEO_FORMS
+from tests.random_checkpoints import ROOT
 
 
 @pytest.mark.parametrize("row", BENCHMARKS.values(), ids=lambda row: row.name)
@@ -64,6 +66,19 @@ def test_faults_of_a_users_file_name_the_row(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message) as error:
         all_benchmarks(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("page", ["benchmarks.md", "benchmarks.zh.md"])
+def test_the_documents_table_has_every_benchmark_of_the_cards(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:MPO|InternVL2)[^|]*) \| [^|]* \| ([^|]*) \|", text, re.M)
+    shown = {(card, name) for cards, names in rows for card in re.findall(r"\w+", cards)
+             for name in re.findall("`([^`]+)`", names)}  # fmt: skip
+    titles = {"mpo": "MPO", "internvl2": "InternVL2"}
+    listed = {(titles[card], name) for name, row in BENCHMARKS.items() for card in row.cards}
+    splits = {(card, name) for card, name in listed if name.startswith("RefCOCO") and name != "RefCOCO"}
+    unpublished = {("InternVL2", name) for name in ("DocVQA_VAL", "InfoVQA_VAL")}  # stand in for the test files
+    assert len(splits) == 8 and {pair for pair in shown if pair[1] in BENCHMARKS} == listed - splits | unpublished
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.json", "{"), ("a.yaml", "a: ["), ("a.py", "1 / 0"), ("b.py", "(")])

@@ -120,6 +120,9 @@ def test_faults_are_one_clear_line(data, tmp_path):
     run(ScriptedChat(), data, tmp_path, load_in_4bit=True)
     with pytest.raises(RunError, match="another load_in_4bit"):
         run(ScriptedChat(), data, tmp_path)
+    (tmp_path / "mine.yaml").write_text("- {name: MMStar, like: MMStar, max_num: 1}")
+    with pytest.raises(RunError, match="another benchmark, load_in_4bit"):
+        run(ScriptedChat(), data, tmp_path, benchmarks=tmp_path / "mine.yaml")
     file.write_text("index\timage_path\tquestion\tA\n0\tgone.png\twhich?\teven\n")
     assert run(ScriptedChat(), f"MMStar={file}", tmp_path / "new")["failures"] == {
         "0": "no such picture: " + str(file.parent / "gone.png")
