@@ -16,6 +16,8 @@ _INDEX_COLUMNS = ("index", "question_id", "questionId", "id")
 _ANSWER_COLUMNS = ("prediction", "answer", "response", "text")
 _CELL_LIMIT = 1 << 27  # characters of a .csv or .tsv cell: base64 pictures
 
+PREDICTION_ENDINGS = (".xlsx", ".tsv", ".json")  # of VLMEvalKit's files of predictions
+
 
 class AnswerError(ValueError):
     """An answer file that can't be read."""

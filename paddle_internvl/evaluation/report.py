@@ -81,7 +81,7 @@ def write_report(
         raise ValueError(f"{run.folder} has no {run.model}_{benchmark}.score.json")
     document, answers = run.documents[benchmark], answers_of(run, benchmark)
     if not answers:
-        raise ValueError(f"{run.folder} has no answers in {run.model}_{benchmark}.jsonl")
+        raise ValueError(f"{run.folder} has no answers, {run.model}_{benchmark}.jsonl (or .xlsx, .tsv, .json)")
     kinds = {index: _kind(row["verdict"], index in answers) for index, row in document["rows"].items()}
     counts = Counter(kinds.values())
     missing = set(kinds)  # rows that the data has to hold; of a run with --limit the data holds more

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_internvl.evaluation.answers import AnswerError, read_answers
+from paddle_internvl.evaluation.answers import PREDICTION_ENDINGS, AnswerError, read_answers
 from paddle_internvl.evaluation.benchmark import Benchmark
 from paddle_internvl.evaluation.item import Item
 from paddle_internvl.evaluation.run_files import Row
 
 _FAILED = "Failed to obtain answer"  # VLMEvalKit's mark of a row that is asked again
-_ENDINGS = (".xlsx", ".tsv", ".json")
 
 
 def reused_rows(source: Path, model: str, benchmark: Benchmark, items: Sequence[Item]) -> list[Row]:
@@ -25,10 +24,10 @@ def reused_rows(source: Path, model: str, benchmark: Benchmark, items: Sequence[
     Raises:
         AnswerError: there is no such file, or it can't be read.
     """
-    files = [source.joinpath(f"{model}_{benchmark.name}{ending}") for ending in _ENDINGS]
+    files = [source.joinpath(f"{model}_{benchmark.name}{ending}") for ending in PREDICTION_ENDINGS]
     file = source if source.is_file() else next((file for file in files if file.is_file()), None)
     if file is None:
-        raise AnswerError(f"{source}: no {files[0].name} (or {', '.join(_ENDINGS[1:])}) to be reused")
+        raise AnswerError(f"{source}: no {files[0].name} (or {', '.join(PREDICTION_ENDINGS[1:])}) to be reused")
     answers = read_answers(file)
     found = [(item.index, answers[str(item.index)]) for item in items if str(item.index) in answers]
     return [Row(index, "", answer, answer, None) for index, answer in found if _FAILED not in answer]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_internvl.evaluation.answers import PREDICTION_ENDINGS, read_answers
 from paddle_internvl.evaluation.benchmarks import BENCHMARKS
 from paddle_internvl.evaluation.published import Column
 from paddle_internvl.jsonl import read_objects
@@ -99,8 +100,14 @@ def _read(file: Path) -> dict:
 
 
 def answers_of(run: RunScores, benchmark: str) -> dict[str, dict]:
-    """Lines of the journal of a run by index as text: `prompt`, `answer`, `prediction`; {} where it has none."""
-    return {str(line["index"]): line for line in read_objects(run.folder / f"{run.model}_{benchmark}.jsonl")}
+    """Answers of a run by index as text: `prompt`, `answer`, `prediction` of its journal, `<model>_<benchmark>.jsonl`.
+
+    Where there is no journal: `answer` of VLMEvalKit's file of that name (.xlsx, .tsv, .json); {} where there is none.
+    """
+    lines = {str(line["index"]): line for line in read_objects(run.folder / f"{run.model}_{benchmark}.jsonl")}
+    files = (run.folder / f"{run.model}_{benchmark}{ending}" for ending in PREDICTION_ENDINGS)
+    file = None if lines else next(filter(Path.is_file, files), None)
+    return lines if file is None else {index: {"answer": text} for index, text in read_answers(file).items()}
 
 
 def benchmark_figure(run: RunScores, source: str) -> Figure:

@@ -55,6 +55,18 @@ def test_report(run_folder, capsys):
     assert page_file.read_text(encoding="utf-8").count("<article") == 1
 
 
+def test_answers_of_vlmevalkit_are_shown(run_folder, capsys):
+    (run_folder / "m_MMStar.jsonl").unlink()
+    words = ["eval", "report", str(run_folder), "MMStar", "--data", str(run_folder.parent), "--out"]
+    page_file = run_folder / "report.html"
+    assert main([*words, str(page_file)]) == 2
+    assert "has no answers, m_MMStar.jsonl (or .xlsx, .tsv, .json)" in capsys.readouterr().err
+    (run_folder / "m_MMStar.json").write_text(json.dumps({"0": "the red one"}))
+    assert main([*words, str(page_file)]) == 0
+    assert page_file.read_text(encoding="utf-8").count("the red one") == 1
+    assert "1 right, 4 unanswered" in capsys.readouterr().out
+
+
 def test_other_data_are_refused(run_folder, capsys):
     data = run_folder.parent / "MMStar.tsv"
     data.write_text(data.read_text(encoding="utf-8").replace("\n4\t", "\n9\t"), encoding="utf-8")
