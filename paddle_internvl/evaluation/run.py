@@ -120,7 +120,7 @@ class Worker:
         pictures = None
         for item in items:
             try:
-                prompt = self._prompt(batch, item)
+                prompt = prompt_of(batch, item)
                 pictures = open_pictures(prompt) if pictures is None else pictures
                 outcome = self._answer(batch, prompt, pictures)
             except PromptError as error:
@@ -128,10 +128,6 @@ class Worker:
             except ChatRequestError as error:
                 outcome = Failure(item.index, str(error))
             yield outcome
-
-    def _prompt(self, batch: Batch, item: Item) -> Prompt:
-        settings = batch.settings
-        return render(item, batch.benchmark, settings.style, settings.rules, settings.chain_of_thought, settings.frames)
 
     def _answer(self, batch: Batch, prompt: Prompt, pictures: list[Image.Image]) -> Row:
         settings = batch.settings
@@ -141,6 +137,12 @@ class Worker:
         completion = self._chat.complete(messages, temperature=0, max_tokens=limit)
         scored = prediction(completion.text, batch.benchmark, settings.style, settings.rules, settings.chain_of_thought)
         return Row(prompt.index, prompt.text, completion.text, scored, completion.finish_reason)
+
+
+def prompt_of(batch: Batch, item: Item) -> Prompt:
+    """The prompt of an item of a batch. Errors: see `render`."""
+    settings = batch.settings
+    return render(item, batch.benchmark, settings.style, settings.rules, settings.chain_of_thought, settings.frames)
 
 
 def split(batch: Batch, size: int) -> Iterator[Batch]:

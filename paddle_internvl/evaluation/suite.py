@@ -20,8 +20,18 @@ from paddle_internvl.evaluation.item import Item
 from paddle_internvl.evaluation.judge import Judge
 from paddle_internvl.evaluation.readers import default_rules, read_items
 from paddle_internvl.evaluation.reuse import reused_rows
-from paddle_internvl.evaluation.run import AskSettings, Batch, Failure, RunCounts, Worker, by_pictures, keep, split
-from paddle_internvl.evaluation.run_files import Row, RunFiles
+from paddle_internvl.evaluation.run import (
+    AskSettings,
+    Batch,
+    Failure,
+    RunCounts,
+    Worker,
+    by_pictures,
+    keep,
+    prompt_of,
+    split,
+)
+from paddle_internvl.evaluation.run_files import Row, RunError, RunFiles
 from paddle_internvl.evaluation.scoring import require_scorer, score_items
 from paddle_internvl.evaluation.user_benchmarks import find_benchmark
 from paddle_internvl.jsonl import complete_file
@@ -152,37 +162,62 @@ def evaluate(
     for job in jobs if scored else ():
         require_scorer(job.benchmark, job.settings.rules)
     name = name or Path(str(getattr(model, "model", model)).rstrip("/")).name
-    identity, backend = _identity(model, endpoint, backend), {**_ENGINE, **backend}
     weights = {field: backend[field] for field in _WEIGHTS if backend.get(field)}
+    recorded = {"model": _identity(model, endpoint, backend), **weights}
     runs = []
     for job in jobs:
-        recorded = {"model": identity, **asdict(job.settings), **weights, "benchmark": _prompt_fields(job.benchmark)}
-        files = RunFiles(Path(work_dir) / name, name, job.benchmark.name, recorded, overwrite)
+        fields = {**recorded, **asdict(job.settings), "benchmark": _prompt_fields(job.benchmark)}
+        files = RunFiles(Path(work_dir) / name, name, job.benchmark.name, fields, overwrite)
         for row in reused_rows(reuse, name, job.benchmark, job.items) if reuse else ():
             files.append(row)
-        answered = files.rows()
-        missing = by_pictures([item for item in job.selected if item.index not in answered])
-        runs.append((job, files, Batch(job.benchmark, job.settings, missing)))
+        runs.append((job, files, _unanswered(job, files)))
     batches = [batch for *_, batch in runs if batch.items]
+    engine = {**_ENGINE, **backend}
     with contextlib.ExitStack() as stack:
         if not batches:
             outcomes = iter(())
         elif workers:
-            folder = str(Path(model).resolve()) if Path(model).exists() else str(model)  # workers start elsewhere
-            make = functools.partial(_checkpoint_worker, folder, concurrency, backend)
-            parts = (part for batch in batches for part in split(batch, 2 * concurrency))
-            results = map_batches(make, parts, workers, ray_address, backend.get("device"))
-            outcomes = itertools.chain.from_iterable(stack.enter_context(contextlib.closing(results)))
+            outcomes = stack.enter_context(
+                contextlib.closing(_ray_outcomes(str(model), batches, concurrency, workers, ray_address, engine))
+            )
         else:
             chat = model
             if isinstance(model, (str, Path)):
-                chat = stack.enter_context(contextlib.closing(chat_of(str(model), **(endpoint or {}), **backend)))
+                chat = stack.enter_context(contextlib.closing(chat_of(str(model), **(endpoint or {}), **engine)))
             worker = Worker(chat, concurrency, as_urls=isinstance(model, (str, Path)) and not is_checkpoint)
             outcomes = itertools.chain.from_iterable(map(worker.outcomes, batches))
         return {
             job.benchmark.name: _run(job, files, batch, outcomes, scored, judge, on_progress)
             for job, files, batch in runs
         }
+
+
+def _unanswered(job: Job, files: RunFiles) -> Batch:
+    """The rows that have no answer yet.
+
+    Raises:
+        RunError: an answered row has another prompt now: the data was edited.
+    """
+    batch, rows = Batch(job.benchmark, job.settings, ()), files.rows()
+    for item in job.items:
+        row = rows.get(item.index)
+        if row is not None and row.prompt and row.prompt != prompt_of(batch, item).text:
+            raise RunError(
+                f"{files.journal}: row {item.index} was answered to another prompt; --overwrite starts anew, "
+                "--work-dir names another folder"
+            )
+    return replace(batch, items=by_pictures([item for item in job.selected if item.index not in rows]))
+
+
+def _ray_outcomes(
+    model: str, batches: Sequence[Batch], concurrency: int, workers: int, address: str | None, backend: Mapping
+) -> Iterator[Row | Failure]:
+    """Outcomes of batches in their order, by processes of Ray."""
+    folder = str(Path(model).resolve()) if Path(model).exists() else model  # workers start elsewhere
+    make = functools.partial(_checkpoint_worker, folder, concurrency, backend)
+    parts = (part for batch in batches for part in split(batch, 2 * concurrency))
+    for outcomes in map_batches(make, parts, workers, address, backend.get("device")):
+        yield from outcomes
 
 
 def _prompt_fields(benchmark: Benchmark) -> dict:

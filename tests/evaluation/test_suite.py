@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,14 @@ def test_faults_are_one_clear_line(data, tmp_path):
         score("MMStar", file, {"99": "A"})
     notes = ["1 answers are of no row of the data", "the data has no reference answers"]
     assert score("MMStar", file, {0: "A", 99: "A"})["notes"] == notes
+
+
+def test_edited_data_are_refused(data, tmp_path):
+    run(ScriptedChat(), data, tmp_path, limit=2)
+    edited = tmp_path / "edited.tsv"
+    edited.write_text(Path(data.partition("=")[2]).read_text().replace("which?", "what?", 1))
+    with pytest.raises(RunError, match="row 0 was answered to another prompt"):
+        run(ScriptedChat(), f"MMStar={edited}", tmp_path)
 
 
 def test_predictions_of_vlmevalkit_are_reused(data, tmp_path):
