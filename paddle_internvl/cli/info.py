@@ -130,7 +130,8 @@ def _human(value) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_human(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return " .. ".join(map(str, value))
+        separator = ", " if all(isinstance(item, str) for item in value) else " .. "  # names, or limits
+        return separator.join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
