@@ -19,6 +19,7 @@ numpy only: the scripts that write goldens use the table too.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from tests.random_checkpoints import tiny_config
@@ -72,5 +73,5 @@ def quantizable_config(case: str) -> dict:
 
 def _with_llm(case: str, fields: dict) -> dict:
     config = tiny_config(case)
-    config["llm_config"].update(fields)
+    config["llm_config"].update(deepcopy(fields))  # tests change configs
     return config
