@@ -13,19 +13,14 @@ from __future__ import annotations
 import argparse
 
 from paddle_internvl.cli import bench_growth, bench_model, bench_serve, bench_train
+from paddle_internvl.cli.conventions import add_subcommands
 
 _BENCHMARKS = {"model": bench_model, "train": bench_train, "growth": bench_growth, "serve": bench_serve}
 _DIFFERENT = {"growth": "a curve grows faster than its bound", "serve": "no request was answered"}  # exit code 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
-    for name, module in _BENCHMARKS.items():
-        summary, _, details = module.__doc__.partition("\n\n")
-        benchmark = benchmarks.add_parser(
-            name, help=summary, description=summary, epilog=details.strip(), different=_DIFFERENT.get(name)
-        )
-        module.add_arguments(benchmark)
+    add_subcommands(parser, _BENCHMARKS, "benchmark", "WHAT", _DIFFERENT)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, ModuleType
 
 from convert import command_line
 from convert.command_line import Parser
@@ -21,6 +22,33 @@ from paddle_internvl.cli.argument_types import integer
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _ERRORS = (ValueError, OSError, ImportError)  # become one line; others are faults of the program
 _WIDE = 2000  # characters: wider than any line
+
+
+def add_subcommands(
+    parser: argparse.ArgumentParser,
+    modules: Mapping[str, ModuleType],
+    dest: str,
+    metavar: str,
+    different: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, argparse.ArgumentParser]:
+    """Add subcommands, whose help is their modules' docstrings; returns their parsers by name.
+
+    Args:
+        parser: of the command.
+        modules: with `add_arguments`, by name of the subcommand.
+        dest: name of the parsed argument that holds the subcommand's name.
+        metavar: of the subcommand, for the help.
+        different: meaning of exit code 1 by name.
+    """
+    subparsers = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
+    parsers = {}
+    for name, module in modules.items():
+        summary, _, details = module.__doc__.partition("\n\n")
+        parsers[name] = subparsers.add_parser(
+            name, help=summary, description=summary, epilog=details.strip(), different=different.get(name)
+        )
+        module.add_arguments(parsers[name])
+    return parsers
 
 
 def add_hub_flag(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from paddle_internvl.cli import curate_dropout_ntp, curate_filter, curate_pairs, curate_review, curate_sample
+from paddle_internvl.cli.conventions import add_subcommands
 
 _TOOLS = {
     "filter": curate_filter,
@@ -24,11 +25,7 @@ _TOOLS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
-    for name, module in _TOOLS.items():
-        summary, _, details = module.__doc__.partition("\n\n")
-        tool = tools.add_parser(name, help=summary, description=summary, epilog=details.strip())
-        module.add_arguments(tool)
+    add_subcommands(parser, _TOOLS, "tool", "TOOL")
 
 
 def run(arguments: argparse.Namespace) -> int:

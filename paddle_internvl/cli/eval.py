@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 
 from paddle_internvl.cli import eval_compare, eval_list, eval_prompts, eval_report, eval_run, eval_score, eval_table
+from paddle_internvl.cli.conventions import add_subcommands
 
 _TOOLS = {
     "run": eval_run,
@@ -28,11 +29,7 @@ _TOOLS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
-    for name, module in _TOOLS.items():
-        summary, _, details = module.__doc__.partition("\n\n")
-        tool = tools.add_parser(name, help=summary, description=summary, epilog=details.strip())
-        module.add_arguments(tool)
+    add_subcommands(parser, _TOOLS, "tool", "TOOL")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -71,15 +71,9 @@ def build_parser() -> Parser:
         different="COMMAND found a problem",
     )
     parser.add_argument("--version", action="version", version=f"paddle_internvl {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        summary, _, details = module.__doc__.partition("\n\n")
-        command = commands.add_parser(
-            name, help=summary, description=summary, epilog=details.strip(), different=_DIFFERENT.get(name)
-        )
-        module.add_arguments(command)
-        if name in _WITH_HUB_IDS:
-            conventions.add_hub_flag(command)
+    commands = conventions.add_subcommands(parser, COMMANDS, "command", "COMMAND", _DIFFERENT)
+    for name in _WITH_HUB_IDS:
+        conventions.add_hub_flag(commands[name])
     add_common_flags(parser)
     return parser
 
