@@ -5,16 +5,16 @@ In: the object of a JSONL line. Out: messages for a `Pipeline`, or for an endpoi
 
 from __future__ import annotations
 
-import base64
 import functools
 import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_internvl.curation.sample_texts import picture_names
-from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
+from paddle_internvl.media.data_urls import encode_data_url
+from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER, IMAGE_TOKEN
 
-PICTURE_MARK, CLIP_MARK = "<image>", "<video>"
+CLIP_MARK = "<video>"
 _ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 _MEDIA_TYPES = {"image": "image/png", "video": "video/mp4"}  # of files whose ending names none
 _CACHED_FILES = 8  # questions about one picture are near each other
@@ -58,19 +58,19 @@ def messages_with_media(turns: Sequence[tuple[str, str]], item: dict, root: Path
     """
     pictures = [{"type": "image", "image": str(root / name)} for name in picture_names(item)]
     clips = [{"type": "video", "video": str(root / item["video"])}] if item.get("video") else []
-    marks = [text.count(PICTURE_MARK) if role == "user" and pictures else 0 for role, text in turns]
+    marks = [text.count(IMAGE_PLACEHOLDER) if role == "user" and pictures else 0 for role, text in turns]
     first = next(k for k, (role, _) in enumerate(turns) if role == "user")
     if pictures and not any(marks):
         marks[first] = len(pictures)
     if sum(marks) != len(pictures):
-        raise ValueError(f"{len(pictures)} pictures but {sum(marks)} {PICTURE_MARK} marks")
+        raise ValueError(f"{len(pictures)} pictures but {sum(marks)} {IMAGE_PLACEHOLDER} marks")
     messages, remaining = [], iter(pictures)
     for k, (role, text) in enumerate(turns):
         media = [next(remaining) for _ in range(marks[k])] + (clips if k == first else [])
         if clips and role == "user":
             text = _without_marks(text)
         if media and not clips:
-            text = text.replace(PICTURE_MARK, IMAGE_TOKEN)
+            text = text.replace(IMAGE_PLACEHOLDER, IMAGE_TOKEN)
         messages.append({"role": role, "content": [*media, {"type": "text", "text": text}] if media else text})
     return messages
 
@@ -100,8 +100,8 @@ def _data_url(part: dict) -> str:
 @functools.lru_cache(maxsize=_CACHED_FILES)
 def _file_url(kind: str, file: str) -> str:
     media_type = mimetypes.guess_type(file)[0] or _MEDIA_TYPES[kind]
-    return f"data:{media_type};base64,{base64.b64encode(Path(file).read_bytes()).decode()}"
+    return encode_data_url(Path(file).read_bytes(), media_type)
 
 
 def _without_marks(text: str) -> str:
-    return text.replace(PICTURE_MARK, "").replace(CLIP_MARK, "").strip()
+    return text.replace(IMAGE_PLACEHOLDER, "").replace(CLIP_MARK, "").strip()

@@ -6,7 +6,8 @@ In: a question with `<image>` marks. Out: the prompt. The wordings are upstream'
 
 from __future__ import annotations
 
-_MARK = "<image>"
+from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER
+
 _THINK = """You are an AI assistant that rigorously follows this response protocol:
 
 1. First, conduct a detailed analysis of the question. Consider different angles, potential solutions, and reason through the problem step-by-step. Enclose this entire thinking process within <think> and </think> tags.
@@ -49,6 +50,6 @@ def sampling_prompt(question: str, prompt_version: str, pictures: int) -> str:
     prompt = INSTRUCTIONS[prompt_version].replace("{question}", question)
     if not pictures:
         return prompt
-    if prompt.count(_MARK) == 1:
-        prompt = prompt.replace(f"{_MARK}\n", "").replace(_MARK, "")
-    return prompt if _MARK in prompt else f"{_MARK}\n{prompt}"
+    if prompt.count(IMAGE_PLACEHOLDER) == 1:
+        prompt = prompt.replace(f"{IMAGE_PLACEHOLDER}\n", "").replace(IMAGE_PLACEHOLDER, "")
+    return prompt if IMAGE_PLACEHOLDER in prompt else f"{IMAGE_PLACEHOLDER}\n{prompt}"

@@ -5,15 +5,13 @@ In: a `Prompt`. Out: one user's message, its text with LMDeploy's marks, its pic
 
 from __future__ import annotations
 
-import base64
 import io
 
 from PIL import Image
 
 from paddle_internvl.evaluation.prompts import Prompt, PromptError
-from paddle_internvl.prompt.special_tokens import IMAGE_TOKEN
-
-_MARK = "<image>"
+from paddle_internvl.media.data_urls import encode_data_url
+from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER, IMAGE_TOKEN
 
 
 def messages_of(
@@ -29,17 +27,17 @@ def messages_of(
     Raises:
         PromptError: the prompt's marks can't be told from its text, or one mark stands for several pictures.
     """
-    marks = prompt.text.count(_MARK)
+    marks = prompt.text.count(IMAGE_PLACEHOLDER)
     if prompt.joined and len(pictures) > 1:
         raise PromptError(prompt.index, "one mark stands for all pictures, which `eval run` can't send")
     if marks != len(pictures):
-        raise PromptError(prompt.index, f"{marks} {_MARK} marks but {len(pictures)} pictures")
+        raise PromptError(prompt.index, f"{marks} {IMAGE_PLACEHOLDER} marks but {len(pictures)} pictures")
     options = {} if thumbnail is None else {"use_thumbnail": thumbnail}
     parts = [
         _part(picture, {"max_dynamic_patch": limit, **options}, as_urls)
         for picture, limit in zip(pictures, prompt.limits, strict=True)
     ]
-    text = {"type": "text", "text": prompt.text.replace(_MARK, IMAGE_TOKEN)}
+    text = {"type": "text", "text": prompt.text.replace(IMAGE_PLACEHOLDER, IMAGE_TOKEN)}
     return [{"role": "user", "content": [*parts, text]}]
 
 
@@ -48,5 +46,5 @@ def _part(picture: Image.Image, options: dict, as_urls: bool) -> dict:
         return {"type": "image", "image": picture, **options}
     stream = io.BytesIO()
     picture.save(stream, "PNG")
-    url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    url = encode_data_url(stream.getvalue(), "image/png")
     return {"type": "image_url", "image_url": {"url": url, **options}}

@@ -17,10 +17,10 @@ from paddle_internvl.evaluation.prompt_forms import (
 from paddle_internvl.evaluation.video_forms import VIDEO_FORMS, upstream_mvbench_text
 from paddle_internvl.media.images import open_image
 from paddle_internvl.preprocess.grid import choose_grid
+from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER
 
 _TOTAL_TILES = 64  # of all pictures of a question
 _REASONING_TOKENS = 4096  # most tokens of an answer to upstream's `--cot`
-_MARK = "<image>"
 _NUMBERED_IMAGE = re.compile(r"Image-(?=[1-9])")
 _FINAL_ANSWER = re.compile(r"(?:Final answer:|Answer:)\s*(.*)", re.IGNORECASE)
 
@@ -142,13 +142,13 @@ def _divided(max_num: int, count: int) -> tuple[int, ...]:
 def _numbered(before: Sequence[str], count: int, behind: Sequence[str] = ()) -> str:
     """Texts before and behind pictures, with the pictures' marks moved to the front; several pictures are numbered."""
     if count == 1:
-        return f"{_MARK}\n" + "\n".join((*before, *behind))
+        return f"{IMAGE_PLACEHOLDER}\n" + "\n".join((*before, *behind))
     run = "".join(f"<Image-{i}>" for i in range(1, count + 1))
     return (_numbered_marks(count) + "".join(before) + run + "".join(behind)).replace(run, "")
 
 
 def _numbered_marks(count: int) -> str:
-    return "".join(f"Image-{i}: {_MARK}\n" for i in range(1, count + 1))
+    return "".join(f"Image-{i}: {IMAGE_PLACEHOLDER}\n" for i in range(1, count + 1))
 
 
 def _clip_prompt(item: Item, benchmark: Benchmark, rules: str, frames: int) -> Prompt:
@@ -195,8 +195,8 @@ def _upstream_prompt(item: Item, task: UpstreamTask, chain_of_thought: bool) -> 
         several = count > 1 and not joined
     if several:
         text = _numbered_marks(count) + text
-    elif _MARK not in text:
-        text = f"{_MARK}\n{text}"
+    elif IMAGE_PLACEHOLDER not in text:
+        text = f"{IMAGE_PLACEHOLDER}\n{text}"
     return Prompt(
         item.index, text, item.pictures, task.max_num, limits, _REASONING_TOKENS if reasons else task.max_new_tokens,
         doubled=joined, joined=joined,

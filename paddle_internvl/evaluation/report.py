@@ -16,6 +16,7 @@ from typing import TextIO
 
 from paddle_internvl.evaluation.item import Item
 from paddle_internvl.evaluation.run_scores import RunScores, answers_of
+from paddle_internvl.media.data_urls import encode_data_url
 from paddle_internvl.media.images import open_image
 
 _JPEG_QUALITY = 80
@@ -162,7 +163,7 @@ def _pictures(item: Item, side: int) -> tuple[str, int]:
         picture.thumbnail((side, side))
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=_JPEG_QUALITY)
-        encoded = base64.b64encode(data.getvalue()).decode()
+        url = encode_data_url(data.getvalue(), "image/jpeg")
         alt = f"picture of row {html.escape(str(item.index))}"
-        parts.append(f'<img alt="{alt}" width="{picture.width}" src="data:image/jpeg;base64,{encoded}">')
+        parts.append(f'<img alt="{alt}" width="{picture.width}" src="{url}">')
     return "".join(parts), broken

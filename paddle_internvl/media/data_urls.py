@@ -1,4 +1,4 @@
-"""Data URLs: the bytes that a `data:<type>;base64,<data>` URL holds (RFC 2397, base64 only)."""
+"""Data URLs: `data:<type>;base64,<data>` (RFC 2397, base64 only), encoded and decoded."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ _MEDIA_TYPES = {
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")  # RFC 4648 §5
 _SPACE = b" \t\r\n"  # line breaks of MIME encoders
 _GENERIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")  # for every kind: the content decides
+
+
+def encode_data_url(data: bytes, media_type: str) -> str:
+    """The data URL of bytes.
+
+    Args:
+        data: the content.
+        media_type: such as 'image/png'.
+    """
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def decode_data_url(url: str, kind: str | None = None, limit: int | None = None) -> bytes:

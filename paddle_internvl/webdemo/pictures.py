@@ -5,12 +5,13 @@ In: PIL images. Out: PIL images, data URLs, HTML.
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from collections.abc import Sequence
 
 from PIL import Image
+
+from paddle_internvl.media.data_urls import encode_data_url
 
 SMALL = 320  # pixels, long side of an upload's thumbnail
 
@@ -26,7 +27,7 @@ def data_url(image: Image.Image) -> str:
     """The picture as a JPEG in a URL."""
     file = io.BytesIO()
     image.convert("RGB").save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return encode_data_url(file.getvalue(), "image/jpeg")
 
 
 def figure(url: str, caption: str, alt: str) -> str:

@@ -1,7 +1,6 @@
 """Records -> items: objects of upstream's JSON and JSONL files and rows of Hugging Face's parquet files."""
 
 import ast
-import base64
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from paddle_internvl.evaluation.item import Index, Item
 from paddle_internvl.evaluation.readers.errors import ReadError
 from paddle_internvl.evaluation.readers.places import find_picture
+from paddle_internvl.media.data_urls import encode_data_url
 
 _INDEX = ("question_id", "questionId", "id", "pid", "index")
 _QUESTION = ("query", "question", "text", "sent")
@@ -131,5 +131,5 @@ def _source(value: object, file: Path) -> str | Path:
     if isinstance(value, Mapping):
         if value.get("bytes") is None:
             return find_picture(str(value.get("path")), file, _FOLDERS)
-        return f"data:application/octet-stream;base64,{base64.b64encode(value['bytes']).decode()}"
+        return encode_data_url(value["bytes"], "application/octet-stream")
     return find_picture(str(value), file, _FOLDERS)
