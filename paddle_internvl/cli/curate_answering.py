@@ -74,7 +74,7 @@ def answers_of(arguments: argparse.Namespace, target: str) -> Iterator:
         with contextlib.closing(chat_of(target, arguments.model, arguments.key)) as chat:
             yield endpoint_answers(chat, fields, arguments.concurrency or _CONCURRENCY)
         return
-    from paddle_internvl.curation.answering import batches, pipeline_answers
+    from paddle_internvl.curation.answering import pipeline_answers
 
     make = functools.partial(_worker, *_checkpoint(arguments, target))
     size = arguments.batch_size or _BATCH
@@ -82,7 +82,7 @@ def answers_of(arguments: argparse.Namespace, target: str) -> Iterator:
         with make() as worker:
             yield pipeline_answers(worker, size)
         return
-    from paddle_internvl.scale.ordered_actors import map_batches
+    from paddle_internvl.scale.ordered_actors import batches, map_batches
 
     def answers(requests) -> Iterator[str]:
         results = map_batches(

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli.argument_types import integer
-from paddle_internvl.cli.conventions import add_adapter_flag
+from paddle_internvl.cli.conventions import add_adapter_flag, add_workers_flags, require_workers
 from paddle_internvl.cli.eval_score import score_lines
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
 from paddle_internvl.evaluation.benchmark import RULES, STYLES
@@ -71,14 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="leave the answers of earlier runs")
     parser.add_argument("--dry-run", action="store_true", help="count rows, tiles and tokens; ask nothing")
     parser.add_argument("--nframe", type=integer(1), metavar="N", help="frames of a clip (default: the benchmark's)")
-    parser.add_argument(
-        "--workers", type=integer(0), default=0, metavar="N",
-        help="processes under Ray, each with a model (default: this process)",
-    )  # fmt: skip
+    add_workers_flags(parser, "with a model each")
     parser.add_argument(
         "--tp", type=integer(1), default=1, metavar="N", help="launched processes that share the model (default: 1)"
     )
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
     parser.add_argument(
         "--concurrency",
         type=integer(1),
@@ -104,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.evaluation.run import AskSettings
     from paddle_internvl.evaluation.suite import evaluate
 
+    require_workers(arguments)
     chain_of_thought = arguments.use_cot or os.environ.get("USE_COT") == "1"
     settings = AskSettings(
         arguments.style, arguments.rules, chain_of_thought, arguments.max_new_tokens, arguments.nframe

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from paddle_internvl.curation.prompt_messages import endpoint_messages
 from paddle_internvl.evaluation.completion import Chat, ChatRequestError
 from paddle_internvl.evaluation.ordered_map import ordered_map
+from paddle_internvl.scale.ordered_actors import batches
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,3 @@ def endpoint_answers(chat: Chat, generation: Mapping, concurrency: int) -> Answe
             return error
 
     return lambda requests: ordered_map(answer, requests, concurrency)
-
-
-def batches(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items, the last one shorter."""
-    remaining = iter(items)
-    while batch := list(islice(remaining, size)):
-        yield batch

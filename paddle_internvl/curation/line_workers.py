@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from paddle_internvl.curation.answering import batches
 from paddle_internvl.curation.jsonl import Line
 
 Result = TypeVar("Result")
@@ -31,7 +30,7 @@ def map_lines(
     """
     if workers is None:
         return (result for line in lines for result in worker([line]))
-    from paddle_internvl.scale.ordered_actors import map_batches
+    from paddle_internvl.scale.ordered_actors import batches, map_batches
 
     results = map_batches(functools.partial(_same, worker), batches(lines, _BATCH), workers, address)
     return (result for batch in results for result in batch)

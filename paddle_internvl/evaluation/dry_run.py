@@ -9,7 +9,8 @@ from pathlib import Path
 from paddle_internvl.evaluation.conversation import messages_of
 from paddle_internvl.evaluation.item import Index
 from paddle_internvl.evaluation.pictures import open_pictures, tile_grids
-from paddle_internvl.evaluation.prompts import PromptError, render
+from paddle_internvl.evaluation.prompts import PromptError
+from paddle_internvl.evaluation.run import prompt_of
 from paddle_internvl.evaluation.suite import Job
 from paddle_internvl.prompt.encode import encode_prompt
 from paddle_internvl.prompt.messages import apply_template, parse_messages
@@ -59,9 +60,7 @@ def workload(job: Job, folder: Path) -> Workload:
     for item in job.selected:
         counted.rows += 1
         try:
-            prompt = render(
-                item, job.benchmark, settings.style, settings.rules, settings.chain_of_thought, settings.frames
-            )
+            prompt = prompt_of(item, job.benchmark, settings)
             pictures = open_pictures(prompt)
             messages = messages_of(prompt, pictures)
         except PromptError as error:

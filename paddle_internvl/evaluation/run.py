@@ -19,6 +19,7 @@ from paddle_internvl.evaluation.item import Index, Item
 from paddle_internvl.evaluation.pictures import open_pictures
 from paddle_internvl.evaluation.prompts import Prompt, PromptError, prediction, render
 from paddle_internvl.evaluation.run_files import Row, RunFiles
+from paddle_internvl.scale.ordered_actors import batches
 
 _GROUP = 8  # items of the same pictures that one thread asks
 
@@ -113,14 +114,14 @@ class Worker:
             EndpointUnavailableError: no request gets an answer.
         """
         groups = itertools.groupby(batch.items, key=_pictures_of)
-        parts = (part for _, group in groups for part in _chunks(group, _GROUP))
+        parts = (part for _, group in groups for part in batches(group, _GROUP))
         return interleaved((self._ask(batch, part) for part in parts), self._concurrency)
 
     def _ask(self, batch: Batch, items: Sequence[Item]) -> Iterator[Row | Failure]:
         pictures = None
         for item in items:
             try:
-                prompt = prompt_of(batch, item)
+                prompt = prompt_of(item, batch.benchmark, batch.settings)
                 pictures = open_pictures(prompt) if pictures is None else pictures
                 outcome = self._answer(batch, prompt, pictures)
             except PromptError as error:
@@ -139,10 +140,9 @@ class Worker:
         return Row(prompt.index, prompt.text, completion.text, scored, completion.finish_reason)
 
 
-def prompt_of(batch: Batch, item: Item) -> Prompt:
-    """The prompt of an item of a batch. Errors: see `render`."""
-    settings = batch.settings
-    return render(item, batch.benchmark, settings.style, settings.rules, settings.chain_of_thought, settings.frames)
+def prompt_of(item: Item, benchmark: Benchmark, settings: AskSettings) -> Prompt:
+    """The prompt of an item. Errors: see `render`."""
+    return render(item, benchmark, settings.style, settings.rules, settings.chain_of_thought, settings.frames)
 
 
 def split(batch: Batch, size: int) -> Iterator[Batch]:
@@ -182,9 +182,3 @@ def by_pictures(items: Sequence[Item]) -> list[Item]:
 
 def _pictures_of(item: Item) -> tuple:
     return item.pictures, item.clip
-
-
-def _chunks(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
-    remaining = iter(items)
-    while part := list(itertools.islice(remaining, size)):
-        yield part

@@ -48,6 +48,8 @@ class RunFiles:
         benchmark: name of it.
         settings: all that an answer depends on; kept in `<model>_<benchmark>.settings.json`.
         overwrite: leave the answers of an earlier run.
+    Attributes:
+        rows: the answered rows, by index.
     Raises:
         RunError: the folder has answers of other settings.
     """
@@ -62,6 +64,7 @@ class RunFiles:
             for file in (self._settings, self.journal, self.table, self.score):
                 file.unlink(missing_ok=True)
         self._check(json.loads(json.dumps(settings)))
+        self.rows: dict[Index, Row] = {line["index"]: Row(**line) for line in read_objects(self.journal)}
 
     def _check(self, settings: dict) -> None:
         if self._settings.is_file():
@@ -76,13 +79,10 @@ class RunFiles:
         with complete_file(self._settings) as stream:
             json.dump(settings, stream, ensure_ascii=False, indent=2)
 
-    def rows(self) -> dict[Index, Row]:
-        """The answered rows, by index."""
-        return {line["index"]: Row(**line) for line in read_objects(self.journal)}
-
     def append(self, row: Row) -> None:
         """Append an answered row to the journal."""
         append_objects(self.journal, [asdict(row)])
+        self.rows[row.index] = row
 
     def finish(self, items: Sequence[Item]) -> None:
         """Sort the journal into the order of the items, and write the table of predictions.
@@ -90,7 +90,7 @@ class RunFiles:
         Args:
             items: every row that was to be answered.
         """
-        rows = self.rows()
+        rows = dict(self.rows)
         answered = [(item, rows.pop(item.index)) for item in items if item.index in rows]
         with complete_file(self.journal) as stream:
             for row in [*(row for _, row in answered), *rows.values()]:  # a run with a limit keeps the rows beyond it

@@ -116,7 +116,7 @@ def evaluate(
     reuse: Path | None = None,
     overwrite: bool = False,
     concurrency: int = 32,
-    workers: int = 0,
+    workers: int | None = None,
     ray_address: str | None = None,
     judge: Judge | None = None,
     on_progress: Callable[[str, RunCounts], None] = lambda benchmark, counts: None,
@@ -138,7 +138,7 @@ def evaluate(
         reuse: VLMEvalKit's predictions that are taken over: a file, or a folder of `<name>_<benchmark>.xlsx` (or .tsv).
         overwrite: leave the answers of earlier runs.
         concurrency: rows asked at a time, of each worker.
-        workers: processes of Ray, each with a model; 0: this process, without Ray.
+        workers: processes of Ray, each with a model; None: this process, without Ray.
         ray_address: of a Ray cluster; None: start one on this machine.
         judge: decides rows that rules can't.
         on_progress: called with the benchmark's name and the counts of its run.
@@ -198,15 +198,15 @@ def _unanswered(job: Job, files: RunFiles) -> Batch:
     Raises:
         RunError: an answered row has another prompt now: the data was edited.
     """
-    batch, rows = Batch(job.benchmark, job.settings, ()), files.rows()
     for item in job.items:
-        row = rows.get(item.index)
-        if row is not None and row.prompt and row.prompt != prompt_of(batch, item).text:
+        row = files.rows.get(item.index)
+        if row is not None and row.prompt and row.prompt != prompt_of(item, job.benchmark, job.settings).text:
             raise RunError(
                 f"{files.journal}: row {item.index} was answered to another prompt; --overwrite starts anew, "
                 "--work-dir names another folder"
             )
-    return replace(batch, items=by_pictures([item for item in job.selected if item.index not in rows]))
+    missing = [item for item in job.selected if item.index not in files.rows]
+    return Batch(job.benchmark, job.settings, by_pictures(missing))
 
 
 def _ray_outcomes(
@@ -250,15 +250,14 @@ def _run(
     on_progress: Callable[[str, RunCounts], None],
 ) -> dict:
     """Keep the outcomes of a benchmark, and score its answers."""
-    rows = files.rows()
-    earlier = [rows[item.index] for item in job.selected if item.index in rows]
+    earlier = [files.rows[item.index] for item in job.selected if item.index in files.rows]
     counts = RunCounts(len(job.selected), len(earlier), sum(row.finish_reason == "length" for row in earlier))
     keep(
         itertools.islice(outcomes, len(batch.items)), files, counts,
         lambda counts: on_progress(job.benchmark.name, counts),
     )  # fmt: skip
     files.finish(job.items)
-    answers = {index: row.prediction for index, row in files.rows().items()}
+    answers = {index: row.prediction for index, row in files.rows.items()}
     if scored:
         document = score_items(job.benchmark, job.items, answers, job.settings.rules, judge)
         with complete_file(files.score) as stream:

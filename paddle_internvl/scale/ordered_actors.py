@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from paddle_internvl.scale import cluster
 
-Batch, Result = TypeVar("Batch"), TypeVar("Result")
+Item, Batch, Result = TypeVar("Item"), TypeVar("Batch"), TypeVar("Result")
 _MAX_RETRIES = 3  # restarts of an actor, and retries of a batch
 _WAITING = 2  # batches an actor has at a time
 
@@ -61,3 +62,10 @@ def map_batches(
             raise ChildProcessError(
                 f"the workers failed: {cluster.error_line(str(error)) or type(error).__name__}"
             ) from error
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
