@@ -84,8 +84,7 @@ class ParameterShards:
 
     def bounds(self, shard: Shard) -> tuple[int, int]:
         """First and last + 1 number of the flat parameter that this rank has; zeros follow in the last shards."""
-        size, length = prod(shard.whole_shape), shard.shape[0]
-        return min(self.group.rank * length, size), min((self.group.rank + 1) * length, size)
+        return self._bounds(prod(shard.whole_shape), shard.shape[0])
 
     def update_whole(self) -> None:
         """Stage 2: gather the whole parameters from their shards. Every rank calls it at the same time."""
@@ -138,10 +137,13 @@ class ParameterShards:
             holder[name] = shard
 
     # ------------------------------------------------------------------------------------------------------- tensors
+    def _bounds(self, size: int, length: int) -> tuple[int, int]:
+        return min(self.group.rank * length, size), min((self.group.rank + 1) * length, size)
+
     def _shard_of(self, parameter: paddle.Tensor) -> Shard:
         size, ranks = prod(parameter.shape), self.group.nranks
         length = -(-size // ranks)
-        start, stop = min(self.group.rank * length, size), min((self.group.rank + 1) * length, size)
+        start, stop = self._bounds(size, length)
         with devices.on(devices.device_of(parameter)):  # where nothing but the slice is read of mapped weights
             values = parameter.detach().flatten()[start:stop].clone()
         part = paddle.zeros([length], parameter.dtype)
