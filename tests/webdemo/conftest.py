@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ class BrowserPages:
         page.on("request", lambda request: None if is_own(request.url, root) else self.faults.append(request.url))
         page.goto(address)
         expect(page.locator(ready)).to_be_visible()
+        expect(page).to_have_title(re.compile("InternVL"))  # Gradio's script sets it, maybe after it has drawn `ready`
         return page
 
 
