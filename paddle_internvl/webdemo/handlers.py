@@ -82,7 +82,10 @@ class Handlers:
         return [drafts[upload] for upload in uploads]
 
     async def ask(self, box, clip, frames, language, *rest) -> AsyncIterator[tuple]:
-        """Answer a new question: chat, box, clip and stop button, as the answer grows."""
+        """Answer a new question: chat, box, clip and stop button, as the answer grows.
+
+        The stop button is enabled here; `finish` disables it.
+        """
         *options, state = rest
         question = ((box or {}).get("text") or "").strip()
         if state.busy or not question:
@@ -104,8 +107,9 @@ class Handlers:
         state.drafts = {}
         first = True
         async with aclosing(self._stream(state, round_, language, options)) as updates:
-            async for chat, stop in updates:
-                yield (chat, None, None, stop) if first else (chat, gr.skip(), gr.skip(), stop)
+            async for chat in updates:
+                draft = None if first else gr.skip()  # emptied once
+                yield chat, draft, draft, gr.update(interactive=True)
                 first = False
 
     async def regenerate(self, language, *rest) -> AsyncIterator[tuple]:
@@ -135,32 +139,35 @@ class Handlers:
         round_.reset_answer()
         round_.question = round_.question if question is None else question
         async with aclosing(self._stream(state, round_, language, options)) as updates:
-            async for update in updates:
-                yield update
+            async for chat in updates:
+                yield chat, gr.update(interactive=True)
 
-    async def _stream(self, state: SessionState, round_: Round, language: str, options: list) -> AsyncIterator[tuple]:
-        """Chat and stop button, at first, at intervals, and at the end. Closing it stops the answer."""
+    async def _stream(self, state: SessionState, round_: Round, language: str, options: list) -> AsyncIterator[list]:
+        """Chat, at first, at intervals, and at the end. Closing it stops the answer."""
         before = display.messages(state.rounds[:-1], language)
         state.busy, last = True, float("-inf")
         try:
-            yield before + display.messages([round_], language), gr.update(interactive=True)
+            yield before + display.messages([round_], language)
             async with aclosing(self._session.answer(state, round_, GenerationOptions(*options))) as steps:
                 async for _ in steps:
                     if time.monotonic() - last > _UPDATE_SECONDS:
                         last = time.monotonic()
-                        stop = gr.update(interactive=round_.ending is None)
-                        yield before + display.messages([round_], language), stop
+                        yield before + display.messages([round_], language)
         finally:
             state.busy = False
-        yield before + display.messages([round_], language), gr.update(interactive=False)
+        yield before + display.messages([round_], language)
 
-    def stop(self, language, state: SessionState) -> tuple:
-        """Stop the answer: chat and stop button. Gradio closes the answer's stream."""
+    def finish(self) -> dict:
+        """Disable the stop button. Not by `stop`: until the stream is closed, Gradio's page ignores a new question."""
+        return gr.update(interactive=False)
+
+    def stop(self, language, state: SessionState) -> list:
+        """Stop the answer: chat. Gradio closes the answer's stream."""
         if state.rounds and state.rounds[-1].ending is None:
             state.rounds[-1].ending = "stopped"
-        return display.messages(state.rounds, language), gr.update(interactive=False)
+        return display.messages(state.rounds, language)
 
     def clear(self, state: SessionState) -> tuple:
-        """Remove the conversation: chat, box, clip and stop button."""
+        """Remove the conversation: chat, box and clip."""
         state.clear()
-        return [], None, None, gr.update(interactive=False)
+        return [], None, None

@@ -152,8 +152,10 @@ def _connect(demo, handlers: Handlers, controls: dict, state, preview, examples:
     ending = {**hidden, "cancels": answers, "queue": False}
     focus_box = {"js": "() => document.querySelector('#box textarea').focus()", **hidden}
     stop.click(None, **focus_box)  # a button that is disabled loses the keyboard focus
-    stopped = stop.click(handlers.stop, [language, state], [chat, stop], **ending)
-    cleared = gr.on([controls["clear"].click, chat.clear], handlers.clear, state, [chat, box, clip, stop], **ending)
+    stopped = stop.click(handlers.stop, [language, state], chat, **ending)
+    cleared = gr.on([controls["clear"].click, chat.clear], handlers.clear, state, [chat, box, clip], **ending)
+    for answer in answers:
+        answer.then(handlers.finish, None, stop, queue=False, **hidden)
 
     def translate(language: str, state: SessionState) -> list:
         properties = {"stop": {"interactive": state.busy}}  # the language may change during the first answer
