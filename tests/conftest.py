@@ -19,7 +19,7 @@ from paddle_internvl import startup  # noqa: E402
 
 startup.import_paddle()  # lean: before a test module imports the whole of PaddleNLP
 
-from tests.families import CASES  # noqa: E402
+from tests.families import CASES, MEMBERS  # noqa: E402
 from tests.random_checkpoints import random_checkpoint, tiny_config  # noqa: E402
 
 # Begun first, so that no worker of pytest-xdist is left alone with one of them at the end.
@@ -54,7 +54,7 @@ def logs_as_before():
 def hf_folders(tmp_path_factory):
     """case -> a raw Hugging Face folder with random weights."""
     root = tmp_path_factory.mktemp("hf")
-    return {case: random_checkpoint(root / case, tiny_config(case)) for case in CASES}
+    return {case: random_checkpoint(root / case, tiny_config(case)) for case in (*CASES, *MEMBERS)}
 
 
 @pytest.fixture(scope="session")

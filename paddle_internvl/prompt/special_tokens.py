@@ -16,7 +16,7 @@ ADDED = (IMG_START, IMG_END, IMG_CONTEXT, "<quad>", "</quad>", "<ref>", "</ref>"
 # Added tokens of the published language models (InternLM2, Qwen2 to Qwen3, Yi, Llama 3, Phi-3) that control a
 # conversation: roles, ends, tools, other models' media. In a message they are plain text.
 _CONTROL = re.compile(
-    r"""<img>|</img>|<IMG_CONTEXT>|<unk>|<pad>|</?s>
+    r"""<img>|</img>|<IMG_CONTEXT>|<video>|<unk>|<pad>|</?s>
     |<\|im_(start|end|sep)\|>|<\|(action_start|action_end|plugin|interpreter)\|>
     |<\|(endoftext|startoftext|begin_of_text|end_of_text|finetune_right_pad_id|step_id|eot_id|eom_id|python_tag)\|>
     |<\|(start|end)_header_id\|>|<\|(system|user|assistant|end|image)\|>|<\|(placeholder|reserved_special_token_)\d+\|>

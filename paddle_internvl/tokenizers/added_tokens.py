@@ -38,7 +38,9 @@ class AddedTokensTokenizer(PretrainedTokenizer):
             for name in cls.resource_files_names.values():
                 if not os.path.isfile(os.path.join(folder, name)):
                     raise FileNotFoundError(f"{folder} has no {name}, which {cls.__name__} needs")
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        tokenizer = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        tokenizer.verbose = False  # or PaddleNLP logs an error at each look at a token that the folder leaves null
+        return tokenizer
 
     @classmethod
     def _from_pretrained(cls, resolved_vocab_files, pretrained_model_name_or_path, *args, **kwargs):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from paddle_internvl.engine.request import ContextOverflowError
 from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.templates import get_conv_template
-from tests.families import GOLDEN
+from tests.families import GOLDEN, MEMBERS
 from tests.random_checkpoints import ROOT, random_pixels
 
 GREEDY = {"max_new_tokens": 12, "do_sample": False}
@@ -30,7 +30,7 @@ def pixels():
     return paddle.to_tensor(random_pixels(3, 56))
 
 
-@pytest.mark.parametrize("case", GOLDEN)
+@pytest.mark.parametrize("case", [*GOLDEN, *MEMBERS])
 def test_prompt_ids_are_upstreams(models, tokenizer, case):
     model = models[case]
     for chat in json.loads(str(np.load(ROOT / f"tests/goldens/{case}.npz")["chats"])):

@@ -25,7 +25,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.families import GOLDEN
+from tests.families import GOLDEN, MEMBERS
 from tests.goldens import texts
 from tests.random_checkpoints import TOKENIZER, random_checkpoint, random_pixels, tiny_config
 
@@ -78,6 +78,9 @@ def start_request(model) -> None:
     for layer in model.language_model.model.layers:
         if hasattr(layer, "attention"):
             layer.attention._init_rope()
+    rotary = getattr(model.language_model.model, "rotary_emb", None)  # of transformers' models
+    if rotary is not None:
+        rotary.inv_freq, rotary.max_seq_len_cached = rotary.original_inv_freq, rotary.original_max_seq_len
 
 
 def greedy(model, pixel_values, input_ids, new_tokens: int, ends: tuple[int, ...] = ()) -> list[int]:
@@ -116,7 +119,9 @@ def model_golden(case: str, clone: Path, upstream) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = random_checkpoint(Path(temporary) / "hf", config)
         tokenizer = tokenizer_class.from_pretrained(str(folder))
-        fields = {k: v for k, v in config.items() if k not in ("model_type", "torch_dtype")}
+        # The released InternVL3 and 3.5 files, unlike this training code, take the template's message for a null.
+        null_message = ("system_message",) if config.get("system_message", "") is None else ()
+        fields = {k: v for k, v in config.items() if k not in ("model_type", "torch_dtype", *null_message)}
         model = model_class(config_class(**fields), use_flash_attn=False).float().eval()
         weights = {name: tensor.float() for name, tensor in load_file(str(folder / "model.safetensors")).items()}
         model.load_state_dict(weights, strict=True)
@@ -232,11 +237,16 @@ def grid_golden(clone: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--upstream", type=Path, required=True, help="checkout of OpenGVLab/InternVL")
-    clone = parser.parse_args().upstream
-    grid_golden(clone)
+    parser.add_argument("--only", choices=(*GOLDEN, *MEMBERS), help="one model instead of everything")
+    arguments = parser.parse_args()
+    clone = arguments.upstream
     upstream = import_upstream(clone)
+    if arguments.only:
+        model_golden(arguments.only, clone, upstream)
+        return
+    grid_golden(clone)
     tokenizer_golden(clone, upstream[1])
-    for case in GOLDEN:
+    for case in (*GOLDEN, *MEMBERS):
         model_golden(case, clone, upstream)
 
 

@@ -9,7 +9,7 @@ import pytest
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.generate import generate_ids
 from paddle_internvl.ops import dispatch
-from tests.families import GOLDEN
+from tests.families import GOLDEN, MEMBERS
 from tests.random_checkpoints import ROOT, random_pixels
 
 TOLERANCE = 2e-5
@@ -31,7 +31,7 @@ def attention(request):
         yield request.param
 
 
-@pytest.fixture(params=GOLDEN)
+@pytest.fixture(params=[*GOLDEN, *MEMBERS])
 def case(request):
     return request.param
 

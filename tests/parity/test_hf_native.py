@@ -16,7 +16,13 @@ from tests.random_checkpoints import random_checkpoint, random_pixels, tiny_conf
 
 TOLERANCE = 2e-5
 TEXT = {
-    "qwen2": {"model_type": "qwen2", "num_attention_heads": 4, "num_key_value_heads": 2},
+    "qwen2": {
+        "model_type": "qwen2",
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 16,
+        "rope_scaling": {"factor": 2.0, "rope_type": "dynamic", "type": "dynamic"},
+    },  # InternVL3's, in action
     "qwen3": {"model_type": "qwen3", "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 12},
     "llama": {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 1, "attention_bias": True},
     "phi3": {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0},
