@@ -1,6 +1,6 @@
-"""Fields of a config.json that InternVL3's files carry from other models, and the members that differ in one of them.
+"""Fields of a config.json that InternVL3's files carry from other models.
 
-In: a whole config.json in upstream's spelling. Out: the names of its fields without effect, or a refusal.
+In: a whole config.json in upstream's spelling. Out: the names of its fields without effect, or an error.
 """
 
 from __future__ import annotations
@@ -29,13 +29,8 @@ def unused_fields(config: Mapping) -> list[str]:
     Args:
         config: a config.json in upstream's spelling.
     Raises:
-        CheckpointError: one of them has a value that changes the network, or the member is a Flash.
+        CheckpointError: one of them has a value that changes the network.
     """
-    if config.get("flash_mode") or "flash_relative_threshold" in config:
-        raise CheckpointError(
-            "InternVL3.5-Flash is not supported: its router, which makes some tiles shorter, is not implemented; take "
-            "the member of the same size without -Flash"
-        )
     found = []
     for part, names in _UNUSED.items():
         fields, prefix = (config.get(part) or {}, f"{part}.") if part else (config, "")

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from convert import CheckpointError
 from convert.mappings import hf_native, internlm2, language, llama, phi3, projector, quantized_tables, vision
 from convert.quant_config import declared_quantization
+from convert.refused_members import refuse_flash
 from convert.rules import Rule
 from convert.unused_fields import unused_fields
 
@@ -40,13 +41,14 @@ def rules_for(config: dict, names: Collection[str] = ()) -> list[Rule]:
         config: config.json.
         names: of the checkpoint's tensors, which distinguish the two generations of transformers' layout.
     Raises:
-        CheckpointError: config.json is of another model, or of a language model without a table.
+        CheckpointError: config.json is of another model, of a language model without a table, or of a Flash.
     """
     if any(".lora_A." in name for name in names):
         raise CheckpointError(
             "the checkpoint holds unmerged LoRA weights; merge them into the model first "
             "(paddle-internvl merge-lora CKPT OUT)"
         )
+    refuse_flash(config, names)
     model_type = config.get("model_type")
     if model_type not in _CHECKPOINTS:
         raise CheckpointError(f"config.json has model_type {model_type!r}; supported: {', '.join(_CHECKPOINTS)}")

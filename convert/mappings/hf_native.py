@@ -49,6 +49,7 @@ _NEWER_PREFIXES = {
     "multi_modal_projector.": "model.multi_modal_projector.",
 }
 _TEXT = {family.model_type: name for name, family in FAMILIES.items() if family.model_type != "internlm2"}
+_REFUSED_TEXT = {"gpt_oss": "GptOssForCausalLM"}  # of published members; `architecture_of` names the way out
 _ONLY = {"vision_feature_select_strategy": "default", "projector_hidden_act": "gelu"}  # field -> its supported value
 _ONLY_VISION = {"use_mean_pooling": True, "use_absolute_position_embeddings": True, "use_mask_token": False}
 _SAME_VISION = (
@@ -102,6 +103,8 @@ def upstream_config(config: dict) -> dict:
     """
     v, text = config["vision_config"], dict(config["text_config"])
     kind = text.pop("model_type", "qwen2")
+    if kind in _REFUSED_TEXT:
+        architecture_of({"architectures": [_REFUSED_TEXT[kind]]})
     if kind not in _TEXT:
         raise CheckpointError(f"text_config.model_type is {kind!r}; supported: {', '.join(_TEXT)}")
     for part, fields, supported in (("", config, _ONLY), ("vision_config.", v, _ONLY_VISION)):

@@ -3,6 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
+from convert.refused_members import INTERNLM3_TOKENIZER
+
 _KINDS = {  # tokenizer_config.json's tokenizer_class, without "Fast" -> module and class
     "InternLM2Tokenizer": ("internlm2", "InternLM2Tokenizer"),
     "Qwen2Tokenizer": ("byte_level_bpe", "Qwen2Tokenizer"),
@@ -20,7 +22,7 @@ def tokenizer_class(name: str, folder: Path | None = None):
     """
     kind = name.removesuffix("Fast")
     if kind == "InternLM3Tokenizer":
-        raise ValueError("InternVL3-9B's tokenizer (InternLM3's) is not implemented; take InternVL3-8B")
+        raise ValueError(INTERNLM3_TOKENIZER)
     if kind not in _KINDS:
         raise ValueError(f"tokenizer_class={name!r} is not supported; supported: {', '.join(_KINDS)}")
     module, attribute = _KINDS[kind]

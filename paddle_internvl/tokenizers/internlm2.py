@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sentencepiece
 
+from convert.refused_members import INTERNLM3_TOKENIZER
 from paddle_internvl.tokenizers.sentencepiece import SentencePieceTokenizer
 
 MAX_PIECES = 92_544  # of every published InternLM2; an InternLM3 has 128 thousand
@@ -42,8 +43,7 @@ class InternLM2Tokenizer(SentencePieceTokenizer):
         self.sp_model.Load(str(vocab_file))
         if len(self.sp_model) > MAX_PIECES:
             raise ValueError(
-                f"{vocab_file} has {len(self.sp_model)} pieces, InternLM2's at most {MAX_PIECES}: InternVL3-9B's "
-                "tokenizer (InternLM3's) is not implemented; take InternVL3-8B"
+                f"{vocab_file} has {len(self.sp_model)} pieces, InternLM2's at most {MAX_PIECES}: {INTERNLM3_TOKENIZER}"
             )
         super().__init__(
             unk_token=unk_token,

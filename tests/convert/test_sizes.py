@@ -6,6 +6,7 @@ import pytest
 
 from convert import CheckpointError
 from convert.mappings import rules_for
+from convert.refused_members import refuse_internlm3
 from convert.sizes import decoder_sizes, tile_sizes
 from convert.unused_fields import unused_fields
 from tests.random_checkpoints import ROOT, tiny_config
@@ -73,8 +74,30 @@ def test_members_that_are_refused_by_name():
         decoder_sizes({"architectures": ["Qwen3MoeForCausalLM"]})
     with pytest.raises(CheckpointError, match="GPT-OSS-20B-A4B-Preview; take another"):
         decoder_sizes({"architectures": ["GptOssForCausalLM"]})
-    with pytest.raises(CheckpointError, match="InternVL3.5-Flash is not supported"):
-        rules_for({**tiny_config("qwen3"), "flash_relative_threshold": 0.5})
+    native = {"model_type": "internvl", "vision_config": {}, "text_config": {"model_type": "gpt_oss"}}
+    with pytest.raises(CheckpointError, match="GPT-OSS-20B-A4B-Preview; take another"):
+        rules_for(native)
+
+
+def test_internvl3_9b_is_refused_by_its_tokenizer():
+    """Its config.json says InternLM2, with InternLM3's vocabulary."""
+    config = tiny_config("dynamic_gqa")
+    refuse_internlm3(config, "InternLM2Tokenizer")
+    with pytest.raises(CheckpointError, match="InternVL3-9B's tokenizer .InternLM3's. is not .*; take InternVL3-8B"):
+        refuse_internlm3(config, "InternLM3Tokenizer")
+    config["llm_config"]["vocab_size"] = 128512
+    with pytest.raises(CheckpointError, match="InternVL3-9B's tokenizer"):
+        refuse_internlm3(config, "InternLM2Tokenizer")
+
+
+def test_flash_members_are_refused_by_fields_or_tensors():
+    published = json.loads((ROOT / "configs/internvl3_5-8b.json").read_text())
+    with pytest.raises(CheckpointError, match="which tiles have 64 instead of 256 tokens.*; take InternVL3_5-8B$"):
+        rules_for({**published, "flash_mode": True, "flash_relative_threshold": 0.5})
+    for tensor in ("mlp2.1.weight", "gating.gate.0.bias", "pooling_before_gating.query_token"):
+        with pytest.raises(CheckpointError, match="router.*take the member of the same size without -Flash$"):
+            rules_for(tiny_config("qwen3"), ["vision_model.embeddings.class_embedding", tensor])
+    assert rules_for(published, ["mlp1.1.weight"])
 
 
 def test_fields_left_over_from_other_models():
