@@ -18,6 +18,11 @@ _FAMILY_DEFAULTS = {
     "qwen3": {
         "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 32768, "use_sliding_window": False,
     },
+    "qwen3_moe": {
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 32768, "use_sliding_window": False,
+        "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": False,
+        "decoder_sparse_step": 1, "mlp_only_layers": [], "output_router_logits": False, "router_aux_loss_coef": 0.001,
+    },
     "llama": {"rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 2048},
     "phi3": {"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 4096},
 }  # fmt: skip

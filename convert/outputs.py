@@ -6,7 +6,7 @@ In: arrays by name. Out: any rows of a tensor.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,6 +70,42 @@ class Output:
                 _transpose(source[:, begin:end], out[low - first : high - first])
             else:
                 out[low - first : high - first] = source[begin:end]
+
+
+@dataclass(frozen=True)
+class StackedOutput(Output):
+    """A tensor whose rows are other outputs: the weights of all experts of a layer.
+
+    Attributes:
+        members: the output of each row.
+    """
+
+    members: tuple[Output, ...] = ()
+
+    def bind(self, source_dtype: str) -> Output:
+        """See `Output`."""
+        members = tuple(member.bind(source_dtype) for member in self.members)
+        return replace(self, members=members, dtype=members[0].dtype)
+
+    def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
+        """See `Output`."""
+        for row, member in zip(out, self.members[first:last]):
+            member.fill(read, row, 0, len(row))
+
+
+@dataclass(frozen=True)
+class RowOutput(Output):
+    """An output from one row of its source: the weight of one expert.
+
+    Attributes:
+        row: index on the source's first axis.
+    """
+
+    row: int = 0
+
+    def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
+        """See `Output`."""
+        super().fill(lambda name: read(name)[self.row], out, first, last)
 
 
 def _transpose(source: np.ndarray, out: np.ndarray) -> None:

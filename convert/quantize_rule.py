@@ -13,7 +13,7 @@ import numpy as np
 
 from convert import CheckpointError
 from convert.dtypes import carrier, cast
-from convert.outputs import Output, Shape
+from convert.outputs import Output, Shape, StackedOutput
 from convert.quant_config import Quantization
 from convert.quant_layout import pack, quantize
 from convert.rules import Rule
@@ -84,20 +84,24 @@ class Quantize(Rule):
     def our_shapes(self) -> tuple[Shape, ...]:
         shapes: list[Shape] = []
         group_size = self.quantization.group_size
-        for k, n in self.base.our_shapes():
-            shapes.append((n * self.quantization.bits // 8, k))
-            shapes.append((n,) if group_size == -1 else (k // group_size, n))
+        for *experts, k, n in self.base.our_shapes():
+            shapes.append((*experts, n * self.quantization.bits // 8, k))
+            shapes.append((*experts, n) if group_size == -1 else (*experts, k // group_size, n))
         return tuple(shapes)
 
     def forward(self) -> list[Output]:
         outputs: list[Output] = []
         floats = [output for output in self.base.forward() for _ in range(2)]
         for name, shape, base in zip(self.ours, self.our_shapes(), floats):
-            part = name.rpartition(".")[2]
-            outputs.append(
-                QuantizedOutput(name, shape, base.copies, base=base, quantization=self.quantization, part=part)
-            )
+            outputs.append(self._quantized(name, shape, base))
         return outputs
+
+    def _quantized(self, name: str, shape: Shape, base: Output) -> Output:
+        if isinstance(base, StackedOutput):
+            members = tuple(self._quantized(name, shape[1:], member) for member in base.members)
+            return StackedOutput(name, shape, base.copies, members=members)
+        part = name.rpartition(".")[2]
+        return QuantizedOutput(name, shape, base.copies, base=base, quantization=self.quantization, part=part)
 
     def backward(self) -> list[Output]:
         raise CheckpointError(

@@ -15,7 +15,7 @@ from math import prod
 
 from convert import CheckpointError
 from convert.layouts import Segment
-from convert.outputs import Copy, Output, Shape
+from convert.outputs import Copy, Output, RowOutput, Shape, StackedOutput
 from convert.safetensors_io import TensorInfo
 
 
@@ -141,6 +141,43 @@ class Join(Rule):
         return outputs
 
 
+@dataclass(frozen=True)
+class Stack(Join):
+    """Linear weights of all experts into one of ours, [experts, in, out]; those of one expert are joined by the layout.
+
+    `upstream` has the weights of expert 0, then those of expert 1, and so on.
+    """
+
+    @property
+    def _members(self) -> list[Join]:
+        count = 1 + max(segment.part for segment in self.layout)
+        return [
+            Join(
+                self.upstream[first : first + count], self.ours, self.shapes[first : first + count], layout=self.layout
+            )
+            for first in range(0, len(self.upstream), count)
+        ]
+
+    def our_shapes(self) -> tuple[Shape, ...]:
+        """See `Rule`."""
+        members = self._members
+        return ((len(members), *members[0].our_shapes()[0]),)
+
+    def forward(self) -> list[Output]:
+        """See `Rule`."""
+        members = tuple(output for member in self._members for output in member.forward())
+        copies = tuple(copy for member in members for copy in member.copies)
+        return [StackedOutput(self.ours[0], self.our_shapes()[0], copies, members=members)]
+
+    def backward(self) -> list[Output]:
+        """See `Rule`."""
+        return [
+            RowOutput(**vars(output), row=row)
+            for row, member in enumerate(self._members)
+            for output in member.backward()
+        ]
+
+
 class SplitColumns(Split):
     """One fused upstream tensor into several of ours along its columns, nothing transposed (AWQ's packed tensors)."""
 
@@ -194,6 +231,11 @@ def split_columns(upstream: str, ours: Sequence[str], shape: Shape, layout: tupl
 def join(upstream: Sequence[str], ours: str, shape: Shape, layout: tuple[Segment, ...]) -> Join:
     """A row of a table: see `Join`. `shape` is that of each upstream part."""
     return Join(tuple(upstream), (ours,), (shape,) * len(upstream), layout=layout)
+
+
+def stack(upstream: Sequence[str], ours: str, shape: Shape, layout: tuple[Segment, ...]) -> Stack:
+    """A row of a table: see `Stack`. `shape` is that of each upstream weight."""
+    return Stack(tuple(upstream), (ours,), (shape,) * len(upstream), layout=layout)
 
 
 def drop(upstream: str, why: str) -> Drop:

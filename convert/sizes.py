@@ -24,6 +24,7 @@ class Family:
         head_dim: E where the config has no `head_dim`; None: D / H.
         rope_kinds: supported values of `rope_scaling.type`.
         has_window: whether `sliding_window` has an effect; transformers ignores the field in other families.
+        has_experts: whether layers have a mixture of experts (MoE) in place of the MLP.
     """
 
     model_type: str
@@ -33,6 +34,7 @@ class Family:
     head_dim: int | None = None
     rope_kinds: tuple[str, ...] = ("linear", "dynamic")
     has_window: bool = False
+    has_experts: bool = False
 
 
 FAMILIES = {  # by `architectures[0]`
@@ -40,6 +42,9 @@ FAMILIES = {  # by `architectures[0]`
     "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, output_bias=False),
     "Qwen3ForCausalLM": Family(
         "qwen3", qkv_bias="attention_bias", output_bias="attention_bias", qk_norm=True, head_dim=128
+    ),
+    "Qwen3MoeForCausalLM": Family(
+        "qwen3_moe", qkv_bias="attention_bias", output_bias="attention_bias", qk_norm=True, has_experts=True
     ),
     "LlamaForCausalLM": Family("llama", qkv_bias="attention_bias", output_bias="attention_bias"),
     "Phi3ForCausalLM": Family(
@@ -49,7 +54,6 @@ FAMILIES = {  # by `architectures[0]`
 
 
 _NEAREST = {  # unsupported architectures of published members -> the reason and the way out
-    "Qwen3MoeForCausalLM": "a mixture of experts, as in InternVL3.5-30B-A3B; take a dense member, 1B to 38B",
     "GptOssForCausalLM": "InternVL3.5-GPT-OSS-20B-A4B-Preview; take another member of InternVL3.5",
 }
 
@@ -73,6 +77,23 @@ def architecture_of(llm: Mapping) -> str:
 
 
 @dataclass(frozen=True)
+class ExpertSizes:
+    """Sizes of a mixture of experts (MoE).
+
+    Attributes:
+        experts: X, experts of a sparse layer.
+        active: A, experts that compute a token.
+        features: I of each expert.
+        layers: indices of the sparse layers; the others have an MLP.
+    """
+
+    experts: int
+    active: int
+    features: int
+    layers: frozenset[int]
+
+
+@dataclass(frozen=True)
 class DecoderSizes:
     """Sizes of the language model.
 
@@ -87,6 +108,7 @@ class DecoderSizes:
         qkv_bias: whether the q, k and v projections have biases.
         output_bias: whether the attention's output projection has one.
         qk_norm: whether each head of q and of k is RMS-normalised before rope.
+        experts: the mixture of experts of the sparse layers; None: every layer has an MLP.
     """
 
     layers: int
@@ -99,6 +121,7 @@ class DecoderSizes:
     qkv_bias: bool
     output_bias: bool
     qk_norm: bool
+    experts: ExpertSizes | None = None
 
     @property
     def query_width(self) -> int:
@@ -140,6 +163,19 @@ def decoder_sizes(llm: Mapping) -> DecoderSizes:
         qkv_bias=flag(family.qkv_bias),
         output_bias=flag(family.output_bias),
         qk_norm=family.qk_norm if llm.get("qk_norm") is None else llm["qk_norm"],
+        experts=_expert_sizes(llm) if family.has_experts else None,
+    )
+
+
+def _expert_sizes(llm: Mapping) -> ExpertSizes:
+    """Sizes of the experts; `mlp_only_layers` and every layer but each `decoder_sparse_step`-th one have an MLP."""
+    dense, step = llm.get("mlp_only_layers") or (), llm.get("decoder_sparse_step") or 1
+    sparse = (n for n in range(llm["num_hidden_layers"]) if n not in dense and (n + 1) % step == 0)
+    return ExpertSizes(
+        experts=llm["num_experts"],
+        active=llm["num_experts_per_tok"],
+        features=llm["moe_intermediate_size"],
+        layers=frozenset(sparse),
     )
 
 

@@ -1,7 +1,8 @@
 """The tables: one row per tensor, one file per part of the model.
 
 In: a config.json as a dict. Out: the rules of the whole checkpoint. Shapes are upstream's, in the alphabet
-C vision width, D decoder width, H heads, K kv heads, E head dim, I width of the MLP, V vocabulary.
+C vision width, D decoder width, H heads, K kv heads, E head dim, I width of the MLP, V vocabulary,
+X experts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _CHECKPOINTS = {  # config.json's model_type -> the table of the whole checkpoin
     "intern_vit_6b": lambda config: vision.rules(config, prefix=""),  # a vision tower alone, of either size
     "internlm2": lambda config: internlm2.rules(config, prefix=""),  # language models alone
     "qwen2": lambda config: llama.rules(config, prefix=""),
+    "qwen3_moe": lambda config: llama.rules(config, prefix=""),
     "qwen3": lambda config: llama.rules(config, prefix=""),
     "llama": lambda config: llama.rules(config, prefix=""),
     "phi3": lambda config: phi3.rules(config, prefix=""),

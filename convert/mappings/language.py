@@ -10,6 +10,7 @@ _TABLES = {
     "InternLM2ForCausalLM": internlm2.rules,
     "Qwen2ForCausalLM": llama.rules,
     "Qwen3ForCausalLM": llama.rules,
+    "Qwen3MoeForCausalLM": llama.rules,
     "LlamaForCausalLM": llama.rules,
     "Phi3ForCausalLM": phi3.rules,
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from convert.mappings import language, projector, vision
+from convert.mappings.experts import is_router
 from convert.rules import Rule, Split, Transpose, linear
 
 
@@ -38,7 +39,7 @@ class LoraTarget:
     @property
     def in_block(self) -> bool:
         """Whether the layer belongs to a block of the language model or the vision tower, where upstream adapts it."""
-        return ".layers." in self.upstream
+        return ".layers." in self.upstream and not is_router(self.upstream)
 
     @property
     def suffix(self) -> str:

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from convert import CheckpointError
 from convert.layouts import Segment, stacked
+from convert.mappings.experts import is_router
 from convert.quant_config import Quantization
 from convert.quant_layout import packing_obstacle
 from convert.quantize_rule import Quantize
-from convert.rules import Rule, Split, Transpose, keep, split_columns
+from convert.rules import Rule, Split, Stack, Transpose, keep, split_columns
 
 _NIBBLES = 8  # output channels in one int32 of AWQ's
 
@@ -39,12 +40,20 @@ def rules(table: list[Rule], quantization: Quantization) -> list[Rule]:
 
 
 def _is_block_linear(rule: Rule) -> bool:
-    linear = isinstance(rule, Transpose) or (isinstance(rule, Split) and len(rule.shapes[0]) == 2)
-    return linear and ".layers." in rule.ours[0] and "vision_model" not in rule.ours[0]
+    linear = isinstance(rule, (Transpose, Stack)) or (isinstance(rule, Split) and len(rule.shapes[0]) == 2)
+    return linear and is_quantizable(rule.ours[0])
+
+
+def is_quantizable(parameter: str) -> bool:
+    """Whether a parameter of ours, known to be a linear weight, is one of a decoder block, and no router's."""
+    in_block = ".layers." in f".{parameter}" and "vision_model." not in parameter and "encoder." not in parameter
+    return in_block and ".experts." not in parameter and not is_router(parameter.rpartition(".")[0])
 
 
 def _awq(rule: Rule, group_size: int) -> list[Rule]:
     """qweight, qzeros and scales in place of a float weight; fused ones are cut along columns, none is transposed."""
+    if isinstance(rule, Stack):
+        raise CheckpointError(f"{rule.upstream[0]}: AWQ of a mixture of experts is not supported; take the float model")
     outputs, inputs = rule.shapes[0]
     if inputs % group_size:
         raise CheckpointError(
@@ -73,7 +82,9 @@ def _scaled(layout: tuple[Segment, ...], divisor: int, name: str) -> tuple[Segme
 
 def _obstacle(rule: Rule, quantization: Quantization) -> str | None:
     """The reason why Paddle's layout can't hold one of the rule's weights; None: it holds all."""
-    obstacles = (packing_obstacle(*shape, quantization.bits, quantization.group_size) for shape in rule.our_shapes())
+    obstacles = (
+        packing_obstacle(*shape[-2:], quantization.bits, quantization.group_size) for shape in rule.our_shapes()
+    )
     return next((obstacle for obstacle in obstacles if obstacle), None)
 
 

@@ -20,6 +20,7 @@ from math import prod
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS
+from convert.mappings.quantized_tables import is_quantizable
 from convert.quant_config import Quantization, declared_quantization
 from convert.quant_layout import packing_obstacle
 from paddle_internvl.checkpoints.view import CheckpointView
@@ -181,16 +182,16 @@ class _Planner:
     def _float(self, name: str) -> PlanEntry:
         options, shape, file_dtype = self._options, self._view.outputs[name].shape, self._view.dtype(name)
         entry = self._made(name, shape, "float", (name,), "cast", FLOATS[options.dtype])
-        is_linear = len(shape) == 2 and name.endswith(".weight") and not name.endswith("embed_tokens.weight")
-        if options.quantization and is_linear and _in_decoder_block(name):
-            obstacle = packing_obstacle(*shape, self._quantization.bits, self._quantization.group_size)
+        is_matrix = len(shape) in (2, 3) and name.endswith(".weight")  # or the matrices of all experts of a layer
+        if options.quantization and is_matrix and is_quantizable(name):
+            obstacle = packing_obstacle(*shape[-2:], self._quantization.bits, self._quantization.group_size)
             if not obstacle:
                 return self._quantized(entry)
             entry = replace(entry, reason=obstacle)
         if options.mapped:
             is_mapped = file_dtype == entry.dtype and self._view.in_file(name) is not None
             return replace(entry, storage="mapped" if is_mapped else "cast", device="cpu")
-        kept = len(shape) == 2 and name.endswith(".weight") and (entry.shard is None or _in_decoder_block(name))
+        kept = is_matrix and (entry.shard is None or ".layers." in name)
         if not (kept and self._keeps_dtype(entry.device) and file_dtype in _KERNEL_DTYPES):
             return entry
         mapped = entry.shard is None and self._view.in_file(name) is not None
@@ -202,11 +203,12 @@ class _Planner:
 
     def _packed(self, layer: str) -> PlanEntry:
         bits, group = self._quantization.bits, self._quantization.group_size
-        rows, inputs = self._view.outputs[f"{layer}.quant_weight"].shape
+        *experts, rows, inputs = self._view.outputs[f"{layer}.quant_weight"].shape
         outputs = rows * 8 // bits
-        self._require(layer, {"quant_scale": (outputs,) if group == -1 else (inputs // group, outputs)})
+        scales = (outputs,) if group == -1 else (inputs // group, outputs)
+        self._require(layer, {"quant_scale": (*experts, *scales)})
         tensors = (f"{layer}.quant_weight", f"{layer}.quant_scale")
-        return self._quantized(self._made(f"{layer}.weight", (inputs, outputs), "packed", tensors))
+        return self._quantized(self._made(f"{layer}.weight", (*experts, inputs, outputs), "packed", tensors))
 
     def _awq(self, layer: str) -> PlanEntry:
         group = self._quantization.group_size
@@ -227,7 +229,7 @@ class _Planner:
     def _quantized(self, entry: PlanEntry) -> PlanEntry:
         """The entry quantized, or as floats of the quantized values if a kernel can't take its shard."""
         bits = self._quantization.bits
-        obstacle = entry.shard and packing_obstacle(*entry.shape, bits, self._quantization.group_size)
+        obstacle = entry.shard and packing_obstacle(*entry.shape[-2:], bits, self._quantization.group_size)
         if obstacle:
             return self._as_floats(entry, obstacle)
         return replace(entry, storage="quantized", dtype=f"I{bits}")
@@ -248,11 +250,6 @@ class _Planner:
                 raise CheckpointError(
                     f"{self._view.checkpoint.folder}: {layer}.{kind} {found}; {list(shape)} is needed"
                 )  # fmt: skip
-
-
-def _in_decoder_block(parameter: str) -> bool:
-    """Whether a parameter belongs to a layer of the decoder, not of the vision tower."""
-    return ".layers." in f".{parameter}" and "encoder." not in parameter
 
 
 def size_of(entry: PlanEntry) -> int:

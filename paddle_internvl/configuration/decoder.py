@@ -34,6 +34,14 @@ class DecoderConfig(UpstreamConfig):
         sliding_window: Phi-3: a position attends to this many last positions, itself included; None: to all.
         use_sliding_window: Qwen2's and Qwen3's switch of `sliding_window`; only None and False are supported.
         initializer_range: standard deviation of a new model's weights.
+        num_experts: Qwen3-MoE: X, experts of a sparse layer.
+        num_experts_per_tok: A, experts that compute a token.
+        moe_intermediate_size: inner width of each expert.
+        norm_topk_prob: whether the weights of a token's experts are divided by their sum.
+        decoder_sparse_step: every so many layers one has experts, and the others an MLP.
+        mlp_only_layers: indices of layers with an MLP all the same.
+        output_router_logits: whether the loss has the router's load-balancing loss added.
+        router_aux_loss_coef: its weight.
         architectures: the family, a key of `convert.sizes.FAMILIES`.
     Raises:
         ValueError: an architecture, activation, dropout or rope scaling that is not supported; head counts that don't
@@ -61,6 +69,14 @@ class DecoderConfig(UpstreamConfig):
         sliding_window: int | None = None,
         use_sliding_window: bool | None = None,
         initializer_range: float = 0.02,
+        num_experts: int | None = None,
+        num_experts_per_tok: int | None = None,
+        moe_intermediate_size: int | None = None,
+        norm_topk_prob: bool = False,
+        decoder_sparse_step: int = 1,
+        mlp_only_layers: list[int] | None = None,
+        output_router_logits: bool = False,
+        router_aux_loss_coef: float = 0.001,
         architectures: list[str] | None = None,
         **upstream,
     ):
@@ -91,6 +107,15 @@ class DecoderConfig(UpstreamConfig):
         self.sliding_window = sliding_window
         self.use_sliding_window = use_sliding_window
         self.initializer_range = initializer_range
+        self.num_experts = num_experts
+        self.num_experts_per_tok = num_experts_per_tok
+        self.moe_intermediate_size = moe_intermediate_size
+        self.norm_topk_prob = norm_topk_prob
+        self.decoder_sparse_step = decoder_sparse_step
+        self.mlp_only_layers = mlp_only_layers
+        self.output_router_logits = output_router_logits
+        self.router_aux_loss_coef = router_aux_loss_coef
+        self._check_experts()
         require("llm_config.use_sliding_window", use_sliding_window, (None, False))
         require_divides("llm_config.num_attention_heads", num_attention_heads,
                          "num_key_value_heads", self.num_key_value_heads)  # fmt: skip
@@ -102,6 +127,16 @@ class DecoderConfig(UpstreamConfig):
         require_divides("llm_config.head_dim", self.head_dim, "rope's pairs", 2)
         if rope_scaling is not None:
             self._check_rope_scaling()
+
+    def _check_experts(self) -> None:
+        if not self._family.has_experts:
+            require("llm_config.num_experts", self.num_experts, (None, 0))
+        elif not 1 <= (self.num_experts_per_tok or 0) <= (self.num_experts or 0) or not self.moe_intermediate_size:
+            raise ValueError(
+                f"llm_config.num_experts={self.num_experts}, num_experts_per_tok={self.num_experts_per_tok}, "
+                f"moe_intermediate_size={self.moe_intermediate_size}: numbers above 0 are needed, the second at most "
+                "the first"
+            )
 
     def _check_rope_scaling(self) -> None:
         scaling = self.rope_scaling

@@ -10,6 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from convert.mappings import rules_for
+from convert.mappings.quantized_tables import is_quantizable
 from convert.quant_config import Quantization, declared_quantization
 from convert.quant_layout import packing_obstacle
 from paddle_internvl.estimation.plan import Plan
@@ -42,8 +43,8 @@ def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:
             in_decoder = name.startswith("language_model.")
             spec = shards.shard_of(name) if in_decoder else None
             shard = shape if spec is None else (*shape[: spec.axis], spec.length, *shape[spec.axis + 1 :])
-            is_matrix = len(shape) == 2 and name.endswith(".weight")
-            if quantization and is_matrix and in_decoder and ".layers." in name:
+            is_matrix = len(shape) in (2, 3) and name.endswith(".weight")  # or the matrices of all experts of a layer
+            if quantization and is_matrix and in_decoder and is_quantizable(name):
                 yield _quantized(shape, shard, plan, quantization)
             else:
                 yield StoredWeight(prod(shard), prod(shard) * (plan.matrix_bytes if is_matrix else plan.compute_bytes))
@@ -57,8 +58,8 @@ def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantizatio
     """A linear weight of a decoder layer: packed with its scales, or as floats where no kernel takes it."""
     numbers = prod(shard)
     if _is_packed(shard, plan, quantization):
-        k, n = shard
-        groups = n * (1 if quantization.group_size == -1 else k // quantization.group_size)
+        *experts, k, n = shard
+        groups = prod(experts) * n * (1 if quantization.group_size == -1 else k // quantization.group_size)
         tables = 2 if plan.native and not quantization.is_weight_only else 1  # a CPU keeps AWQ's offsets beside scales
         return StoredWeight(numbers, numbers * quantization.bits // 8 + groups * tables * plan.compute_bytes, True)
     dequantized = not quantization.is_weight_only or _is_packed(whole, plan, quantization)
@@ -72,4 +73,4 @@ def _is_packed(shape: Shape, plan: Plan, quantization: Quantization) -> bool:
             return plan.native and plan.tp == 1
         if plan.dtype != "float16":
             return False
-    return packing_obstacle(*shape, quantization.bits, quantization.group_size) is None
+    return packing_obstacle(*shape[-2:], quantization.bits, quantization.group_size) is None

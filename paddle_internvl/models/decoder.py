@@ -10,6 +10,7 @@ import paddle
 from paddle import nn
 
 from paddle_internvl.configuration import DecoderConfig
+from paddle_internvl.models.experts import SparseMLP
 from paddle_internvl.models.kv_cache import ContiguousKVCache, KVCache
 from paddle_internvl.models.pretrained import InternVLPretrainedModel
 from paddle_internvl.models.recomputation import recompute_layer
@@ -74,17 +75,20 @@ class DecoderMLP(nn.Layer):
 
 
 class DecoderLayer(nn.Layer):
-    """Pre-norm attention and MLP.
+    """Pre-norm attention, and an MLP or a mixture of experts.
 
+    Args:
+        config: of the decoder.
+        sparse: whether the layer has experts.
     Attributes:
         native: the layer as one native call, of a model prepared for inference.
     """
 
-    def __init__(self, config: DecoderConfig):
+    def __init__(self, config: DecoderConfig, sparse: bool = False):
         super().__init__()
         self.native: NativeLayer | None = None
         self.self_attn = DecoderAttention(config)
-        self.mlp = DecoderMLP(config)
+        self.mlp = SparseMLP(config) if sparse else DecoderMLP(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -132,7 +136,8 @@ class DecoderModel(nn.Layer):
         )
         normal = paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, config.initializer_range))
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=normal)
-        self.layers = nn.LayerList([DecoderLayer(config) for _ in range(config.num_hidden_layers)])
+        sparse = config.sizes.experts.layers if config.sizes.experts else ()
+        self.layers = nn.LayerList([DecoderLayer(config, n in sparse) for n in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(

@@ -1,7 +1,8 @@
 """Sharded layers of a tensor-parallel decoder: linear layers, embedding and head of one rank's size.
 
-Heads and MLP features of a rank are computed without the others; the outputs of `o_proj` and `down_proj` are summed
-over the ranks. Every rank holds the whole vision tower and computes its share of the tiles. For inference only.
+Heads, MLP features and experts of a rank are computed without the others; the outputs of `o_proj`, `down_proj` and the
+experts are summed over the ranks. Every rank holds the whole vision tower and computes its share of the tiles. For
+inference only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from paddle_internvl.models.experts import Experts
 from paddle_internvl.ops.linear import linear
 from paddle_internvl.parallel.process_group import ProcessGroup
 from paddle_internvl.parallel.shards import SUMMED, ShardPlan
@@ -54,13 +56,17 @@ def shard_layers(network: nn.Layer, plan: ShardPlan, group: ProcessGroup) -> Non
                 parent, _, child = name.rpartition(".")
                 sharded = nn.Linear(*shape, bias_attr=None if whole.bias is not None else False)
                 setattr(getattr(layer, parent), child, sharded)
+            elif isinstance(whole, Experts):
+                layer.mlp.experts = Experts(
+                    whole.here // plan.size, whole.width, whole.features, first=plan.local_experts[0]
+                )
     decoder.model.embed_tokens = ShardedEmbedding(plan, group)
     decoder.lm_head = ShardedHead(plan, group)
     decoder.local_kv_heads = plan.local_kv_heads
 
 
 def sum_partial_outputs(network: nn.Layer, group: ProcessGroup) -> None:
-    """Sum the outputs of `o_proj` and `down_proj` over the ranks, by forward hooks."""
+    """Sum the outputs of `o_proj`, `down_proj` and the experts over the ranks, by forward hooks."""
     for name, layer in network.language_model.named_sublayers():
         if name.endswith(SUMMED):
             layer.register_forward_post_hook(lambda _layer, _inputs, output: group.sum(output))

@@ -1,9 +1,9 @@
 """Tensor-parallel shards: which part of every decoder parameter each rank holds. Numbers only: no paddle, no files.
 
-Query heads, kv heads, the MLP's features and the vocabulary are sharded in order. Where there are fewer kv heads than
-ranks, several ranks hold the same one. Vocabulary shards have equal length, the last one padded with zeros; the bias of
-a row-parallel projection, whose outputs are summed over the ranks, is on rank 0 alone. Every rank holds everything
-else, the vision tower included.
+Query heads, kv heads, the MLP's features, experts and the vocabulary are sharded in order. Where there are fewer kv
+heads than ranks, several ranks hold the same one. Vocabulary shards have equal length, the last one padded with zeros;
+the bias of a row-parallel projection, whose outputs are summed over the ranks, is on rank 0 alone. Every rank holds
+everything else, the vision tower included.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ _LINEARS = {
     "mlp.up_proj": ("features", "outputs"),
     "mlp.down_proj": ("features", "inputs"),
 }
-SUMMED = tuple(name for name, (_, side) in _LINEARS.items() if side == "inputs")
+_EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")  # stacked weights, sharded along their first axis
+SUMMED = (*(name for name, (_, side) in _LINEARS.items() if side == "inputs"), "mlp.experts")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class ShardPlan:
         vocabulary: V.
         rank: the rank.
         size: number of ranks.
+        experts: X of a mixture of experts; 0: there is none.
     Raises:
         ValueError: the decoder can't be sharded over `size` ranks; lists the numbers that are possible.
     """
@@ -81,6 +83,7 @@ class ShardPlan:
     vocabulary: int
     rank: int
     size: int
+    experts: int = 0
 
     @classmethod
     def of(cls, llm: Mapping, rank: int, size: int) -> ShardPlan:
@@ -101,14 +104,16 @@ class ShardPlan:
             vocabulary=sizes.vocabulary,
             rank=rank,
             size=size,
+            experts=sizes.experts.experts if sizes.experts else 0,
         )
 
     def __post_init__(self):
         possible = self.possible_sizes
         if self.size not in possible:
+            experts = f"{self.experts} experts, " if self.experts else ""
             raise ValueError(
-                f"tensor parallel over {self.size} is not possible for {self.heads} heads, {self.kv_heads} kv heads "
-                f"and an MLP of {self.features} features; possible: {', '.join(map(str, possible))}"
+                f"tensor parallel over {self.size} is not possible for {experts}{self.heads} heads, {self.kv_heads} "
+                f"kv heads and an MLP of {self.features} features; possible: {', '.join(map(str, possible))}"
             )
 
     @property
@@ -117,7 +122,8 @@ class ShardPlan:
         return [
             n
             for n in range(1, self.heads + 1)
-            if self.heads % n == 0 and self.features % n == 0 and (self.kv_heads % n == 0 or n % self.kv_heads == 0)
+            if self.heads % n == self.features % n == self.experts % n == 0
+            and (self.kv_heads % n == 0 or n % self.kv_heads == 0)
         ]
 
     @property
@@ -141,8 +147,10 @@ class ShardPlan:
         if parameter.endswith("lm_head.weight"):
             return self._vocabulary(axis=1)
         found = _LAYERED.search(parameter)
-        if found is None or found["name"] not in _LINEARS:
+        if found is None or found["name"] not in (*_LINEARS, *_EXPERTS):
             return None
+        if found["name"] in _EXPERTS:
+            return ShardSpec(0, *self.local_experts, self.experts // self.size, self.experts)
         sharded, side = _LINEARS[found["name"]]
         start, stop = self._range(sharded)
         whole = self.features if sharded == "features" else getattr(self, sharded) * self.head_dim
@@ -151,6 +159,11 @@ class ShardPlan:
         if found["kind"] == "weight":
             return ShardSpec(0, start, stop, stop - start, whole)
         return ShardSpec(0, 0, 0 if self.rank else self.width, self.width, self.width)
+
+    @property
+    def local_experts(self) -> tuple[int, int]:
+        """First expert on this rank, and the one after the last."""
+        return self.rank * self.experts // self.size, (self.rank + 1) * self.experts // self.size
 
     def _range(self, sharded: str) -> tuple[int, int]:
         if sharded == "kv_heads":

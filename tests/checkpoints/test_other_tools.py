@@ -150,7 +150,7 @@ REFUSED = [  # fields of transformers that change the network in a way that is n
     (TEXT, "layer_types", ["full_attention", "sliding_attention"], "layer_types='sliding_attention' is not supported"),
     (TEXT, "use_sliding_window", True, "llm_config.use_sliding_window=True is not supported"),
     (TEXT, "hidden_act", "gelu", "llm_config.hidden_act='gelu' is not supported"),
-    (TEXT, "model_type", "qwen3_moe", "text_config.model_type is 'qwen3_moe'; supported"),
+    (TEXT, "model_type", "mistral", "text_config.model_type is 'mistral'; supported"),
     (TEXT, "rope_parameters", {"rope_type": "llama3", "factor": 8.0}, "rope_scaling.type='llama3' is not supported"),
     (
         TEXT,

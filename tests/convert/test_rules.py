@@ -1,5 +1,7 @@
 """Rules and layouts: against weights rearranged by hand, against the built model, and their refusals."""
 
+import json
+
 import numpy as np
 import paddle
 import pytest
@@ -10,9 +12,9 @@ from paddle import nn
 from convert import CheckpointError
 from convert.layouts import internlm2_qkv, stacked
 from convert.mappings import rules_for
-from convert.rules import Drop, keep, linear, plan, split
+from convert.rules import Drop, keep, linear, plan, split, stack
 from convert.safetensors_io import TensorInfo
-from tests.random_checkpoints import tiny_config, upstream_shapes
+from tests.random_checkpoints import ROOT, tiny_config, upstream_shapes
 
 
 def infos(shapes, dtype="F32"):
@@ -55,6 +57,32 @@ def test_stacked_parts():
     for name, rows in (("q", fused[:4]), ("k", fused[4:6]), ("v", fused[6:])):
         np.testing.assert_array_equal(made[name], rows.T)
     np.testing.assert_array_equal(run(rules, made, False, 3)["qkv"], fused)
+
+
+def test_experts_are_stacked():
+    """The gate's columns before the up projection's, expert by expert, and back."""
+    draw, experts, inputs, features = np.random.default_rng(0), 3, 5, 4
+    weights = {
+        f"{e}.{name}": draw.normal(size=(features, inputs)).astype(np.float32) for e in range(experts) for name in "gu"
+    }
+    rules = [stack(list(weights), "gate_up", (features, inputs), stacked(features, features))]
+    made = run(rules, weights, True, 2)
+    expected = [np.concatenate([weights[f"{e}.g"].T, weights[f"{e}.u"].T], axis=1) for e in range(experts)]
+    np.testing.assert_array_equal(made["gate_up"], np.stack(expected))
+    back = run(rules, made, False, 3)
+    assert list(back) == list(weights)
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(back[name], weight)
+
+
+def test_tensors_of_the_largest_mixture_of_experts():
+    """36,096 tensors of experts become two of each layer, and every tensor is taken once."""
+    config = json.loads((ROOT / "configs/internvl3_5-241b-a28b.json").read_text())
+    planned = plan(rules_for(config), infos(upstream_shapes(config)), to_paddle=True)
+    stacks = [output for rule, output in planned if rule.kind == "Stack"]
+    assert sum(len(output.copies) for output in stacks) == 94 * 128 * 3 == 36_096
+    assert len(stacks) == 94 * 2 and {output.shape for output in stacks} == {(128, 4096, 3072), (128, 1536, 4096)}
+    assert len(planned) == 94 * 11 + 45 * 13 + 4 + 6 + 3
 
 
 @settings(max_examples=30, deadline=None)

@@ -114,7 +114,7 @@ def model_golden(case: str, clone: Path, upstream) -> None:
     """Stages, loss, greedy ids and a chat of one tiny config."""
     classes, tokenizer_class = upstream
     config = tiny_config(case)
-    qwen3 = config["llm_config"]["model_type"] == "qwen3"
+    qwen3 = config["llm_config"]["model_type"].startswith("qwen3")
     config_class, model_class = classes[QWEN3 if qwen3 else "internvl_chat"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = random_checkpoint(Path(temporary) / "hf", config)

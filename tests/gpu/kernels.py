@@ -43,7 +43,8 @@ _MOVERS = (
     "full_like", "greater_than", "mean", "mean_grad", "multiply_grad", "reshape", "reshape_grad", "scale", "sin",
     "slice", "slice_grad", "split_with_num", "squeeze", "squeeze_grad", "transpose", "transpose_grad", "unsqueeze",
     "divide_grad", "dropout", "dropout_grad", "exp", "log", "max", "not_equal", "put_along_axis", "shape64", "sum",
-    "sum_grad", "take_along_axis",
+    "sum_grad", "take_along_axis", "repeat_interleave", "repeat_interleave_grad", "topk", "topk_grad",
+    "unsqueeze_grad",
 )  # fmt: skip
 
 KERNELS: dict[str, Kernel] = {

@@ -31,6 +31,8 @@ ALLOWED_CASTS = {
     (LOW, "float32", "paddle_internvl/models/vision.py resize_positions"): "positions are resized in float32",
     ("float32", LOW, "paddle_internvl/models/vision.py resize_positions"): "and are the weights' again",
     ("float32", LOW, "paddle_internvl/models/decoder.py <genexpr>"): "rotary tables are made in float32",
+    (LOW, "float32", "paddle_internvl/models/experts.py route"): "routers' softmax is float32",
+    ("float32", LOW, "paddle_internvl/models/experts.py forward"): "its weights have the dtype of the hidden states",
     ("float64", "float32", "paddle_internvl/ops/rope.py _computed"): "a base that grows is computed in float64",
     (LOW, "float32", "paddle_internvl/models/decoder.py compute_logits"): "logits are float32",
     (LOW, "float32", "paddle_internvl/models/loss.py part"): "logits of the loss are float32",
@@ -114,7 +116,9 @@ def expected(case: str) -> dict[str, Counter]:
     depth, kind = language["num_hidden_layers"], language["architectures"][0]
     with_bias = {"Qwen2ForCausalLM": 3, "InternLM2ForCausalLM": 4 if language.get("bias") else 0}.get(kind, 0)
     text = Counter(linear_v2=with_bias * depth, matmul=(7 - with_bias) * depth + 1, swiglu=depth)
-    norms = (4 if kind == "Qwen3ForCausalLM" else 2) * depth + 1
+    norms = (4 if kind.startswith("Qwen3") else 2) * depth + 1
+    sparse = depth - 1 if kind == "Qwen3MoeForCausalLM" else 0  # a router and two stacked weights
+    text += Counter(softmax=sparse)
     text += Counter(fused_rms_norm_quant=norms, fused_rotary_position_embedding=2 * depth)
     quantized = Counter({**text, "linear_v2": 0, "matmul": 1, "weight_only_linear": 7 * depth, "flash_attn": depth})
     differentiated = vision_part + text + Counter(flashmask_attention=depth)

@@ -24,6 +24,17 @@ TEXT = {
         "rope_scaling": {"factor": 2.0, "rope_type": "dynamic", "type": "dynamic"},
     },  # InternVL3's, in action
     "qwen3": {"model_type": "qwen3", "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 12},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 12,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 20,
+        "decoder_sparse_step": 2,
+        "norm_topk_prob": True,
+    },
     "llama": {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 1, "attention_bias": True},
     "phi3": {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0},
 }
@@ -47,7 +58,10 @@ def native(kind: str, six_billion: bool) -> dict:
             "tie_word_embeddings": False}  # fmt: skip
 
 
-@pytest.fixture(params=[("qwen2", False), ("qwen3", True), ("llama", True), ("phi3", False)], ids=lambda p: p[0])
+@pytest.fixture(
+    params=[("qwen2", False), ("qwen3", True), ("qwen3_moe", False), ("llama", True), ("phi3", False)],
+    ids=lambda p: p[0],
+)
 def reference(request, tmp_path):
     """(transformers' model with random weights, the folder it saved itself into)"""
     import torch
@@ -150,7 +164,7 @@ def test_upstreams_folders_become_native(case, tmp_path):
         (
             ("text_config", "model_type"),
             "gpt2",
-            "text_config.model_type is 'gpt2'; supported: qwen2, qwen3, llama, phi3",
+            "text_config.model_type is 'gpt2'; supported: qwen2, qwen3, qwen3_moe, llama, phi3",
         ),
         (("vision_feature_select_strategy",), "full", "is not supported, only 'default'"),
         (("vision_config", "use_mean_pooling"), False, "use_mean_pooling=False is not supported"),
@@ -183,8 +197,9 @@ def test_what_has_no_native_form():
 
 
 def test_configs_survive_both_translations():
-    for case in ("qwen2", "qwen3", "llama", "phi3_su"):
+    for case in ("qwen2", "qwen3", "qwen3_moe", "llama", "phi3_su"):
         chat = tiny_config(case)
+        chat["vision_config"]["image_size"] = chat["force_image_size"]  # a native config has one side
         again = upstream_config(json.loads(json.dumps(native_config(chat, 7))))
         for part in ("vision_config", "llm_config"):
             shared = again[part].keys() & chat[part].keys()

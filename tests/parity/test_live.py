@@ -223,6 +223,16 @@ FAMILIES = {
         "sliding_window": 16,
     },
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 24, "rope_scaling": None},
+    "qwen3_moe": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "head_dim": 24,
+        "rope_scaling": None,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 20,
+        "norm_topk_prob": False,
+        "mlp_only_layers": [0],
+    },
     "phi3_short": {"architectures": ["Phi3ForCausalLM"], "rope_scaling": None, "sliding_window": None},
 }
 
