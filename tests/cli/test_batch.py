@@ -130,7 +130,7 @@ def test_workers_answer_the_same_and_one_may_die(source, tmp_path):
     """Two processes of Ray, one of them killed at its work: order, answers and errors are those of one process."""
     alone, target = tmp_path / "alone.jsonl", tmp_path / "out.jsonl"
     # long enough to be at work when one is killed
-    long = {"prompt": "hello", "generation": {"max_new_tokens": 700, "ignore_eos": True}}
+    long = {"prompt": "hello", "generation": {"max_new_tokens": 400, "ignore_eos": True}}
     source = write(source, [*ROWS, *[long] * 5])
     answer(source, alone)
     words = ["batch", str(source), str(target), CHECKPOINT, "--workers", "2", "--batch-size", "3"]

@@ -64,8 +64,8 @@ def test_hidden_keys(isa, shape, seed):
     assert (out[~sees] == 0).all()
 
 
-@pytest.mark.parametrize("e", [8, 64, 72, 96, 128, 256])
-@pytest.mark.parametrize("length", [1, 3, 130])
+@pytest.mark.parametrize("e", [8, 72, 96, 256])
+@pytest.mark.parametrize("length", [1, 130])
 def test_long_rows(isa, length, e):
     """More keys than a chunk holds, and more queries than a block: the running maximum goes up and down."""
     q, k, v = numbers(0, 1, length, 6, e), numbers(1, 1, 1100, 2, e), numbers(2, 1, 1100, 2, e)
