@@ -25,7 +25,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli.argument_types import integer
-from paddle_internvl.cli.conventions import add_adapter_flag, add_workers_flags, require_workers
+from paddle_internvl.cli.conventions import add_adapter_flag, add_hub_flag, add_workers_flags, require_workers
 from paddle_internvl.cli.eval_score import score_lines
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
 from paddle_internvl.evaluation.benchmark import RULES, STYLES
@@ -43,6 +43,7 @@ _BACKEND = ("adapter", "dtype", "device", "max_batch_size")  # of the `EngineCon
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint folder, hub id, URL of a server, or env")
     add_adapter_flag(parser)
+    add_hub_flag(parser)
     parser.add_argument(
         "--data", nargs="+", required=True, metavar="NAME[=PATH]", help="benchmarks, as `eval list` names them"
     )

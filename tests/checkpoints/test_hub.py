@@ -309,6 +309,7 @@ def test_the_clients_default_cache(hubs, tmp_path):
 
 
 def test_subcommands_take_ids(hubs, tmp_path, monkeypatch, capsys):
+    from demo.tiny.benchmark import write_benchmark
     from paddle_internvl.cli.main import main
 
     monkeypatch.setenv(hub.VARIABLE, "modelscope")  # the flag is stronger
@@ -326,6 +327,9 @@ def test_subcommands_take_ids(hubs, tmp_path, monkeypatch, capsys):
     assert "nothing" in stdout("verify", "me/tiny", str(BUNDLED), "--max-new-tokens", "2")
     (tmp_path / "in").write_text('{"prompt": "hello", "generation": {"max_new_tokens": 2}}')
     assert "0 failed" in stdout("batch", str(tmp_path / "in"), str(tmp_path / "out"), "me/tiny", "--workers", "0")
+    write_benchmark(tmp_path / "Tiny_DEV.tsv", 1)
+    data = ("--data", f"Tiny_DEV={tmp_path / 'Tiny_DEV.tsv'}", "--work-dir", str(tmp_path))
+    assert "Tiny_DEV" in stdout("eval", "run", "me/tiny", *data, "--limit", "1", "--mode", "infer")
     assert hubs.names().count("model.safetensors") == 1
     assert main(["download", "me/nothing"]) == 2
     error = capsys.readouterr().err
