@@ -81,14 +81,21 @@ class Rope:
         return (cos, sin) if magnitude == 1.0 else (cos * magnitude, sin * magnitude)
 
     def _inverse_frequencies(self, position_ids: paddle.Tensor, length) -> paddle.Tensor:
-        """float32 [B or 1, L or 1, E/2]; kept on a CPU where they are constant: operations that small cost as much as a
-        layer's products."""
-        keeps = self.stable_length == math.inf and paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
-        if not keeps:
+        """float32 [B or 1, L or 1, E/2]; on a CPU, those of texts up to `stable_length` are kept: operations that small
+        cost as much as a layer's products."""
+        keeps = paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
+        if not keeps or not self._stable(position_ids, length):
             return self._computed(position_ids, length)
         if not self._kept:
-            self._kept.append(self._computed(position_ids, 0))
+            self._kept.append(self._computed(position_ids, length)[:1, :1])
         return self._kept[0]
+
+    def _stable(self, position_ids: paddle.Tensor, length) -> bool:
+        """Whether every text is at most `stable_length` long."""
+        if self.stable_length == math.inf:
+            return True
+        lengths = length if isinstance(length, int) else int(length.max())
+        return max(lengths, int(position_ids.max()) + 1) <= self.stable_length
 
     def _computed(self, position_ids: paddle.Tensor, length) -> paddle.Tensor:
         base = paddle.full([1, 1, 1], self.theta, "float64")
