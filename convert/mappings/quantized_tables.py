@@ -47,7 +47,7 @@ def _is_block_linear(rule: Rule) -> bool:
 def is_quantizable(parameter: str) -> bool:
     """Whether a parameter of ours, known to be a linear weight, is one of a decoder block, and no router's."""
     in_block = ".layers." in f".{parameter}" and "vision_model." not in parameter and "encoder." not in parameter
-    return in_block and ".experts." not in parameter and not is_router(parameter.rpartition(".")[0])
+    return in_block and not is_router(parameter.rpartition(".")[0])
 
 
 def _awq(rule: Rule, group_size: int) -> list[Rule]:

@@ -5,7 +5,7 @@ In: a network without memory (built under LazyGuard), a plan, the checkpoint's t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,13 +23,15 @@ from paddle_internvl.kernels.operators import mapped_file
 from paddle_internvl.models.decoder import DecoderForCausalLM
 from paddle_internvl.ops import devices
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
+from paddle_internvl.ops.stacked_linear import QuantizedStackedLinear
 from paddle_internvl.parallel.shards import ShardSpec
 
 _NAMES = {code: name for name, code in FLOATS.items()}
 
 
 def fill(network: nn.Layer, view: CheckpointView, plan: Plan, dtype: str, trainable: bool = False) -> None:
-    """Fill a network. Linear layers whose weights are quantized are replaced by `QuantizedLinear`s.
+    """Fill a network. Linear layers whose weights are quantized are replaced by `QuantizedLinear`s, those of experts
+    by `QuantizedStackedLinear`s.
 
     Args:
         network: built under LazyGuard, sharded if the plan is.
@@ -81,6 +83,8 @@ class _Filler:
 
     def _quantized_layer(self, entry: PlanEntry, plain: nn.Linear) -> QuantizedLinear:
         bits, group_size = self._quantization.bits, self._quantization.group_size
+        if len(entry.shape) == 3:
+            return QuantizedStackedLinear(*entry.shape, bits, group_size, self._trainable)
         layer = QuantizedLinear(*entry.shape, bits, group_size, plain.bias is not None, self._trainable)
         if plain.bias is not None:
             layer.bias = plain.bias
@@ -88,7 +92,8 @@ class _Filler:
 
     def fill(self, entry: PlanEntry) -> None:
         """Fill one parameter."""
-        _FILLERS[entry.source, entry.storage](self, entry)
+        of_experts = len(entry.shape) == 3 and entry.storage == "quantized"
+        (_EXPERT_FILLERS[entry.source] if of_experts else _FILLERS[entry.source, entry.storage])(self, entry)
 
     def float_copied(self, entry: PlanEntry) -> None:
         self._share(self._view.array(entry.parameter, entry.dtype, entry.shard), entry, entry.dtype)
@@ -108,6 +113,16 @@ class _Filler:
         weight, scale = entry.tensors
         integers = unpack(self._view.array(weight).view(np.int8), self._quantization.bits)
         self._hold(entry, integers, self._view.floats(scale), entry.shard)
+
+    def experts_rounded(self, entry: PlanEntry) -> None:
+        dtype, weights = self._view.dtype(entry.parameter), self._view.array(entry.parameter, cut=entry.shard)
+        self._hold_experts(entry, (quantize_carried(weight, dtype, self._quantization) for weight in weights))
+
+    def experts_packed(self, entry: PlanEntry) -> None:
+        weight, scale = entry.tensors
+        packed = self._view.array(weight, cut=entry.shard).view(np.int8)
+        scales = self._view.array(scale, "F32", entry.shard).view(np.float32)
+        self._hold_experts(entry, ((unpack(each, self._quantization.bits), s) for each, s in zip(packed, scales)))
 
     def awq_quantized(self, entry: PlanEntry) -> None:
         qweight, qzeros, scales = self._awq_tensors(entry)
@@ -151,6 +166,14 @@ class _Filler:
                 self._dtype,
             )
 
+    def _hold_experts(self, entry: PlanEntry, weights: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Store integers and scales of each expert of a shard."""
+        integers, scales = zip(*weights)
+        with devices.on(entry.device):
+            self._quantized_layers[entry.layer].set_weight(
+                np.stack(integers), np.stack(scales), devices.place_of(entry.device), self._dtype
+            )
+
     def _share_floats(self, weight: np.ndarray, entry: PlanEntry, shard: ShardSpec | None) -> None:
         """Store a shard of a float32 weight in the compute dtype."""
         weight = np.ascontiguousarray(weight[_slices(shard)])
@@ -177,6 +200,9 @@ _FILLERS: dict[tuple[str, str], Callable[[_Filler, PlanEntry], None]] = {
     ("awq", "quantized"): _Filler.awq_quantized,
     ("awq", "dequantized"): _Filler.awq_dequantized,
 }
+
+# of the stacked weights of experts; their shards are whole experts
+_EXPERT_FILLERS = {"float": _Filler.experts_rounded, "packed": _Filler.experts_packed}
 
 
 def _slices(shard: ShardSpec | None) -> tuple[slice, slice]:

@@ -62,7 +62,7 @@ def estimate(config: Mapping, plan: Plan) -> Estimate:
     weights = list(stored_weights(config, plan))
     activations = activation_bytes(config, plan)
     if plan.device == "cpu" and not plan.native:  # a packed weight becomes floats at every call: three copies
-        activations += 3 * plan.compute_bytes * max((weight.numbers for weight in weights if weight.packed), default=0)
+        activations += 3 * plan.compute_bytes * max(weight.packed for weight in weights)
     layers, keys = decoder_sizes(config["llm_config"]).layers, shards.local_kv_heads * shards.head_dim
     pixels = 4 * 3 * tile.side**2 if plan.device == "cpu" else 0
     return Estimate(

@@ -26,12 +26,12 @@ class StoredWeight(NamedTuple):
     Attributes:
         numbers: numbers of its shape on rank 0.
         bytes: bytes it takes, the scales and offsets of a quantized weight included.
-        packed: whether it is stored in 8 or 4 bits.
+        packed: numbers of one of its matrices, if it is stored in 8 or 4 bits; else 0.
     """
 
     numbers: int
     bytes: int
-    packed: bool = False
+    packed: int = 0
 
 
 def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:
@@ -61,7 +61,7 @@ def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantizatio
         *experts, k, n = shard
         groups = prod(experts) * n * (1 if quantization.group_size == -1 else k // quantization.group_size)
         tables = 2 if plan.native and not quantization.is_weight_only else 1  # a CPU keeps AWQ's offsets beside scales
-        return StoredWeight(numbers, numbers * quantization.bits // 8 + groups * tables * plan.compute_bytes, True)
+        return StoredWeight(numbers, numbers * quantization.bits // 8 + groups * tables * plan.compute_bytes, k * n)
     dequantized = not quantization.is_weight_only or _is_packed(whole, plan, quantization)
     return StoredWeight(numbers, numbers * (plan.compute_bytes if dequantized else plan.matrix_bytes))
 

@@ -63,7 +63,7 @@ class Experts(nn.Layer):
         if elsewhere is not None:
             local = local.clip(0, self.here - 1)
             weights = paddle.where(elsewhere, paddle.zeros_like(weights), weights)
-        rows = x.repeat_interleave(active, axis=0)  # [n * A, D]
+        rows = x.unsqueeze(1).expand([n, active, -1]).reshape([n * active, -1])
         gate, up = self.gate_up_proj.gathered(rows, local.flatten()).chunk(2, axis=-1)
         y = self.down_proj.gathered(swiglu(gate, up), local.flatten())
         return (y.reshape([n, active, -1]) * weights.unsqueeze(-1)).sum(axis=1)

@@ -11,6 +11,8 @@ https://arxiv.org/abs/2305.14314): the backward pass dequantizes the weight anew
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -23,6 +25,63 @@ from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
 from paddle_internvl.ops.dispatch import Case
 from paddle_internvl.ops.linear import require_no_grad
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A quantized weight [K, N], as it is stored.
+
+    Attributes:
+        implementation: which product takes it, see `QuantizedLinear`.
+        bits: 8 or 4.
+        group_size: inputs that share a scale; -1: all.
+        integers: in the implementation's layout.
+        scales: the scales.
+        offsets: the offsets, or None.
+    """
+
+    implementation: str
+    bits: int
+    group_size: int
+    integers: paddle.Tensor
+    scales: paddle.Tensor
+    offsets: paddle.Tensor | None = None
+
+    def dequantized(self) -> paddle.Tensor:
+        """The weight as float32 [K, N], from row order."""
+        raw = self.integers.astype("float32")
+        outputs = raw.shape[1]
+        if self.bits == 4:
+            high = (raw / 16).floor()
+            both = paddle.stack([raw - 16 * high, high], axis=1).reshape([-1, outputs])
+            raw = both - 16 * (both >= 8).astype("float32")
+        rows = raw.shape[0] if self.group_size == -1 else self.group_size
+        grouped = raw.reshape([-1, rows, outputs]) * self.scales.reshape([-1, 1, outputs])
+        if self.offsets is not None:
+            grouped = grouped + self.offsets.unsqueeze(1)
+        return grouped.reshape([-1, outputs])
+
+    def product(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
+        """x W + b, without gradients."""
+        if self.implementation == "kernel":
+            return weight_only_linear(
+                x, self.integers, bias, self.scales, f"int{self.bits}", group_size=self.group_size
+            )
+        if self.implementation == "native":
+            return operators.linear(
+                x, self.integers, scales=self.scales, offsets=self.offsets, bias=bias, group=self.group_size
+            )
+        return F.linear(x, self.dequantized().astype(x.dtype), bias)
+
+    def packed(self) -> np.ndarray:
+        """The integers in Paddle's packed layout, as folders hold them."""
+        stored = self.integers.numpy()
+        if self.implementation == "kernel":
+            return stored
+        if self.bits == 8:
+            return pack(stored, 8)
+        integers = np.stack([stored & 15, stored >> 4], axis=1).reshape(-1, stored.shape[1])
+        return pack(((integers ^ 8).astype(np.int8) - 8), 4)
 
 
 class QuantizedLinear(nn.Layer):
@@ -58,6 +117,18 @@ class QuantizedLinear(nn.Layer):
         """Whether the weight has offsets, for which Paddle's layout, and so a folder of ours, has no place."""
         return self.quant_offset is not None
 
+    def _choose_implementation(self, place, dtype: str) -> None:
+        case = Case("gpu" if place.is_gpu_place() else "cpu", dtype)
+        self.implementation, self.compute_dtype = dispatch.choose_for("weight_only_linear", case), dtype
+        if self.implementation == "kernel" and self.trainable:
+            self.implementation = "reference"  # the packed layout can't be dequantized for the backward pass
+
+    def _stored(self, integers: np.ndarray) -> np.ndarray:
+        """int8 [K, N] in the layout of the implementation."""
+        if self.implementation == "kernel":
+            return pack(integers, self.bits)
+        return integers if self.bits == 8 else pack_nibbles(integers)
+
     def set_weight(
         self, integers: np.ndarray, scales: np.ndarray, place, dtype: str, offsets: np.ndarray | None = None
     ) -> None:
@@ -70,72 +141,48 @@ class QuantizedLinear(nn.Layer):
             dtype: of the activations.
             offsets: as scales; not for the implementation 'kernel'.
         """
-        case = Case("gpu" if place.is_gpu_place() else "cpu", dtype)
-        self.implementation, self.compute_dtype = dispatch.choose_for("weight_only_linear", case), dtype
-        if self.implementation == "kernel" and self.trainable:
-            self.implementation = "reference"  # the packed layout can't be dequantized for the backward pass
-        if self.implementation == "kernel":
-            self.quant_weight = paddle.to_tensor(pack(integers, self.bits), place=place)
-            self.quant_scale = paddle.to_tensor(scales, place=place).astype(dtype)
-            return
-        stored = integers if self.bits == 8 else pack_nibbles(integers)
-        self.quant_weight = paddle.to_tensor(stored, place=place)
+        self._choose_implementation(place, dtype)
+        self.quant_weight = paddle.to_tensor(self._stored(integers), place=place)
         self.quant_scale = paddle.to_tensor(scales, place=place)
-        if offsets is not None:
+        if self.implementation == "kernel":
+            self.quant_scale = self.quant_scale.astype(dtype)
+        elif offsets is not None:
             self.quant_offset = paddle.to_tensor(offsets, place=place)
+
+    def _quantized(self, integers, scales, offsets=None) -> QuantizedWeight:
+        return QuantizedWeight(self.implementation, self.bits, self.group_size, integers, scales, offsets)
+
+    @property
+    def quantized(self) -> QuantizedWeight:
+        """The weight."""
+        return self._quantized(self.quant_weight, self.quant_scale, self.quant_offset)
 
     def dequantized(self) -> paddle.Tensor:
         """The weight as float32 [K, N], from row order."""
-        raw = self.quant_weight.astype("float32")
-        if self.bits == 4:
-            high = (raw / 16).floor()
-            both = paddle.stack([raw - 16 * high, high], axis=1).reshape([self.inputs, self.outputs])
-            raw = both - 16 * (both >= 8).astype("float32")
-        rows = self.inputs if self.group_size == -1 else self.group_size
-        grouped = raw.reshape([-1, rows, self.outputs]) * self.quant_scale.reshape([-1, 1, self.outputs])
-        if self.quant_offset is not None:
-            grouped = grouped + self.quant_offset.unsqueeze(1)
-        return grouped.reshape([self.inputs, self.outputs])
+        return self.quantized.dequantized()
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
         """Integers in Paddle's packed layout and float32 scales, as folders hold them."""
-        scales = self.quant_scale.astype("float32").numpy()
-        stored = self.quant_weight.numpy()
-        if self.implementation == "kernel":
-            return stored, scales
-        if self.bits == 8:
-            return pack(stored, 8), scales
-        integers = np.stack([stored & 15, stored >> 4], axis=1).reshape(self.inputs, self.outputs)
-        return pack(((integers ^ 8).astype(np.int8) - 8), 4), scales
+        return self.quantized.packed(), self.quant_scale.astype("float32").numpy()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        if self.trainable and paddle.is_grad_enabled() and not x.stop_gradient:
-            return _FrozenProduct.apply(x, self)
-        require_no_grad(x)
-        return self.product(x)
+        return self._product(x, self.quantized, self.bias)
 
-    def product(self, x: paddle.Tensor) -> paddle.Tensor:
-        """The layer's output, without gradients."""
-        if self.implementation == "kernel":
-            return weight_only_linear(
-                x, self.quant_weight, self.bias, self.quant_scale, f"int{self.bits}", group_size=self.group_size
-            )
-        if self.implementation == "native":
-            return operators.linear(
-                x, self.quant_weight, scales=self.quant_scale, offsets=self.quant_offset, bias=self.bias,
-                group=self.group_size,
-            )  # fmt: skip
-        return F.linear(x, self.dequantized().astype(x.dtype), self.bias)
+    def _product(self, x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Tensor | None = None) -> paddle.Tensor:
+        if self.trainable and paddle.is_grad_enabled() and not x.stop_gradient:
+            return _FrozenProduct.apply(x, weight, bias)
+        require_no_grad(x)
+        return weight.product(x, bias)
 
 
 class _FrozenProduct(PyLayer):
-    """Output of a `QuantizedLinear`, and the gradient of its input."""
+    """Product with a `QuantizedWeight`, and the gradient of its input."""
 
     @staticmethod
-    def forward(ctx, x: paddle.Tensor, layer: QuantizedLinear) -> paddle.Tensor:
-        ctx.layer = layer
-        return layer.product(x)
+    def forward(ctx, x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Tensor | None) -> paddle.Tensor:
+        ctx.weight = weight
+        return weight.product(x, bias)
 
     @staticmethod
     def backward(ctx, grad: paddle.Tensor) -> paddle.Tensor:
-        return paddle.matmul(grad, ctx.layer.dequantized().astype(grad.dtype), transpose_y=True)
+        return paddle.matmul(grad, ctx.weight.dequantized().astype(grad.dtype), transpose_y=True)

@@ -5,10 +5,12 @@ In: rows that one expert computes, or one expert for each row. Out: their produc
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from paddle_internvl.ops.linear import linear
+from paddle_internvl.ops.quantized_linear import QuantizedLinear, QuantizedWeight
 
 
 class StackedLinear(nn.Layer):
@@ -45,7 +47,7 @@ class StackedLinear(nn.Layer):
 
         Shapes don't depend on the values, as a CUDA graph needs it; the weights are copied.
         """
-        weights = self.weight.index_select(chosen, axis=0)  # [m, K, N]
+        weights = self.weight.gather(chosen)  # [m, K, N]
         return paddle.matmul(x.unsqueeze(1), weights).squeeze(1)
 
     def everywhere(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -56,3 +58,56 @@ class StackedLinear(nn.Layer):
         """Shape and dtype of the weight."""
         experts, inputs, outputs = self.weight.shape
         return f"experts={experts}, in_features={inputs}, out_features={outputs}, dtype={self.weight.dtype}"
+
+
+class QuantizedStackedLinear(QuantizedLinear):
+    """X linear layers without biases whose weights have 8 or 4 bits; the methods are those of `StackedLinear`.
+
+    Args:
+        experts: X.
+        inputs: K.
+        outputs: N.
+        bits: 8 or 4.
+        group_size: inputs that share a scale; -1: all.
+        trainable: whether gradients pass through the layer.
+    Attributes:
+        quant_weight: the integers of all experts, those of one expert in the layout of a `QuantizedLinear`.
+        quant_scale: the scales, [X, N] or [X, K/g, N].
+    """
+
+    def __init__(self, experts: int, inputs: int, outputs: int, bits: int, group_size: int, trainable: bool = False):
+        super().__init__(inputs, outputs, bits, group_size, bias=False, trainable=trainable)
+        self.experts = experts
+
+    def _stored(self, integers: np.ndarray) -> np.ndarray:
+        return np.stack([super(QuantizedStackedLinear, self)._stored(each) for each in integers])
+
+    @property
+    def quantized(self) -> list[QuantizedWeight]:
+        """The weight of each expert."""
+        return [self._quantized(self.quant_weight[n], self.quant_scale[n]) for n in range(self.experts)]
+
+    def dequantized(self) -> paddle.Tensor:
+        """The weights as float32 [X, K, N], from row order."""
+        return paddle.stack([weight.dequantized() for weight in self.quantized])
+
+    def packed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Integers in Paddle's packed layout and float32 scales, as folders hold them."""
+        integers = np.stack([weight.packed() for weight in self.quantized])
+        return integers, self.quant_scale.astype("float32").numpy()
+
+    def products(self, parts: dict[int, paddle.Tensor]) -> list[paddle.Tensor]:
+        """See `StackedLinear`."""
+        integers, scales = self.quant_weight, self.quant_scale
+        return [self._product(x, self._quantized(integers[n], scales[n])) for n, x in parts.items()]
+
+    def gathered(self, x: paddle.Tensor, chosen: paddle.Tensor) -> paddle.Tensor:
+        """See `StackedLinear`."""
+        integers, scales = self.quant_weight.gather(chosen), self.quant_scale.gather(chosen)
+        rows = range(x.shape[0])
+        return paddle.concat([self._product(x[n : n + 1], self._quantized(integers[n], scales[n])) for n in rows])
+
+    def everywhere(self, x: paddle.Tensor) -> paddle.Tensor:
+        """See `StackedLinear`."""
+        parts = {n: x if x.ndim == 2 else x[n] for n in range(self.experts)}
+        return paddle.stack(self.products(parts))

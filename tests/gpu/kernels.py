@@ -43,7 +43,7 @@ _MOVERS = (
     "full_like", "greater_than", "mean", "mean_grad", "multiply_grad", "reshape", "reshape_grad", "scale", "sin",
     "slice", "slice_grad", "split_with_num", "squeeze", "squeeze_grad", "transpose", "transpose_grad", "unsqueeze",
     "divide_grad", "dropout", "dropout_grad", "exp", "log", "max", "not_equal", "put_along_axis", "shape64", "sum",
-    "sum_grad", "take_along_axis", "repeat_interleave", "repeat_interleave_grad", "topk", "topk_grad",
+    "sum_grad", "take_along_axis", "topk", "topk_grad",
     "unsqueeze_grad",
 )  # fmt: skip
 
@@ -83,6 +83,8 @@ KERNELS: dict[str, Kernel] = {
     "scatter_grad": Kernel(_FOUR, "gpu/scatter_grad_kernel.cu", "14639d4"),
     "index_select": Kernel(_FOUR, "gpu/index_select_kernel.cu", "0315bcd"),
     "index_select_grad": Kernel(_FOUR, "gpu/index_select_grad_kernel.cu", "008ef13"),
+    "gather": Kernel(_FOUR, "gpu/gather_kernel.cu", "09f6167", "int8 and uint8 too"),
+    "gather_grad": Kernel(_FOUR),
     "set_value": Kernel(_FOUR, "gpu/set_value_kernel.cu", "00ca677"),
     "set_value_with_tensor": Kernel(_FOUR, "gpu/set_value_kernel.cu", "00ca677"),
     "where": Kernel(_FOUR, "gpu/where_kernel.cu", "02a5e4e"),

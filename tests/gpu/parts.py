@@ -24,12 +24,14 @@ from paddle import nn  # noqa: E402
 from paddle.static import InputSpec  # noqa: E402
 
 from convert.mappings import paddle_config  # noqa: E402
+from convert.mappings.experts import is_router  # noqa: E402
 from convert.quant_layout import packing_obstacle  # noqa: E402
 from paddle_internvl.engine.paged_kv_cache import PagedKVCache  # noqa: E402
 from paddle_internvl.modeling import InternVLChatModel  # noqa: E402
 from paddle_internvl.models import recomputation  # noqa: E402
 from paddle_internvl.models.loss import _LabelLogProbs  # noqa: E402
 from paddle_internvl.ops.quantized_linear import QuantizedLinear  # noqa: E402
+from paddle_internvl.ops.stacked_linear import QuantizedStackedLinear, StackedLinear  # noqa: E402
 from paddle_internvl.training.lora import add_lora  # noqa: E402
 from paddle_internvl.training.trainable import set_trainable  # noqa: E402
 from tests.gpu import graph, pretending  # noqa: E402
@@ -57,7 +59,9 @@ def network(case: str, dtype: str) -> InternVLChatModel:
     vision, language = config["vision_config"], config["llm_config"]
     vision["hidden_size"] = HEAD * vision["num_attention_heads"]
     language["hidden_size"] = (16 if "phi3" in case else 64) * language["num_attention_heads"]
-    language["intermediate_size"] = 128
+    language["intermediate_size"] = language["moe_intermediate_size"] = 128
+    if "head_dim" in language:
+        language["head_dim"] = 32
     model = InternVLChatModel(InternVLChatModel.config_class.from_dict(paddle_config(config)))
     model.img_context_token_id = 7
     model.to(dtype=dtype)
@@ -177,16 +181,20 @@ def parts(model) -> dict[str, tuple[str, list[InputSpec]]]:
 def quantise(model, bits: int, dtype: str) -> None:
     """Replace the decoder blocks' linear layers by quantized ones in a card's layout."""
     for layer in model.language_model.model.layers:
-        for holder in (layer.self_attn, layer.mlp):
-            for name, linear in list(holder.named_children()):
-                if not isinstance(linear, paddle.nn.Linear):  # a norm of q or k
+        for holder in (layer.self_attn, layer.mlp, getattr(layer.mlp, "experts", None)):
+            for name, linear in list(holder.named_children()) if holder else []:
+                if not isinstance(linear, (paddle.nn.Linear, StackedLinear)) or is_router(f"mlp.{name}"):
                     continue
-                k, n = linear.weight.shape
+                *experts, k, n = linear.weight.shape
                 assert not packing_obstacle(k, n, bits, -1), packing_obstacle(k, n, bits, -1)
-                quantized = QuantizedLinear(k, n, bits, -1, bias=linear.bias is not None)
-                quantized.bias, quantized.implementation = linear.bias, "kernel"
-                quantized.quant_weight = paddle.zeros([n * bits // 8, k], "int8")
-                quantized.quant_scale = paddle.zeros([n], dtype)
+                if experts:
+                    quantized = QuantizedStackedLinear(*experts, k, n, bits, -1)
+                else:
+                    quantized = QuantizedLinear(k, n, bits, -1, bias=linear.bias is not None)
+                    quantized.bias = linear.bias
+                quantized.implementation = "kernel"
+                quantized.quant_weight = paddle.zeros([*experts, n * bits // 8, k], "int8")
+                quantized.quant_scale = paddle.zeros([*experts, n], dtype)
                 setattr(holder, name, quantized)
 
 

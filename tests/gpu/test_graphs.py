@@ -22,7 +22,7 @@ TRAINED = (  # by part that is trained, and packed, recomputed; 'loss': as it is
     "training adapters", "training packed", "training recomputed", "loss",
 )  # fmt: skip
 EVERY = ("vision", *DECODING, "whole", "training", *QUANTIZED, *TRAINED)
-PARTS = {case: EVERY if case == "qwen2" else BACKBONE for case in CASES}
+PARTS = {case: EVERY if case == "qwen2" else BACKBONE for case in CASES} | {"qwen3_moe": (*BACKBONE, *QUANTIZED)}
 
 # (from, to, where) -> why; LOW stands for the model's dtype. '?' is the gradient of another cast.
 LOW = "low"
@@ -119,8 +119,9 @@ def expected(case: str) -> dict[str, Counter]:
     norms = (4 if kind.startswith("Qwen3") else 2) * depth + 1
     sparse = depth - 1 if kind == "Qwen3MoeForCausalLM" else 0  # a router and two stacked weights
     text += Counter(softmax=sparse)
+    few = 7 * (depth - sparse) + (4 + 2 * 4) * sparse  # a product for each of the two experts of two tokens
     text += Counter(fused_rms_norm_quant=norms, fused_rotary_position_embedding=2 * depth)
-    quantized = Counter({**text, "linear_v2": 0, "matmul": 1, "weight_only_linear": 7 * depth, "flash_attn": depth})
+    quantized = Counter({**text, "linear_v2": 0, "matmul": 1 + sparse, "weight_only_linear": few, "flash_attn": depth})
     differentiated = vision_part + text + Counter(flashmask_attention=depth)
     whole = differentiated + Counter(matmul=1)  # the head twice: for the loss, and for the logits that are returned
 
