@@ -67,8 +67,9 @@ goldens: $(READY)
 	@test -n "$(UPSTREAM)" || { echo "error: give UPSTREAM=<checkout of OpenGVLab/InternVL>"; exit 2; }
 	$(PYTHON) -m venv .venv-reference
 	.venv-reference/bin/pip install --quiet -r requirements.lock
-	.venv-reference/bin/pip install --quiet torch==2.13.0 transformers==4.55.4 einops==0.8.1
+	.venv-reference/bin/pip install --quiet torch==2.13.0 transformers==4.55.4 einops==0.8.1 accelerate==1.8.1
 	.venv-reference/bin/python -m tests.goldens.make_goldens --upstream $(UPSTREAM)
+	.venv-reference/bin/python -m tests.goldens.make_qwen3_training_goldens --upstream $(UPSTREAM)
 	.venv-reference/bin/python -m tests.goldens.make_log_probs
 	.venv-reference/bin/python -m tests.goldens.make_answer_goldens --upstream $(UPSTREAM)
 	$(PYTHON) -m venv .venv-training-reference

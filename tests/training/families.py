@@ -40,6 +40,9 @@ FAMILIES = {
     # Samples are longer than its `original_max_position_embeddings`: the long factors.
     "phi3": Family("phi3_su", "phi3-chat", "phi3", {"num_key_value_heads": 2}),
 }
+LATER = {  # trained by InternVL3.5's code: goldens of their own (make_qwen3_training_goldens.py)
+    "qwen3": Family("qwen3", "internvl2_5", "qwen2", {"num_key_value_heads": 1, "head_dim": 24}),
+}
 _STEPS = {
     "max_steps": 12, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0,
 }  # fmt: skip
@@ -56,7 +59,7 @@ RUNS = {  # settings of each run; cosine, samples in order
 
 def family_config(name: str) -> dict:
     """config.json of a family's model."""
-    family = FAMILIES[name]
+    family = {**FAMILIES, **LATER}[name]
     config = {**tiny_config(family.config), "template": family.template, "max_dynamic_patch": 4}
     config["vision_config"].update(_SIZES)
     added = json.loads((GOLDENS / "tokenizers" / family.tokenizer / "tokenizer_config.json").read_text())
@@ -70,5 +73,5 @@ def family_checkpoint(folder: Path, name: str) -> Path:
     random_checkpoint(folder, family_config(name))
     for file in TOKENIZER_FILES:
         (folder / file).unlink()
-    shutil.copytree(GOLDENS / "tokenizers" / FAMILIES[name].tokenizer, folder, dirs_exist_ok=True)
+    shutil.copytree(GOLDENS / "tokenizers" / {**FAMILIES, **LATER}[name].tokenizer, folder, dirs_exist_ok=True)
     return folder
