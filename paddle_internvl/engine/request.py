@@ -171,7 +171,7 @@ class RequestState:
         costs: tiles and visual tokens of each picture.
     Raises:
         ContextOverflowError: see `require_room`.
-        ValueError: a bad word that is not one token.
+        ValueError: a bad word that is not one token, or a logit_bias of an id that the model does not have.
     """
 
     def __init__(self, model, tokenizer, prompt: Prompt, config: GenerationConfig, context_length=None, index: int = 0):
@@ -186,6 +186,7 @@ class RequestState:
         self.costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
         require_room(len(prompt.ids), self.costs, context_length)
         require_embeddings(prompt.ids, model, tokenizer)
+        config.require_vocabulary(model.config.llm_config.vocab_size)
         room = config.max_new_tokens if context_length is None else context_length - len(prompt.ids)
         self.max_tokens = min(config.max_new_tokens, room)
         self._text = TextStream(

@@ -35,10 +35,11 @@ def generate_batch(
         The new ids, int64 [B * n, new tokens], and float32 log-probabilities of the same shape; with beams float64
         [B, 1], one score a row; None if not requested.
     Raises:
-        ValueError: a streamer with several answers.
+        ValueError: a streamer with several answers, or a logit_bias of an id that the model does not have.
     """
     if streamer is not None and (config.num_beams > 1 or config.n > 1):
         raise ValueError("a streamer shows one answer while it is generated; use num_beams=1 and n=1")
+    config.require_vocabulary(decoder.config.vocab_size)
     pad = decoder.config.pad_token_id or 0
     try:
         if streamer is not None:

@@ -28,6 +28,9 @@ class GenerationConfig:
         top_p: in [0, 1].
         min_p: in [0, 1].
         repetition_penalty: above 1 discourages tokens generated before.
+        frequency_penalty: in [-2, 2], subtracted from a token's logit for every time it was generated.
+        presence_penalty: in [-2, 2], subtracted once from the logit of every token generated before.
+        logit_bias: {token id: bias in [-100, 100]}, added to logits before the penalties; kept as pairs.
         no_repeat_ngram_size: 0 is off.
         seed: of the sampling, a non-negative integer; None draws a fresh one.
         n: answers to each prompt; above 1 only with do_sample.
@@ -53,6 +56,9 @@ class GenerationConfig:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     no_repeat_ngram_size: int = 0
     seed: int | None = None
     n: int = 1
@@ -91,6 +97,7 @@ class GenerationConfig:
             for token in getattr(self, name):
                 if not isinstance(token, Integral) or token < 0:
                     raise ValueError(f"{name} holds {token!r}; token ids are integers of at least 0")
+        object.__setattr__(self, "logit_bias", _bias_pairs(self.logit_bias))
         for name, kind, low, high in _RANGES:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
@@ -107,6 +114,10 @@ class GenerationConfig:
             raise ValueError(f"min_new_tokens={self.min_new_tokens} exceeds max_new_tokens={self.max_new_tokens}")
         if self.num_beams > 1 and (self.samples or self.n > 1 or self.log_probs):
             raise ValueError(f"num_beams={self.num_beams} goes with neither do_sample, n nor log_probs")
+        if self.num_beams > 1 and (self.frequency_penalty or self.presence_penalty or self.logit_bias):
+            raise ValueError(
+                f"num_beams={self.num_beams} goes with neither frequency_penalty, presence_penalty nor logit_bias"
+            )
         if self.n > 1 and not self.samples:
             raise ValueError(f"n={self.n} answers of a greedy generation would be equal; set do_sample=True")
         if self.top_logprobs and not self.log_probs:
@@ -120,10 +131,40 @@ class GenerationConfig:
     @property
     def is_greedy(self) -> bool:
         """Whether every token is the argmax of the unchanged logits, without log-probabilities."""
-        changed = self.repetition_penalty != 1.0 or self.no_repeat_ngram_size or self.bad_token_ids
+        changed = self.penalises or self.logit_bias or self.no_repeat_ngram_size or self.bad_token_ids
         return not (self.samples or self.log_probs or self.min_new_tokens or changed)
 
+    @property
+    def penalises(self) -> bool:
+        """Whether logits depend on the tokens generated before by a penalty."""
+        return bool(self.repetition_penalty != 1.0 or self.frequency_penalty or self.presence_penalty)
 
+    def require_vocabulary(self, size: int) -> None:
+        """Refuse a logit_bias of ids that a model of `size` logits does not have.
+
+        Raises:
+            ValueError: names the id.
+        """
+        for token, _ in self.logit_bias:
+            if token >= size:
+                raise ValueError(f"logit_bias has token id {token}; the model has {size} tokens")
+
+
+def _bias_pairs(logit_bias) -> tuple[tuple[int, float], ...]:
+    """Pairs (id, bias) of a dict, whose ids may be texts of digits as in JSON, or of pairs."""
+    try:
+        pairs = dict(logit_bias or {}).items()
+    except (TypeError, ValueError):
+        raise ValueError(f"logit_bias={logit_bias!r} is no dict of token ids and numbers") from None
+    for token, bias in pairs:
+        if not str(token).isdecimal() or isinstance(token, bool):
+            raise ValueError(f"logit_bias has the key {token!r}; token ids are integers of at least 0")
+        if isinstance(bias, bool) or not isinstance(bias, Real) or not abs(bias) <= MAX_BIAS:
+            raise ValueError(f"logit_bias has {bias!r} for token id {token}; a bias is in [-{MAX_BIAS}, {MAX_BIAS}]")
+    return tuple((int(token), float(bias)) for token, bias in pairs)
+
+
+MAX_BIAS = 100  # OpenAI's
 MAX_NEW_TOKENS = 1 << 20
 _RANGES = (
     ("max_new_tokens", Integral, 1, MAX_NEW_TOKENS),
@@ -133,6 +174,8 @@ _RANGES = (
     ("top_p", Real, 0, 1),
     ("min_p", Real, 0, 1),
     ("repetition_penalty", Real, 1e-6, 1e6),
+    ("frequency_penalty", Real, -2, 2),
+    ("presence_penalty", Real, -2, 2),
     ("no_repeat_ngram_size", Integral, 0, float("inf")),
     ("n", Integral, 1, 128),
     ("num_beams", Integral, 1, 64),

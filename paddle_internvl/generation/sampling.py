@@ -1,8 +1,8 @@
 """Sampling: from logits to the next token, by penalties, filters and a draw. Rows are independent of each other.
 
 In: logits [B, V], step after step. Out: one id per row and its log-probability, on the device for the next decode step,
-and copied to the host asynchronously. Order as in transformers: repetition penalty, no-repeat n-gram and bad tokens,
-minimum length, temperature, top-k, top-p, min-p.
+and copied to the host asynchronously. Order: logit bias, repetition, frequency and presence penalty as in vLLM;
+no-repeat n-gram, bad tokens, minimum length, temperature, top-k, top-p, min-p as in transformers.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Sampler:
         rows = range(first, first + batch)
         keys = rows if config.seed is None else (row % config.n for row in rows)
         self._draws = [np.random.default_rng([seed, key] if key else seed) for key in keys]
-        self._needs_history = config.repetition_penalty != 1.0 or config.no_repeat_ngram_size or config.min_new_tokens
+        self._needs_history = config.penalises or config.no_repeat_ngram_size or config.min_new_tokens
         self._generated: paddle.Tensor | None = None  # [B, T], if the config needs it
 
     def __call__(self, logits: paddle.Tensor) -> PendingSample:
@@ -116,11 +116,14 @@ class Sampler:
         """
         c = self.config
         made = 0 if generated is None else generated.shape[1]
-        if made and c.repetition_penalty != 1.0:
-            penalty = paddle.full([], c.repetition_penalty, logits.dtype)
-            score = logits.take_along_axis(generated, axis=1)
-            score = paddle.where(score < 0, score * penalty, score / penalty)
-            logits = logits.put_along_axis(generated, score, axis=1)  # a repeated id gets the same score twice
+        if c.logit_bias:
+            ids, biases = zip(*c.logit_bias)
+            device = devices.device_of(logits)
+            columns = upload(np.array([ids] * logits.shape[0], np.int64), device)
+            biases = upload(np.array([biases] * logits.shape[0], np.float32), device)
+            logits = logits.put_along_axis(columns, biases, axis=1, reduce="add")
+        if made and c.penalises:
+            logits = _penalised(logits, generated, c)
         if c.no_repeat_ngram_size and made >= c.no_repeat_ngram_size:
             logits = _without_repeats(logits, generated, c.no_repeat_ngram_size)
         never = {*c.bad_token_ids, *(c.eos_token_id if made < c.min_new_tokens else ())}
@@ -129,6 +132,24 @@ class Sampler:
             columns = upload(np.array([never] * logits.shape[0]), devices.device_of(logits))
             logits = logits.put_along_axis(columns, paddle.full(columns.shape, _NEVER, logits.dtype), axis=1)
         return logits
+
+
+def _penalised(logits: paddle.Tensor, generated: paddle.Tensor, config: GenerationConfig) -> paddle.Tensor:
+    """Logits after the repetition, frequency and presence penalties of the ids generated.
+
+    Source: vLLM `model_executor/layers/utils.py`, `apply_penalties`.
+    """
+    score = logits.take_along_axis(generated, axis=1)  # [B, T]; a repeated id gets the same score at every place
+    if config.repetition_penalty != 1.0:
+        penalty = paddle.full([], config.repetition_penalty, logits.dtype)
+        score = paddle.where(score < 0, score * penalty, score / penalty)
+    if config.frequency_penalty:
+        ones = paddle.ones(generated.shape, logits.dtype)
+        counts = paddle.zeros_like(logits).put_along_axis(generated, ones, axis=1, reduce="add")
+        score = score - counts.take_along_axis(generated, axis=1) * config.frequency_penalty
+    if config.presence_penalty:
+        score = score - config.presence_penalty
+    return logits.put_along_axis(generated, score, axis=1)
 
 
 def _without_repeats(logits: paddle.Tensor, generated: paddle.Tensor, size: int) -> paddle.Tensor:

@@ -59,8 +59,6 @@ _UNSUPPORTED = {
     "return_routed_experts": (False,),
     "repetition_ngram_size": (0,),
     "repetition_ngram_threshold": (0,),
-    "presence_penalty": (0.0,),
-    "frequency_penalty": (0.0,),
     "spaces_between_special_tokens": (True,),
 }
 _WAYS_OUT = {  # where leaving a setting out is not the way

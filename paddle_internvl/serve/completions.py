@@ -41,6 +41,9 @@ def generation_config(request: Generation, default_max_tokens: int, ends: tuple[
         top_p=request.top_p,
         min_p=request.min_p,
         repetition_penalty=request.repetition_penalty,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        logit_bias=request.logit_bias,
         seed=None if request.seed is None else request.seed % (1 << 64),
         n=(request.n or 1) if samples else 1,  # greedy answers are equal: one is made, and copied
         eos_token_id=(*ends, *(request.stop_token_ids or ())),

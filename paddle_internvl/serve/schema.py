@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from paddle_internvl.generation.config import MAX_BIAS
+
 # fields of features that are not supported -> values that are accepted, because they ask for nothing
 _UNSUPPORTED = {
     "tools": ([],),
@@ -19,9 +21,6 @@ _UNSUPPORTED = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
@@ -56,6 +55,9 @@ Count = Annotated[int, Field(ge=1, le=1 << 31)]
 Tiles = Annotated[int, Field(ge=1, le=1024)]
 Second = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Prompt = Annotated[Text, StringConstraints(min_length=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]  # a key of JSON
+Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS, allow_inf_nan=False)]
 Stop = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -84,6 +86,9 @@ class Generation(Body):
     top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
     min_p: Unit | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=1024)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
     n: Annotated[int, Field(ge=1, le=8)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=_MAX_STOPS)] | None = None

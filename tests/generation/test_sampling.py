@@ -83,9 +83,14 @@ def penalised(logits: np.ndarray, generated: list[list[int]], c: GenerationConfi
     change = logits.copy()
     for row, ids in enumerate(generated):
         seen = np.unique(np.array(ids, np.int64))
+        for token, bias in c.logit_bias:
+            change[row, token] += np.float32(bias)
         score = change[row, seen]
         penalty = np.float32(c.repetition_penalty)
         change[row, seen] = np.where(score < 0, score * penalty, score / penalty)
+        counts = np.array([ids.count(token) for token in seen], np.float32)
+        change[row, seen] -= counts * np.float32(c.frequency_penalty)
+        change[row, seen] -= np.float32(c.presence_penalty)
         size, never = c.no_repeat_ngram_size, set(c.bad_token_ids)
         if size:
             tail = ids[len(ids) - size + 1 :] if len(ids) + 1 >= size else None
@@ -100,14 +105,18 @@ def penalised(logits: np.ndarray, generated: list[list[int]], c: GenerationConfi
 @given(
     data=st.data(), rows=st.integers(1, 3), length=st.integers(0, 14), penalty=st.sampled_from([1.0, 0.7, 1.1, 2.5]),
     size=st.integers(0, 4), least=st.integers(0, 20), bad=st.sets(st.integers(0, 7), max_size=3),
+    frequency=st.sampled_from([0.0, -1.5, 0.3]), presence=st.sampled_from([0.0, 0.7]),
+    bias=st.dictionaries(st.integers(0, 7), st.floats(-100, 100), max_size=3),
 )  # fmt: skip
-def test_penalties_equal_numpy_ones_bit_for_bit(data, rows, length, penalty, size, least, bad):
+def test_penalties_equal_numpy_ones_bit_for_bit(
+    data, rows, length, penalty, size, least, bad, frequency, presence, bias
+):
     row = st.lists(st.integers(0, 7), min_size=length, max_size=length)
     ids = data.draw(st.lists(row, min_size=rows, max_size=rows))
     logits = np.random.default_rng(rows + length).normal(0, 4, (rows, 8)).astype(np.float32)
     config = GenerationConfig(
         repetition_penalty=penalty, no_repeat_ngram_size=size, min_new_tokens=least, eos_token_id=(3, 4),
-        bad_token_ids=tuple(bad),
+        bad_token_ids=tuple(bad), frequency_penalty=frequency, presence_penalty=presence, logit_bias=bias,
     )  # fmt: skip
     generated = paddle.to_tensor(ids) if length else None
     ours = Sampler(config, rows).adjust(paddle.to_tensor(logits), generated).numpy()

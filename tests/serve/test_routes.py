@@ -66,13 +66,15 @@ def test_settings_of_a_request_reach_the_engine(serve):
     server.ask(
         max_tokens=9, max_completion_tokens=5, temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, repetition_penalty=1.2,
         seed=-1, n=3, stop=["x", "y"], logprobs=True, top_logprobs=2, ignore_eos=True, skip_special_tokens=False,
-        unknown_field={"a": 1}, user="me", store=False, presence_penalty=0, tools=[], response_format={"type": "text"},
+        unknown_field={"a": 1}, user="me", store=False, presence_penalty=0.5, frequency_penalty=-1, logit_bias={"7": 2},
+        tools=[], response_format={"type": "text"},
     )  # fmt: skip
     config = server.engine.asked[0][1]
     assert (config.max_new_tokens, config.n, config.seed) == (5, 3, (1 << 64) - 1)
     assert (config.temperature, config.top_p, config.top_k, config.min_p) == (0.5, 0.9, 7, 0.1)
     assert (config.samples, config.repetition_penalty, config.stop_strings) == (True, 1.2, ("x", "y"))
     assert (config.log_probs, config.top_logprobs) == (True, 2)
+    assert (config.presence_penalty, config.frequency_penalty, config.logit_bias) == (0.5, -1, ((7, 2.0),))
     assert (config.ignore_eos, config.skip_special_tokens) == (True, False)
     server.ask()
     config = server.engine.asked[1][1]
@@ -110,7 +112,7 @@ def test_dialects_of_clients(serve):
     ("field", "value", "message"),
     [
         ("stop", ["x"] * 17, "stop: List should have at most 16 items"),
-        ("logit_bias", {"1": 2}, "logit_bias is not supported; use {} or leave it out"),
+        ("logit_bias", {"1": 200}, "logit_bias.1: Input should be less than or equal to 100"),
         ("response_format", {"type": "json_object"}, "response_format is not supported; use {'type': 'text'}"),
         ("web_search_options", {}, "web_search_options is not supported; leave it out"),
         ("guided_regex", "a+", "guided_regex is not supported; leave it out"),
