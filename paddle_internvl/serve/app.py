@@ -39,7 +39,10 @@ class ErrorBody(BaseModel):
 ROUTES = (
     ("/v1/chat/completions", "POST", "chat_completions"),
     ("/v1/completions", "POST", "completions"),
+    ("/v1/responses", "POST", "responses"),
     ("/v1/count_tokens", "POST", "count_tokens"),
+    ("/tokenize", "POST", "tokenize"),
+    ("/detokenize", "POST", "detokenize"),
     ("/v1/models", "GET", "models"),
     ("/v1/models/{model_id:path}", "GET", "model"),
     ("/health", "GET", "health"),

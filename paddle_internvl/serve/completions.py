@@ -67,6 +67,8 @@ class CompletionRun:
         timeout: seconds until the next piece.
         record: of the access log; its tokens are counted here.
         metrics: observe the time of each piece.
+    Attributes:
+        pieces: of the answers, to be read once, and closed.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class CompletionRun:
         self._image_tokens, self._copies, self._timeout = image_tokens, copies, timeout
         self._record, self._metrics = record, metrics
         record.tokens_in = len(prompt.ids)
-        self._stream = self._pieces()
+        self.pieces = self._pieces()
 
     @property
     def answers(self) -> int:
@@ -121,7 +123,7 @@ class CompletionRun:
     async def whole(self, objects: ResponseObjects) -> dict:
         """The answer as one JSON object."""
         responses = {}
-        async with aclosing(self._stream) as pieces:
+        async with aclosing(self.pieces) as pieces:
             async for piece in pieces:
                 if piece.response is not None:
                     responses[piece.index] = piece.response
@@ -132,7 +134,7 @@ class CompletionRun:
         sent = dict.fromkeys(range(self.answers), 0)
         steps: dict[int, list] = {index: [] for index in sent}
         opened = False
-        async with aclosing(self._stream) as pieces:
+        async with aclosing(self.pieces) as pieces:
             async for piece in pieces:
                 if not opened:
                     opened = True

@@ -93,6 +93,17 @@ class Preparer:
         stop = get_conv_template(self.model.template).stop
         return Prompt(ids, [], stop, self.model.end_token_ids, strip=False)
 
+    async def detokenized(self, ids: Sequence[int]) -> str:
+        """The text of token ids.
+
+        Raises:
+            ApiError: an id that the tokenizer does not have.
+        """
+        size = len(self.tokenizer)
+        if max(ids, default=0) >= size:
+            raise ApiError("invalid", f"tokens: {max(ids)} is no id; the tokenizer has {size}", "tokens")
+        return await self._run(0, self.tokenizer.decode, ids)
+
     async def _run(self, pixels: int, work: Callable[..., T], *arguments) -> T:
         threads = self._small if pixels <= _SMALL_PIXELS else self._large
         return await threads.run(pixels, work, *arguments)

@@ -6,7 +6,7 @@ Prompts are made by `preparing`, answers by `completions`; every exception becom
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -23,7 +23,16 @@ from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Gate
 from paddle_internvl.serve.preparing import Preparer
 from paddle_internvl.serve.response_objects import CHAT, TEXT, Kind, ResponseObjects
-from paddle_internvl.serve.schema import ChatRequest, CompletionRequest, CountRequest, Generation
+from paddle_internvl.serve.responses_objects import ResponseDocument
+from paddle_internvl.serve.responses_schema import ResponsesRequest
+from paddle_internvl.serve.schema import (
+    ChatRequest,
+    CompletionRequest,
+    CountRequest,
+    DetokenizeRequest,
+    Generation,
+    TokenizeRequest,
+)  # fmt: skip
 from paddle_internvl.serve.settings import Settings
 from paddle_internvl.serve.streaming import EventStream
 
@@ -66,12 +75,38 @@ class Routes:
 
     async def count_tokens(self, request: Request, body: CountRequest) -> Any:
         """Count the tokens of a conversation: all, visual, and the tiles of each picture."""
-        if body.model is not None:
-            self._check_model(body.model)
+        self._check_optional_model(body.model)
         log_media = request.state.record.media.extend
         counted = await self._or_api_error(request, self._preparer.count(body.messages, log_media))
         request.state.record.tokens_in = counted.total
         return asdict(counted)
+
+    async def responses(self, request: Request, body: ResponsesRequest) -> Any:
+        """OpenAI's Responses API, stateless: answer a conversation with pictures."""
+        self._check_model(body.model)
+        chat, log_media = body.chat(), request.state.record.media.extend
+        prompt = await self._or_api_error(request, self._preparer.chat(chat.messages, log_media))
+        run, document = self._run(request, chat, prompt), ResponseDocument(body, self._model["id"])
+        if not body.stream:
+            return JSONResponse(await self._or_api_error(request, run.whole(document)))
+        return self._events(request, document.events(run))
+
+    async def tokenize(self, request: Request, body: TokenizeRequest) -> Any:
+        """Token ids of a text, or of a conversation's prompt with its visual tokens."""
+        self._check_optional_model(body.model)
+        if body.messages is None:
+            work = self._preparer.text(body.prompt)
+        else:
+            work = self._preparer.chat(body.messages, request.state.record.media.extend)
+        ids = (await self._or_api_error(request, work)).ids
+        request.state.record.tokens_in = len(ids)
+        words = self._tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
+        return {"count": len(ids), "max_model_len": self._model["max_model_len"], "tokens": ids, "token_strs": words}
+
+    async def detokenize(self, request: Request, body: DetokenizeRequest) -> Any:
+        """The text of token ids, special tokens included."""
+        self._check_optional_model(body.model)
+        return {"prompt": await self._or_api_error(request, self._preparer.detokenized(body.tokens))}
 
     async def models(self) -> Any:
         """List the served model."""
@@ -110,9 +145,12 @@ class Routes:
         if name != self._model["id"]:
             raise ApiError("model", f"model {name!r} is not served here; use {self._model['id']!r}", "model")
 
-    async def _answer(
-        self, request: Request, body: Generation, prompt: Prompt, kind: Kind, ends: tuple[int, ...] = ()
-    ) -> Response:
+    def _check_optional_model(self, name: str | None) -> None:
+        if name is not None:
+            self._check_model(name)
+
+    def _run(self, request: Request, body: Generation, prompt: Prompt, ends: tuple[int, ...] = ()) -> CompletionRun:
+        """The engine's answers to a request."""
         try:
             config = generation_config(body, self._settings.default_max_tokens, ends)
         except ValueError as error:
@@ -120,15 +158,24 @@ class Routes:
         copies = body.n or 1 if config.n == 1 else 1
         image_tokens = sum(map(len, prompt.pictures)) * self._tokens_per_tile
         timeout, record = self._settings.queue_timeout, request.state.record
-        run = CompletionRun(self._engine, prompt, config, image_tokens, copies, timeout, record, self._metrics)
+        return CompletionRun(self._engine, prompt, config, image_tokens, copies, timeout, record, self._metrics)
+
+    def _events(self, request: Request, chunks: AsyncGenerator[dict]) -> EventStream:
+        """The stream of a response's chunks."""
+        interval = self._settings.comment_interval
+        return EventStream(chunks, lambda error: self._to_api_error(request, error), interval)
+
+    async def _answer(
+        self, request: Request, body: Generation, prompt: Prompt, kind: Kind, ends: tuple[int, ...] = ()
+    ) -> Response:
+        run = self._run(request, body, prompt, ends)
         ends = (*ends, self._tokenizer.convert_tokens_to_ids(prompt.stop))
         log_probs = LogProbs(self._tokenizer, ends, body.num_top_logprobs) if body.wants_logprobs else None
         objects = ResponseObjects(kind, self._model["id"], log_probs)
         if not body.stream:
             return JSONResponse(await self._or_api_error(request, run.whole(objects)))
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        chunks, interval = run.chunks(objects, include_usage), self._settings.comment_interval
-        return EventStream(chunks, lambda error: self._to_api_error(request, error), interval)
+        return self._events(request, run.chunks(objects, include_usage))
 
     async def _or_api_error(self, request: Request, work: Awaitable[T]) -> T:
         """The result of `work`; an exception becomes an `ApiError`."""

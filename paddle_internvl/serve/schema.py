@@ -7,6 +7,7 @@ name a path.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -50,6 +51,7 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1 << 31)]
 Tiles = Annotated[int, Field(ge=1, le=1024)]
@@ -59,6 +61,23 @@ Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]  # a key of JSON
 Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS, allow_inf_nan=False)]
 Stop = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
+
+
+def refuse_unsupported(body: object, fields: Mapping[str, tuple]) -> object:
+    """A request's body, unless a field asks for a feature that is not supported.
+
+    Args:
+        body: any JSON value.
+        fields: name -> values that are accepted, because they ask for nothing.
+    Raises:
+        PydanticCustomError: names the field.
+    """
+    for name, accepted in fields.items() if isinstance(body, dict) else ():
+        value = body.get(name)
+        if value is not None and value not in accepted:
+            way_out = f"use {accepted[0]!r} or leave it out" if accepted else "leave it out"
+            raise PydanticCustomError("unsupported_parameter", f"{name} is not supported; {way_out}", {"param": name})
+    return body
 
 
 class Body(BaseModel):
@@ -81,7 +100,7 @@ class Generation(Body):
     """
 
     model: Text
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    temperature: Temperature | None = None
     top_p: Unit | None = None
     top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
     min_p: Unit | None = None
@@ -103,16 +122,7 @@ class Generation(Body):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, body):
-        for name, accepted in _UNSUPPORTED.items() if isinstance(body, dict) else ():
-            value = body.get(name)
-            if value is not None and value not in accepted:
-                way_out = f"use {accepted[0]!r} or leave it out" if accepted else "leave it out"
-                raise PydanticCustomError(
-                    "unsupported_parameter",
-                    f"{name} is not supported; {way_out}",
-                    {"param": name},
-                )
-        return body
+        return refuse_unsupported(body, _UNSUPPORTED)
 
     @model_validator(mode="after")
     def _require_stream(self):
@@ -277,3 +287,25 @@ class CountRequest(Body):
 
     model: Text | None = None
     messages: Messages
+
+
+class TokenizeRequest(Body):
+    """Body of vLLM's /tokenize: the text of a completion, or the messages of a chat."""
+
+    model: Text | None = None
+    prompt: Prompt | None = None
+    messages: Messages | None = None
+    return_token_strs: bool | None = None
+
+    @model_validator(mode="after")
+    def _require_one(self):
+        if (self.prompt is None) == (self.messages is None):
+            raise PydanticCustomError("prompt", "give either prompt or messages", {"param": "prompt"})
+        return self
+
+
+class DetokenizeRequest(Body):
+    """Body of vLLM's /detokenize."""
+
+    model: Text | None = None
+    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1 << 20)]

@@ -1,5 +1,7 @@
 """Server-sent events (SSE): a stream of JSON objects that ends with `[DONE]`, or with an error object.
 
+An object with a `type`, as the Responses API has, is an event of this name; its stream ends without `[DONE]`.
+
 In: an async generator of objects. Out: an HTTP response, with a comment wherever nothing is sent for a while: proxies
 close a silent connection. The generator is always closed, so that the request is cancelled when the client disconnects.
 """
@@ -54,6 +56,7 @@ class EventStream(Response):
 
     async def _send_events(self, send: Send) -> None:
         content: dict | None = {}
+        typed = False
         while content is not None:
             try:
                 content = await anext(self._chunks, None)
@@ -61,9 +64,13 @@ class EventStream(Response):
                 api_error = self._to_api_error(error)
                 if not self._started:
                     raise api_error from error
-                await self._send(send, f"data: {_json(api_error.body)}\n\n")
+                await self._send(send, _event(api_error.body))
                 return
-            await self._send(send, f"data: {'[DONE]' if content is None else _json(content)}\n\n")
+            if content is not None:
+                typed = "type" in content
+                await self._send(send, _event(content))
+            elif not typed:
+                await self._send(send, "data: [DONE]\n\n")
 
     async def _send_comments(self, send: Send) -> None:
         while True:
@@ -81,5 +88,7 @@ class EventStream(Response):
             self._silent = False
 
 
-def _json(content: dict) -> str:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def _event(content: dict) -> str:
+    name = f"event: {content['type']}\n" if "type" in content else ""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"{name}data: {text}\n\n"

@@ -118,8 +118,13 @@ def test_row_06_damaged_pictures_are_read_or_400(client, picture, cut, changes):
     assert status in (200, 400, 413) and (status == 200 or cut or changes)
 
 
+ROUTES = (
+    "/v1/chat/completions", "/v1/completions", "/v1/count_tokens", "/v1/responses", "/tokenize", "/detokenize",
+)  # fmt: skip
+
+
 @WILD
-@given(path=st.sampled_from(["/v1/chat/completions", "/v1/completions", "/v1/count_tokens"]), body=_JSON, prompt=_JSON)
+@given(path=st.sampled_from(ROUTES), body=_JSON, prompt=_JSON)
 def test_wild_bodies_are_no_5xx(client, path, body, prompt):
     post(client, path, body)
     post(client, "/v1/completions", {"model": "tiny", "prompt": prompt, **(body if isinstance(body, dict) else {})})

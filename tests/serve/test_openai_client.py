@@ -221,3 +221,18 @@ def test_row_32_a_bad_request_costs_only_itself(client, server, picture_url, exp
     thread.join(60)
     assert good[0].choices[0].message.content == expected.text
     assert client.models.list().data[0].id == "internvl-tiny"
+
+
+def test_the_responses_api(client, picture_url, expected):
+    turn = {"role": "user", "content": [
+        {"type": "input_text", "text": QUESTION}, {"type": "input_image", "image_url": picture_url, "detail": "auto"},
+    ]}  # fmt: skip
+    response = client.responses.create(model="internvl-tiny", input=[turn])
+    assert response.output_text == expected.text and response.status == "completed"
+    assert response.usage.input_tokens == expected.input_token_len
+    *events, last = list(client.responses.create(model="internvl-tiny", input=[turn], stream=True))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas).strip() == last.response.output_text == expected.text
+    again = [turn, *response.output, {"role": "user", "content": "hello"}]
+    cut = client.responses.create(model="internvl-tiny", input=again, max_output_tokens=1)
+    assert cut.status == "incomplete" and cut.incomplete_details.reason == "max_output_tokens"

@@ -38,8 +38,8 @@ def test_row_17_there_are_no_other_routes(serve):
     server = serve()
     paths = {route.path for route in server.server.config.app.routes}
     assert paths == {
-        "/v1/chat/completions", "/v1/completions", "/v1/count_tokens", "/v1/models", "/v1/models/{model_id:path}",
-        "/health", "/ready", "/metrics", "/version", "/openapi.json",
+        "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/count_tokens", "/tokenize", "/detokenize",
+        "/v1/models", "/v1/models/{model_id:path}", "/health", "/ready", "/metrics", "/version", "/openapi.json",
     }  # fmt: skip
     for path in ("/docs", "/terminate", "/v1/chat/completions/"):
         assert server.get(path).json()["error"]["code"] in ("not_found", "method_not_allowed")
@@ -364,3 +364,48 @@ def test_row_14_context_overflow_never_reaches_the_model(serve):
     response = server.ask("/v1/completions", {"model": "tiny", "prompt": "x" * (64 * 64 + 1)})
     assert response.json()["error"]["code"] == "context_length_exceeded"
     assert server.ask(max_tokens=10**6).status_code == 200  # clamped to the room left
+
+
+def test_a_response_in_events(serve):
+    server = serve()
+    *lines, end = server.ask("/v1/responses", {"model": "tiny", "input": "hi", **STREAM}).text.split("\n\n")
+    names, bodies = zip(*(event.split("\n") for event in lines))
+    bodies = [json.loads(body.removeprefix("data: ")) for body in bodies]
+    assert end == "" and list(names) == [f"event: {body['type']}" for body in bodies]
+    assert [body["sequence_number"] for body in bodies] == list(range(len(bodies)))
+    assert bodies[0]["type"] == "response.created" and bodies[-1]["type"] == "response.completed"
+    whole = server.ask("/v1/responses", {"model": "tiny", "input": [{"role": "user", "content": "hi"}]}).json()
+    assert whole["output"][0]["content"] == bodies[-1]["response"]["output"][0]["content"]
+    assert whole["output"][0]["content"][0]["text"] == TEXT and whole["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"previous_response_id": "resp_1"}, "previous_response_id"), ({"store": True}, "store"),
+     ({"tools": [{"type": "web_search"}]}, "tools"), ({"truncation": "auto"}, "truncation"),
+     ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input.0.content")],
+)  # fmt: skip
+def test_a_response_that_needs_more_than_an_answer_is_refused(serve, fields, param):
+    refused = serve().ask("/v1/responses", {"model": "tiny", "input": "hi", **fields})
+    assert refused.status_code == 400 and refused.json()["error"]["param"].startswith(param)
+
+
+def test_tokens_of_texts_and_conversations(serve):
+    server = serve()
+    tokenizer = server.engine.tokenizer
+    answer = server.ask("/tokenize", {"prompt": "red and 蓝", "return_token_strs": True}).json()
+    assert answer["tokens"] == tokenizer("red and 蓝")["input_ids"] and answer["count"] == len(answer["tokens"])
+    assert answer["token_strs"] == tokenizer.convert_ids_to_tokens(answer["tokens"])
+    assert server.ask("/detokenize", {"tokens": answer["tokens"]}).json() == {
+        "prompt": tokenizer.decode(answer["tokens"], skip_special_tokens=False)
+    }
+    messages = [{"role": "user", "content": "hi"}]
+    assert (
+        server.ask("/tokenize", {"messages": messages}).json()["count"]
+        == (server.ask("/v1/count_tokens", {"messages": messages}).json()["total"])
+    )
+    for path, body in (
+        ("/tokenize", {}), ("/tokenize", {"prompt": "a", "messages": messages}), ("/detokenize", {"tokens": [1 << 30]}),
+        ("/detokenize", {"tokens": [-1]}), ("/tokenize", {"prompt": "a", "model": "other"}),
+    ):  # fmt: skip
+        assert server.ask(path, body).status_code in (400, 404), (path, body)
