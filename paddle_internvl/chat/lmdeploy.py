@@ -84,6 +84,23 @@ class PytorchEngineConfig(TurbomindEngineConfig):
     """`TurbomindEngineConfig` under LMDeploy's other name."""
 
 
+def require_template(name: str, template: Conversation) -> None:
+    """Refuse a chat template that is not the checkpoint's.
+
+    Args:
+        name: LMDeploy's or config.json's name of a template.
+        template: the checkpoint's.
+    Raises:
+        ValueError: another template.
+    """
+    if _TEMPLATES.get(name, name) != template.name:
+        names = ", ".join(repr(alias) for alias, ours in _TEMPLATES.items() if ours == template.name)
+        raise ValueError(
+            f"chat template {name!r} is not the checkpoint's, {template.name!r}; use {names or repr(template.name)} or "
+            "leave it out"
+        )
+
+
 @dataclass
 class ChatTemplateConfig:
     """LMDeploy's `ChatTemplateConfig`: the template's name, and the system message.
@@ -122,12 +139,7 @@ class ChatTemplateConfig:
         Raises:
             ValueError: the configuration asks for another template.
         """
-        if _TEMPLATES.get(self.model_name, self.model_name) != template.name:
-            names = ", ".join(repr(alias) for alias, name in _TEMPLATES.items() if name == template.name)
-            raise ValueError(
-                f"ChatTemplateConfig: model_name={self.model_name!r} is not the checkpoint's template "
-                f"{template.name!r}; use {names} or leave chat_template_config out"
-            )
+        require_template(self.model_name, template)
         supported = {"model_name", "model_path", "meta_instruction", "capability"}
         changed = [name for name, value in vars(self).items() if value is not None and name not in supported]
         if changed:

@@ -16,6 +16,7 @@ import argparse
 import os
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from convert.command_line import EXIT_OK
 from paddle_internvl.cli.argument_types import integer
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hidden = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
     parser.add_argument("api_server", nargs="?", choices=("api_server",), help=argparse.SUPPRESS)
     parser.add_argument("--backend", choices=("turbomind", "pytorch"), **hidden)  # LMDeploy's; there is one engine here
+    parser.add_argument("--chat-template", **hidden)  # LMDeploy's; refused unless it is the checkpoint's own
     parser.add_argument("--trust-remote-code", action="store_true", **hidden)  # no code of a checkpoint is ever run
     for flag, (setting, type_) in _ALIASES.items():
         parser.add_argument(flag, dest=setting, type=type_, **hidden)
@@ -47,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     settings.add_flags(parser)
 
 
+def _require_template(name: str, folder: Path) -> None:
+    from convert.folder import read_config
+    from convert.mappings import paddle_config
+    from paddle_internvl.chat.lmdeploy import require_template
+    from paddle_internvl.prompt.templates import get_conv_template
+
+    require_template(name, get_conv_template(paddle_config(read_config(folder))["template"]))
+
+
 def run(arguments: argparse.Namespace) -> int:
     chosen = settings.from_arguments(arguments)
     chosen.media_limits()  # refuses wrong ones before the model is loaded
@@ -58,7 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl import startup
     from paddle_internvl.checkpoints.folder_checks import adapter_folder, chat_folder
 
-    chat_folder(arguments.checkpoint)
+    folder = chat_folder(arguments.checkpoint)
+    if "chat_template" in arguments:
+        _require_template(arguments.chat_template, folder)
     if chosen.adapter is not None:  # replicas start in other folders
         chosen = replace(chosen, adapter=str(adapter_folder(chosen.adapter)))
     startup.import_paddle()

@@ -9,6 +9,7 @@ from PIL import Image
 
 import paddle_internvl
 from paddle_internvl import ChatTemplateConfig, EngineConfig, PytorchEngineConfig, TurbomindEngineConfig
+from paddle_internvl.chat.lmdeploy import require_template
 from paddle_internvl.prompt.templates import get_conv_template
 from tests.random_checkpoints import ROOT, TOKENIZER
 
@@ -33,6 +34,23 @@ answers.append(sess.response.text)
 pipe.close()
 """
 
+# Of the cards of InternVL3 and 3.5.
+NEWER_CARD = """
+from lmdeploy import pipeline, PytorchEngineConfig, GenerationConfig, ChatTemplateConfig
+from lmdeploy.vl import load_image
+
+pipe = pipeline(model, backend_config=PytorchEngineConfig(session_len=32768, tp=1),
+                chat_template_config=ChatTemplateConfig(model_name='internvl2_5'))
+response = pipe([('How many objects are there?', load_image(file)) for file in files])
+answers += [one.text for one in response]
+gen_config = GenerationConfig(top_k=50, top_p=0.95, temperature=0.6, max_new_tokens=8192)
+sess = pipe.chat(('How many objects are there?', load_image(files[0])), gen_config=gen_config)
+answers.append(sess.response.text)
+sess = pipe.chat('What color is the object in the center?', session=sess, gen_config=gen_config)
+answers.append(sess.response.text)
+pipe.close()
+"""
+
 
 def test_lines_of_the_model_cards():
     files = [str(ROOT / "demo/assets" / name) for name in ("shapes.png", "two.png")]
@@ -44,6 +62,20 @@ def test_lines_of_the_model_cards():
         "A red circle in the top left, a blue square in the center and a green triangle in the bottom right.",
         "Image-1", "3", "2", "blue",
     ]  # fmt: skip
+
+
+def test_lines_of_the_newer_model_cards():
+    names = {"model": str(TOKENIZER), "files": [str(ROOT / "demo/assets" / name) for name in ("shapes.png", "two.png")]}
+    names["answers"] = []
+    exec(NEWER_CARD.replace("lmdeploy", "paddle_internvl"), names)
+    assert names["answers"] == ["3", "2", "3", "blue"]
+
+
+def test_a_chat_template_is_the_checkpoint_s():
+    """`--chat-template internvl2_5` of the InternVL3 card's command line."""
+    require_template("internvl2_5", get_conv_template("internvl2_5"))
+    with pytest.raises(ValueError, match="chat template 'llama3' is not the checkpoint's, 'internvl2_5'; use 'inter"):
+        require_template("llama3", get_conv_template("internvl2_5"))
 
 
 @pytest.mark.parametrize("config", [TurbomindEngineConfig, PytorchEngineConfig])
@@ -89,7 +121,7 @@ def test_chat_template_config():
     for config, message in (
         (
             ChatTemplateConfig("internvl2-phi3"),
-            "model_name='internvl2-phi3' is not the checkpoint's template .*; use 'inte",
+            "chat template 'internvl2-phi3' is not the checkpoint's, .*; use 'inte",
         ),
         (ChatTemplateConfig("internvl2_5", eosys="x"), "eosys is not supported: the checkpoint has its own template"),
         (ChatTemplateConfig("internvl2_5", capability="completion"), "capability='completion' is not supported"),

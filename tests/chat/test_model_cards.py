@@ -7,7 +7,7 @@ from threading import Thread
 
 import paddle
 import pytest
-from paddlenlp.transformers import AutoModel, AutoTokenizer, TextIteratorStreamer
+from paddlenlp.transformers import AutoConfig, AutoModel, AutoTokenizer, TextIteratorStreamer
 
 from paddle_internvl import IMAGE_TOKEN, EngineConfig, GenerationConfig, load_image, load_video, pipeline
 from paddle_internvl.vl import load_image as load_pil
@@ -141,6 +141,18 @@ def test_streaming(model, tokenizer):
         generated_text += new_text
     thread.join()
     assert generated_text.strip() == model.chat(tokenizer, pixel_values, question, SETTINGS)
+
+
+def test_internvl3_and_3_5(tokenizer):
+    """What their cards add: layers counted from the config, device_map="auto", a system message for thinking."""
+    assert AutoConfig.from_pretrained(PATH, trust_remote_code=True).llm_config.num_hidden_layers > 0
+    model = AutoModel.from_pretrained(
+        PATH, dtype=paddle.bfloat16, load_in_8bit=False, low_cpu_mem_usage=True, use_flash_attn=True,
+        trust_remote_code=True, device_map="auto",
+    ).eval()  # fmt: skip
+    assert model.chat(tokenizer, None, "Hello, who are you?", SETTINGS) == HELLO
+    model.system_message = "Reply after a thought."
+    assert "Reply after a thought." in model.render_prompt([{"role": "user", "content": "Hi"}])
 
 
 @pytest.fixture(scope="module")

@@ -134,6 +134,7 @@ WRONG = {  # words -> the one line of the error
     ("serve", "/nowhere", "--server-port", "0"): "/nowhere does not exist",
     ("serve", CHECKPOINT, "--config", "BAD.yaml"): "BAD.yaml",
     ("serve", CHECKPOINT, "--server-port", "70000"): "server_port=70000 is outside",
+    ("serve", CHECKPOINT, "--chat-template", "llama3"): "chat template 'llama3' is not the checkpoint's, 'internvl2_5'",
     ("demo", CHECKPOINT, "--server-port", "70000"): "server_port=70000 is outside",
     ("batch", "/nowhere", "OUT", CHECKPOINT, "--workers", "0"): "/nowhere",
     ("download", "/nowhere"): "/nowhere does not exist",
@@ -301,7 +302,7 @@ def test_completion_completes():
 def test_serve_takes_the_words_of_lmdeploy_and_vllm():
     for words, expected in (
         (
-            "api_server CKPT --backend turbomind --server-port 1 --model-name m --tp 2",
+            "api_server CKPT --backend pytorch --chat-template internvl2_5 --server-port 1 --model-name m --tp 2",
             "CKPT --server-port 1 --served-model-name m --tp 2",
         ),
         (
