@@ -147,7 +147,9 @@ def test_preference_recipes_are_upstreams():
 
 # InternVL3 and 3.5; size -> drop_path_rate; scripts of 3.5 state cards of one machine alone
 THIRD = {"1b": 0.0, "2b": 0.0, "8b": 0.0, "14b": 0.1, "38b": 0.2, "78b": 0.4}
-QWEN3 = {"1b": 0.0, "2b": 0.0, "4b": 0.0, "8b": 0.1, "14b": 0.1, "38b": 0.4}
+QWEN3 = {"1b": 0.0, "2b": 0.0, "4b": 0.0, "8b": 0.1, "14b": 0.1, "38b": 0.4, "30b": 0.1, "241b": 0.4}
+ACTIVE = {"30b": "-A3B", "241b": "-A28B"}
+QWEN3_CARDS = {"38b": 64, "30b": 16, "241b": 256}  # the others: 8
 VIDEO = {"min_num_frame": 8, "max_num_frame": 32}
 QWEN3_SFT = {**PACKED, **VIDEO, "max_packed_tokens": 32768, "num_images_expected": 96, "max_seq_length": 32768,
              "replacement": True, "learning_rate": 8e-5, "max_steps": 8000, "save_steps": 500}  # fmt: skip
@@ -156,7 +158,11 @@ QWEN3_SFT = {**PACKED, **VIDEO, "max_packed_tokens": 32768, "num_images_expected
 def newer(name: str) -> tuple[dict, str, int, int]:
     """Values of a recipe of InternVL3 or 3.5, its model, cards, and the batch of all cards."""
     generation, size, kind = re.fullmatch(r"internvl3(_5)?_(\d+b)_.*?(full|lora|mpo|sft)", name).groups()
-    large, member = size in ("38b", "78b"), f"OpenGVLab/InternVL3{generation or ''}-{size.upper()}"
+    large = size in ("38b", "78b")
+    member = f"OpenGVLab/InternVL3{generation or ''}-{size.upper()}{ACTIVE.get(size, '')}"
+        size in ("38b", "78b"),
+        f"OpenGVLab/InternVL3{generation or ''}-{size.upper()}{ACTIVE.get(size, '')}",
+    )
     values = {
         **SHARED,
         "conv_style": "internvl2_5",
@@ -165,32 +171,34 @@ def newer(name: str) -> tuple[dict, str, int, int]:
         "weight_decay": 0.05,
     }
     if kind == "lora":  # no script of upstream's: those of 2.5, on longer samples
+        finetune = FINETUNE.get({"14b": "8b", "30b": "38b"}.get(size, size))
         values |= {"use_llm_lora": 16, "sharding": "stage1", "max_seq_length": 16384, "drop_path_rate": 0.0}
-        values |= {"learning_rate": FINETUNE.get(size, FINETUNE["8b"])[4], "group_by_length": True}
-        values["weight_decay"] = FINETUNE.get(size, FINETUNE["8b"])[5]
+        values |= {"learning_rate": finetune[4], "group_by_length": True}
+        values["weight_decay"] = finetune[5]
         return values, member, 8 if size == "78b" else 2, 16
     values["drop_path_rate"] = (QWEN3 if generation else THIRD)[size]
     if kind == "mpo":
         values |= {**PREFERENCES, "learning_rate": 2e-7, "save_steps": 200}
         if generation:
             values |= {**VIDEO, "sharding": "stage3", "max_seq_length": 16384, "save_total_limit": 50}
-            return values, f"{member}-Instruct", 64 if large else 8, 256
+            return values, f"{member}-Instruct", QWEN3_CARDS.get(size, 8), 256
         values |= {"drop_path_rate": 0.4 if large else 0.1, "max_seq_length": 8192 if large else 12288}
         values |= {"sharding": "stage1" if size in ("1b", "2b") else "stage3"}
         values |= {"save_strategy": "steps" if large else "no", "save_total_limit": 100}
         return values, f"{member}-Instruct", 512 if large else 256, 512 if large else 256
     if generation:
         values |= {**QWEN3_SFT, "sharding": "stage3", "per_device_train_batch_size": 1}
-        return values, f"{member}-Pretrained", 64 if large else 8, 512
+        values |= {"learning_rate": 2e-5} if size == "241b" else {}
+        return values, f"{member}-Pretrained", QWEN3_CARDS.get(size, 8), 512
     values |= {"max_seq_length": 16384, "group_by_length": True, "learning_rate": 1e-5 if size == "1b" else 2e-5}
     values |= {"sharding": "stage3" if large else "stage1", "num_train_epochs": 1, "save_total_limit": 1}
     return values, member, {"38b": 16, "78b": 32}.get(size, 8), 128
 
 
 def test_recipes_of_internvl3_and_3_5():
-    for generation, sizes, kinds in (("3", THIRD, 3), ("3_5", QWEN3, 3)):
+    for generation, sizes, without_lora in (("3", THIRD, 0), ("3_5", QWEN3, 1)):
         names = [name for name in NEWER if re.match(rf"internvl{generation}_\d+b_", name)]
-        assert len(names) == len(sizes) * kinds
+        assert len(names) == 3 * len(sizes) - without_lora
         assert {re.search(r"_(\d+b)_", name)[1] for name in names} == sizes.keys()
     for name, file in NEWER.items():
         config = json.loads(file.read_text())
