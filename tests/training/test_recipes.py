@@ -160,9 +160,6 @@ def newer(name: str) -> tuple[dict, str, int, int]:
     generation, size, kind = re.fullmatch(r"internvl3(_5)?_(\d+b)_.*?(full|lora|mpo|sft)", name).groups()
     large = size in ("38b", "78b")
     member = f"OpenGVLab/InternVL3{generation or ''}-{size.upper()}{ACTIVE.get(size, '')}"
-        size in ("38b", "78b"),
-        f"OpenGVLab/InternVL3{generation or ''}-{size.upper()}{ACTIVE.get(size, '')}",
-    )
     values = {
         **SHARED,
         "conv_style": "internvl2_5",
