@@ -92,6 +92,10 @@ class ExpertSizes:
     features: int
     layers: frozenset[int]
 
+    def expected(self, tokens: int) -> float:
+        """Expected number of different experts of a layer that so many tokens choose, each expert as likely."""
+        return self.experts * (1 - (1 - self.active / self.experts) ** tokens)
+
 
 @dataclass(frozen=True)
 class DecoderSizes:
@@ -132,6 +136,11 @@ class DecoderSizes:
     def kv_width(self) -> int:
         """K * E: outputs of the k projection and of the v projection."""
         return self.kv_heads * self.head_dim
+
+    @property
+    def all_sparse(self) -> bool:
+        """Whether every layer has experts, and none an MLP."""
+        return self.experts is not None and len(self.experts.layers) == self.layers
 
     @property
     def cached_per_token(self) -> int:

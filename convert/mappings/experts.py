@@ -30,6 +30,11 @@ def rules(sizes: DecoderSizes, at: str) -> list[Rule]:
     ]
 
 
+def is_expert(parameter: str) -> bool:
+    """Whether a parameter of ours holds the weights of all experts of a layer."""
+    return ".mlp.experts." in parameter
+
+
 def is_router(layer: str) -> bool:
     """Whether a linear layer is a router, which is never quantised, and which upstream's LoRA leaves out."""
     return layer.endswith(_ROUTER)

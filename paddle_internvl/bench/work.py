@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from convert.mappings import rules_for
+from convert.mappings.experts import is_expert
 from convert.sizes import decoder_sizes, tile_sizes
 
 
@@ -52,6 +53,7 @@ class Costs:
         self._vision = vision["num_hidden_layers"], vision["hidden_size"]
         self._across = decoder.layers * decoder.query_width
         self._cached_per_token = decoder.cached_per_token
+        self._experts = decoder.experts
         # With tied weights one tensor is both table and head.
         self._counts.setdefault("head", self._counts.get("table", 0))
 
@@ -70,15 +72,22 @@ class Costs:
 
     def prefill(self, length: int, batch: int = 1) -> Work:
         """Prefill of prompts with the last positions' logits; causal attention computes half of the square."""
-        weights, head = self._counts["decoder"], self._counts["head"]
-        flops = 2.0 * length * weights + 2.0 * self._across * length**2 + 2.0 * head
-        return Work(batch * flops, weights + head)
+        head = self._counts["head"]
+        flops = 2.0 * length * self._decoder(1) + 2.0 * self._across * length**2 + 2.0 * head
+        return Work(batch * flops, self._decoder(batch * length) + head)
 
     def decode(self, length: int, batch: int = 1) -> Work:
         """One decode step of each row after `length` cached tokens."""
-        weights = self._counts["decoder"] + self._counts["head"]
-        flops = 2.0 * weights + 4.0 * self._across * length
-        return Work(batch * flops, weights, batch * length * self._cached_per_token)
+        head = self._counts["head"]
+        flops = 2.0 * (self._decoder(1) + head) + 4.0 * self._across * length
+        return Work(batch * flops, self._decoder(batch) + head, batch * length * self._cached_per_token)
+
+    def _decoder(self, tokens: int) -> int:
+        """Weights of the decoder's layers that so many tokens read; of the experts' the expected share."""
+        experts = self._counts.get("experts", 0)
+        if experts:
+            experts = round(experts * self._experts.expected(tokens) / self._experts.experts)
+        return self._counts["decoder"] + experts
 
 
 def _part(name: str) -> str:
@@ -89,6 +98,8 @@ def _part(name: str) -> str:
         if "patch_embedding" in name:
             return "patches"
         return "vision" if ".layers." in name else "positions"
+    if is_expert(name):
+        return "experts"
     if "embed_tokens" in name:
         return "table"
     return "head" if "lm_head" in name else "decoder"

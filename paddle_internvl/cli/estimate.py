@@ -76,9 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
     room = None if arguments.memory is None else int(arguments.memory * _GB)
     fits = None if room is None else estimated.total <= room
     others = [] if fits in (None, True) else estimation.fitting_plans(config, plan, gpus, room)
+    counts = estimation.parameter_counts(config)
     if arguments.json:
         document = {
             "plan": asdict(plan),
+            "parameters": {
+                "total": counts.total,
+                "language model": counts.parts["language_model"],
+                "language model of a token": counts.active,
+            },
             "bytes on each device": {**asdict(estimated), "total": estimated.total},
             "memory": room,
             "fits": fits,
@@ -87,6 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(document))
     else:
+        if counts.active < counts.parts["language_model"]:
+            whole = counts.parts["language_model"]
+            print(
+                f"a token reads {counts.active / 1e9:.1f} of the language model's {whole / 1e9:.1f} billion parameters"
+            )
         _show(plan, estimated, room, others, possible)
     return EXIT_OK if fits in (None, True) else EXIT_DIFFERENT
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections import Counter
-from math import prod
+from dataclasses import asdict
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
@@ -44,15 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def describe(config: dict) -> dict:
     """Fields, parameter counts and memory of a config.json."""
-    from convert.mappings import rules_for
+    from paddle_internvl.estimation.weights import parameter_counts
 
     vision, llm = config["vision_config"], config["llm_config"]
-    parameters: Counter[str] = Counter()
-    for rule in rules_for(config):
-        for name, shape in zip(rule.ours, rule.our_shapes()):
-            parameters[name.partition(".")[0]] += prod(shape)
-    total = sum(parameters.values())
-    tile, sizes = tile_sizes(config), decoder_sizes(llm)
+    counts = parameter_counts(config)
+    tile, sizes, parameters = tile_sizes(config), decoder_sizes(llm), {**counts.parts, "total": counts.total}
+    experts = {}
+    if sizes.experts:
+        experts = {"experts": asdict(sizes.experts) | {"layers": len(sizes.experts.layers)}}
+        parameters["language_model of a token"] = counts.active
     return {
         "architecture": config["architectures"][0],
         "language model": llm["architectures"][0],
@@ -65,12 +64,13 @@ def describe(config: dict) -> dict:
                                                   "num_key_value_heads", "intermediate_size", "vocab_size",
                                                   "max_position_embeddings", "rope_theta", "rope_scaling")}
         | {"head_dim": sizes.head_dim},
+        **experts,
         "tile side": tile.side,
         "tokens per tile": tile.tokens,
         "tiles": [config.get("min_dynamic_patch", 1), config.get("max_dynamic_patch", 6)],
-        "parameters": {**parameters, "total": total},
+        "parameters": parameters,
         "fields without effect": unused_fields(config),
-        "weights bytes": {dtype: total * size for dtype, size in _BYTES.items()},
+        "weights bytes": {dtype: counts.total * size for dtype, size in _BYTES.items()},
         "KV cache bytes per token": {dtype: sizes.cached_per_token * size for dtype, size in _BYTES.items()},
     }  # fmt: skip
 

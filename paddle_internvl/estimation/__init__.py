@@ -7,5 +7,9 @@ from paddle_internvl.estimation.memory import Estimate, estimate, fitting_plans
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.estimation.training import TrainEstimate, estimate_training
 from paddle_internvl.estimation.training_plan import TrainPlan
+from paddle_internvl.estimation.weights import ParameterCounts, parameter_counts
 
-__all__ = ["Estimate", "Plan", "TrainEstimate", "TrainPlan", "estimate", "estimate_training", "fitting_plans"]
+__all__ = [
+    "Estimate", "ParameterCounts", "Plan", "TrainEstimate", "TrainPlan", "estimate", "estimate_training",
+    "fitting_plans", "parameter_counts",
+]  # fmt: skip

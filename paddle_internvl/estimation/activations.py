@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convert.sizes import tile_sizes
+from convert.sizes import decoder_sizes, tile_sizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.parallel.shards import ShardPlan
 from paddle_internvl.runtime import cpu_threads
@@ -19,17 +19,23 @@ TILES_AT_ONCE = 16  # micro-batch of the vision tower, `vit_batch_size` of the m
 _SCORE_ROWS = 256  # query rows whose scores are alive at once
 _SAMPLING_BYTES = 16  # per logit while a token is chosen
 
+# A mixture of experts; 'rows' are the inputs, and as many outputs, of all experts that compute a token.
+_SORTED = ({"width": 3, "rows": 3.25, "expert_features": 1.25}, {"width": 3, "rows": 1, "expert_features": 3.25})
 # path -> phase -> alternatives, the largest of which counts: width -> its multiple in every row.
 # Rows: patches of a micro-batch, prompt tokens, cached tokens of all requests.
 _LIVE = {
     "gpu": {
         "vision": ({"width": 8}, {"width": 2, "features": 2}),
-        "prefill": ({"width": 3, "features": 3}, {"width": 3, "queries": 5, "keys": 2}),
+        "prefill": ({"width": 3, "features": 3}, *_SORTED, {"width": 3, "queries": 5, "keys": 2}),
         "decode": ({"keys": 2},),
     },
     "cpu": {
         "vision": ({"width": 8.5, "scores": 1}, {"width": 2, "features": 2}),
-        "prefill": ({"width": 5, "features": 3}, {"width": 3, "queries": 3, "keys": 3, "scores": 3.25}),
+        "prefill": (
+            {"width": 5, "features": 3},
+            *_SORTED,
+            {"width": 3, "queries": 3, "keys": 3, "scores": 3.25},
+        ),
         "decode": ({"keys": 2, "scores": 3.25},),
     },
     "kernels": {"vision": ({"width": 4},), "prefill": ({"width": 1.5},), "decode": ({},)},
@@ -50,9 +56,13 @@ def activation_bytes(config: Mapping, plan: Plan) -> int:
     """
     vision, shards, tile = config["vision_config"], ShardPlan.of(config["llm_config"], 0, plan.tp), tile_sizes(config)
     patches, heads = 1 + tile.patches, shards.heads // plan.tp
+    sizes = decoder_sizes(config["llm_config"])
+    active = sizes.experts.active if sizes.experts else 0
     decoder = {
         "width": shards.width,
-        "features": shards.features // plan.tp,
+        "features": 0 if sizes.all_sparse else shards.features // plan.tp,
+        "rows": active * shards.width,
+        "expert_features": active * sizes.experts.features if sizes.experts else 0,
         "queries": heads * shards.head_dim,
         "keys": shards.local_kv_heads * shards.head_dim,
     }

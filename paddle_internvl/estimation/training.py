@@ -29,19 +29,24 @@ _NORM_PART = 4 << 20  # numbers of a gradient in float64 at a time, `training.cl
 _SCORE_ROWS = 256  # query rows of a block of scores, `ops.attention`
 
 # device -> part -> numbers that a layer keeps for its backward pass: width -> its multiple for each token or patch.
-# 'scores' are attention weights, which flash attention does not keep.
+# 'scores' are attention weights, which flash attention does not keep; 'rows' and 'expert_features' are widths of all
+# experts that compute a token.
 _KEPT = {
     "cpu": {
-        "language_model": {"width": 6, "queries": 4, "keys": 4, "features": 3, "scores": 1.25},  # 1/4: the mask
+        "language_model": {
+            "width": 6, "queries": 4, "keys": 4, "features": 3, "scores": 1.25,  # 1/4: the mask
+            "rows": 2, "expert_features": 3,
+        },
         "vision_model": {"width": 10, "features": 2, "scores": 1},
     },
     "gpu": {
-        "language_model": {"width": 4, "queries": 2, "keys": 2, "features": 3},
+        "language_model": {"width": 4, "queries": 2, "keys": 2, "features": 3, "rows": 2, "expert_features": 3},
         "vision_model": {"width": 10, "features": 2},
     },
-}
+}  # fmt: skip
 _PROJECTOR = {"merged": 2, "width": 3}  # of each visual token
 _ENDS = 4.5  # widths of each token: embeddings, the last norm, the loss
+_EXPERTS_BACKWARD = 2  # numbers of each row that the backward pass of one layer's experts holds besides
 _FROZEN_TOWER = 10  # widths of each patch while a frozen vision tower runs
 
 
@@ -191,9 +196,12 @@ def _activations(config: Mapping, plan: TrainPlan) -> int:
     tokens, tiles = plan.texts * plan.length, plan.rows * plan.tiles
     patches = tiles * (1 + tile.patches)
     block = min(_SCORE_ROWS, plan.length)
+    active = decoder.experts.active if decoder.experts else 0
     widths = {
         "width": decoder.width, "queries": decoder.query_width, "keys": decoder.kv_width,
-        "features": decoder.features, "scores": decoder.heads * (plan.length + block) / 2,  # causal, block by block
+        "features": 0 if decoder.all_sparse else decoder.features, "rows": active * decoder.width,
+        "expert_features": active * decoder.experts.features if active else 0,
+        "scores": decoder.heads * (plan.length + block) / 2,  # causal, block by block
     }  # fmt: skip
     tower = {
         "width": vision["hidden_size"], "features": vision["intermediate_size"],
@@ -202,6 +210,7 @@ def _activations(config: Mapping, plan: TrainPlan) -> int:
     layer = tokens * (size * _numbers(kept["language_model"], widths) + _lora_bytes(config, plan, "language_model"))
     graph = _in_graph(plan, decoder.layers, layer, tokens * decoder.width * size)
     graph += tokens * decoder.width * _ENDS * size + 2 * min(_LOSS_CHUNK, 4 * tokens * decoder.vocabulary)
+    graph += tokens * widths["rows"] * _EXPERTS_BACKWARD * size
     depth = _trained_depth(config, plan)
     if depth or not plan.freeze_mlp:
         merged = {"merged": vision["hidden_size"] * tile.merge**2, "width": decoder.width}

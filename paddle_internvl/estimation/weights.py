@@ -5,14 +5,18 @@ In: a config.json's dict and a `Plan`. Out: numbers and bytes. Memory-mapped wei
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
 from convert.mappings import rules_for
+from convert.mappings.experts import is_expert
 from convert.mappings.quantized_tables import is_quantizable
 from convert.quant_config import Quantization, declared_quantization
 from convert.quant_layout import packing_obstacle
+from convert.sizes import decoder_sizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.parallel.shards import ShardPlan
 
@@ -32,6 +36,37 @@ class StoredWeight(NamedTuple):
     numbers: int
     bytes: int
     packed: int = 0
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of parameters.
+
+    Attributes:
+        parts: by part of the network: 'vision_model', 'mlp1', 'language_model'.
+        active: those of the language model that one token reads: of a mixture of experts the chosen experts' alone.
+    """
+
+    parts: Mapping[str, int]
+    active: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return sum(self.parts.values())
+
+
+def parameter_counts(config: Mapping) -> ParameterCounts:
+    """Count the parameters of a config.json in upstream's spelling."""
+    parts: Counter[str] = Counter()
+    in_experts = 0
+    for rule in rules_for(dict(config)):
+        for name, shape in zip(rule.ours, rule.our_shapes()):
+            parts[name.partition(".")[0]] += prod(shape)
+            in_experts += prod(shape) * is_expert(name)
+    experts = decoder_sizes(config["llm_config"]).experts
+    idle = in_experts * (experts.experts - experts.active) // experts.experts if experts else 0
+    return ParameterCounts(parts, parts["language_model"] - idle)
 
 
 def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:

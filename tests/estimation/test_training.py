@@ -43,7 +43,20 @@ def small() -> dict:
     ],
 )  # fmt: skip
 def test_activations(recipe, length, tiles):
+    hold_to_measurement(small(), recipe, length, tiles)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_activations_of_experts(recompute):
     config = small()
+    config["llm_config"] |= {
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "head_dim": 32, "num_experts": 8,
+        "num_experts_per_tok": 6, "moe_intermediate_size": 128,
+    }  # fmt: skip
+    hold_to_measurement(config, {**FROZEN_TOWER, "freeze_mlp": True, "recompute": recompute}, 512, 0)
+
+
+def hold_to_measurement(config: dict, recipe: dict, length: int, tiles: int) -> None:
     model = InternVLChatModel(InternVLChatModel.config_class.from_dict(paddle_config(config)))
     model.img_context_token_id = 399
     measured = step_peak(model, recipe, length, tiles)
