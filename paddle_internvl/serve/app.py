@@ -41,6 +41,7 @@ ROUTES = (
     ("/v1/completions", "POST", "completions"),
     ("/v1/responses", "POST", "responses"),
     ("/v1/count_tokens", "POST", "count_tokens"),
+    ("/generate", "POST", "generate"),
     ("/tokenize", "POST", "tokenize"),
     ("/detokenize", "POST", "detokenize"),
     ("/v1/models", "GET", "models"),

@@ -90,6 +90,20 @@ class Preparer:
         ids = self.tokenizer.build_inputs_with_special_tokens(self.tokenizer.convert_tokens_to_ids(tokens))
         if not ids:
             raise ApiError("invalid", "prompt: it has no tokens", "prompt")
+        return self._prompt(ids)
+
+    def token_ids(self, ids: Sequence[int]) -> Prompt:
+        """The prompt of a completion that is given as token ids.
+
+        Raises:
+            ApiError: an id that the tokenizer does not have, or the place of a picture.
+        """
+        self._require_ids(ids, "input_ids")
+        if self.model.img_context_token_id in ids:
+            raise ApiError("invalid", f"input_ids: {self.model.img_context_token_id} is a picture's place", "input_ids")
+        return self._prompt(list(ids))
+
+    def _prompt(self, ids: list[int]) -> Prompt:
         stop = get_conv_template(self.model.template).stop
         return Prompt(ids, [], stop, self.model.end_token_ids, strip=False)
 
@@ -99,10 +113,13 @@ class Preparer:
         Raises:
             ApiError: an id that the tokenizer does not have.
         """
+        self._require_ids(ids, "tokens")
+        return await self._run(0, self.tokenizer.decode, ids)
+
+    def _require_ids(self, ids: Sequence[int], field: str) -> None:
         size = len(self.tokenizer)
         if max(ids, default=0) >= size:
-            raise ApiError("invalid", f"tokens: {max(ids)} is no id; the tokenizer has {size}", "tokens")
-        return await self._run(0, self.tokenizer.decode, ids)
+            raise ApiError("invalid", f"{field}: {max(ids)} is no id; the tokenizer has {size}", field)
 
     async def _run(self, pixels: int, work: Callable[..., T], *arguments) -> T:
         threads = self._small if pixels <= _SMALL_PIXELS else self._large

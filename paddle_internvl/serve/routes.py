@@ -15,9 +15,11 @@ from fastapi.responses import JSONResponse, Response
 
 from paddle_internvl import __version__
 from paddle_internvl.engine.request import Prompt
+from paddle_internvl.serve import lmdeploy_generate
 from paddle_internvl.serve.accesslog import error_trace, log
 from paddle_internvl.serve.completions import CompletionRun, generation_config
 from paddle_internvl.serve.errors import ApiError, of_work
+from paddle_internvl.serve.lmdeploy_generate import GenerateRequest
 from paddle_internvl.serve.logprobs import LogProbs
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Gate
@@ -90,6 +92,18 @@ class Routes:
         if not body.stream:
             return JSONResponse(await self._or_api_error(request, run.whole(document)))
         return self._events(request, document.events(run))
+
+    async def generate(self, request: Request, body: GenerateRequest) -> Any:
+        """LMDeploy's /generate: continue a text or token ids."""
+        self._check_optional_model(body.model)
+        if body.input_ids is None:
+            prompt = await self._or_api_error(request, self._preparer.text(body.prompt))
+        else:
+            prompt = self._preparer.token_ids(body.input_ids)
+        run = self._run(request, body, prompt, (self._tokenizer.eos_token_id,))
+        if not body.stream:
+            return JSONResponse(await self._or_api_error(request, lmdeploy_generate.whole(run, body.wants_logprobs)))
+        return self._events(request, lmdeploy_generate.pieces_of(run, body.wants_logprobs))
 
     async def tokenize(self, request: Request, body: TokenizeRequest) -> Any:
         """Token ids of a text, or of a conversation's prompt with its visual tokens."""

@@ -1,6 +1,7 @@
 """The model cards' client code, unchanged, against the bundled checkpoint behind its real engine."""
 
 import asyncio
+import json
 import threading
 
 import httpx
@@ -236,3 +237,24 @@ def test_the_responses_api(client, picture_url, expected):
     again = [turn, *response.output, {"role": "user", "content": "hello"}]
     cut = client.responses.create(model="internvl-tiny", input=again, max_output_tokens=1)
     assert cut.status == "incomplete" and cut.incomplete_details.reason == "max_output_tokens"
+
+
+def test_lmdeploy_s_generate(server, tiny):
+    def ask(body, path="/generate"):
+        headers = {"Authorization": "Bearer YOUR_API_KEY"}
+        return httpx.post(server.url + path, json=body, headers=headers, timeout=WAIT, trust_env=False)
+
+    settings = {"max_tokens": 6, "temperature": 0, "return_logprob": True}
+    answer = ask({"prompt": "There are", **settings}).json()
+    ids = ask({"prompt": "There are"}, "/tokenize").json()["tokens"]
+    assert ask({"input_ids": ids, **settings}).json()["output_ids"] == answer["output_ids"]
+    completion = ask({"model": "internvl-tiny", "prompt": "There are", "max_tokens": 6}, "/v1/completions").json()
+    assert answer["text"] == completion["choices"][0]["text"]
+    meta = answer["meta_info"]
+    assert [token for _, token in meta["output_token_logprobs"]] == answer["output_ids"]
+    assert meta["finish_reason"]["type"] == completion["choices"][0]["finish_reason"]
+    *pieces, end = ask({"prompt": "There are", **settings, "stream": True}).text.strip().split("\n\n")
+    pieces = [json.loads(piece.removeprefix("data: ")) for piece in pieces]
+    assert end == "data: [DONE]" and "".join(piece["text"] for piece in pieces) == answer["text"]
+    for refused in ({}, {"input_ids": [tiny.img_context_token_id]}, {"prompt": "a", "image_data": "http://x/a.png"}):
+        assert ask(refused).status_code == 400
