@@ -120,7 +120,7 @@ def test_relative_error_by_hand():
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "qwen3", "llama", "phi3_su"])
+@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "qwen3", "llama", "phi3_su", "internvl3"])
 def test_against_transformers(case, tmp_path, capsys):
     config = float32(case)
     depths = {"vit": config["vision_config"]["num_hidden_layers"], "dec": config["llm_config"]["num_hidden_layers"]}
