@@ -6,6 +6,7 @@ pieces of a stream.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated
@@ -77,8 +78,8 @@ async def whole(run: CompletionRun, with_log_probs: bool) -> dict:
     pieces = [piece async for piece in pieces_of(run, with_log_probs)]
     meta = pieces[-1]["meta_info"]
     if with_log_probs:
-        meta["output_token_logprobs"] = [
-            pair for piece in pieces for pair in piece["meta_info"]["output_token_logprobs"]
-        ]
+        steps = [piece["meta_info"]["output_token_logprobs"] for piece in pieces]
+        meta["output_token_logprobs"] = list(itertools.chain.from_iterable(steps))
     text = "".join(piece["text"] for piece in pieces)
-    return {"text": text, "output_ids": [token for piece in pieces for token in piece["output_ids"]], "meta_info": meta}
+    ids = list(itertools.chain.from_iterable(piece["output_ids"] for piece in pieces))
+    return {"text": text, "output_ids": ids, "meta_info": meta}

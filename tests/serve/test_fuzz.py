@@ -119,7 +119,8 @@ def test_row_06_damaged_pictures_are_read_or_400(client, picture, cut, changes):
 
 
 ROUTES = (
-    "/v1/chat/completions", "/v1/completions", "/v1/count_tokens", "/v1/responses", "/tokenize", "/detokenize", "/generate",
+    "/v1/chat/completions", "/v1/completions", "/v1/count_tokens", "/v1/responses", "/tokenize", "/detokenize",
+    "/generate",
 )  # fmt: skip
 
 

@@ -39,7 +39,8 @@ def test_row_17_there_are_no_other_routes(serve):
     paths = {route.path for route in server.server.config.app.routes}
     assert paths == {
         "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/count_tokens", "/tokenize", "/detokenize",
-        "/generate", "/v1/models", "/v1/models/{model_id:path}", "/health", "/ready", "/metrics", "/version", "/openapi.json",
+        "/generate", "/v1/models", "/v1/models/{model_id:path}", "/health", "/ready", "/metrics",
+        "/version", "/openapi.json",
     }  # fmt: skip
     for path in ("/docs", "/terminate", "/v1/chat/completions/"):
         assert server.get(path).json()["error"]["code"] in ("not_found", "method_not_allowed")
