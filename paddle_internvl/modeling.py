@@ -251,7 +251,7 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         Args:
             messages: dicts with role and content, the last the user's; see `prompt.messages`.
             generation_config: a dict, a `GenerationConfig` or PaddleNLP's.
-            prompt_options: tile limits and system message, see `chat.messages.parse`.
+            prompt_options: `thinking`, tile limits and system message, see `chat.messages.parse`.
         Returns:
             The answer, its token counts and finish reason.
         Raises:
@@ -274,7 +274,7 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         return answer_messages(self, self.tokenizer, conversations, generation_config, **prompt_options)
 
     def chat_stream(self, messages, generation_config=None, **prompt_options) -> Iterator[str]:
-        """Stream the text of an answer. Arguments and errors: see `chat_messages`."""
+        """Stream the text of an answer, without its thoughts. Arguments and errors: see `chat_messages`."""
         return stream_text(self, self.tokenizer, messages, generation_config, **prompt_options)
 
     def log_probs(self, messages, answers, **prompt_options) -> list[list[float]]:

@@ -147,8 +147,9 @@ class BatchGeneration:
             embeds = self.model.embed(ids, self.model.visual_tokens(request.prompt.pictures))
         config = replace(request.config, max_new_tokens=request.max_tokens)
         ((found, _),) = beam_search(self.model.language_model, embeds, None, config)
-        text = "".join(request.append(token).text for token in found)
-        return Piece(request.index, text, tuple(found), response=request.response())
+        pieces = [request.append(token) for token in found]
+        text, reasoning = ("".join(getattr(piece, name) for piece in pieces) for name in ("text", "reasoning"))
+        return Piece(request.index, text, tuple(found), response=request.response(), reasoning=reasoning)
 
     def responses(self) -> list[Response]:
         """One response to each prompt, complete after the iteration."""

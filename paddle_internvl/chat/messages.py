@@ -20,6 +20,7 @@ from paddle_internvl.preprocess.tile_limits import TileControl, cut_tiles, plan_
 from paddle_internvl.prompt.encode import Encoded, encode
 from paddle_internvl.prompt.messages import Dialogue, apply_template, parse_messages
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
+from paddle_internvl.prompt.thinking import thinking_system_message
 
 Messages = Sequence[Mapping] | Dialogue
 
@@ -71,6 +72,8 @@ def parse(
     messages: Messages,
     *,
     system: str | None = None,
+    thinking: bool = False,
+    keep_thoughts: bool = True,
     min_num: int | None = None,
     max_num: int | None = None,
     use_thumbnail: bool | None = None,
@@ -83,6 +86,9 @@ def parse(
         model: an `InternVLChatModel`, for its template, config and tokens per tile.
         messages: see `prompt.messages`; or a parsed `Dialogue`.
         system: system message for messages without one; "": no system turn; None: the model's.
+        thinking: ask for thoughts before the answer, with the system message of the InternVL3.5 cards; an own system
+            message must ask for `<think>` and `</think>` itself.
+        keep_thoughts: whether the thoughts of earlier answers are part of the prompt, as in upstream's history.
         min_num: minimum of tiles of a picture without an option of its own; None: the config's.
         max_num: maximum of tiles of such a picture; None: the config's.
         use_thumbnail: whether such a picture gets a thumbnail tile; None: the config's.
@@ -102,16 +108,21 @@ def parse(
     pictures = [(image, options) for images, options in opened for image in images]
     grids = plan_grids(pictures, control)
     conversation = get_conv_template(model.template)
-    conversation.system_message = next(
-        text for text in (dialogue.system, system, model.system_message) if text is not None
-    )
-    apply_template(conversation, dialogue.turns, [len(images) for images, _ in opened])
+    requested = system if dialogue.system is None else dialogue.system
+    if thinking:
+        conversation.system_message = thinking_system_message(requested)
+    else:
+        conversation.system_message = model.system_message if requested is None else requested
+    turns = dialogue.turns if keep_thoughts else [turn.without_thoughts() for turn in dialogue.turns]
+    apply_template(conversation, turns, [len(images) for images, _ in opened])
     conversation.answer_prefix = dialogue.answer_prefix
     costs = tuple(PictureCost(grid.tiles, grid.tiles * model.num_image_token) for grid in grids)
     return ParsedMessages(conversation, pictures, grids, costs, control.side)
 
 
-def build_prompt(model, tokenizer, messages: Messages, context_length: int | None = None, **prompt_options) -> Prompt:
+def build_prompt(
+    model, tokenizer, messages: Messages, context_length: int | None = None, *, thinking: bool = False, **prompt_options
+) -> Prompt:
     """The prompt of a conversation: token ids and tiles.
 
     Args:
@@ -119,18 +130,20 @@ def build_prompt(model, tokenizer, messages: Messages, context_length: int | Non
         tokenizer: the model's.
         messages: a conversation that ends with a user's message, or with the beginning of an answer.
         context_length: limit of prompt and answer, in tokens; None: no limit.
+        thinking: see `parse`; the thoughts of the answer are split from its text.
         prompt_options: of `parse`.
     Raises:
         ContextOverflowError: the prompt has context_length tokens or more; raised before a picture is cut.
     """
-    parsed = parse(model, messages, **prompt_options)
+    parsed = parse(model, messages, thinking=thinking, **prompt_options)
     encoded = parsed.encoded(tokenizer)
     ids = encoded.ids
     require_room(len(ids), parsed.costs, context_length)
     with timing.part("pictures"):
         tiles = cut_tiles(parsed.pictures, parsed.grids, parsed.side)
     return Prompt(
-        ids, tiles, parsed.conversation.stop, model.end_token_ids, answer_prefix=tuple(encoded.answer_prefix)
+        ids, tiles, parsed.conversation.stop, model.end_token_ids, answer_prefix=tuple(encoded.answer_prefix),
+        thinking=thinking,
     )  # fmt: skip
 
 
@@ -168,7 +181,7 @@ def answer_messages(
 def stream_text(
     model, tokenizer, messages: Messages, generation_config=None, context_length=None, **prompt_options
 ) -> Iterator[str]:
-    """Stream the text of one answer. Arguments and errors: see `answer_messages`.
+    """Stream the text of one answer, without its thoughts. Arguments and errors: see `answer_messages`.
 
     Returns:
         An iterator of texts whose concatenation is the answer; closing it cancels the generation.
@@ -190,8 +203,8 @@ def stream_responses(
     """Stream answers to several conversations. Arguments and errors: see `answer_messages`.
 
     Returns:
-        An iterator of `Response`s with the text generated since the last `Response` of the same index. The last one of
-        each index has the finish_reason, all tokens and log-probabilities.
+        An iterator of `Response`s with the text and thoughts generated since the last `Response` of the same index. The
+        last one of each index has the finish_reason, all tokens and log-probabilities.
     """
     answers = _answers(model, tokenizer, conversations, generation_config, context_length, engine, prompt_options)
     for config in answers.configs:
@@ -199,10 +212,13 @@ def stream_responses(
             raise ValueError(f"n={config.n}: a stream has one answer to each prompt")
     for piece in answers:
         if piece.response is not None:
-            yield replace(piece.response, text=piece.text, index=piece.index)
-        elif piece.text:
+            yield replace(piece.response, text=piece.text, index=piece.index, reasoning=piece.reasoning or None)
+        elif piece.text or piece.reasoning:
             request = answers.answers[piece.index]
-            yield Response(piece.text, len(request.ids), len(request.prompt.ids), None, index=piece.index)
+            yield Response(
+                piece.text, len(request.ids), len(request.prompt.ids), None, index=piece.index,
+                reasoning=piece.reasoning or None,
+            )  # fmt: skip
 
 
 def _answers(

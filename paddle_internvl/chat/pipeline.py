@@ -57,6 +57,8 @@ class Pipeline:
         backend_config: EngineConfig | None = None,
         system: str | None = None,
         chat_template_config: ChatTemplateConfig | None = None,
+        thinking: bool = False,
+        keep_thoughts: bool = True,
         **hub_options,
     ):
         c = self.config = EngineConfig() if backend_config is None else backend_config
@@ -69,10 +71,11 @@ class Pipeline:
         self._engine.start()
         self._close_engine = weakref.finalize(self, self._engine.close)
         self._prompt_options = {
-            "system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles,
+            "system": system, "max_num": c.max_num, "max_total_tiles": c.max_total_tiles, "thinking": thinking,
+            "keep_thoughts": keep_thoughts,
         }  # fmt: skip
 
-    def __call__(self, prompts, gen_config=None, use_tqdm: bool = False) -> Response | list[Response]:
+    def __call__(self, prompts, gen_config=None, use_tqdm: bool = False, **prompt_options) -> Response | list[Response]:
         """Answer a prompt, or a list of them in batches, in their order.
 
         Args:
@@ -80,13 +83,15 @@ class Pipeline:
                 PIL images, paths, URLs or data URLs.
             gen_config: a `GenerationConfig` or dict, or one for each prompt.
             use_tqdm: show progress.
+            prompt_options: `thinking`, `keep_thoughts`, `system`, tile limits of `chat.messages.parse`, in the place of
+                the pipeline's.
         Returns:
             One `Response`, or a list of them.
         Raises:
             ValueError: a prompt of no such form; see `chat.messages.parse`.
         """
         if _is_single(prompts):
-            return self._answer([_messages(prompts)], gen_config)[0]
+            return self._answer([_messages(prompts)], gen_config, prompt_options)[0]
         conversations = [_messages(prompt) for prompt in prompts]
         configs = gen_config if isinstance(gen_config, (list, tuple)) else [gen_config] * len(conversations)
         if len(configs) != len(conversations):
@@ -98,25 +103,28 @@ class Pipeline:
             while len(responses) < len(conversations):  # in batches: the tiles of all prompts may not fit into memory
                 first = len(responses)
                 batch = slice(first, first + 4 * self.config.max_batch_size)
-                answered = self._answer(conversations[batch], configs[batch])
+                answered = self._answer(conversations[batch], configs[batch], prompt_options)
                 responses += [replace(response, index=first + i) for i, response in enumerate(answered)]
                 bar.update(len(answered))
         return responses
 
-    def stream_infer(self, prompts, gen_config=None) -> Iterator[Response]:
+    def stream_infer(self, prompts, gen_config=None, **prompt_options) -> Iterator[Response]:
         """Stream answers to prompts; all prompts are generated in one batch.
 
         Args:
             prompts: as in a call.
             gen_config: as in a call.
+            prompt_options: as in a call.
         Returns:
-            An iterator of `Response`s with new text and the index of their prompt; the last of each prompt has the
-            finish_reason.
+            An iterator of `Response`s with new text, thoughts and index of their prompt; the last of each prompt has
+            the finish_reason.
         """
         conversations = [_messages(prompt) for prompt in ([prompts] if _is_single(prompts) else prompts)]
-        yield from self._stream(conversations, gen_config)
+        yield from self._stream(conversations, gen_config, prompt_options)
 
-    def chat(self, prompt, session: Session | None = None, gen_config=None, stream_response: bool = False):
+    def chat(
+        self, prompt, session: Session | None = None, gen_config=None, stream_response: bool = False, **prompt_options
+    ):
         """Answer one more turn of a conversation.
 
         Args:
@@ -124,6 +132,7 @@ class Pipeline:
             session: the conversation; None: a new one.
             gen_config: a `GenerationConfig` or dict.
             stream_response: return an iterator of `Response`s instead; the session is extended when it ends.
+            prompt_options: as in a call.
         Returns:
             The session, with `.response` and `.history`.
         """
@@ -131,8 +140,8 @@ class Pipeline:
         (question,) = _messages(prompt)
         messages = [*session.messages, question]
         if stream_response:
-            return self._stream_turn(session, messages, prompt, gen_config)
-        (response,) = self._answer([messages], gen_config)
+            return self._stream_turn(session, messages, prompt, gen_config, prompt_options)
+        (response,) = self._answer([messages], gen_config, prompt_options)
         return _extend(session, messages, prompt, response)
 
     def session(self) -> Session:
@@ -150,11 +159,13 @@ class Pipeline:
     def __exit__(self, *_exception) -> None:
         self.close()
 
-    def _answer(self, conversations, gen_config) -> list[Response]:
-        return answer_messages(*self._request(conversations, gen_config), **self._prompt_options)
+    def _answer(self, conversations, gen_config, prompt_options) -> list[Response]:
+        options = {**self._prompt_options, **prompt_options}
+        return answer_messages(*self._request(conversations, gen_config), **options)
 
-    def _stream(self, conversations, gen_config) -> Iterator[Response]:
-        return stream_responses(*self._request(conversations, gen_config), **self._prompt_options)
+    def _stream(self, conversations, gen_config, prompt_options) -> Iterator[Response]:
+        options = {**self._prompt_options, **prompt_options}
+        return stream_responses(*self._request(conversations, gen_config), **options)
 
     def _request(self, conversations, gen_config) -> tuple:
         if self.model is None:
@@ -162,12 +173,13 @@ class Pipeline:
         length = self._engine.engine.config.session_len
         return self.model, self.model.tokenizer, conversations, gen_config, length, self._engine
 
-    def _stream_turn(self, session, messages, prompt, gen_config) -> Iterator[Response]:
-        text = ""
-        for response in self._stream([messages], gen_config):
+    def _stream_turn(self, session, messages, prompt, gen_config, prompt_options) -> Iterator[Response]:
+        text = reasoning = ""
+        for response in self._stream([messages], gen_config, prompt_options):
             text += response.text
+            reasoning += response.reasoning or ""
             yield response
-        _extend(session, messages, prompt, replace(response, text=text))
+        _extend(session, messages, prompt, replace(response, text=text, reasoning=reasoning or None))
 
 
 def pipeline(
@@ -176,6 +188,8 @@ def pipeline(
     system: str | None = None,
     *,
     chat_template_config: ChatTemplateConfig | None = None,
+    thinking: bool = False,
+    keep_thoughts: bool = True,
     log_level: str | None = None,
     trust_remote_code: bool = False,
     **hub_options,
@@ -188,6 +202,8 @@ def pipeline(
         backend_config: an `EngineConfig`; `TurbomindEngineConfig` and `PytorchEngineConfig` make one.
         system: the system message; None: the checkpoint's, "": none.
         chat_template_config: LMDeploy's `ChatTemplateConfig`, for the system message.
+        thinking: ask for thoughts before every answer; they are the `reasoning` of a `Response`.
+        keep_thoughts: whether the thoughts of earlier answers are part of the next prompt.
         log_level: of LMDeploy; ignored: the logger 'paddle_internvl' is the program's to set up.
         trust_remote_code: of LMDeploy; ignored: no code of a checkpoint is run.
         hub_options: `hub`, `revision`, `cache_dir`, ... of `hub.folder_of`.
@@ -198,7 +214,7 @@ def pipeline(
         TypeError: an unknown option.
     Source: LMDeploy `pipeline`, as the model cards use it.
     """
-    return Pipeline(model_path, backend_config, system, chat_template_config, **hub_options)
+    return Pipeline(model_path, backend_config, system, chat_template_config, thinking, keep_thoughts, **hub_options)
 
 
 def _load(model_path: str | Path, config: EngineConfig, hub_options: dict):
@@ -237,7 +253,7 @@ def _messages(prompt) -> list[dict] | Dialogue:
 
 
 def _extend(session: Session, messages: Sequence[dict], prompt, response: Response) -> Session:
-    session.messages = [*messages, {"role": "assistant", "content": response.text}]
+    session.messages = [*messages, response.message]
     session.history.append((prompt if isinstance(prompt, str) else messages[-1]["content"][-1]["text"], response.text))
     session.response = response
     return session

@@ -10,6 +10,7 @@ examples:
   paddle-internvl batch questions.jsonl answers.jsonl CKPT
   paddle-internvl batch questions.jsonl answers.jsonl CKPT --workers 0 --max-new-tokens 64
   paddle-internvl batch questions.jsonl answers.jsonl CKPT --workers 8 --ray-address auto
+  paddle-internvl batch questions.jsonl answers.jsonl CKPT --thinking --max-new-tokens 16384
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli.argument_types import integer
 from paddle_internvl.cli.conventions import add_adapter_flag
+from paddle_internvl.cli.thinking import add_thinking_flags, prompt_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--generation", default="{}", metavar="JSON", help="further settings of rows without their own")
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
+    add_thinking_flags(parser)
     parser.add_argument(
         "--max-num", type=integer(1), metavar="N", help="tile limit of a picture (default: the model's)"
     )
@@ -106,5 +109,5 @@ def _job(arguments: argparse.Namespace, make):
             "max_num": arguments.max_num,
             "adapter": arguments.adapter and str(adapter_folder(arguments.adapter)),
         },
-        system=arguments.system,
+        **prompt_options(arguments),
     )

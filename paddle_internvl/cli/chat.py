@@ -6,6 +6,7 @@ examples:
   paddle-internvl chat CKPT --video clip.mp4 --question "What happens?" --json
   python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) chat CKPT --question "Hi" --tp 2
   paddle-internvl chat CKPT --adapter runs/lora --question "Hi"
+  paddle-internvl chat CKPT --thinking --temperature 0.6 --max-new-tokens 4096 --image a.png --question "Why?"
   paddle-internvl chat CKPT                     # then: /image F   /video F   /reset   /quit
 """
 
@@ -16,14 +17,19 @@ import json
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convert.command_line import EXIT_OK
 from paddle_internvl import timing
 from paddle_internvl.cli.argument_types import integer, number, picture_file
 from paddle_internvl.cli.conventions import add_adapter_flag
 from paddle_internvl.cli.first_token import FirstToken
+from paddle_internvl.cli.thinking import AnswerPrinter, add_thinking_flags, prompt_options
+
+if TYPE_CHECKING:
+    from paddle_internvl.engine.response import Response
 
 _HELP = "/image F adds a picture to the next question, /video F a clip, /reset starts anew, /quit ends"
 _MAX_NEW_TOKENS = 512
@@ -50,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetition-penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=integer(0))
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
+    add_thinking_flags(parser)
+    parser.add_argument("--hide-thoughts", action="store_true", help="print no thoughts (default: on stderr)")
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
     parser.add_argument(
@@ -63,7 +71,7 @@ class Session:
     Args:
         generation_config: settings of every answer.
         frames: frames taken from a clip.
-        prompt_options: tile limit and system message, see `chat.messages.parse`.
+        prompt_options: tile limit, system message and thinking, see `chat.messages.parse`.
     Attributes:
         model: set before the first question.
         first_token: notified of every piece of an answer; None: nobody is.
@@ -99,16 +107,21 @@ class Session:
         frames, _ = open_media("video", file, {"num_segments": self.frames})
         self.media.append({"type": "video", "video": frames})
 
-    def ask(self, question: str, show=lambda piece: None) -> str:
-        """The answer; `show` is called with its pieces as they are made."""
+    def ask(self, question: str, show=lambda piece: None) -> Response:
+        """The answer; `show` is called with its pieces, a `Response` each, as they are made."""
+        from paddle_internvl.chat.messages import stream_responses
+
         message = {"role": "user", "content": [*self.media, {"type": "text", "text": question}]}
-        answer = ""
-        for piece in self.model.chat_stream([*self.messages, message], self.generation_config, **self.prompt_options):
+        messages, config = [*self.messages, message], self.generation_config
+        text = reasoning = ""
+        for piece in stream_responses(self.model, self.model.tokenizer, [messages], config, **self.prompt_options):
             if self.first_token:
                 self.first_token.record()
             show(piece)
-            answer += piece
-        self.messages += [message, {"role": "assistant", "content": answer}]
+            text += piece.text
+            reasoning += piece.reasoning or ""
+        answer = replace(piece, text=text, reasoning=reasoning or None)
+        self.messages += [message, answer.message]
         self.media = []
         return answer
 
@@ -132,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{name} needs --question")
     if arguments.draw and len(arguments.image) != 1:
         raise ValueError(f"--draw needs one --image, not {len(arguments.image)}")
-    session = Session(settings, arguments.frames, max_num=arguments.max_num, system=arguments.system)
+    session = Session(settings, arguments.frames, max_num=arguments.max_num, **prompt_options(arguments))
     with timing.measured() if arguments.timing else nullcontext() as measured:
         if measured:
             session.first_token = FirstToken(measured)
@@ -146,7 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
         from paddle_internvl import run_rank
 
         def converse(_model) -> int:
-            return _ask_all(session, arguments) if arguments.question else _converse(session)
+            return _ask_all(session, arguments) if arguments.question else _converse(session, arguments.hide_thoughts)
 
         return run_rank(session.model, converse) or EXIT_OK
 
@@ -174,15 +187,17 @@ def _load(folder: Path, adapter: Path | None, arguments: argparse.Namespace):
 def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     for question in arguments.question:
-        answer = session.ask(question, lambda piece: None if arguments.json else print(piece, end="", flush=True))
+        printer = AnswerPrinter(arguments.hide_thoughts)
+        answer = session.ask(question, (lambda piece: None) if arguments.json else printer)
         if not arguments.json:
-            print()
+            printer.end()
     if arguments.draw:
-        _draw(arguments.image[0], answer, arguments.draw)
+        _draw(arguments.image[0], answer.text, arguments.draw)
     if arguments.json:
         *messages, _ = session.messages
         document = {
-            "answer": answer,
+            "answer": answer.text,
+            **({} if answer.reasoning is None else {"reasoning_content": answer.reasoning}),
             "prompt": session.model.render_prompt(messages, **session.prompt_options),
             "pictures": [
                 asdict(cost) for cost in session.model.count_tokens(messages, **session.prompt_options).pictures
@@ -209,7 +224,7 @@ def _draw(image: str, answer: str, target: Path) -> None:
     draw_boxes(picture, boxes).save(target)
 
 
-def _converse(session: Session) -> int:
+def _converse(session: Session, hide_thoughts: bool) -> int:
     interactive = sys.stdin.isatty()
     if interactive:
         print(_HELP, file=sys.stderr)
@@ -232,7 +247,8 @@ def _converse(session: Session) -> int:
             elif command.startswith("/"):
                 print(f"{command} is no command; {_HELP}", file=sys.stderr)
             else:
-                session.ask(line.strip(), lambda piece: print(piece, end="", flush=True))
-                print()
+                printer = AnswerPrinter(hide_thoughts)
+                session.ask(line.strip(), printer)
+                printer.end()
         except (ValueError, OSError, ImportError) as error:
             print(f"error: {error}", file=sys.stderr)  # the conversation goes on

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="CKPT", required=True, help="checkpoint folder, config.json or hub id")
     parser.add_argument(
         "--style", choices=STYLES, default="InternVL2_5",
-        help="family whose prompts are sent; MPO: reasoning where the MPO cards have it (default: InternVL2_5)",
+        help="family whose prompts are sent; MPO: reasoning where the MPO cards have it; Thinking: thoughts before the "
+        "answer (default: InternVL2_5)",
     )  # fmt: skip
     parser.add_argument("--rules", choices=RULES, help="toolkit (default: the one whose format the data has)")
     parser.add_argument("--use-cot", action="store_true", help="reasoning everywhere, as $USE_COT=1")

@@ -9,6 +9,7 @@ code 1 if rows failed.
 examples:
   paddle-internvl eval run CKPT --data MMBench_DEV_EN_V11 MMStar HallusionBench AI2D_TEST OCRBench
   paddle-internvl eval run CKPT-MPO --data MMStar --style MPO
+  paddle-internvl eval run CKPT --data MMMU_DEV_VAL --thinking --use-cot
   paddle-internvl eval run CKPT --data MMStar OCRBench --dry-run
   paddle-internvl eval run CKPT --data MMStar --workers 8 --ray-address auto
   python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) eval run CKPT --data MMStar --tp 2
@@ -54,8 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="of the model in the files (default: MODEL's last part)")
     parser.add_argument(
         "--style", choices=STYLES, default="InternVL2_5",
-        help="family whose prompts are sent; MPO: chain of thought where the MPO cards have it (default: InternVL2_5)",
+        help="family whose prompts are sent; MPO: chain of thought where the MPO cards have it; "
+        "Thinking: thoughts before the answer, sampled (default: InternVL2_5)",
     )  # fmt: skip
+    parser.add_argument("--thinking", dest="style", action="store_const", const="Thinking", help="--style Thinking")
     parser.add_argument(
         "--rules",
         choices=RULES,

@@ -7,15 +7,9 @@ In: a question with `<image>` marks. Out: the prompt. The wordings are upstream'
 from __future__ import annotations
 
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER
+from paddle_internvl.prompt.thinking import THINKING_MESSAGE
 
-_THINK = """You are an AI assistant that rigorously follows this response protocol:
-
-1. First, conduct a detailed analysis of the question. Consider different angles, potential solutions, and reason through the problem step-by-step. Enclose this entire thinking process within <think> and </think> tags.
-
-2. After the thinking section, provide a clear, concise, and direct answer to the user's question. Separate the answer from the think section with a newline.
-
-Ensure that the thinking process is thorough but remains focused on the query. The final answer should be standalone and not reference the thinking section.
-"""
+_THINK = THINKING_MESSAGE + "\n"
 INSTRUCTIONS = {
     "en": 'Your task is to answer the question below. Give step by step reasoning before you answer, and when you\'re ready to answer, please use the format "Final answer: .."\n\nQuestion:\n\n{question}',
     "zh": '你的任务是回答以下问题。在回答之前，请逐步推理说明您的思路。当你准备好给出答案时，请使用以下格式："答案: ..."\n\n问题:\n\n{question}',

@@ -15,6 +15,7 @@ from paddle_internvl.engine.response import PictureCost, Response
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.streaming import TextStream
 from paddle_internvl.models.feature_cache import picture_key
+from paddle_internvl.prompt.thinking import Parts, ThoughtSplitter, split_thoughts
 
 _NO_MEMORY = "not enough memory for this request; send fewer or smaller pictures, or a shorter prompt"
 _FAILED = "the request failed inside the engine"
@@ -31,6 +32,7 @@ class Prompt:
         end_token_ids: further tokens that end an answer, of the folder's generation_config.json.
         strip: whether white space around the answer is removed, as upstream does.
         answer_prefix: last of the ids, if they are the beginning of an answer: the new text continues theirs.
+        thinking: whether the thoughts of the answer are split from its text.
         picture_keys: `picture_key` of each picture; made here, in the caller's thread, since hashing many tiles takes
             longer than a decode step.
     """
@@ -41,6 +43,7 @@ class Prompt:
     end_token_ids: tuple[int, ...] = ()
     strip: bool = True
     answer_prefix: tuple[int, ...] = ()
+    thinking: bool = False
     picture_keys: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self):
@@ -54,6 +57,7 @@ class Piece:
     Attributes:
         index: number of the answer.
         text: new text, often ''.
+        reasoning: new text of the thoughts, often ''.
         tokens: new token ids.
         log_probs: {id: log-probability} of each new token, the sampled id first; () if not requested.
         response: the complete answer, on the last piece.
@@ -64,6 +68,7 @@ class Piece:
     tokens: tuple[int, ...] = ()
     log_probs: tuple[dict[int, float], ...] = ()
     response: Response | None = None
+    reasoning: str = ""
 
 
 class ContextOverflowError(ValueError):
@@ -197,6 +202,8 @@ class RequestState:
             before=prompt.answer_prefix,
             special=() if config.skip_special_tokens else frozenset(tokenizer.all_special_ids),
         )
+        self._before = tokenizer.decode(list(prompt.answer_prefix)) if prompt.thinking else ""
+        self._splitter = ThoughtSplitter(self._before) if prompt.thinking else None
         self.ids: list[int] = []
         self._log_probs: list[dict[int, float]] = []
 
@@ -223,15 +230,28 @@ class RequestState:
         text = self._text.push(token)
         if log_probs is not None:
             self._log_probs.append(log_probs)
-        piece = Piece(self.index, text, (token,), () if log_probs is None else (log_probs,))
-        if self.stopped or len(self.ids) >= self.max_tokens:
-            piece = replace(piece, text=text + self._text.finish(), response=self.response())
-        return piece
+        ended = self.stopped or len(self.ids) >= self.max_tokens
+        parts = self._split(text + self._text.finish() if ended else text, ended)
+        return Piece(
+            self.index, parts.answer, (token,), () if log_probs is None else (log_probs,),
+            self.response() if ended else None, parts.thoughts,
+        )  # fmt: skip
+
+    def _split(self, text: str, ended: bool) -> Parts:
+        """New text as thoughts and answer; all of it is the answer where no thoughts were requested."""
+        if self._splitter is None:
+            return Parts("", text)
+        parts = self._splitter.push(text)
+        rest = self._splitter.finish() if ended else Parts("", "")
+        return Parts(parts.thoughts + rest.thoughts, parts.answer + rest.answer)
 
     def response(self) -> Response:
         """The answer so far."""
+        text = self._text.text
+        thoughts, answer = split_thoughts(text, self._before) if self._splitter else ("", text)
         return Response(
-            text=self._text.text,
+            text=answer,
+            reasoning=thoughts or None,
             generate_token_len=len(self.ids),
             input_token_len=len(self.prompt.ids),
             finish_reason="stop" if self.stopped else "length",

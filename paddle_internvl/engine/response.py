@@ -33,6 +33,8 @@ class Response:
         index: number of the prompt in a batch.
         pictures: cost of each picture, in order.
         alternatives: with n > 1, the other answers.
+        reasoning: thoughts, where they were requested (`thinking=True`), without `<think>` and `</think>`; of a stream,
+            the new ones; None: there are none.
     """
 
     text: str
@@ -44,9 +46,16 @@ class Response:
     index: int = 0
     pictures: tuple[PictureCost, ...] = ()
     alternatives: tuple[Response, ...] = ()
+    reasoning: str | None = None
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def message(self) -> dict:
+        """The answer as the assistant's message of the next prompt, its thoughts included."""
+        thoughts = {} if self.reasoning is None else {"reasoning_content": self.reasoning}
+        return {"role": "assistant", "content": self.text, **thoughts}
 
     def _repr_html_(self) -> str:
         """The answer and its cost, in a notebook."""
@@ -54,8 +63,14 @@ class Response:
         if self.pictures:
             cost += f", {len(self.pictures)} pictures of {sum(p.tiles for p in self.pictures)} tiles"
         ending = "" if self.finish_reason == "stop" else f", ended by {self.finish_reason}"
-        text = html.escape(self.text).replace("\n", "<br>")
+        text = _lines(self.text)
+        if self.reasoning is not None:
+            text = f"<details><summary>thoughts</summary>{_lines(self.reasoning.strip())}</details>{text}"
         return f"<div>{text}<div style='color:gray;font-size:smaller'>{cost}{ending}</div></div>"
+
+
+def _lines(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")
 
 
 class History(list):

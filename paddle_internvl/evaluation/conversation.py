@@ -1,6 +1,7 @@
 """Conversation of a prompt: OpenAI-style messages that a checkpoint in this process or a server takes.
 
-In: a `Prompt`. Out: one user's message, its text with LMDeploy's marks, its pictures with their tile limits.
+In: a `Prompt`. Out: the system message, if the prompt has one, and one user's message: its text with LMDeploy's marks,
+its pictures with their tile limits.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def messages_of(
         for picture, limit in zip(pictures, prompt.limits, strict=True)
     ]
     text = {"type": "text", "text": prompt.text.replace(IMAGE_PLACEHOLDER, IMAGE_TOKEN)}
-    return [{"role": "user", "content": [*parts, text]}]
+    system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    return [*system, {"role": "user", "content": [*parts, text]}]
 
 
 def _part(picture: Image.Image, options: dict, as_urls: bool) -> dict:

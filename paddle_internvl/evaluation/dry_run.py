@@ -78,5 +78,8 @@ def workload(job: Job, folder: Path) -> Workload:
 
 def _prompt_tokens(config, tokenizer, messages: list[dict], visual_tokens: Sequence[int]) -> int:
     conversation = get_conv_template(config.template)
-    apply_template(conversation, parse_messages(messages).turns, [1] * len(visual_tokens))
+    dialogue = parse_messages(messages)
+    if dialogue.system is not None:
+        conversation.system_message = dialogue.system
+    apply_template(conversation, dialogue.turns, [1] * len(visual_tokens))
     return len(encode_prompt(tokenizer, conversation, visual_tokens))

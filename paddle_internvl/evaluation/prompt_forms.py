@@ -1,6 +1,6 @@
 """Texts around a question, as VLMEvalKit's wrapper of InternVL and upstream's scripts write them.
 
-Sources: VLMEvalKit 00e0cf87, `vlmeval/vlm/internvl`; upstream 2410d1d, `internvl_chat/eval`.
+Sources: VLMEvalKit 00e0cf87 (thinking: e8e78f05), `vlmeval/vlm/internvl`; upstream 2410d1d, `internvl_chat/eval`.
 """
 
 import re
@@ -32,6 +32,7 @@ _QUESTION_COT = (
     "'Answer: \\boxed{$FINAL_ANSWER}' (without quotes), where 'FINAL_ANSWER' is your conclusion based on the reasoning "
     "provided. " + _TAIL
 )
+_BOXED = "Please answer the question and put the final answer within \\boxed{}."  # of a model that thinks
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
@@ -41,7 +42,7 @@ def question_with_options(item: Item) -> str:
     return hint + item.question + "".join(f"\n{letter}. {text}" for letter, text in item.options.items())
 
 
-def direct_text(item: Item, question_type: str, suffix: str, chain_of_thought: bool) -> str:
+def direct_text(item: Item, question_type: str, suffix: str, chain_of_thought: bool, thinking: bool = False) -> str:
     """Text that VLMEvalKit's wrapper asks about pictures where a model is not asked for its reasoning.
 
     Args:
@@ -49,21 +50,22 @@ def direct_text(item: Item, question_type: str, suffix: str, chain_of_thought: b
         question_type: see `Benchmark`.
         suffix: text behind the question of a type other than MCQ.
         chain_of_thought: USE_COT=1: VLMEvalKit's instruction to think step by step, for types that have one.
+        thinking: whether the system message asks for thoughts: the instruction asks for a box alone.
     """
     if question_type == "MCQ":
-        return _choice_text(item, chain_of_thought)
-    thinks = chain_of_thought and question_type != "Y/N" and not suffix
-    return item.question + (f"\n{_QUESTION_COT}" if thinks else suffix)
+        return _choice_text(item, chain_of_thought, _BOXED if thinking else _CHOICE_COT)
+    instructed = chain_of_thought and question_type != "Y/N" and not suffix
+    return item.question + (f"\n{_BOXED if thinking else _QUESTION_COT}" if instructed else suffix)
 
 
-def _choice_text(item: Item, chain_of_thought: bool) -> str:
+def _choice_text(item: Item, chain_of_thought: bool, instruction: str) -> str:
     text = question_with_options(item)
     chinese = _CHINESE.search(text)
     if item.options:
         text += "\n" + (LETTER_ZH if chinese else LETTER)
     else:
         text += "\n" + (_OPEN_ZH if chinese else _OPEN)
-    return text.replace(LETTER, "").strip() + "\n" + _CHOICE_COT if chain_of_thought else text
+    return text.replace(LETTER, "").strip() + "\n" + instruction if chain_of_thought else text
 
 
 def reasoning_text(item: Item) -> str:

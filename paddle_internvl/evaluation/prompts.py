@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_internvl.evaluation.benchmark import Benchmark, UpstreamTask
@@ -18,9 +18,11 @@ from paddle_internvl.evaluation.video_forms import VIDEO_FORMS, upstream_mvbench
 from paddle_internvl.media.images import open_image
 from paddle_internvl.preprocess.grid import choose_grid
 from paddle_internvl.prompt.special_tokens import IMAGE_PLACEHOLDER
+from paddle_internvl.prompt.thinking import THINKING_MESSAGE, split_thoughts
 
 _TOTAL_TILES = 64  # of all pictures of a question
 _REASONING_TOKENS = 4096  # most tokens of an answer to upstream's `--cot`
+_THINKING_TOKENS = 65_536  # most tokens of thoughts and answer in VLMEvalKit
 _NUMBERED_IMAGE = re.compile(r"Image-(?=[1-9])")
 _FINAL_ANSWER = re.compile(r"(?:Final answer:|Answer:)\s*(.*)", re.IGNORECASE)
 
@@ -53,6 +55,7 @@ class Prompt:
         joined: the tiles of all pictures stand behind one mark.
         clip: the video, or None.
         spread: how the frames of the clip are spread, see `clips.read_frames`.
+        system: the system message; None: the model's.
     """
 
     index: Index
@@ -65,6 +68,7 @@ class Prompt:
     joined: bool = False
     clip: Clip | None = None
     spread: str = ""
+    system: str | None = None
 
 
 def render(
@@ -90,6 +94,15 @@ def render(
     """
     if not item.pictures and item.clip is None:
         raise PromptError(item.index, "the row has no picture")
+    prompt = _prompt(item, benchmark, style, rules, chain_of_thought, frames)
+    if style == "Thinking":
+        prompt = replace(prompt, system=THINKING_MESSAGE, max_new_tokens=_THINKING_TOKENS)
+    return prompt
+
+
+def _prompt(
+    item: Item, benchmark: Benchmark, style: str, rules: str, chain_of_thought: bool, frames: int | None
+) -> Prompt:
     task = benchmark.upstream
     if rules == "internvl" and task is None:
         raise ValueError(f"{benchmark.name}: upstream's scripts have no such benchmark; use --rules vlmevalkit")
@@ -108,12 +121,14 @@ def render(
 def prediction(
     answer: str, benchmark: Benchmark, style: str = "InternVL2_5", rules: str = "vlmevalkit", chain_of_thought=False
 ) -> str:
-    """The prediction that is scored: the final answer of a reasoning model, or the whole answer.
+    """The prediction that is scored: the final answer of a reasoning model, or the whole answer without thoughts.
 
     Args:
         answer: text of the model.
         benchmark, style, rules, chain_of_thought: see `render`.
     """
+    if style == "Thinking":
+        return split_thoughts(answer).answer
     if rules == "internvl":
         reasoned = chain_of_thought and benchmark.upstream is not None and benchmark.upstream.chain_of_thought
     else:
@@ -131,7 +146,7 @@ def _asks_reasoning(benchmark: Benchmark, style: str, chain_of_thought: bool) ->
 def _vlmevalkit_text(item: Item, benchmark: Benchmark, style: str, chain_of_thought: bool) -> str:
     if benchmark.reasoning_allowed and _asks_reasoning(benchmark, style, chain_of_thought):
         return reasoning_text(item)
-    return direct_text(item, benchmark.question_type, benchmark.suffix, chain_of_thought)
+    return direct_text(item, benchmark.question_type, benchmark.suffix, chain_of_thought, style == "Thinking")
 
 
 def _divided(max_num: int, count: int) -> tuple[int, ...]:

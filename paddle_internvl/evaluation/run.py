@@ -21,6 +21,8 @@ from paddle_internvl.evaluation.prompts import Prompt, PromptError, prediction, 
 from paddle_internvl.evaluation.run_files import Row, RunFiles
 from paddle_internvl.scale.ordered_actors import batches
 
+_GREEDY = {"temperature": 0}
+_SAMPLING = {"Thinking": {"temperature": 0.6, "top_p": 0.95, "seed": 0}}  # by style: VLMEvalKit's; its seed is random
 _GROUP = 8  # items of the same pictures that one thread asks
 
 
@@ -135,7 +137,8 @@ class Worker:
         thumbnail = True if settings.rules == "vlmevalkit" else None
         messages = messages_of(prompt, pictures, thumbnail, self._as_urls)
         limit = settings.max_new_tokens or prompt.max_new_tokens
-        completion = self._chat.complete(messages, temperature=0, max_tokens=limit)
+        sampling = _SAMPLING.get(settings.style, _GREEDY)
+        completion = self._chat.complete(messages, max_tokens=limit, **sampling)
         scored = prediction(completion.text, batch.benchmark, settings.style, settings.rules, settings.chain_of_thought)
         return Row(prompt.index, prompt.text, completion.text, scored, completion.finish_reason)
 

@@ -13,6 +13,9 @@ Content is a string, or a list of parts:
     {"type": "video", "video": path | bytes | list of PIL images, ...}
 where ... are the options of `media.options`.
 
+An assistant's message may hold its thoughts in "reasoning_content": they stand before its content, as in upstream's
+history.
+
 A last message {"role": "assistant", "content": ..., "prefix": True} is the beginning of an answer, which the model
 continues, as in Mistral's API.
 """
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field, replace
 
 from paddle_internvl.prompt.special_tokens import GROUNDING, IMAGE_TOKEN
 from paddle_internvl.prompt.templates import Conversation, Slot
+from paddle_internvl.prompt.thinking import join_thoughts, split_thoughts
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}  # of a message -> turn
 # type of a part -> kind of media, and the key of the source inside the part's own field
@@ -72,6 +76,12 @@ class Turn:
     def media(self) -> list[Media]:
         """The turn's pictures and clips in order."""
         return [part for part in self.parts if isinstance(part, Media)]
+
+    def without_thoughts(self) -> Turn:
+        """The turn; the assistant's without the thoughts that its text begins with."""
+        if self.role != "assistant":
+            return self
+        return replace(self, parts=(split_thoughts("\n".join(self.parts)).answer,))
 
 
 @dataclass(frozen=True)
@@ -134,16 +144,25 @@ def parse_messages(messages: Sequence[Mapping]) -> Dialogue:
             raise ValueError(f"{place}: media belong in a user's message")
         if role == "system":
             parts = ["\n".join(parts)]
+        if role == "assistant":
+            parts = [join_thoughts(_thoughts(message, place), "\n".join(parts))]
         if role == "system" and i == 0:
             (system,) = parts
         else:
             turns.append(Turn(role, tuple(parts)))
     prefix = ""
     if turns and turns[-1].role == "assistant" and messages[-1].get("prefix") is True:
-        prefix = "\n".join(turns.pop().parts)
+        (prefix,) = turns.pop().parts
     if not any(turn.role == "user" for turn in turns) or turns[-1].role == "assistant":
         raise ValueError("the last message must be the user's")
     return Dialogue(system, turns, prefix)
+
+
+def _thoughts(message: Mapping, place: str) -> str | None:
+    thoughts = message.get("reasoning_content")
+    if not isinstance(thoughts, (str, type(None))):
+        raise ValueError(f"{place}: reasoning_content is a string, not {type(thoughts).__name__}")
+    return thoughts
 
 
 def _parts(content, place: str) -> list[str | Media]:

@@ -29,7 +29,7 @@ class Job:
         folder: that paths of media are relative to.
         generation: default generation settings of a row.
         backend: fields of an `EngineConfig`.
-        system: see `pipeline`.
+        system, thinking, keep_thoughts: see `pipeline`.
     """
 
     checkpoint: str
@@ -37,6 +37,8 @@ class Job:
     generation: Mapping = field(default_factory=dict)
     backend: Mapping = field(default_factory=dict)
     system: str | None = None
+    thinking: bool = False
+    keep_thoughts: bool = True
 
 
 class BatchWorker:
@@ -95,7 +97,9 @@ def _load(job: Job) -> Callable:
     startup.import_paddle()
     from paddle_internvl.chat.pipeline import EngineConfig, pipeline
 
-    return pipeline(job.checkpoint, EngineConfig(**job.backend), job.system)
+    return pipeline(
+        job.checkpoint, EngineConfig(**job.backend), job.system, thinking=job.thinking, keep_thoughts=job.keep_thoughts
+    )
 
 
 @dataclass
@@ -164,7 +168,9 @@ def _settings(job: Job) -> dict:
     if adapter is not None:
         model = f"{model} {fingerprint(Path(adapter))}"
     backend = {name: job.backend.get(name) for name in ("max_num", "dtype", "device")}
-    return {"model": model, "system": job.system, **backend, **job.generation}
+    changed = {} if job.keep_thoughts else {"keep_thoughts": False}  # not named: the defaults
+    changed |= {"thinking": True} if job.thinking else {}
+    return {"model": model, "system": job.system, **changed, **backend, **job.generation}
 
 
 def _in_process(job: Job, todo: Sequence[tuple[int, bytes]], batch_size: int) -> Iterator[str]:

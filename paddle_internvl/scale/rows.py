@@ -5,7 +5,8 @@ a later run continues where OUT ends. OUT.settings.json has the model and settin
 others moves both files aside and begins anew, so that OUT never mixes answers of two models or settings.
 
 IN     {"messages": [...], "id"?, "generation"?} or {"prompt": text, "images": [...], "id"?, "generation"?}
-OUT    {"id", "text", "finish_reason", "usage"}, with "alternatives" and "logprobs" if asked for, or {"id", "error"}
+OUT    {"id", "text", "finish_reason", "usage"}, with "reasoning_content", "alternatives", "logprobs" if asked for;
+       or {"id", "error"}
 """
 
 from __future__ import annotations
@@ -123,6 +124,8 @@ def answer_line(name, outcome: Response | Exception) -> str:
         return _json({"id": name, "error": " ".join(str(outcome).split()) or type(outcome).__name__})
     usage = {"prompt_tokens": outcome.input_token_len, "completion_tokens": outcome.generate_token_len}
     row = {"id": name, "text": outcome.text, "finish_reason": outcome.finish_reason, "usage": usage}
+    if outcome.reasoning is not None:
+        row["reasoning_content"] = outcome.reasoning
     if outcome.alternatives:
         row["alternatives"] = [other.text for other in outcome.alternatives]
     if outcome.logprobs is not None:

@@ -42,24 +42,29 @@ class Preparer:
         self._context_length = context_length
         self._small, self._large = WorkQueue(threads, "prepare-small"), WorkQueue(threads, "prepare-large")
 
-    async def chat(self, messages: Sequence[Message], log_media: Callable[[list[str]], None]) -> Prompt:
+    async def chat(
+        self, messages: Sequence[Message], log_media: Callable[[list[str]], None], **prompt_options
+    ) -> Prompt:
         """The prompt of a conversation.
 
         Args:
             messages: of the request.
             log_media: called with a description of each medium.
+            prompt_options: of the request, for `chat.messages.parse`.
         Raises:
             MediaError: a medium that is unreachable, broken or not allowed.
             ContextOverflowError: a prompt that is too long.
             ValueError: no conversation.
         """
         async with self._loaded(messages) as dialogue:
-            return await self._run(dialogue.pixels, self._chat, dialogue, log_media)
+            return await self._run(dialogue.pixels, self._chat, dialogue, log_media, prompt_options)
 
-    async def count(self, messages: Sequence[Message], log_media: Callable[[list[str]], None]) -> TokenCount:
+    async def count(
+        self, messages: Sequence[Message], log_media: Callable[[list[str]], None], **prompt_options
+    ) -> TokenCount:
         """The number of tokens of a conversation's prompt, of any length. Arguments and errors: see `chat`."""
         async with self._loaded(messages) as dialogue:
-            return await self._run(dialogue.pixels, self._count, dialogue, log_media)
+            return await self._run(dialogue.pixels, self._count, dialogue, log_media, prompt_options)
 
     @asynccontextmanager
     async def _loaded(self, messages: Sequence[Message]) -> AsyncIterator[Dialogue]:
@@ -67,13 +72,14 @@ class Preparer:
         async with self._loader.loaded(parse_messages([message.plain() for message in messages])) as dialogue:
             yield dialogue
 
-    def _count(self, dialogue: Dialogue, log_media: Callable[[list[str]], None]) -> TokenCount:
+    def _count(self, dialogue: Dialogue, log_media: Callable[[list[str]], None], prompt_options: dict) -> TokenCount:
         log_media(describe_media(dialogue.media))
-        return count_tokens(self.model, self.tokenizer, dialogue, **self._options)
+        return count_tokens(self.model, self.tokenizer, dialogue, **self._options, **prompt_options)
 
-    def _chat(self, dialogue: Dialogue, log_media: Callable[[list[str]], None]) -> Prompt:
+    def _chat(self, dialogue: Dialogue, log_media: Callable[[list[str]], None], prompt_options: dict) -> Prompt:
         log_media(describe_media(dialogue.media))
-        return build_prompt(self.model, self.tokenizer, dialogue, self._context_length, **self._options)
+        limit = self._context_length
+        return build_prompt(self.model, self.tokenizer, dialogue, limit, **self._options, **prompt_options)
 
     async def text(self, text: str) -> Prompt:
         """The prompt of a text completion, without a template; special tokens in the text are plain text.

@@ -22,9 +22,9 @@ class Kind:
         prefix: of ids.
         whole_object, chunk_object: `object` of a whole response and of a chunk.
         opening: of the first choice object of a stream; None: there is none.
-        delta: text -> fields of the choice object of new text.
+        delta: (text, thoughts) -> fields of the choice object of new text.
         ending: of the last choice object of a stream.
-        message: text -> fields of the choice object of a whole answer.
+        message: (text, thoughts) -> fields of the choice object of a whole answer.
         log_probs: (`LogProbs`, log-probabilities of the tokens, characters sent before) -> `logprobs`.
     """
 
@@ -32,10 +32,22 @@ class Kind:
     whole_object: str
     chunk_object: str
     opening: dict | None
-    delta: Callable[[str], dict]
+    delta: Callable[[str, str | None], dict]
     ending: dict
-    message: Callable[[str], dict]
+    message: Callable[[str, str | None], dict]
     log_probs: Callable[[LogProbs, Sequence[dict[int, float]], int], dict]
+
+
+def _thoughts(reasoning: str | None) -> dict:
+    return {"reasoning_content": reasoning} if reasoning else {}
+
+
+def _delta(text: str, reasoning: str | None) -> dict:
+    return {"delta": {**_thoughts(reasoning), **({"content": text} if text or not reasoning else {})}}
+
+
+def _message(text: str, reasoning: str | None) -> dict:
+    return {"message": {"role": "assistant", **_thoughts(reasoning), "content": text, "refusal": None}}
 
 
 CHAT = Kind(
@@ -43,9 +55,9 @@ CHAT = Kind(
     whole_object="chat.completion",
     chunk_object="chat.completion.chunk",
     opening={"delta": {"role": "assistant", "content": ""}},
-    delta=lambda text: {"delta": {"content": text}},
+    delta=_delta,
     ending={"delta": {}},
-    message=lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
+    message=_message,
     log_probs=lambda log_probs, steps, sent: log_probs.chat(steps),
 )
 TEXT = Kind(
@@ -53,9 +65,9 @@ TEXT = Kind(
     whole_object="text_completion",
     chunk_object="text_completion",
     opening=None,
-    delta=lambda text: {"text": text},
+    delta=lambda text, _: {"text": text},
     ending={"text": ""},
-    message=lambda text: {"text": text},
+    message=lambda text, _: {"text": text},
     log_probs=LogProbs.text,
 )
 
@@ -75,9 +87,10 @@ class ResponseObjects:
 
     def whole(self, responses: Sequence[Response], usage: dict) -> dict:
         """The response that is not streamed."""
+        messages = [self._kind.message(response.text, response.reasoning) for response in responses]
         choices = [
-            self._choice(i, self._kind.message(response.text), response.logprobs, reason=response.finish_reason)
-            for i, response in enumerate(responses)
+            self._choice(i, message, response.logprobs, reason=response.finish_reason)
+            for i, (message, response) in enumerate(zip(messages, responses))
         ]
         return {**self._head, "object": self._kind.whole_object, "choices": choices, "usage": usage}
 
@@ -90,7 +103,7 @@ class ResponseObjects:
         """The first choice object of an answer's stream; None: there is none."""
         return self._choice(index, self._kind.opening) if self._kind.opening else None
 
-    def delta(self, index: int, text: str, steps: Sequence[dict[int, float]], sent: int) -> dict:
+    def delta(self, index: int, text: str, steps: Sequence[dict[int, float]], sent: int, reasoning: str = "") -> dict:
         """The choice object of new text.
 
         Args:
@@ -98,8 +111,9 @@ class ResponseObjects:
             text: new text.
             steps: log-probabilities of the new tokens.
             sent: characters sent before.
+            reasoning: new text of the thoughts.
         """
-        return self._choice(index, self._kind.delta(text), steps or None, sent)
+        return self._choice(index, self._kind.delta(text, reasoning), steps or None, sent)
 
     def ending(self, index: int, reason: str) -> dict:
         """The last choice object of an answer's stream, with the finish_reason."""

@@ -66,7 +66,7 @@ class Routes:
         """Chat completion: answer a conversation with pictures and clips."""
         self._check_model(body.model)
         log_media = request.state.record.media.extend
-        prompt = await self._or_api_error(request, self._preparer.chat(body.messages, log_media))
+        prompt = await self._or_api_error(request, self._preparer.chat(body.messages, log_media, **body.prompt_options))
         return await self._answer(request, body, prompt, CHAT)
 
     async def completions(self, request: Request, body: CompletionRequest) -> Any:
@@ -79,7 +79,8 @@ class Routes:
         """Count the tokens of a conversation: all, visual, and the tiles of each picture."""
         self._check_optional_model(body.model)
         log_media = request.state.record.media.extend
-        counted = await self._or_api_error(request, self._preparer.count(body.messages, log_media))
+        counting = self._preparer.count(body.messages, log_media, **body.prompt_options)
+        counted = await self._or_api_error(request, counting)
         request.state.record.tokens_in = counted.total
         return asdict(counted)
 
@@ -111,7 +112,7 @@ class Routes:
         if body.messages is None:
             work = self._preparer.text(body.prompt)
         else:
-            work = self._preparer.chat(body.messages, request.state.record.media.extend)
+            work = self._preparer.chat(body.messages, request.state.record.media.extend, **body.prompt_options)
         ids = (await self._or_api_error(request, work)).ids
         request.state.record.tokens_in = len(ids)
         words = self._tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None

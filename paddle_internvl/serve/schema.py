@@ -10,10 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from paddle_internvl.generation.config import MAX_BIAS
+from paddle_internvl.serve.schema_types import (
+    Bias,
+    Body,
+    Count,
+    Penalty,
+    Prompt,
+    Second,
+    Stop,
+    Temperature,
+    Text,
+    Tiles,
+    TokenId,
+    Unit,
+)
+from paddle_internvl.serve.template_options import Templated
 
 # fields of features that are not supported -> values that are accepted, because they ask for nothing
 _UNSUPPORTED = {
@@ -41,28 +55,6 @@ _UNSUPPORTED = {
 _MAX_STOPS = 16  # OpenAI takes 4
 
 
-def _encodable(text: str) -> str:
-    """Refuse lone surrogates, which JSON's escapes can write but UTF-8 can't encode."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("no_text", "half a surrogate pair is no text") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1 << 31)]
-Tiles = Annotated[int, Field(ge=1, le=1024)]
-Second = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Prompt = Annotated[Text, StringConstraints(min_length=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
-TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]  # a key of JSON
-Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS, allow_inf_nan=False)]
-Stop = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
-
-
 def refuse_unsupported(body: object, fields: Mapping[str, tuple]) -> object:
     """A request's body, unless a field asks for a feature that is not supported.
 
@@ -78,12 +70,6 @@ def refuse_unsupported(body: object, fields: Mapping[str, tuple]) -> object:
             way_out = f"use {accepted[0]!r} or leave it out" if accepted else "leave it out"
             raise PydanticCustomError("unsupported_parameter", f"{name} is not supported; {way_out}", {"param": name})
     return body
-
-
-class Body(BaseModel):
-    """A JSON object; wrong types are errors, not converted."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
 class StreamOptions(Body):
@@ -200,10 +186,12 @@ Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
 
 
 class Message(Body):
-    """A message. An assistant's content may be null; tool calls are not supported."""
+    """A message. An assistant's content may be null; tool calls are not supported. reasoning_content: thoughts of an
+    assistant, which stand before its content in the prompt."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
+    reasoning_content: Text | None = None
     tool_calls: Annotated[list[object], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
@@ -214,22 +202,24 @@ class Message(Body):
 
     def plain(self) -> dict:
         """The message as a dict for `prompt.messages.parse_messages`."""
-        if not isinstance(self.content, list):
-            return {"role": self.role, "content": self.content or ""}
-        return {"role": self.role, "content": [part.model_dump(exclude_none=True) for part in self.content]}
+        content = self.content or ""
+        if isinstance(content, list):
+            content = [part.model_dump(exclude_none=True) for part in content]
+        return {"role": self.role, "content": content, "reasoning_content": self.reasoning_content}
 
     @property
     def characters(self) -> int:
         """Characters of the message's texts."""
-        if not isinstance(self.content, list):
-            return len(self.content or "")
-        return sum(len(part.text) for part in self.content if isinstance(part, TextPart))
+        texts = [self.content or ""]
+        if isinstance(self.content, list):
+            texts = [part.text for part in self.content if isinstance(part, TextPart)]
+        return sum(map(len, texts)) + len(self.reasoning_content or "")
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
 
 
-class ChatRequest(Generation):
+class ChatRequest(Templated, Generation):
     """Body of /v1/chat/completions."""
 
     messages: Messages
@@ -282,14 +272,14 @@ class CompletionRequest(Generation):
         return self.logprobs is not None
 
 
-class CountRequest(Body):
+class CountRequest(Templated):
     """Body of /v1/count_tokens."""
 
     model: Text | None = None
     messages: Messages
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(Templated):
     """Body of vLLM's /tokenize: the text of a completion, or the messages of a chat."""
 
     model: Text | None = None

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from paddle_internvl.cli.main import main
+from paddle_internvl.engine.response import Response
 from tests.random_checkpoints import TINY
 
 
@@ -57,14 +58,16 @@ def test_chat_json(checkpoint, picture, clip, capsys):
 
 
 def test_boxes_are_drawn(checkpoint, picture, tmp_path, capsys, monkeypatch):
-    from paddle_internvl.modeling import InternVLChatModel
+    def answered(*texts):
+        pieces = [Response(text, 1, 1, None) for text in texts]
+        monkeypatch.setattr("paddle_internvl.chat.messages.stream_responses", lambda *_, **__: iter(pieces))
 
     target = tmp_path / "out.png"
     arguments = ["chat", checkpoint, "--image", picture, "--question", "Where?", "--draw", str(target)]
-    monkeypatch.setattr(InternVLChatModel, "chat_stream", lambda *_, **__: iter(["a thing[[0, 0, ", "500, 1000]]"]))
+    answered("a thing[[0, 0, ", "500, 1000]]")
     assert main(arguments) == 0 and Image.open(target).size == (112, 56)
     assert Image.open(target).getpixel((56, 30)) != Image.open(picture).getpixel((56, 30))
-    monkeypatch.setattr(InternVLChatModel, "chat_stream", lambda *_, **__: iter(["nowhere"]))
+    answered("nowhere")
     assert main(arguments) == 2 and "the answer holds no box to draw: 'nowhere'" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from paddle_internvl.evaluation.readers import read_items
 from paddle_internvl.evaluation.run import AskSettings
 from paddle_internvl.evaluation.run_files import RunError
 from paddle_internvl.media.images import image_tiles
+from paddle_internvl.prompt.thinking import THINKING_MESSAGE
 from tests.serve.conftest import CHECKPOINT
 
 ROWS = 8
@@ -78,6 +80,26 @@ def test_a_run_writes_answers_and_scores(data, tmp_path):
     assert [row["finish_reason"] for row in rows].count("length") == 2
     assert run(again := ScriptedChat(), data, tmp_path) == document
     assert again.requests == []
+
+
+def test_thinking(data, tmp_path):
+    """The model is asked for thoughts, which are part of the answer and not of the prediction."""
+
+    class ThinkingChat(ScriptedChat):
+        def complete(self, messages, **fields):
+            system, *messages = messages
+            assert system == {"role": "system", "content": THINKING_MESSAGE}
+            completion = super().complete(messages, **fields)
+            return replace(completion, text=f"<think>odd or even</think>\n{completion.text}")
+
+    chat, settings = ThinkingChat(), AskSettings("Thinking", chain_of_thought=True)
+    document = run(chat, data, tmp_path, settings=settings)
+    text, fields, _ = chat.requests[0]
+    assert text.endswith("\nB. odd\nPlease answer the question and put the final answer within \\boxed{}.")
+    assert fields == {"temperature": 0.6, "top_p": 0.95, "seed": 0, "max_tokens": 65536}
+    rows = [json.loads(line) for line in (tmp_path / "scripted" / "scripted_MMStar.jsonl").open()]
+    assert rows[0]["answer"] == "<think>odd or even</think>\nB" and rows[0]["prediction"] == "B"
+    assert document["headline"] == 50
 
 
 def test_an_interrupted_run_is_continued(data, tmp_path):

@@ -14,6 +14,7 @@ from paddlenlp.transformers import AutoTokenizer
 from paddle_internvl.prompt.encode import encode
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT, IMG_END, IMG_START
 from paddle_internvl.prompt.templates import get_conv_template
+from paddle_internvl.prompt.thinking import THINKING_MESSAGE, join_thoughts
 from paddle_internvl.tokenizers import tokenizer_class
 from tests.random_checkpoints import TOKENIZER
 from tests.tokenizers.vocabularies import KINDS, corpus
@@ -141,6 +142,19 @@ def test_prompts_are_tokenized_as_whole_strings(kind, ours, theirs, lines):
         assert written.translate(blank) in ours.decode(asked).translate(blank)
 
 
+def test_thoughts_are_tokenized_as_in_the_whole_string(kind, ours, theirs):
+    """Qwen3's marks of thoughts and tools are tokens in every text, whoever wrote it; elsewhere they are text."""
+    conversation = get_conv_template(TEMPLATES[kind])
+    conversation.system_message = THINKING_MESSAGE
+    turns = ("a <think>b</think> <tool_call>?", join_thoughts(" One.\n", "A <ref>dog</ref>."), "Sure?", None)
+    for i, text in enumerate(turns):
+        conversation.append_message(conversation.roles[i % 2], text)
+    ids = encode(ours, conversation, []).ids
+    assert ids == theirs(conversation.get_prompt())["input_ids"]
+    if kind == "qwen2":
+        assert ids.count(ours.convert_tokens_to_ids("<think>")) == 3
+
+
 def test_special_tokens_off(ours):
     for token in map(str, ours.added_tokens_decoder.values()):
         ids = ours.convert_tokens_to_ids(ours.tokenize(token, split_special_tokens=True))
@@ -152,9 +166,6 @@ def test_marks_of_internvl3(tmp_path):
     file = KINDS["qwen2"](tmp_path) / "tokenizer_config.json"
     content = json.loads(file.read_text())
     content["additional_special_tokens"] = ["<|im_start|>", "<|im_end|>"]
-    last = max(map(int, content["added_tokens_decoder"]))
-    for i, token in enumerate(("<think>", "</think>"), last + 1):
-        content["added_tokens_decoder"][str(i)] = {**content["added_tokens_decoder"][str(last)], "content": token}
     file.write_text(json.dumps(content))
     ours = AutoTokenizer.from_pretrained(str(tmp_path))
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path), use_fast=False)

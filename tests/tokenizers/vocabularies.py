@@ -135,7 +135,8 @@ def qwen2(folder: Path) -> Path:
     size = bpe.get_vocab_size()
     names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *ADDED]
     added = {size + i: flags(name) for i, name in enumerate(names)}
-    added[size + len(names)] = flags("<tool_call>", special=False)
+    marks = ("<tool_call>", "<think>", "</think>")
+    added |= {size + len(names) + i: flags(name, special=False) for i, name in enumerate(marks)}
     return write(folder, {
         "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None, "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>", "unk_token": None, "errors": "replace", "split_special_tokens": False,
