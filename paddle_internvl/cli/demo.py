@@ -3,6 +3,7 @@
 examples:
   paddle-internvl demo                                 # the bundled checkpoint, http://127.0.0.1:7860
   paddle-internvl demo CKPT --server-port 8080
+  paddle-internvl demo CKPT --thinking
   paddle-internvl demo CKPT --server-name 0.0.0.0      # for other machines; put a reverse proxy in front
 """
 
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-batch-size", type=int, default=16, metavar="N", help="visitors answered together (default: 16)"
     )
+    parser.add_argument(
+        "--thinking", action="store_true", help="pages ask for thoughts from the start (a setting of the page)"
+    )
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
 
@@ -69,6 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
     host = EngineHost(lambda: load_engine(checkpoint, settings))
     host.engine  # noqa: B018  loaded now, so that its errors are this command's
-    page = prepare(host, settings.max_batch_size)
+    page = prepare(host, settings.max_batch_size, arguments.thinking)
     launch(page, host, settings.server_name, settings.server_port, allowed_hosts=settings.allowed_hosts)
     return EXIT_OK

@@ -45,7 +45,12 @@ NAMES = (
     *((f"#{slider} .reset-button", "aria-label", "reset") for slider in _SLIDERS),
 )
 # The same in every language: Gradio's list items have no list around them, its icons repeat their buttons.
-_FIXED = (("#box .thumbnail-wrapper", "role", "group"), (".example img", "alt", ""))
+_FIXED = (
+    ("#box .thumbnail-wrapper", "role", "group"),
+    (".example img", "alt", ""),
+    ("#chat .thought-group .title button", "disabled", ""),  # in another button; `style` hands its clicks to that
+    ("#chat .thought-group .title button", "aria-hidden", "true"),
+)
 _SCRIPT = """() => {
     const rows = %s;
     let scheduled = false;

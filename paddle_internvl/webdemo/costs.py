@@ -41,12 +41,12 @@ def _open_sizes(kind: str, source: Attachment, options: Mapping) -> tuple[list[_
 
 
 def prompt_cost(
-    model, tokenizer, state: SessionState, question: str, attachments: Sequence[Attachment], system: str, max_num: int
+    model, tokenizer, state: SessionState, question: str, attachments: Sequence[Attachment], **prompt_options
 ) -> PromptCost:
     """Count the tokens of a conversation with a new question.
 
     Args:
-        model, tokenizer, system, max_num: see `chat.messages.parse`.
+        model, tokenizer, prompt_options: see `chat.messages.parse`.
         state: of the visitor.
         question, attachments: of the new question.
     Raises:
@@ -55,7 +55,7 @@ def prompt_cost(
     from paddle_internvl.chat.messages import parse  # imports Paddle, which the page does without
 
     messages = state.messages(question, attachments, lambda attachment: attachment.part(attachment))
-    parsed = parse(model, messages, system=system, max_num=max_num, opener=_open_sizes)
+    parsed = parse(model, messages, opener=_open_sizes, **prompt_options)
     new = sum(len(attachment.sizes) for attachment in attachments)
     grids = iter(parsed.grids[len(parsed.grids) - new :])
     return PromptCost(

@@ -27,6 +27,12 @@ def messages(rounds: Sequence[Round], language: str) -> list[dict]:
         if each.attachments:
             out.append({"role": "user", "content": gr.HTML(_thumbnails(each.attachments, language))})
         out.append({"role": "user", "content": escape_html(each.question)})
+        if each.thoughts:
+            folded = {
+                "title": text("thoughts", language),
+                "status": "done" if each.answer or each.ending else "pending",
+            }
+            out.append({"role": "assistant", "content": escape_html(each.thoughts.strip()), "metadata": folded})
         if each.answer:
             out.append({"role": "assistant", "content": escape_html(each.answer)})
         if each.drawn:

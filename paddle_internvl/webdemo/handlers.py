@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import cached_property
+from functools import cached_property, partial
 
 import anyio
 import gradio as gr
@@ -20,7 +20,7 @@ from paddle_internvl.webdemo.costs import prompt_cost
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.escaping import unescape
 from paddle_internvl.webdemo.session import Round, SessionState
-from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession
+from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession, prompt_options
 from paddle_internvl.webdemo.texts import preferred_language, text
 from paddle_internvl.webdemo.uploads import Attachment, Receiver
 
@@ -51,7 +51,9 @@ class Handlers:
         limit = gr.update(maximum=longest - 1, value=min(512, longest // 2))
         return preferred_language(request.headers.get("accept-language")), model.system_message, tiles, limit
 
-    async def preview(self, box, clip, frames, tiles, system, language, state: SessionState) -> str:
+    async def preview(
+        self, box, clip, frames, tiles, system, thinking, keep_thoughts, language, state: SessionState
+    ) -> str:
         """Preview of the question's pictures and token count, or its error, as HTML."""
         from paddle_internvl.engine.request import require_characters  # imports Paddle, which the page does without
 
@@ -60,8 +62,9 @@ class Handlers:
             attachments = await self._attached(box, clip, frames, state)
             engine = self._host.engine.engine
             require_characters(len(question) + len(system or ""), engine.config.session_len)
-            arguments = engine.model, engine.tokenizer, state, question, attachments, system or "", int(tiles)
-            cost = await anyio.to_thread.run_sync(prompt_cost, *arguments, limiter=self._count_slots)
+            options = prompt_options(system, int(tiles), thinking, keep_thoughts)
+            count = partial(prompt_cost, engine.model, engine.tokenizer, state, question, attachments, **options)
+            cost = await anyio.to_thread.run_sync(count, limiter=self._count_slots)
         except ValueError as error:
             return display.problem(f"{text('error', language)}: {error}")
         length, tile_tokens = engine.config.session_len, engine.model.num_image_token

@@ -48,18 +48,19 @@ def temporary_folder() -> Path:
     return folder
 
 
-def prepare(host: EngineHost, concurrency: int = 16) -> gr.Blocks:
+def prepare(host: EngineHost, concurrency: int = 16, thinking: bool = False) -> gr.Blocks:
     """Build the page of the demo, with a temporary folder for uploads.
 
     Args:
         host: of the engine that answers.
         concurrency: questions that are answered at once.
+        thinking: whether a page that has just been opened asks for thoughts.
     """
     folder = temporary_folder()
     examples = folder / "examples"  # a copy: Gradio hands out files of the temporary folder and the current one only
     if _ASSETS.is_dir():
         shutil.copytree(_ASSETS, examples)
-    return page.build(host, examples, concurrency)
+    return page.build(host, examples, concurrency, thinking)
 
 
 def _received_file(**options) -> IO[bytes]:

@@ -42,6 +42,8 @@ _LABELS = {
     "frames": {"label": "frames", "info": "frames_hint"},
     "settings_tab": {"label": "settings"},
     "system": {"label": "system"},
+    "thinking": {"label": "thinking", "info": "thinking_hint"},
+    "keep_thoughts": {"label": "keep_thoughts", "info": "keep_thoughts_hint"},
     "temperature": {"label": "temperature", "info": "temperature_hint"},
     "top_p": {"label": "top_p"},
     "penalty": {"label": "penalty"},
@@ -57,6 +59,8 @@ _EXAMPLES = (
     (("shapes.png", "two.png"), None, ("Which image has more objects?", "哪张图片的物体更多？")),
     ((), "clip.gif", ("Which way does the star move?", "星形往哪个方向移动？")),
 )
+# controls of `GenerationOptions`, in its order
+_OPTIONS = ("system", "temperature", "top_p", "penalty", "limit", "tiles", "thinking", "keep_thoughts")
 _QUEUE = "answers"  # Gradio queue of all questions
 
 
@@ -68,13 +72,14 @@ def _labels(control: str, language: str) -> dict:
     return labels
 
 
-def build(host: EngineHost, examples: Path | None = None, concurrency: int = 16) -> gr.Blocks:
+def build(host: EngineHost, examples: Path | None = None, concurrency: int = 16, thinking: bool = False) -> gr.Blocks:
     """Build the page, not yet launched.
 
     Args:
         host: of the engine that answers.
         examples: folder of the examples' files; an example without its files is left out; None: no examples.
         concurrency: questions that are answered at once; further questions queue, and the page shows their position.
+        thinking: whether a page that has just been opened asks for thoughts.
     """
     handlers, controls = Handlers(host), {}
 
@@ -95,7 +100,7 @@ def build(host: EngineHost, examples: Path | None = None, concurrency: int = 16)
             with gr.Column(scale=2, min_width=320):
                 make(gr.Markdown, "seen_title")
                 preview = gr.HTML(elem_id="seen")
-                example_buttons = _panels(make, examples)
+                example_buttons = _panels(make, examples, thinking)
         _connect(demo, handlers, controls, state, preview, example_buttons, concurrency)
     demo.queue(max_size=64, default_concurrency_limit=concurrency)
     return demo
@@ -113,13 +118,15 @@ def _conversation(make) -> None:
         make(gr.Button, "clear", min_width=80)
 
 
-def _panels(make, examples: Path | None) -> list[tuple[gr.Button, tuple]]:
+def _panels(make, examples: Path | None, thinking: bool) -> list[tuple[gr.Button, tuple]]:
     """Tabs of video, settings and examples. Returns the examples' buttons, each with (pictures, clip, questions)."""
     with make(gr.Tab, "video_tab"):
         make(gr.File, "clip", file_types=_CLIPS, type="filepath", height=160)
         make(gr.Slider, "frames", minimum=1, maximum=MAX_FRAMES, step=1, value=8)
     with make(gr.Tab, "settings_tab"):
-        make(gr.Textbox, "system", lines=2, max_lines=8)
+        make(gr.Textbox, "system", lines=2, max_lines=8, interactive=not thinking)
+        make(gr.Checkbox, "thinking", value=thinking)
+        make(gr.Checkbox, "keep_thoughts", value=True)
         make(gr.Slider, "temperature", minimum=0, maximum=2, step=0.05, value=0)
         make(gr.Slider, "top_p", minimum=0.05, maximum=1, step=0.05, value=1)
         make(gr.Slider, "penalty", minimum=1, maximum=2, step=0.05, value=1)
@@ -139,7 +146,7 @@ def _panels(make, examples: Path | None) -> list[tuple[gr.Button, tuple]]:
 def _connect(demo, handlers: Handlers, controls: dict, state, preview, examples: list, concurrency: int) -> None:
     """Connect events to handlers."""
     language, chat, box, clip, stop = (controls[name] for name in ("language", "chat", "box", "clip", "stop"))
-    options = [controls[name] for name in ("system", "temperature", "top_p", "penalty", "limit", "tiles")]
+    options = [controls[name] for name in _OPTIONS]
     # No API endpoint: programs use the server.
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     answering = {**hidden, "show_progress": "minimal", "concurrency_id": _QUEUE, "concurrency_limit": concurrency}
@@ -165,9 +172,13 @@ def _connect(demo, handlers: Handlers, controls: dict, state, preview, examples:
 
     translated = [*(controls[name] for name in _LABELS), *(button for button, _ in examples), chat]
     language.change(translate, [language, state], translated, **hidden)
-    question = [box, clip, *(controls[name] for name in ("frames", "tiles", "system")), language]
+    prompt = ("frames", "tiles", "system", "thinking", "keep_thoughts")
+    question = [box, clip, *(controls[name] for name in prompt), language]
     changes = [control.change for control in question]
     gr.on(changes, handlers.preview, [*question, state], preview, trigger_mode="always_last", **hidden)
+    controls["thinking"].change(
+        lambda thinking: gr.update(interactive=not thinking), controls["thinking"], controls["system"], **hidden
+    )
     for event in (*answers, stopped, cleared):  # not chat.change, which every piece of an answer triggers
         event.then(handlers.preview, [*question, state], preview, **hidden)
     demo.load(None, js=event_stream.SCRIPT, **hidden)

@@ -20,6 +20,7 @@ class Round:
         error: message of the error.
         drawn: data URL of a picture with the answer's boxes.
         drawn_on: number of pictures of the question; the boxes are drawn on the last one.
+        thoughts: text of the thoughts so far; None: none yet, or not requested.
     """
 
     question: str
@@ -29,10 +30,11 @@ class Round:
     error: str | None = None
     drawn: str | None = None
     drawn_on: int = 0
+    thoughts: str | None = None
 
     def reset_answer(self) -> None:
         """Remove the answer, so that the question can be answered again."""
-        self.answer = self.ending = self.error = self.drawn = None
+        self.answer = self.thoughts = self.ending = self.error = self.drawn = None
 
 
 @dataclass
@@ -75,7 +77,7 @@ class SessionState:
         messages = []
         for each in self.transcript():
             messages.append(_user_message(each.question, each.attachments, to_part))
-            messages.append({"role": "assistant", "content": each.answer})
+            messages.append({"role": "assistant", "content": each.answer, "reasoning_content": each.thoughts})
         return [*messages, _user_message(question, attachments, to_part)]
 
 

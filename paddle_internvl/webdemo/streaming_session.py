@@ -37,6 +37,8 @@ class GenerationOptions:
         repetition_penalty: 1 is none.
         max_new_tokens: most tokens of an answer.
         max_num: most tiles of a picture.
+        thinking: ask for thoughts; the system message is the one that does, and `system` has no effect.
+        keep_thoughts: the thoughts of earlier answers are part of the prompt.
     """
 
     system: str
@@ -45,6 +47,13 @@ class GenerationOptions:
     repetition_penalty: float
     max_new_tokens: int
     max_num: int
+    thinking: bool = False
+    keep_thoughts: bool = True
+
+    @property
+    def prompt(self) -> dict:
+        """The options of `chat.messages.parse`."""
+        return prompt_options(self.system, self.max_num, self.thinking, self.keep_thoughts)
 
     def config(self) -> GenerationConfig:
         """The engine's generation config.
@@ -64,6 +73,14 @@ class GenerationOptions:
             top_p=self.top_p,
             repetition_penalty=self.repetition_penalty,
         )
+
+
+def prompt_options(system: str | None, max_num: int, thinking: bool, keep_thoughts: bool) -> dict:
+    """The options of `chat.messages.parse`. Arguments: see `GenerationOptions`."""
+    return {
+        "system": None if thinking else system or "", "max_num": max_num, "thinking": bool(thinking),
+        "keep_thoughts": bool(keep_thoughts),
+    }  # fmt: skip
 
 
 class StreamingSession:
@@ -89,6 +106,8 @@ class StreamingSession:
             async with aclosing(self._pieces(state, round_, options)) as pieces:
                 async for piece in pieces:
                     round_.answer = (round_.answer or "") + piece.text
+                    if piece.reasoning:
+                        round_.thoughts = (round_.thoughts or "") + piece.reasoning
                     if piece.response is not None:
                         round_.ending = piece.response.finish_reason
                         await anyio.to_thread.run_sync(draw_answer_boxes, state, round_)
@@ -117,10 +136,7 @@ class StreamingSession:
         engine = self._host.engine.engine
         require_characters(len(round_.question) + len(options.system or ""), engine.config.session_len)
         messages = state.messages(round_.question, round_.attachments)
-        return build_prompt(
-            engine.model, engine.tokenizer, messages, engine.config.session_len,
-            system=options.system or "", max_num=options.max_num,
-        )  # fmt: skip
+        return build_prompt(engine.model, engine.tokenizer, messages, engine.config.session_len, **options.prompt)
 
 
 def draw_answer_boxes(state: SessionState, round_: Round) -> None:

@@ -21,6 +21,7 @@ body:not(.dark) .gradio-container {  /* Gradio's own light colours are too pale 
 @supports (field-sizing: content) {  /* Gradio leaves its boxes as large as what was in them */
   #box textarea, #chat .edit-textarea { field-sizing: content; height: auto !important; max-height: 12em; }
 }
+#chat .thought-group .title button { pointer-events: none; }
 #clip .wrap[data-words] { font-size: 0; padding-top: 24px; }
 #clip .wrap[data-words] > .or { display: none; }
 #clip .wrap[data-words]::after { content: attr(data-words); font-size: 1rem; padding: 0 8px; text-align: center; }

@@ -6,6 +6,8 @@ Screenshots go to the folder that PADDLE_INTERNVL_SCREENSHOTS names, else to bui
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.random_checkpoints import ROOT
 from tests.webdemo.conftest import ASSETS, expect
 
@@ -35,3 +37,14 @@ def answers(page):
 def ready(page) -> None:
     """Wait until no answer is generated."""
     expect(page.locator("#stop")).to_be_disabled()
+
+
+def serious(page, parts: list[str] | None = None) -> list[tuple]:
+    """What axe finds in the page as it stands, or in parts of it, that keeps somebody from using it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    return [
+        (violation["impact"], violation["id"], node["html"][:160], [check["message"] for check in node["any"]])
+        for violation in axe.Axe().run(page, parts).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]

@@ -7,22 +7,11 @@ import pytest
 from paddle_internvl.webdemo.accessible_names import NAMES
 from paddle_internvl.webdemo.texts import text
 from tests.serve.running import wait_until
-from tests.webdemo.browsing import answers, ask, attach, picture, ready
+from tests.webdemo.browsing import answers, ask, attach, picture, ready, serious
 from tests.webdemo.conftest import VISITORS, expect
 
 pytestmark = pytest.mark.browser
 NARROW = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-
-
-def serious(page, parts: list[str] | None = None) -> list[tuple]:
-    """What axe finds in the page as it stands, or in parts of it, that keeps somebody from using it."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    return [
-        (violation["impact"], violation["id"], node["html"][:160], [check["message"] for check in node["any"]])
-        for violation in axe.Axe().run(page, parts).response["violations"]
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
 
 
 @pytest.mark.parametrize(

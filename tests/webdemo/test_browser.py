@@ -7,7 +7,7 @@ import pytest
 
 from paddle_internvl.engine.request import RequestFailedError
 from tests.serve.running import FakeEngineThread, wait_until
-from tests.webdemo.browsing import answers, ask, attach, picture, ready
+from tests.webdemo.browsing import answers, ask, attach, picture, ready, serious
 from tests.webdemo.conftest import ASSETS, VISITORS, expect
 
 pytestmark = pytest.mark.browser
@@ -221,3 +221,25 @@ def test_phone(visit, host):
         edges = page.locator(control).bounding_box()
         assert edges["x"] >= 0 and edges["x"] + edges["width"] <= 360 and edges["width"] > 40, control
     picture(page, "phone")
+
+
+def test_thoughts_are_folded(page_of, fake):
+    page = page_of(fake(text="<think>two shapes</think>\na circle"), VISITORS)
+    page.get_by_role("tab", name="Settings").click()
+    before = page.inner_text("#seen .total")
+    page.locator("#thinking input").check()
+    expect(page.locator("#system textarea")).to_be_disabled()
+    expect(page.locator("#seen .total")).not_to_have_text(before)
+    ask(page, "Why?")
+    ready(page)
+    picture(page, "thoughts")
+    thoughts, answer = answers(page).all()
+    expect(thoughts).to_have_text("Thoughts")
+    expect(answer).to_have_text("a circle")
+    thoughts.get_by_role("button", name="Thoughts").press("Enter")
+    expect(thoughts).to_contain_text("two shapes")
+    thoughts.locator(".arrow").click()
+    expect(thoughts).not_to_contain_text("two shapes")
+    assert not serious(page, ["#chat"])
+    page.locator("#thinking input").uncheck()
+    expect(page.locator("#system textarea")).to_be_enabled()

@@ -26,7 +26,7 @@ def media():
 def test_equals_count(tiny, media, earlier, new, system, max_num):
     state = SessionState([Round("What is it?", tuple(media[name] for name in earlier), "A <b>star</b>.", "stop")])
     attachments = [media[name] for name in new]
-    spent = prompt_cost(tiny, tiny.tokenizer, state, "And now, 现在呢？", attachments, system, max_num)
+    spent = prompt_cost(tiny, tiny.tokenizer, state, "And now, 现在呢？", attachments, system=system, max_num=max_num)
     messages = state.messages("And now, 现在呢？", attachments)
     counted = count_tokens(tiny, tiny.tokenizer, messages, system=system, max_num=max_num)
     assert (spent.total, spent.visual) == (counted.total, counted.visual)

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from paddle_internvl.engine.request import QueueFullError, RequestFailedError
+from paddle_internvl.webdemo.display import messages
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.session import Round, SessionState
 from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession, draw_answer_boxes
@@ -53,6 +55,21 @@ def test_answers_are_those_of_the_tour(host, stop):
 
 def fake(tiny, **options):
     return EngineHost(lambda: FakeEngineThread(tiny, tiny.tokenizer, **options))
+
+
+def test_thoughts_are_kept_apart(tiny):
+    """And put before their answer in the next prompt; asking again forgets them."""
+    host, state, round_ = fake(tiny, text="<think>two shapes</think>\na circle"), SessionState(), Round("hello")
+    asyncio.run(ask(host, state, round_, replace(OPTIONS, thinking=True)))
+    assert (round_.thoughts, round_.answer, round_.ending) == ("two shapes", "a circle", "stop")
+    assert tiny.tokenizer.decode(host.engine.asked[0][0].ids).count("</think>") == 1  # of the system message
+    answered = {"role": "assistant", "content": "a circle", "reasoning_content": "two shapes"}
+    assert state.messages("And?", ())[1] == answered
+    folded, answer = messages([round_], "zh")[1:]
+    assert folded["metadata"] == {"title": "思考过程", "status": "done"} and folded["content"] == "two shapes"
+    assert "metadata" not in answer
+    round_.reset_answer()
+    assert round_.thoughts is None
 
 
 @pytest.mark.parametrize(
