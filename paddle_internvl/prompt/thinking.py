@@ -96,6 +96,8 @@ def split_thoughts(text: str, before: str = "") -> Parts:
     Args:
         text: of the assistant.
         before: beginning of the answer that is no part of `text`.
+    Returns:
+        Both parts; no thoughts where the answer does not begin with `<think>`.
     """
     splitter = ThoughtSplitter(before)
     new, rest = splitter.push(text), splitter.finish()
@@ -123,5 +125,5 @@ def thinking_system_message(system: str | None) -> str:
         return system
     raise ValueError(
         "thinking takes the place of the system message; leave the system message out, move it into the question, "
-        f"or let it ask for {_OPEN} and {_CLOSE} itself"
+        "or let it ask for <think> and </think> itself"
     )
