@@ -19,7 +19,8 @@ BILLIONS = {  # as published
 }  # fmt: skip
 NEWER = {  # vision tower, language model and the whole, as InternVL3.5's card and the hub state them
     "internvl3-1b": (0.3, 0.6, 0.9), "internvl3-2b": (0.3, 1.8, 2.1), "internvl3-8b": (0.3, 7.6, 7.9),
-    "internvl3-14b": (0.3, 14.8, 15.1), "internvl3-38b": (5.5, 32.8, 38.4), "internvl3-78b": (5.5, 72.7, 78.4),
+    "internvl3-9b": (0.3, 8.8, 9.1), "internvl3-14b": (0.3, 14.8, 15.1), "internvl3-38b": (5.5, 32.8, 38.4),
+    "internvl3-78b": (5.5, 72.7, 78.4),
     "internvl3_5-1b": (0.3, 0.8, 1.1), "internvl3_5-2b": (0.3, 2.0, 2.3), "internvl3_5-4b": (0.3, 4.4, 4.7),
     "internvl3_5-8b": (0.3, 8.2, 8.5), "internvl3_5-14b": (0.3, 14.8, 15.1), "internvl3_5-38b": (5.5, 32.8, 38.4),
     "internvl3_5-30b-a3b": (0.3, 30.5, 30.8), "internvl3_5-241b-a28b": (5.5, 235.1, 240.7),

@@ -32,7 +32,6 @@ def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
     if weights:
         from convert.adapter_peft import is_unmerged
         from convert.mappings import rules_for
-        from convert.refused_members import refuse_internlm3
         from convert.safetensors_io import Checkpoint
         from paddle_internvl.checkpoints.merging import base_and_adapter
 
@@ -40,7 +39,7 @@ def chat_folder(name_or_path: str | Path, weights: bool = True) -> Path:
         refuse_adapter(base)
         tensors = Checkpoint(base).tensors
         rules_for(config if base == folder else read_config(base), () if is_unmerged(tensors) else tensors)
-        refuse_internlm3(config, require_tokenizer(folder))
+        require_tokenizer(folder)
     return folder
 
 

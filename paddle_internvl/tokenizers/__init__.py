@@ -3,10 +3,9 @@
 from importlib import import_module
 from pathlib import Path
 
-from convert.refused_members import INTERNLM3_TOKENIZER
-
 _KINDS = {  # tokenizer_config.json's tokenizer_class, without "Fast" -> module and class
     "InternLM2Tokenizer": ("internlm2", "InternLM2Tokenizer"),
+    "InternLM3Tokenizer": ("internlm3", "InternLM3Tokenizer"),
     "Qwen2Tokenizer": ("byte_level_bpe", "Qwen2Tokenizer"),
     "LlamaTokenizer": ("llama", "LlamaTokenizer"),
     "PreTrainedTokenizer": ("byte_level_bpe", "TokenizerJson"),
@@ -21,8 +20,6 @@ def tokenizer_class(name: str, folder: Path | None = None):
         ValueError: no such kind; names those there are.
     """
     kind = name.removesuffix("Fast")
-    if kind == "InternLM3Tokenizer":
-        raise ValueError(INTERNLM3_TOKENIZER)
     if kind not in _KINDS:
         raise ValueError(f"tokenizer_class={name!r} is not supported; supported: {', '.join(_KINDS)}")
     module, attribute = _KINDS[kind]

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import sentencepiece
 
-from convert.refused_members import INTERNLM3_TOKENIZER
 from paddle_internvl.tokenizers.sentencepiece import SentencePieceTokenizer
-
-MAX_PIECES = 92_544  # of every published InternLM2; an InternLM3 has 128 thousand
 
 
 class InternLM2Tokenizer(SentencePieceTokenizer):
@@ -20,8 +17,6 @@ class InternLM2Tokenizer(SentencePieceTokenizer):
     Args:
         vocab_file: path of tokenizer.model. add_bos_token, add_eos_token: what encoding puts around the text.
         Others: as transformers.
-    Raises:
-        ValueError: the vocabulary is InternLM3's.
     """
 
     def __init__(
@@ -41,10 +36,6 @@ class InternLM2Tokenizer(SentencePieceTokenizer):
         self.add_eos_token = add_eos_token
         self.sp_model = sentencepiece.SentencePieceProcessor()
         self.sp_model.Load(str(vocab_file))
-        if len(self.sp_model) > MAX_PIECES:
-            raise ValueError(
-                f"{vocab_file} has {len(self.sp_model)} pieces, InternLM2's at most {MAX_PIECES}: {INTERNLM3_TOKENIZER}"
-            )
         super().__init__(
             unk_token=unk_token,
             bos_token=bos_token,

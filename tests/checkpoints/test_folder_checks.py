@@ -89,14 +89,6 @@ def test_a_folder_without_a_tokenizer_is_refused_before_paddle_is_imported(tmp_p
         chat_folder(folder)
 
 
-def test_internvl3_9b_is_refused_before_paddle_is_imported(tmp_path):
-    folder = shutil.copytree(BUNDLED, tmp_path / "model")
-    content = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**content, "tokenizer_class": "InternLM3Tokenizer"}))
-    with pytest.raises(CheckpointError, match="InternVL3-9B's tokenizer .InternLM3's. is not .*; take InternVL3-8B"):
-        chat_folder(folder)
-
-
 def test_right_folders():
     assert chat_folder(BUNDLED) == BUNDLED
     config = TINY / "dynamic_gqa.json"

@@ -7,11 +7,13 @@ import random
 from pathlib import Path
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from paddle_internvl.prompt.special_tokens import ADDED
 from paddle_internvl.tokenizers.byte_level_bpe import QWEN2_WORDS
 from tests.goldens.texts import _FRAGMENTS
+from tests.random_checkpoints import TOKENIZER
 
 _LLAMA3_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORDS = [
@@ -206,3 +208,25 @@ def llama3(folder: Path) -> Path:
 
 
 KINDS = {"qwen2": qwen2, "yi": yi, "phi3": phi3, "llama3": llama3}
+
+
+INTERNLM3 = {  # variant -> (add_dummy_prefix of tokenizer.model, fields of tokenizer_config.json)
+    "plain": (False, {}),
+    "prefix": (True, {"spaces_for_interleaved_special_tokens": True}),
+    "bare": (True, {"add_prefix_space": False, "add_bos_token": False}),
+}
+
+
+def internlm3(folder: Path, variant: str) -> Path:
+    """The bundled checkpoint's vocabulary in the files of an InternLM3."""
+    prefix, fields = INTERNLM3[variant]
+    model = sentencepiece_model_pb2.ModelProto.FromString((TOKENIZER / "tokenizer.model").read_bytes())
+    model.normalizer_spec.add_dummy_prefix = prefix
+    (folder / "tokenizer.model").write_bytes(model.SerializeToString())
+    config = json.loads((TOKENIZER / "tokenizer_config.json").read_text())
+    config.pop("auto_map", None)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**config, "tokenizer_class": "InternLM3Tokenizer", **fields})
+    )
+    (folder / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))
+    return folder

@@ -146,7 +146,7 @@ def test_preference_recipes_are_upstreams():
 
 
 # InternVL3 and 3.5; size -> drop_path_rate; scripts of 3.5 state cards of one machine alone
-THIRD = {"1b": 0.0, "2b": 0.0, "8b": 0.0, "14b": 0.1, "38b": 0.2, "78b": 0.4}
+THIRD = {"1b": 0.0, "2b": 0.0, "8b": 0.0, "9b": 0.0, "14b": 0.1, "38b": 0.2, "78b": 0.4}
 QWEN3 = {"1b": 0.0, "2b": 0.0, "4b": 0.0, "8b": 0.1, "14b": 0.1, "38b": 0.4, "30b": 0.1, "241b": 0.4}
 ACTIVE = {"30b": "-A3B", "241b": "-A28B"}
 QWEN3_CARDS = {"38b": 64, "30b": 16, "241b": 256}  # the others: 8
@@ -168,7 +168,7 @@ def newer(name: str) -> tuple[dict, str, int, int]:
         "weight_decay": 0.05,
     }
     if kind == "lora":  # no script of upstream's: those of 2.5, on longer samples
-        finetune = FINETUNE.get({"14b": "8b", "30b": "38b"}.get(size, size))
+        finetune = FINETUNE.get({"9b": "8b", "14b": "8b", "30b": "38b"}.get(size, size))
         values |= {"use_llm_lora": 16, "sharding": "stage1", "max_seq_length": 16384, "drop_path_rate": 0.0}
         values |= {"learning_rate": finetune[4], "group_by_length": True}
         values["weight_decay"] = finetune[5]
