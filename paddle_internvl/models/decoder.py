@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from paddle_internvl.configuration import DecoderConfig
-from paddle_internvl.models.experts import SparseMLP
+from paddle_internvl.models.experts import SparseMLP, load_balancing_loss
 from paddle_internvl.models.kv_cache import ContiguousKVCache, KVCache
 from paddle_internvl.models.pretrained import InternVLPretrainedModel
 from paddle_internvl.models.recomputation import recompute_layer
@@ -93,7 +93,8 @@ class DecoderLayer(nn.Layer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x, cos, sin, key_mask=None, segment_ids=None, cache=None, index: int = 0) -> paddle.Tensor:
-        """The layer's output; without a cache a function of tensors, so that it can be recomputed.
+        """The layer's output; without a cache a function of tensors, so that it can be recomputed. A balanced sparse
+        layer in training returns the router's logits too, see `SparseMLP`.
 
         Args:
             x: [B, L, D].
@@ -108,7 +109,8 @@ class DecoderLayer(nn.Layer):
             return self.native.decode(x, cos, sin, key_mask, cache, index)
         attended = self.self_attn(self.input_layernorm(x), cos, sin, key_mask, segment_ids, cache, index)
         x, normalised = self.post_attention_layernorm.add(x, attended)
-        return x + self.mlp(normalised).astype(x.dtype)
+        y = self.mlp(normalised)
+        return (x + y[0].astype(x.dtype), y[1]) if isinstance(y, tuple) else x + y.astype(x.dtype)
 
 
 class DecoderModel(nn.Layer):
@@ -117,6 +119,7 @@ class DecoderModel(nn.Layer):
     Attributes:
         native: all layers as one native call, of a model prepared for inference.
         enable_recompute: whether layers are recomputed in the backward pass instead of keeping their activations.
+        router_logits: of the last forward pass, by balanced sparse layer.
     """
 
     def __init__(self, config: DecoderConfig):
@@ -124,6 +127,7 @@ class DecoderModel(nn.Layer):
         scaling = config.rope_scaling or {}
         self.native: NativeDecoder | None = None
         self.enable_recompute = False
+        self.router_logits: list[paddle.Tensor] = []
         self.rope = rope.Rope(
             head_dim=config.head_dim,
             theta=config.rope_theta,
@@ -161,23 +165,32 @@ class DecoderModel(nn.Layer):
             length = _segment_lengths(segment_ids)
         cos, sin = (table.astype(x.dtype) for table in self.rope.tables(position_ids, length))
         x = residual_stream(x)
+        self.router_logits = []
         if self.native is not None and segment_ids is None and not self.native.hooked:
             x = self.native(x, cos, sin, key_mask, cache, last_only)
         elif self.enable_recompute and self.training and cache is None and paddle.is_grad_enabled():
             for layer in self.layers:
-                x = recompute_layer(layer, x, cos, sin, key_mask, segment_ids)
+                x = self._without_router_logits(recompute_layer(layer, x, cos, sin, key_mask, segment_ids))
         else:
             for index, layer in enumerate(self.layers):
-                x = layer(x, cos, sin, key_mask, segment_ids, cache, index)
+                x = self._without_router_logits(layer(x, cos, sin, key_mask, segment_ids, cache, index))
         if cache is not None:
             cache.advance(added)
         return self.norm(x[:, -1:] if last_only else x)
+
+    def _without_router_logits(self, output) -> paddle.Tensor:
+        """Output of a layer; the router's logits beside it are kept."""
+        if not isinstance(output, tuple):
+            return output
+        self.router_logits.append(output[1])
+        return output[0]
 
 
 class DecoderForCausalLM(InternVLPretrainedModel):
     """The decoder with its output head.
 
     Attributes:
+        balancing_loss: load-balancing loss of the last forward pass in training, times its weight; None: there is none.
         local_kv_heads: K of the layers here; fewer than the config's where the model is sharded.
         layer_devices: device of each layer, where they are on several; set by `parallel.placement`.
     """
@@ -191,6 +204,7 @@ class DecoderForCausalLM(InternVLPretrainedModel):
         self.lm_head = _linear(config, config.hidden_size, config.vocab_size)
         self.local_kv_heads = config.num_key_value_heads
         self.layer_devices: tuple[str, ...] | None = None
+        self.balancing_loss: paddle.Tensor | None = None
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.embed_tokens
@@ -238,7 +252,12 @@ class DecoderForCausalLM(InternVLPretrainedModel):
         key_mask = None if attention_mask is None else attention_mask.astype("bool")
         if position_ids is None:
             position_ids = count_positions(key_mask, x.shape[0], past + length)[:, past:]
-        return self.model(x, position_ids, key_mask, cache, last_only=last_only, segment_ids=segment_ids)
+        hidden = self.model(x, position_ids, key_mask, cache, last_only=last_only, segment_ids=segment_ids)
+        logits, self.balancing_loss = self.model.router_logits, None
+        if logits:
+            loss = load_balancing_loss(logits, self.config.num_experts_per_tok, attention_mask)
+            self.balancing_loss = self.config.router_aux_loss_coef * loss
+        return hidden
 
     def compute_logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         """Logits of the next token, float32 [.., V], from hidden states [.., D]."""

@@ -9,6 +9,8 @@ Follows transformers' `modeling_qwen3_moe.py`, `Qwen3MoeSparseMoeBlock`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -105,23 +107,30 @@ class Experts(nn.Layer):
 class SparseMLP(nn.Layer):
     """A router and its experts, in the place of a layer's MLP.
 
+    Args:
+        config: of the decoder.
     Attributes:
         gate: the router, D -> X logits.
+        balanced: whether training adds the load-balancing loss, for which `forward` also returns the logits.
     """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         sizes, normal = config.sizes.experts, nn.initializer.Normal(0.0, config.initializer_range)
         self.active, self.normalised = sizes.active, config.norm_topk_prob
+        self.balanced = config.output_router_logits
         self.gate = nn.Linear(
             config.hidden_size, sizes.experts, weight_attr=paddle.ParamAttr(initializer=normal), bias_attr=False
         )
         self.experts = Experts(sizes.experts, config.hidden_size, sizes.features, config.initializer_range)
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [B, L, D]
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor | tuple[paddle.Tensor, paddle.Tensor]:
+        """The layer's output [B, L, D]; a balanced layer in training returns the router's logits [B * L, X] too."""
         tokens = x.reshape([-1, x.shape[-1]])
-        chosen, weights = route(self.gate(tokens), self.active, self.normalised)
-        return self.experts(tokens, chosen, weights.astype(x.dtype)).reshape(x.shape)
+        logits = self.gate(tokens)
+        chosen, weights = route(logits, self.active, self.normalised)
+        y = self.experts(tokens, chosen, weights.astype(x.dtype)).reshape(x.shape)
+        return (y, logits) if self.balanced and self.training else y
 
 
 def route(logits: paddle.Tensor, active: int, normalised: bool) -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -136,3 +145,28 @@ def route(logits: paddle.Tensor, active: int, normalised: bool) -> tuple[paddle.
     """
     weights, chosen = F.softmax(logits.astype("float32"), axis=-1).topk(active, axis=-1)
     return chosen, weights / weights.sum(axis=-1, keepdim=True) if normalised else weights
+
+
+def load_balancing_loss(
+    router_logits: Sequence[paddle.Tensor], active: int, mask: paddle.Tensor | None = None
+) -> paddle.Tensor:
+    """Load-balancing loss of a mixture of experts, https://arxiv.org/abs/2101.03961, equations 4 to 6.
+
+    The share of tokens of each expert times its mean probability, summed and times X: A where all experts get equally
+    many tokens. Tokens of all layers count together.
+
+    Args:
+        router_logits: [B * L, X] of each sparse layer.
+        active: A.
+        mask: [B, L], 1 for tokens and 0 for padding, which does not count; None: no padding.
+    Returns:
+        float32 scalar.
+    Source: transformers `modeling_qwen3_moe.py`, `load_balancing_loss_func`.
+    """
+    probabilities = F.softmax(paddle.concat(list(router_logits)).astype("float32"), axis=-1)
+    (n, experts), layers = probabilities.shape, len(router_logits)
+    counted = paddle.ones([n]) if mask is None else mask.astype("float32").flatten().tile([layers])
+    chosen = probabilities.detach().topk(active, axis=-1)[1]
+    tokens = paddle.bincount(chosen.flatten(), counted.repeat_interleave(active), minlength=experts)
+    shares, means = tokens / counted.sum(), (probabilities * counted.unsqueeze(-1)).sum(axis=0) / counted.sum()
+    return (shares * means).sum() * experts

@@ -212,7 +212,8 @@ class InternVLNetwork(InternVLPretrainedModel):
             pixel_values, input_ids, attention_mask, position_ids, image_flags, segment_ids, repeats
         )
         if return_log_probs:
-            return CausalLMOutput(log_probs=row_log_probs(hidden, self.language_model.lm_head, labels))
+            log_probs = row_log_probs(hidden, self.language_model.lm_head, labels)
+            return CausalLMOutput(log_probs=log_probs, balancing_loss=self.language_model.balancing_loss)
         return CausalLMOutput.of(
             hidden, self.language_model, labels, loss_weight, return_logits=return_logits, return_dict=return_dict
         )

@@ -29,21 +29,26 @@ class CausalLMOutput(ModelOutput):
         logits: float32 [B, L, V], or None.
         learnt_tokens: number of labels in the loss, or None without labels.
         log_probs: float32 [B], see `row_log_probs`, in place of the loss; or None.
+        balancing_loss: part of the loss: the weighted load-balancing loss of a mixture of experts, or None.
     """
 
     loss: paddle.Tensor | None = None
     logits: paddle.Tensor | None = None
     learnt_tokens: int | None = None
     log_probs: paddle.Tensor | None = None
+    balancing_loss: paddle.Tensor | None = None
 
     @classmethod
     def of(cls, hidden, decoder, labels=None, loss_weight=None, *, return_logits=True, return_dict=True):
         """The output for hidden states [B, L, D] of a decoder; with return_dict=False a tuple of loss and logits."""
         loss, count = (None, None) if labels is None else next_token_loss(hidden, decoder.lm_head, labels, loss_weight)
+        balancing_loss = decoder.balancing_loss if count else None
+        if balancing_loss is not None:
+            loss = loss + balancing_loss
         logits = decoder.compute_logits(hidden) if return_logits else None
         if not return_dict:
             return tuple(value for value in (loss, logits) if value is not None)
-        return cls(loss, logits, count)
+        return cls(loss, logits, count, balancing_loss=balancing_loss)
 
 
 def next_token_loss(

@@ -46,10 +46,13 @@ def sft_loss(model, batch: Mapping, average_weight_over_ranks: bool = False) -> 
     if batch.get("cu_seqlens") is not None:
         inputs["segment_ids"] = segment_ids(batch["cu_seqlens"], inputs["input_ids"].shape[1])
     pixel_values, image_flags = tiles_to_run(batch["pixel_values"], batch["image_flags"])
-    loss = model(pixel_values=pixel_values, image_flags=image_flags, return_logits=False, **inputs).loss
-    if average_weight_over_ranks and "loss_weight" in inputs:
-        loss = loss * _share_of_weight(inputs["labels"], inputs["loss_weight"])
-    return loss
+    output = model(pixel_values=pixel_values, image_flags=image_flags, return_logits=False, **inputs)
+    if not average_weight_over_ranks or "loss_weight" not in inputs:
+        return output.loss
+    share = _share_of_weight(inputs["labels"], inputs["loss_weight"])
+    if output.balancing_loss is None:
+        return output.loss * share
+    return (output.loss - output.balancing_loss) * share + output.balancing_loss
 
 
 def count_learnt(batch: Mapping) -> int:

@@ -98,7 +98,9 @@ class MpoTrainer(SftTrainer):
         (chosen, rejected), (chosen_tokens, rejected_tokens) = policy.chunk(2), tokens.chunk(2)
         pairs = PairLogProbs(chosen, rejected, *reference.chunk(2), chosen_tokens, rejected_tokens)
         nll = -chosen.sum() / chosen_tokens.sum()
-        return preference_loss(pairs, nll, running_mean, arguments, update)
+        loss, metrics, running_mean = preference_loss(pairs, nll, running_mean, arguments, update)
+        balancing_loss = self.model.language_model.balancing_loss  # of the policy's forward pass
+        return loss if balancing_loss is None else loss + balancing_loss, metrics, running_mean
 
     def loss_state(self) -> dict:
         """The running mean of the rewards, the same on every rank."""

@@ -34,6 +34,8 @@ class ModelArguments:
         lora_alpha: of both towers; None: twice each tower's rank, as upstream's.
         lora_dropout: dropout of the adapters' inputs.
         drop_path_rate: stochastic depth of the vision tower.
+        router_aux_loss_coef: weight of the load-balancing loss of a mixture of experts; 0: no such loss; None: as
+            config.json has it, where `output_router_logits` switches it on.
         load_in_8bit: quantize the frozen linear weights of the language model's blocks to 8 bits (QLoRA).
         load_in_4bit: quantize them to 4 bits.
     """
@@ -49,6 +51,7 @@ class ModelArguments:
     lora_alpha: float | None = None
     lora_dropout: float = 0.05
     drop_path_rate: float = 0.0
+    router_aux_loss_coef: float | None = None
     load_in_8bit: bool = False
     load_in_4bit: bool = False
 

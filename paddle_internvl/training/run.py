@@ -22,7 +22,7 @@ from paddle_internvl.training.recipe import Recipe
 from paddle_internvl.training.reporting import plot_loss, require_plot
 from paddle_internvl.training.sft import SftTrainer
 from paddle_internvl.training.sharding import shards_parameters, stage_of
-from paddle_internvl.training.trainable import set_drop_path, set_trainable
+from paddle_internvl.training.trainable import set_drop_path, set_load_balancing, set_trainable
 from paddle_internvl.training.trainer_arguments import trainer_arguments
 
 _CLASSES = {"sft": (SFTDataset, SftTrainer), "mpo": (PreferenceDataset, MpoTrainer)}
@@ -95,6 +95,8 @@ def prepare(model, recipe: Recipe) -> None:
     """Freeze the parts of a model and add its LoRA adapters, by a recipe."""
     options = recipe.model
     set_drop_path(model, options.drop_path_rate)
+    if options.router_aux_loss_coef is not None:
+        set_load_balancing(model, options.router_aux_loss_coef)
     if options.use_llm_lora or options.use_backbone_lora:
         add_lora(model, options.use_llm_lora, options.use_backbone_lora, options.lora_alpha, options.lora_dropout)
     set_trainable(

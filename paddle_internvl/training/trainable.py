@@ -7,6 +7,7 @@ from math import prod
 
 from paddle import nn
 
+from paddle_internvl.models.experts import SparseMLP
 from paddle_internvl.models.internvl import InternVLNetwork
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from paddle_internvl.training.lora import LoRALinear
@@ -117,3 +118,22 @@ def set_drop_path(model: InternVLNetwork, drop_path_rate: float = 0.0) -> None:
     for index, layer in enumerate(layers):
         layer.drop_path.rate = drop_path_rate * index / max(len(layers) - 1, 1)
     model.config.vision_config.drop_path_rate = drop_path_rate
+
+
+def set_load_balancing(model: InternVLNetwork, router_aux_loss_coef: float) -> None:
+    """Set the weight of the load-balancing loss of a mixture of experts; it is written into the config.
+
+    Args:
+        model: a network whose decoder has experts.
+        router_aux_loss_coef: the weight; 0: training has no such loss.
+    Raises:
+        ValueError: a decoder without experts, or a weight below 0.
+    """
+    sparse = [layer for layer in model.language_model.sublayers() if isinstance(layer, SparseMLP)]
+    if not sparse or router_aux_loss_coef < 0:
+        obstacle = "the model has no experts" if not sparse else "a weight of at least 0 is needed"
+        raise ValueError(f"router_aux_loss_coef={router_aux_loss_coef}: {obstacle}")
+    config = model.config.llm_config
+    config.output_router_logits, config.router_aux_loss_coef = router_aux_loss_coef > 0, router_aux_loss_coef
+    for layer in sparse:
+        layer.balanced = config.output_router_logits

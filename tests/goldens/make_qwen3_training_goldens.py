@@ -1,4 +1,5 @@
-"""Write `tests/goldens/training/families/qwen3`: losses, gradients and a run of InternVL3.5's code. `make goldens`.
+"""Write `tests/goldens/training/families/qwen3` and `qwen3_moe`: losses, gradients and runs of InternVL3.5's code, by
+`make goldens`.
 
     python -m tests.goldens.make_qwen3_training_goldens --upstream CLONE
 
@@ -22,10 +23,11 @@ from transformers import Trainer, TrainingArguments
 
 from convert.folder import token_id
 from tests.goldens.make_goldens import QWEN3, certificate, import_upstream
-from tests.training.families import GOLDENS, RUNS, family_checkpoint
+from tests.training.families import GOLDENS, LATER, RUNS, family_checkpoint
 from tests.training.loop import run_samples
 
-STORED = ("language_model.model.layers.1.self_attn.", "mlp1.")  # tensors that are stored whole; of others the norms
+_LAYER = "language_model.model.layers.1."
+STORED = (f"{_LAYER}self_attn.", f"{_LAYER}mlp.gate.", "mlp1.")  # tensors that are stored whole; of others the norms
 
 
 def batch_of(samples: list[dict]) -> dict[str, torch.Tensor]:
@@ -124,30 +126,36 @@ def main() -> None:
     config_class, model_class = import_upstream(clone)[0][QWEN3]
     transformers.trainer.is_peft_available = lambda: False  # what is imported as peft is a stand-in
     with tempfile.TemporaryDirectory() as temporary:
-        folder = family_checkpoint(Path(temporary) / "hf", "qwen3")
         # The loss averages its weights over the ranks; one rank here.
         torch.distributed.init_process_group("gloo", init_method=f"file://{temporary}/ranks", rank=0, world_size=1)
-        samples = run_samples(folder)
-        fields = json.loads((folder / "config.json").read_text())
-
-        def new_model():
-            content = {k: v for k, v in fields.items() if k not in ("model_type", "torch_dtype", "system_message")}
-            model = model_class(config_class(**content), use_flash_attn=False).float()
-            model.load_state_dict(load_file(str(folder / "model.safetensors")), strict=True)
-            model.img_context_token_id = token_id(folder, "<IMG_CONTEXT>")
-            model.language_model.config.use_cache = False
-            return model.train()
-
-        content: dict = {"made_by": certificate(clone, weights_seed=0), "loss": {}, "runs": {}}
-        arrays: dict[str, np.ndarray] = {}
-        for case, chosen in (("sft", samples[:2]), ("sft_multi", samples[2:4])):
-            content["loss"][case], whole = loss_golden(new_model(), chosen)
-            arrays |= {f"{case}.grad.{key}": value for key, value in whole.items() if case == "sft"}
-        content["runs"]["full"], whole = run_golden(new_model(), samples)
-        arrays |= {f"full.final.{key}": value for key, value in whole.items()}
+        for name in LATER:
+            family_golden(name, Path(temporary) / name, clone, config_class, model_class)
         torch.distributed.destroy_process_group()
-    (GOLDENS / "families/qwen3.json").write_text(json.dumps(content, separators=(",", ":")))
-    np.savez_compressed(GOLDENS / "families/qwen3.npz", **arrays)
+
+
+def family_golden(name: str, folder: Path, clone: Path, config_class, model_class) -> None:
+    """Losses, gradients and a run of one family."""
+    family_checkpoint(folder, name)
+    samples = run_samples(folder)
+    fields = json.loads((folder / "config.json").read_text())
+
+    def new_model():
+        content = {k: v for k, v in fields.items() if k not in ("model_type", "torch_dtype", "system_message")}
+        model = model_class(config_class(**content), use_flash_attn=False).float()
+        model.load_state_dict(load_file(str(folder / "model.safetensors")), strict=True)
+        model.img_context_token_id = token_id(folder, "<IMG_CONTEXT>")
+        model.language_model.config.use_cache = False
+        return model.train()
+
+    content: dict = {"made_by": certificate(clone, weights_seed=0), "loss": {}, "runs": {}}
+    arrays: dict[str, np.ndarray] = {}
+    for case, chosen in (("sft", samples[:2]), ("sft_multi", samples[2:4])):
+        content["loss"][case], whole = loss_golden(new_model(), chosen)
+        arrays |= {f"{case}.grad.{key}": value for key, value in whole.items() if case == "sft"}
+    content["runs"]["full"], whole = run_golden(new_model(), samples)
+    arrays |= {f"full.final.{key}": value for key, value in whole.items()}
+    (GOLDENS / f"families/{name}.json").write_text(json.dumps(content, separators=(",", ":")))
+    np.savez_compressed(GOLDENS / f"families/{name}.npz", **arrays)
 
 
 if __name__ == "__main__":

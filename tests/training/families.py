@@ -34,6 +34,7 @@ class Family(NamedTuple):
 
 # transformers 4.37.2's eager attention of Qwen2 heeds the window although `use_sliding_window` is false.
 _QWEN2 = {"num_key_value_heads": 1, "tie_word_embeddings": False, "sliding_window": 32768}
+_BALANCED = {"moe_intermediate_size": 24, "output_router_logits": True, "router_aux_loss_coef": 0.05}
 FAMILIES = {
     "qwen2": Family("qwen2", "Hermes-2", "qwen2", _QWEN2),
     "llama": Family("llama", "internlm2-chat", "llama3", {"num_key_value_heads": 1}),
@@ -42,6 +43,7 @@ FAMILIES = {
 }
 LATER = {  # trained by InternVL3.5's code: goldens of their own (make_qwen3_training_goldens.py)
     "qwen3": Family("qwen3", "internvl2_5", "qwen2", {"num_key_value_heads": 1, "head_dim": 24}),
+    "qwen3_moe": Family("qwen3_moe", "internvl2_5", "qwen2", _BALANCED),
 }
 _STEPS = {
     "max_steps": 12, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0,
