@@ -60,6 +60,7 @@ FAMILIES = {
 MEMBERS = ("internvl3",)  # a family from above in another generation's config.json: upstream's numbers alone
 CASES = tuple(FAMILIES)
 SCHEDULED = ("dynamic_gqa", "phi3_su", "qwen3")  # for schedules: tables of positions that grow, of two kinds, and fixed
+CHATTING = tuple(name for name in CASES if name != "qwen3_moe")  # for chats: whose prompts differ
 GOLDEN = tuple(name for name, family in FAMILIES.items() if family.golden)
 NATIVE = tuple(name for name, family in FAMILIES.items() if family.native)
 QUANTIZABLE = tuple(name for name, family in FAMILIES.items() if family.quantizable is not None)

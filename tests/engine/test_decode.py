@@ -16,6 +16,7 @@ from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.ops import dispatch
 from tests.engine.recording import HostCopyError, RecordedGraph
 from tests.engine.test_engine import CONFIG, Client, is_empty, make_prompts, reference_ids, run
+from tests.families import SCHEDULED
 from tests.random_checkpoints import TOKENIZER
 
 BLOCKS = 40
@@ -38,6 +39,7 @@ def no_grad():
         yield
 
 
+@pytest.mark.parametrize("case", [*SCHEDULED, "qwen3_moe"])
 def test_replayed_steps_equal_eager_ones(models, case):
     """Batches that grow, shrink and lengthen: the same logits as without capture, from few captures."""
     decoder = models[case].language_model
