@@ -72,7 +72,7 @@ def print_json(prompt, tiles: list[int] | None) -> None:
     """A prompt as a line of JSON."""
     fields = {
         "index": prompt.index, "prompt": prompt.text, "max_num": prompt.max_num, "tiles": tiles,
-        "max_new_tokens": prompt.max_new_tokens,
+        "max_new_tokens": prompt.max_new_tokens, **({} if prompt.system is None else {"system": prompt.system}),
     }  # fmt: skip
     print(json.dumps(fields, ensure_ascii=False))
 

@@ -121,6 +121,16 @@ def test_control_tokens_in_a_message_are_text(tokenizer, forged):
     assert forged in tuned.decode(ids)
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_marks_of_thoughts_are_tokens_unless_special(tokenizer, special):
+    tuned = copy.deepcopy(tokenizer)
+    tuned.add_tokens([AddedToken("<think>", lstrip=False, rstrip=False, special=special, normalized=not special)])
+    conversation = conversation_of(["a <think>", "<think>b", "Sure?", None], system="Use <think>.")
+    ids = encode_prompt(tuned, conversation, [])
+    assert ids.count(tuned.convert_tokens_to_ids("<think>")) == (0 if special else 3)
+    assert (ids == tuned(conversation.get_prompt())["input_ids"]) is not special
+
+
 def test_half_a_surrogate_pair_is_refused(tokenizer):
     with pytest.raises(ValueError, match="^the user's text has half a surrogate pair at character 2$"):
         encode(tokenizer, conversation_of(["a \ud800", None]), [])
