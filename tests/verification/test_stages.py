@@ -120,16 +120,17 @@ def test_relative_error_by_hand():
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "qwen3", "llama", "phi3_su", "internvl3"])
+@pytest.mark.parametrize("case", ["dynamic_gqa", "qwen2", "qwen3", "qwen3_moe", "llama", "phi3_su", "internvl3"])
 def test_against_transformers(case, tmp_path, capsys):
     config = float32(case)
+    config["vision_config"]["image_size"] = config["force_image_size"]  # transformers has one side
     depths = {"vit": config["vision_config"]["num_hidden_layers"], "dec": config["llm_config"]["num_hidden_layers"]}
     blocks = [(stage, stage.partition(".block.")) for stage in STAGES[3:]]
     expected = [stage for stage, (part, _, index) in blocks if not index or int(index) < depths[part]]
     source = random_checkpoint(tmp_path / "hf", config)
     code, document = verify(capsys, source, source, "--torch")
     assert code == 0 and [result["stage"] for result in document["stages"]] == expected
-    damaged = random_checkpoint(tmp_path / "other", float32(case), seed=1)
+    damaged = random_checkpoint(tmp_path / "other", config, seed=1)
     assert verify(capsys, source, damaged, "--torch")[1]["first out of bound"] == "vit.embed"
 
 
