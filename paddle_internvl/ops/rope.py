@@ -18,6 +18,12 @@ from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
 
 
+def keeps_frequencies(position_ids: paddle.Tensor) -> bool:
+    """Whether rotary frequencies are kept between calls: on a CPU, where operations that small cost as much as a
+    layer's products. On a card the question whether they still hold would be a copy to the host."""
+    return paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
+
+
 @dataclass(frozen=True)
 class Rope:
     """Settings of a rotary embedding.
@@ -81,10 +87,8 @@ class Rope:
         return (cos, sin) if magnitude == 1.0 else (cos * magnitude, sin * magnitude)
 
     def _inverse_frequencies(self, position_ids: paddle.Tensor, length) -> paddle.Tensor:
-        """float32 [B or 1, L or 1, E/2]; on a CPU, those of texts up to `stable_length` are kept: operations that small
-        cost as much as a layer's products."""
-        keeps = paddle.in_dynamic_mode() and position_ids.place.is_cpu_place()
-        if not keeps or not self._stable(position_ids, length):
+        """float32 [B or 1, L or 1, E/2]; those of texts up to `stable_length` may be kept."""
+        if not keeps_frequencies(position_ids) or not self._stable(position_ids, length):
             return self._computed(position_ids, length)
         if not self._kept:
             self._kept.append(self._computed(position_ids, length)[:1, :1])

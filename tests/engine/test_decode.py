@@ -13,7 +13,7 @@ from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.engine.model_runner import ModelRunner
 from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.ops import dispatch
+from paddle_internvl.ops import dispatch, rope
 from tests.engine.recording import HostCopyError, RecordedGraph
 from tests.engine.test_engine import CONFIG, Client, is_empty, make_prompts, reference_ids, run
 from tests.families import SCHEDULED
@@ -34,7 +34,8 @@ def models(hf_folders):
 
 
 @pytest.fixture(autouse=True)
-def no_grad():
+def no_grad(monkeypatch):
+    monkeypatch.setattr(rope, "keeps_frequencies", lambda _: False)  # as on a card
     with paddle.no_grad(), dispatch.force(**RECORDED):
         yield
 
