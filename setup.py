@@ -45,6 +45,7 @@ EXTRAS = {
         "httpcore>=1.0.9",
         "anyio>=4.9",
     ],
+    "structured": ["llguidance>=1.9,<2"],  # constrained decoding; a wheel without dependencies
     "scale": ["ray[data,serve]>=2.60,<2.61"],  # 2.64 drops the `max_restarts` that batch uses
     "demo": ["gradio>=6,<7"],
     "notebooks": ["ipykernel>=6.29", "matplotlib>=3.8", "openai>=1.60"],
@@ -77,6 +78,7 @@ EXTRAS = {
         "playwright>=1.45",
         "axe-playwright-python>=0.1.4",
         "pycocoevalcap>=1.2",
+        "jsonschema>=4.20",
     ],
 }
 

@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
 import paddle
 
 from paddle_internvl import runtime, timing
@@ -30,6 +31,7 @@ from paddle_internvl.engine.stats import Counters
 from paddle_internvl.engine.tensor_parallel_runner import TensorParallelRunner
 from paddle_internvl.engine.vision import PendingPictures, VisionScheduler
 from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.generation.constraints.compiler import ConstraintError
 from paddle_internvl.ops import transfers
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
@@ -129,29 +131,36 @@ class Engine:
     def _decode(self) -> None:
         """Launch the next decode step and read the tokens launched before. Sequences that ended with the token now read
         have one more decode step in flight; its result is dropped."""
-        before = len(self._in_flight)
-        self._decode_batch([s for s in self.scheduler.in_stage(Stage.DECODE) if not s.fully_launched])
-        self._read_tokens(ahead=len(self._in_flight) - before)
+        batch = [s for s in self.scheduler.in_stage(Stage.DECODE) if not s.fully_launched]
+        self._read_tokens(ahead=self._decode_batch(batch) if batch else 0)
 
-    def _decode_batch(self, batch: list[Sequence]) -> None:
-        if not batch:
-            return
+    def _decode_batch(self, batch: list[Sequence]) -> int:
+        """Launch a decode step of sequences; returns the number of batches in flight that it makes."""
         try:
             for sequence in batch:
                 sequence.allocate(self.pool, 1)
             ids = paddle.concat([sequence.last_token for sequence in batch])
             logits = self.runner.decode(ids, [s.blocks for s in batch], [s.num_computed for s in batch])
+            if any(sequence.request.masks for sequence in batch):
+                # A mask depends on the token before. The device computes this step while the host reads that token,
+                # and repeats it for a sequence whose mask takes longer than the step.
+                self._read_tokens(ahead=0)
+                rows = [i for i, sequence in enumerate(batch) if sequence.can_sample]
+                if not rows:
+                    return 0
+                if len(rows) < len(batch):
+                    batch, logits = [batch[i] for i in rows], logits.index_select(transfers.upload(np.array(rows)))
             self._launch(batch, logits)
         except Exception as error:
-            if len(batch) == 1:
+            unfinished = [sequence for sequence in batch if sequence.stage is not Stage.FINISHED]
+            if len(unfinished) == len(batch) == 1:
                 self._fail(batch[0], error)
-                return
-            self._free_memory(error)
-            for sequence in batch:  # one by one, so that only the sequences fail that caused it
-                self._decode_batch([sequence])
-            return
+                return 0
+            self._free_memory(error)  # then one by one, so that only the sequences fail that caused it
+            return sum(self._decode_batch([sequence]) for sequence in unfinished)
         for sequence in batch:
             sequence.num_computed += 1
+        return 1
 
     def _launch(self, batch: list[Sequence], logits: paddle.Tensor) -> None:
         """Sample the next token of each sequence from logits [B, V]."""
@@ -186,6 +195,8 @@ class Engine:
             if self._reuses(sequence):
                 sequence.publish_answer_blocks(self.pool, self._max_reusable)
             self.scheduler.finish(sequence)
+        elif sequence.request.masks is not None:
+            sequence.request.masks.advance(token.id)
         sequence.deliver(piece)
 
     # ------------------------------------------------------------------------------------------------- prefill
@@ -259,14 +270,14 @@ class Engine:
         """End a request that failed."""
         out_of_memory = self._free_memory(error)
         self.counters.failed += 1
-        self.counters.failed_in_row += 1
+        self.counters.failed_in_row += not isinstance(error, ConstraintError)  # the request's fault
         self.counters.out_of_memory += out_of_memory
         if sequence.stage is not Stage.FINISHED:
             if isinstance(error, FloatingPointError):  # NaN in a block would reach the block's next sequence
                 self.pool.clear()
                 self.runner.clear_blocks(sequence.blocks)
             self.scheduler.finish(sequence)
-        sequence.deliver(RequestFailedError.caused_by(error))
+        sequence.deliver(error if isinstance(error, ConstraintError) else RequestFailedError.caused_by(error))
 
     def _free_memory(self, error: Exception) -> bool:
         """Free caches after an out-of-memory error; returns whether it was one."""

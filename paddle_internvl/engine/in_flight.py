@@ -48,7 +48,9 @@ class InFlightTokens:
                 if sequence.request.config.is_greedy:
                     sequence.last_token = greedy[i : i + 1]
                 else:
-                    self._samples[i] = sequence.sampler(logits[i : i + 1])
+                    masks = sequence.request.masks
+                    allowed = None if masks is None else masks.allowed()[None]
+                    self._samples[i] = sequence.sampler(logits[i : i + 1], allowed)
                     sequence.last_token = self._samples[i].ids
             except Exception as error:
                 self.failed.append((sequence, error))

@@ -13,6 +13,8 @@ import numpy as np
 from paddle_internvl import runtime
 from paddle_internvl.engine.response import PictureCost, Response
 from paddle_internvl.generation.config import GenerationConfig
+from paddle_internvl.generation.constraints.compiler import compiler_of
+from paddle_internvl.generation.constraints.token_masks import TokenMasks
 from paddle_internvl.generation.streaming import TextStream
 from paddle_internvl.models.feature_cache import picture_key
 from paddle_internvl.prompt.thinking import Parts, ThoughtSplitter, split_thoughts
@@ -174,9 +176,12 @@ class RequestState:
         max_tokens: limit of the answer.
         ids: tokens generated so far.
         costs: tiles and visual tokens of each picture.
+        masks: masks of the tokens that match config.response_format; None: no format.
     Raises:
         ContextOverflowError: see `require_room`.
-        ValueError: a bad word that is not one token, or a logit_bias of an id that the model does not have.
+        ValueError: a bad word that is not one token, a logit_bias of an id that the model does not have, or a
+            response_format that can't be compiled.
+        ImportError: a response_format, and llguidance is not installed.
     """
 
     def __init__(self, model, tokenizer, prompt: Prompt, config: GenerationConfig, context_length=None, index: int = 0):
@@ -191,16 +196,27 @@ class RequestState:
         self.costs = tuple(PictureCost(len(t), len(t) * model.num_image_token) for t in prompt.pictures)
         require_room(len(prompt.ids), self.costs, context_length)
         require_embeddings(prompt.ids, model, tokenizer)
-        config.require_vocabulary(model.config.llm_config.vocab_size)
+        size = model.config.llm_config.vocab_size
+        config.require_vocabulary(size)
         room = config.max_new_tokens if context_length is None else context_length - len(prompt.ids)
         self.max_tokens = min(config.max_new_tokens, room)
+        decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=config.skip_special_tokens)  # noqa: E731
+        stops, strip = () if prompt.stop is None else (prompt.stop,), prompt.strip
+        special = () if config.skip_special_tokens else frozenset(tokenizer.all_special_ids)
+        self.masks: TokenMasks | None = None
+        if config.response_format is not None:
+            grammar = compiler_of(tokenizer, size).compile(config.response_format, begins=not prompt.answer_prefix)
+            self.masks = TokenMasks(grammar, self.config.eos_token_id, self.config.bad_token_ids)
+            hidden = grammar.vocabulary.special if config.skip_special_tokens else frozenset(self.config.eos_token_id)
+            decode = lambda ids: grammar.vocabulary.text(ids, hidden, grammar.drops_blank)  # noqa: E731
+            stops, strip, special = (), False, ()  # the text is exact, and its bytes are no token of the template
         self._text = TextStream(
-            lambda ids: tokenizer.decode(ids, skip_special_tokens=config.skip_special_tokens),
-            (*(() if prompt.stop is None else (prompt.stop,)), *config.stop_strings),
+            decode,
+            (*stops, *config.stop_strings),
             kept=config.stop_strings if config.include_stop_str_in_output else (),
-            strip=prompt.strip,
+            strip=strip,
             before=prompt.answer_prefix,
-            special=() if config.skip_special_tokens else frozenset(tokenizer.all_special_ids),
+            special=special,
         )
         self._before = tokenizer.decode(list(prompt.answer_prefix)) if prompt.thinking else ""
         self._splitter = ThoughtSplitter(self._before) if prompt.thinking else None

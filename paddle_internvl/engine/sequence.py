@@ -72,6 +72,12 @@ class Sequence:
         return self.num_computed - len(self.prompt_ids) + 1 >= self.request.max_tokens
 
     @property
+    def can_sample(self) -> bool:
+        """Whether the sequence is not finished, and the mask of its next token is computed."""
+        masks = self.request.masks
+        return self.stage is not Stage.FINISHED and (masks is None or masks.is_ready())
+
+    @property
     def max_blocks(self) -> int:
         """The most blocks that prompt and answer need."""
         return -(-(len(self.prompt_ids) + self.request.max_tokens) // BLOCK_SIZE)

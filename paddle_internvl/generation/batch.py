@@ -35,8 +35,11 @@ def generate_batch(
         The new ids, int64 [B * n, new tokens], and float32 log-probabilities of the same shape; with beams float64
         [B, 1], one score a row; None if not requested.
     Raises:
-        ValueError: a streamer with several answers, or a logit_bias of an id that the model does not have.
+        ValueError: a streamer with several answers, a response_format, or a logit_bias of an id that the model does not
+            have.
     """
+    if config.response_format is not None:
+        raise ValueError("response_format needs the tokenizer; use chat, batch_chat, chat_messages or a pipeline")
     if streamer is not None and (config.num_beams > 1 or config.n > 1):
         raise ValueError("a streamer shows one answer while it is generated; use num_beams=1 and n=1")
     config.require_vocabulary(decoder.config.vocab_size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 
+from paddle_internvl.generation.constraints.formats import ResponseFormat
 from paddle_internvl.generation.setting_names import supported_settings
 
 
@@ -46,6 +47,8 @@ class GenerationConfig:
         skip_special_tokens: leave special tokens out of the text.
         log_probs: return each token's log-probability, before the sampling settings apply.
         top_logprobs: also return the log-probabilities of so many likeliest tokens.
+        response_format: what the answer has to match: OpenAI's or LMDeploy's dict, a pydantic class, or vLLM's settings
+            `structured_outputs` and `guided_*` in its place; needs llguidance.
     """
 
     max_new_tokens: int = 1024
@@ -74,6 +77,7 @@ class GenerationConfig:
     skip_special_tokens: bool = True
     log_probs: bool = False
     top_logprobs: int = 0
+    response_format: ResponseFormat | None = None
 
     def __init__(self, **settings):
         values = supported_settings(settings, _NAMES)
@@ -118,6 +122,9 @@ class GenerationConfig:
             raise ValueError(
                 f"num_beams={self.num_beams} goes with neither frequency_penalty, presence_penalty nor logit_bias"
             )
+        unfit = [name for name in _UNCONSTRAINED if getattr(self, name) != getattr(type(self), name)]
+        if self.response_format is not None and unfit:
+            raise ValueError(f"response_format goes with no {unfit[0]}")
         if self.n > 1 and not self.samples:
             raise ValueError(f"n={self.n} answers of a greedy generation would be equal; set do_sample=True")
         if self.top_logprobs and not self.log_probs:
@@ -132,7 +139,7 @@ class GenerationConfig:
     def is_greedy(self) -> bool:
         """Whether every token is the argmax of the unchanged logits, without log-probabilities."""
         changed = self.penalises or self.logit_bias or self.no_repeat_ngram_size or self.bad_token_ids
-        return not (self.samples or self.log_probs or self.min_new_tokens or changed)
+        return not (self.samples or self.log_probs or self.min_new_tokens or changed or self.response_format)
 
     @property
     def penalises(self) -> bool:
@@ -166,6 +173,7 @@ def _bias_pairs(logit_bias) -> tuple[tuple[int, float], ...]:
 
 MAX_BIAS = 100  # OpenAI's
 MAX_NEW_TOKENS = 1 << 20
+_UNCONSTRAINED = ("num_beams", "ignore_eos", "min_new_tokens", "no_repeat_ngram_size")  # may leave no token to choose
 _RANGES = (
     ("max_new_tokens", Integral, 1, MAX_NEW_TOKENS),
     ("min_new_tokens", Integral, 0, MAX_NEW_TOKENS),

@@ -81,14 +81,18 @@ class Sampler:
         self._needs_history = config.penalises or config.no_repeat_ngram_size or config.min_new_tokens
         self._generated: paddle.Tensor | None = None  # [B, T], if the config needs it
 
-    def __call__(self, logits: paddle.Tensor) -> PendingSample:
+    def __call__(self, logits: paddle.Tensor, allowed: np.ndarray | None = None) -> PendingSample:
         """The next token of each row.
 
         Args:
             logits: float32 [B, V] after the tokens sampled before.
+            allowed: bool [B, V], the tokens to choose from; None: all.
         """
         c = self.config
         adjusted = self.adjust(logits, self._generated)
+        if allowed is not None:
+            never = paddle.full([], _NEVER, logits.dtype)
+            adjusted = paddle.where(upload(allowed, devices.device_of(logits)), adjusted, never)
         if c.samples:
             below_max = adjusted - adjusted.max(axis=-1, keepdim=True)  # at most 0: dividing can't overflow to inf
             scaled = below_max / max(c.temperature, _LOWEST_TEMPERATURE)

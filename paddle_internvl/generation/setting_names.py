@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from paddle_internvl.generation.constraints.formats import pop_response_format
+
 ALIASES = {
     "max_tokens": "max_new_tokens",
     "random_seed": "seed",
@@ -51,7 +53,6 @@ _UNSUPPORTED = {
     "output_attentions": (False,),
     "output_hidden_states": (False,),
     # LMDeploy's and vLLM's
-    "response_format": ({"type": "text"},),
     "logits_processors": ([],),
     "output_logits": (False,),
     "output_last_hidden_state": (),
@@ -89,6 +90,7 @@ def supported_settings(settings: Mapping, names: Collection[str]) -> dict:
         ValueError: a setting that is not known, or not supported and not at a value that asks for nothing.
     """
     settings = dict(settings)
+    settings["response_format"] = pop_response_format(settings)
     logprobs = settings.pop("logprobs", None)
     if logprobs is not None:  # LMDeploy's number of likeliest tokens, OpenAI's bool
         settings |= {"log_probs": logprobs is not False}

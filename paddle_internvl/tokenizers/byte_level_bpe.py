@@ -57,6 +57,11 @@ class ByteLevelBPETokenizer(AddedTokensTokenizer):
         """Every token and its id."""
         return {**self.encoder, **self.added_tokens_encoder}
 
+    def bytes_of_ids(self) -> dict[int, bytes]:
+        """Bytes of every token of text: of all but the added ones."""
+        added = self.added_tokens_decoder
+        return {i: bytes_of_token(token) for token, i in self.encoder.items() if i not in added}
+
     def _convert_token_to_id(self, token: str) -> int | None:
         # Not `unk_token`: where it is None, PaddleNLP's property logs an error at every call.
         return self.encoder.get(token, self.encoder.get(str(self._unk_token)))

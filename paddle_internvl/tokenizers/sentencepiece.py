@@ -10,6 +10,8 @@ from pathlib import Path
 
 from paddle_internvl.tokenizers.added_tokens import AddedTokensTokenizer
 
+_BLANK = "\u2581"  # how SentencePiece writes a blank
+
 
 class SentencePieceTokenizer(AddedTokensTokenizer):
     """Subclasses set `vocab_file`, `sp_model`, `add_bos_token` and `add_eos_token` before this class is initialised."""
@@ -30,6 +32,19 @@ class SentencePieceTokenizer(AddedTokensTokenizer):
             self._pieces = [self.sp_model.IdToPiece(i) for i in range(self.vocab_size)]
         vocabulary = {piece: i for i, piece in enumerate(self._pieces) if i not in self.added_tokens_decoder}
         return {**vocabulary, **self.added_tokens_encoder}
+
+    def bytes_of_ids(self) -> dict[int, bytes]:
+        """Bytes of every token of text: of all but added, control and unknown tokens. Byte tokens are one byte each."""
+        model, found = self.sp_model, {}
+        for i in range(self.vocab_size):
+            piece = model.IdToPiece(i)
+            if model.IsByte(i):
+                found[i] = bytes([int(piece.removeprefix("<0x").removesuffix(">"), 16)])
+            elif i not in self.added_tokens_decoder and not (
+                model.IsControl(i) or model.IsUnknown(i) or model.IsUnused(i)
+            ):
+                found[i] = piece.replace(_BLANK, " ").encode()
+        return found
 
     def _tokenize(self, text: str, **kwargs) -> list[str]:
         return self.sp_model.encode(text, out_type=str)

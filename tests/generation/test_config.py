@@ -84,8 +84,8 @@ def test_one_or_several_ends():
         ({"n": 2}, "n=2 answers of a greedy generation would be equal; set do_sample=True"),
         ({"top_logprobs": 2}, "top_logprobs=2 needs log_probs=True"),
         (
-            {"response_format": {"type": "json_object"}},
-            "response_format=.* is not supported; use response_format=",
+            {"response_format": {"type": "structural_tag"}},
+            "response_format=.* is not supported; its type is text, json_object, json_schema",
         ),
         ({"frequency_penalty": 2.5}, r"frequency_penalty=2.5 is outside \[-2, 2\]"),
         ({"presence_penalty": 1, "num_beams": 2}, "num_beams=2 goes with neither frequency_penalty, presence_penalty"),
