@@ -139,6 +139,13 @@ def _gigabytes(sizes: dict[str, int]) -> str:
     return ", ".join(f"{dtype} {size / 1e9:.2f} GB" for dtype, size in sizes.items())
 
 
+def _cell(value) -> str:
+    """A value of a loading plan; of the many tensors of all experts the first and the last."""
+    if not isinstance(value, list):
+        return str(value)
+    return " ".join(map(str, value)) if len(value) <= 4 else f"{value[0]} … {value[-1]} ({len(value)})"
+
+
 def print_plan(arguments: argparse.Namespace) -> int:
     """Print the loading plan; returns the exit code."""
     from rich.table import Table
@@ -152,7 +159,7 @@ def print_plan(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     table = Table(*rows[0], box=None)
     for row in rows:
-        table.add_row(*(" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()))
+        table.add_row(*map(_cell, row.values()))
     conventions.console().print(table)
     return EXIT_OK
 

@@ -44,3 +44,10 @@ def test_the_table_is_printed_without_paddle():
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT, check=True)
     head, *rows, paddle = done.stdout.splitlines()
     assert head.split()[:4] == ["parameter", "shape", "tensors", "rule"] and len(rows) > 100 and paddle == "False"
+
+
+def test_of_the_tensors_of_all_experts_the_table_has_two(hf_folders, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["info", str(hf_folders["qwen3_moe"]), "--plan"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "experts.down_proj" in line)
+    assert "experts.0.down_proj.weight … " in line and "experts.7.down_proj.weight (8)" in line
