@@ -76,7 +76,7 @@ def messages_with_media(turns: Sequence[tuple[str, str]], item: dict, root: Path
 
 
 def endpoint_messages(messages: Sequence[dict]) -> list[dict]:
-    """Messages of `messages_with_media` for an endpoint: media as data URLs, each where its mark is."""
+    """Messages of `messages_with_media` for an endpoint: media as data URLs."""
     return [
         {**message, "content": _endpoint_parts(message["content"])} if isinstance(message["content"], list) else message
         for message in messages
@@ -86,11 +86,7 @@ def endpoint_messages(messages: Sequence[dict]) -> list[dict]:
 def _endpoint_parts(content: list[dict]) -> list[dict]:
     *media, text = content
     urls = [{"type": f"{part['type']}_url", f"{part['type']}_url": {"url": _data_url(part)}} for part in media]
-    first, *rest = text["text"].split(IMAGE_TOKEN)
-    if not rest:
-        return [*urls, text]
-    parts = [first, *(part for url, after in zip(urls, rest) for part in (url, after.removeprefix("\n")))]
-    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts if part != ""]
+    return [*urls, text]
 
 
 def _data_url(part: dict) -> str:

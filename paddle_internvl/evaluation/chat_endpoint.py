@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from paddle_internvl.evaluation import picture_marks
 from paddle_internvl.evaluation.completion import ChatRequestError, Completion, EndpointUnavailableError
 
 try:
@@ -64,26 +65,39 @@ class ChatEndpoint:
         )  # fmt: skip
         self._retries, self._sleep = retries, sleep
         self._model = model or os.environ.get("LOCAL_LLM")
-        self._lock, self._limit = threading.Lock(), _LIMIT
+        self._lock, self._limit, self._reads_marks = threading.Lock(), _LIMIT, None
 
     @property
     def model(self) -> str:
         """Name of the model."""
         with self._lock:
             if self._model is None:
-                self._model = self._listed_model()
+                self._model = self._listed_model()["id"]
             return self._model
+
+    @property
+    def reads_marks(self) -> bool:
+        """Whether the server reads LMDeploy's marks of pictures; no, where it lists no models."""
+        with self._lock:
+            if self._reads_marks is None:
+                try:
+                    self._reads_marks = self._listed_model().get("owned_by") in picture_marks.OWNERS
+                except (ChatRequestError, EndpointUnavailableError):
+                    self._reads_marks = False
+            return self._reads_marks
 
     def complete(self, messages: Sequence[Mapping], **fields) -> Completion:
         """Complete a conversation.
 
         Args:
-            messages: OpenAI-style; pictures as `image_url`.
+            messages: OpenAI-style; pictures as `image_url`, placed by LMDeploy's marks or before their text.
             fields: further fields of the request: `temperature`, `max_tokens`, `seed` …; None: not sent.
         Raises:
             ChatRequestError: this request got no answer.
             EndpointUnavailableError: no request gets an answer.
         """
+        if picture_marks.has_marks(messages) and not self.reads_marks:
+            messages = picture_marks.without_marks(messages)
         body = {"model": self.model, "messages": messages}
         body |= {name: value for name, value in fields.items() if value is not None}
         try:
@@ -104,11 +118,14 @@ class ChatEndpoint:
         """Close the connections."""
         self._http.close()
 
-    def _listed_model(self) -> str:
+    def _listed_model(self) -> dict:
+        """The first model that the server lists."""
         response = self._send("GET", f"{self.url.removesuffix(_PATH)}/models")
         try:
-            return response.json()["data"][0]["id"]
-        except (ValueError, LookupError, TypeError):
+            model = response.json()["data"][0]
+            model["id"].strip()
+            return model
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise EndpointUnavailableError(f"{self.url} lists no model; name one") from None
 
     def _send(self, method: str, url: str, body: bytes | None = None) -> httpx.Response:

@@ -15,6 +15,7 @@ from paddle_internvl.curation.sampling import SamplingSettings, sample_answers
 from paddle_internvl.curation.sampling_prompts import INSTRUCTIONS, SHORT_ANSWERS, sampling_prompt
 from paddle_internvl.evaluation.chat_endpoint import ChatEndpoint
 from paddle_internvl.evaluation.completion import ChatRequestError
+from paddle_internvl.evaluation.picture_marks import without_marks
 from paddle_internvl.training.mixture import DataError
 from paddle_internvl.training.preferences import PreferenceDataset
 from tests.curation.test_answers import GOLDEN
@@ -100,8 +101,10 @@ def test_messages_of_pictures_clips_and_turns(tmp_path):
     assert messages[1]["content"] == "<image>"
     url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,b25l"}}
     remote = endpoint_messages(messages)
-    assert remote[0]["content"] == [url, {"type": "text", "text": "One?"}] and remote[1] == messages[1]
-    assert remote[2]["content"] == [{"type": "text", "text": "Two "}, url, {"type": "text", "text": "?"}]
+    assert remote[0]["content"] == [url, messages[0]["content"][1]] and remote[1] == messages[1]
+    placed = without_marks(remote)
+    assert placed[0]["content"] == [url, {"type": "text", "text": "One?"}] and placed[1] == messages[1]
+    assert placed[2]["content"] == [{"type": "text", "text": "Two "}, url, {"type": "text", "text": "?"}]
     clip = messages_with_media([("user", "<video>\nWhat?")], {"video": "a.png"}, tmp_path)
     assert clip[0]["content"] == [{"type": "video", "video": f"{tmp_path}/a.png"}, {"type": "text", "text": "What?"}]
     with pytest.raises(ValueError, match="2 pictures but 1 <image> marks"):
@@ -115,6 +118,8 @@ def test_an_endpoint_samples_in_order_and_refused_requests_are_tried_again(sourc
     refused = set()
 
     def handle(request):
+        if request.method == "GET":  # whether it reads marks of pictures
+            return httpx.Response(404)
         body = json.loads(request.content)
         assert (body["temperature"], body["max_tokens"]) == (0.7, 5) and "top_k" not in body
         if body["seed"] % 2 and body["seed"] not in refused:

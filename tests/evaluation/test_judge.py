@@ -219,3 +219,24 @@ def test_a_checkpoint_is_an_endpoint(pipe):
     with pytest.raises(ChatRequestError):
         judge.ask(user("hello " * 1000))
     assert judge.counts.failed == 1
+
+
+@pytest.mark.parametrize(
+    ("models", "content"),
+    [
+        (httpx.Response(200, json={"data": [{"id": "m", "owned_by": "lmdeploy"}]}), ["image_url", "a <IMAGE_TOKEN> b"]),
+        (httpx.Response(200, json={"data": [{"id": "m", "owned_by": "vllm"}]}), ["a ", "image_url", " b"]),
+        (httpx.Response(404), ["a ", "image_url", " b"]),
+    ],
+)
+def test_pictures_stand_where_the_server_looks_for_them(models, content):
+    stub = Stub(models, httpx.Response(200, json=body("8")))
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+    messages = [{"role": "user", "content": [picture, {"type": "text", "text": "a <IMAGE_TOKEN> b"}]}]
+    endpoint = stub.endpoint()
+    assert [endpoint.complete(messages).text for _ in range(2)] == ["8", "8"]
+    listing, *questions = stub.requests
+    assert listing.url.path == "/v1/models" and len(questions) == 2
+    for question in questions:
+        (message,) = json.loads(question.content)["messages"]
+        assert [part.get("text", part["type"]) for part in message["content"]] == content
