@@ -5,7 +5,7 @@ In: arrays by name. Out: any rows of a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,6 +50,10 @@ class Output:
         """The output once the dtype of its sources is known."""
         return self
 
+    def sources(self, first: int, last: int) -> Iterator[str]:
+        """Names of the sources that `fill` reads for rows first..last."""
+        return (copy.source for copy in self.copies)
+
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         """Write rows first..last of the tensor into `out` [last - first, ...], reading sources by name."""
         for copy in self.copies:
@@ -86,6 +90,10 @@ class StackedOutput(Output):
         """See `Output`."""
         members = tuple(member.bind(source_dtype) for member in self.members)
         return replace(self, members=members, dtype=members[0].dtype)
+
+    def sources(self, first: int, last: int) -> Iterator[str]:
+        """See `Output`."""
+        return (copy.source for member in self.members[first:last] for copy in member.copies)
 
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         """See `Output`."""

@@ -5,7 +5,7 @@ In: a network without memory (built under LazyGuard), a plan, the checkpoint's t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -115,13 +115,14 @@ class _Filler:
         self._hold(entry, integers, self._view.floats(scale), entry.shard)
 
     def experts_rounded(self, entry: PlanEntry) -> None:
-        dtype, weights = self._view.dtype(entry.parameter), self._view.array(entry.parameter, cut=entry.shard)
+        dtype = self._view.dtype(entry.parameter)
+        weights = (self._view.array(entry.parameter, cut=expert)[0] for expert in _experts(entry))
         self._hold_experts(entry, (quantize_carried(weight, dtype, self._quantization) for weight in weights))
 
     def experts_packed(self, entry: PlanEntry) -> None:
         weight, scale = entry.tensors
-        packed = self._view.array(weight, cut=entry.shard).view(np.int8)
-        scales = self._view.array(scale, "F32", entry.shard).view(np.float32)
+        packed = (self._view.array(weight, cut=expert)[0].view(np.int8) for expert in _experts(entry))
+        scales = (self._view.array(scale, "F32", expert)[0].view(np.float32) for expert in _experts(entry))
         self._hold_experts(entry, ((unpack(each, self._quantization.bits), s) for each, s in zip(packed, scales)))
 
     def awq_quantized(self, entry: PlanEntry) -> None:
@@ -167,12 +168,10 @@ class _Filler:
             )
 
     def _hold_experts(self, entry: PlanEntry, weights: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Store integers and scales of each expert of a shard."""
-        integers, scales = zip(*weights)
+        """Store integers and scales of each expert of a shard, with the floats of one expert at a time in memory."""
         with devices.on(entry.device):
-            self._quantized_layers[entry.layer].set_weight(
-                np.stack(integers), np.stack(scales), devices.place_of(entry.device), self._dtype
-            )
+            layer = self._quantized_layers[entry.layer]
+            layer.set_weights(weights, devices.place_of(entry.device), self._dtype)
 
     def _share_floats(self, weight: np.ndarray, entry: PlanEntry, shard: ShardSpec | None) -> None:
         """Store a shard of a float32 weight in the compute dtype."""
@@ -203,6 +202,13 @@ _FILLERS: dict[tuple[str, str], Callable[[_Filler, PlanEntry], None]] = {
 
 # of the stacked weights of experts; their shards are whole experts
 _EXPERT_FILLERS = {"float": _Filler.experts_rounded, "packed": _Filler.experts_packed}
+
+
+def _experts(entry: PlanEntry) -> Iterator[ShardSpec]:
+    """Each expert of stacked weights, or of a shard of them, as a shard of its own."""
+    whole = entry.whole_shape[0]
+    held = range(whole) if entry.shard is None else range(entry.shard.start, entry.shard.stop)
+    return (ShardSpec(0, n, n + 1, 1, whole) for n in held)
 
 
 def _slices(shard: ShardSpec | None) -> tuple[slice, slice]:

@@ -119,8 +119,8 @@ class CheckpointView:
                 here[:] = cast(merged.view(np.uint32), "F32", dtype)
             elif piece is not here:
                 here[:] = cast(piece, source, dtype)
-        for copy in output.copies:
-            self.checkpoint.give_back(copy.source)
+        for source in output.sources(first, last):
+            self.checkpoint.give_back(source)
         return memory
 
     def _merged(self, name: str, piece: np.ndarray, rows: slice, columns: slice) -> np.ndarray:

@@ -142,12 +142,15 @@ class QuantizedLinear(nn.Layer):
             offsets: as scales; not for the implementation 'kernel'.
         """
         self._choose_implementation(place, dtype)
-        self.quant_weight = paddle.to_tensor(self._stored(integers), place=place)
+        self._hold(self._stored(integers), scales, place, dtype)
+        if offsets is not None and self.implementation != "kernel":
+            self.quant_offset = paddle.to_tensor(offsets, place=place)
+
+    def _hold(self, stored: np.ndarray, scales: np.ndarray, place, dtype: str) -> None:
+        self.quant_weight = paddle.to_tensor(stored, place=place)
         self.quant_scale = paddle.to_tensor(scales, place=place)
         if self.implementation == "kernel":
             self.quant_scale = self.quant_scale.astype(dtype)
-        elif offsets is not None:
-            self.quant_offset = paddle.to_tensor(offsets, place=place)
 
     def _quantized(self, integers, scales, offsets=None) -> QuantizedWeight:
         return QuantizedWeight(self.implementation, self.bits, self.group_size, integers, scales, offsets)

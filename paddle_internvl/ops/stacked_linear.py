@@ -5,6 +5,8 @@ In: rows that one expert computes, or one expert for each row. Out: their produc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import paddle
 from paddle import nn
@@ -79,8 +81,21 @@ class QuantizedStackedLinear(QuantizedLinear):
         super().__init__(inputs, outputs, bits, group_size, bias=False, trainable=trainable)
         self.experts = experts
 
-    def _stored(self, integers: np.ndarray) -> np.ndarray:
-        return np.stack([super(QuantizedStackedLinear, self)._stored(each) for each in integers])
+    def set_weights(self, weights: Iterable[tuple[np.ndarray, np.ndarray]], place, dtype: str) -> None:
+        """Store the quantized weights of the experts, one after the other.
+
+        Args:
+            weights: of each expert, int8 [K, N] and float32 scales [N] or [K/g, N].
+            place: Paddle's place of the weights.
+            dtype: of the activations.
+        """
+        self._choose_implementation(place, dtype)
+        for n, (integers, scales) in enumerate(weights):
+            stored = self._stored(integers)
+            if n == 0:
+                whole = tuple(np.empty([self.experts, *part.shape], part.dtype) for part in (stored, scales))
+            whole[0][n], whole[1][n] = stored, scales
+        self._hold(*whole, place, dtype)
 
     @property
     def quantized(self) -> list[QuantizedWeight]:
