@@ -36,5 +36,5 @@ def is_expert(parameter: str) -> bool:
 
 
 def is_router(layer: str) -> bool:
-    """Whether a linear layer is a router, which is never quantised, and which upstream's LoRA leaves out."""
+    """Whether a linear layer is a router, which is never quantised and gets no LoRA adapter."""
     return layer.endswith(_ROUTER)

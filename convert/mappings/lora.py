@@ -38,7 +38,8 @@ class LoraTarget:
 
     @property
     def in_block(self) -> bool:
-        """Whether the layer belongs to a block of the language model or the vision tower, where upstream adapts it."""
+        """Whether the layer belongs to a block of the language model or the vision tower, where upstream adapts it, and
+        is no router."""
         return ".layers." in self.upstream and not is_router(self.upstream)
 
     @property
