@@ -7,6 +7,8 @@ examples:
   python -m paddle.distributed.launch --nproc_per_node 2 $(which paddle-internvl) chat CKPT --question "Hi" --tp 2
   paddle-internvl chat CKPT --adapter runs/lora --question "Hi"
   paddle-internvl chat CKPT --thinking --temperature 0.6 --max-new-tokens 4096 --image a.png --question "Why?"
+  paddle-internvl chat CKPT --image invoice.png --question "Read the invoice." --schema invoice.schema.json
+  paddle-internvl chat CKPT --image a.png --question "Is it a cat?" --choice yes no
   paddle-internvl chat CKPT                     # then: /image F   /video F   /reset   /quit
 """
 
@@ -21,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convert.command_line import EXIT_OK
+from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl import timing
 from paddle_internvl.cli.argument_types import integer, number, picture_file
 from paddle_internvl.cli.conventions import add_adapter_flag
@@ -55,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=integer(0), default=50)
     parser.add_argument("--repetition-penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=integer(0))
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--schema", metavar="FILE", help="a JSON Schema that the answer matches (extra structured)")
+    formats.add_argument("--choice", nargs="+", metavar="TEXT", help="the texts that the answer is one of")
     parser.add_argument("--system", help="system prompt ('' for none; default: the checkpoint's)")
     add_thinking_flags(parser)
     parser.add_argument("--hide-thoughts", action="store_true", help="print no thoughts (default: on stderr)")
@@ -138,6 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
         "top_k": arguments.top_k,
         "repetition_penalty": arguments.repetition_penalty,
         "seed": arguments.seed,
+        **_answer_format(arguments),
     }
     generation_config(settings)  # refuses wrong values before anything is loaded, as do the checks below
     for name in ("json", "draw", "timing"):
@@ -164,6 +170,18 @@ def run(arguments: argparse.Namespace) -> int:
         return run_rank(session.model, converse) or EXIT_OK
 
 
+def _answer_format(arguments: argparse.Namespace) -> dict:
+    """The setting of --schema or --choice."""
+    from paddle_internvl.generation.constraints.compiler import require_llguidance
+
+    if arguments.schema is None and arguments.choice is None:
+        return {}
+    require_llguidance()
+    if arguments.choice is not None:
+        return {"guided_choice": arguments.choice}
+    return {"guided_json": Path(arguments.schema).read_text(encoding="utf-8")}
+
+
 def _load(folder: Path, adapter: Path | None, arguments: argparse.Namespace):
     from paddle_internvl import startup
 
@@ -185,18 +203,23 @@ def _load(folder: Path, adapter: Path | None, arguments: argparse.Namespace):
 
 
 def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
-    start = time.monotonic()
+    start, code = time.monotonic(), EXIT_OK
+    constrained = arguments.schema or arguments.choice
     for question in arguments.question:
         printer = AnswerPrinter(arguments.hide_thoughts)
         answer = session.ask(question, (lambda piece: None) if arguments.json else printer)
         if not arguments.json:
             printer.end()
+        if constrained and answer.finish_reason != "stop":
+            print("warning: the answer is cut at its limit and does not match; raise --max-new-tokens", file=sys.stderr)
+            code = EXIT_DIFFERENT
     if arguments.draw:
         _draw(arguments.image[0], answer.text, arguments.draw)
     if arguments.json:
         *messages, _ = session.messages
         document = {
             "answer": answer.text,
+            "finish_reason": answer.finish_reason,
             **({} if answer.reasoning is None else {"reasoning_content": answer.reasoning}),
             "prompt": session.model.render_prompt(messages, **session.prompt_options),
             "pictures": [
@@ -209,7 +232,7 @@ def _ask_all(session: Session, arguments: argparse.Namespace) -> int:
         print(json.dumps(document, ensure_ascii=False))
     elif session.first_token:
         print(session.first_token.line(), file=sys.stderr)
-    return EXIT_OK
+    return code
 
 
 def _draw(image: str, answer: str, target: Path) -> None:

@@ -205,6 +205,8 @@ class RequestState:
         special = () if config.skip_special_tokens else frozenset(tokenizer.all_special_ids)
         self.masks: TokenMasks | None = None
         if config.response_format is not None:
+            if prompt.thinking:
+                raise ValueError("response_format goes with no thinking; leave one of them out")
             grammar = compiler_of(tokenizer, size).compile(config.response_format, begins=not prompt.answer_prefix)
             self.masks = TokenMasks(grammar, self.config.eos_token_id, self.config.bad_token_ids)
             hidden = grammar.vocabulary.special if config.skip_special_tokens else frozenset(self.config.eos_token_id)

@@ -52,6 +52,7 @@ def generation_config(request: Generation, default_max_tokens: int, ends: tuple[
         skip_special_tokens=request.skip_special_tokens,
         log_probs=request.wants_logprobs,
         top_logprobs=request.num_top_logprobs,
+        response_format=request.answer_format,
     )
 
 

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from paddle_internvl.chat.messages import TokenCount, build_prompt, count_tokens
 from paddle_internvl.engine.request import Prompt, require_characters
+from paddle_internvl.generation.constraints.compiler import compiler_of
+from paddle_internvl.generation.constraints.formats import ResponseFormat
 from paddle_internvl.media.loader import MediaLoader
 from paddle_internvl.prompt.messages import Dialogue, parse_messages
 from paddle_internvl.prompt.templates import get_conv_template
@@ -112,6 +114,22 @@ class Preparer:
     def _prompt(self, ids: list[int]) -> Prompt:
         stop = get_conv_template(self.model.template).stop
         return Prompt(ids, [], stop, self.model.end_token_ids, strip=False)
+
+    async def compile(self, response_format: ResponseFormat, prompt: Prompt) -> None:
+        """Compile a response format, which is kept for the request.
+
+        Raises:
+            ConstraintError: a format with an error, or that is not supported.
+            ApiError: llguidance is not installed.
+        """
+        await self._run(0, self._compile, response_format, not prompt.answer_prefix)
+
+    def _compile(self, response_format: ResponseFormat, begins: bool) -> None:
+        try:
+            compiler = compiler_of(self.tokenizer, self.model.config.llm_config.vocab_size)
+        except ImportError as error:
+            raise ApiError("unsupported", str(error), "response_format") from error
+        compiler.compile(response_format, begins)
 
     async def detokenized(self, ids: Sequence[int]) -> str:
         """The text of token ids.

@@ -30,7 +30,8 @@ class ResponseDocument:
             "instructions": request.instructions, "max_output_tokens": request.max_output_tokens,
             "temperature": request.temperature or 0.0, "top_p": 1.0 if request.top_p is None else request.top_p,
             "metadata": request.metadata or {}, "parallel_tool_calls": False, "previous_response_id": None,
-            "store": False, "text": {"format": {"type": "text"}}, "tool_choice": "none", "tools": [],
+            "store": False, "tool_choice": "none", "tools": [],
+            "text": {"format": (request.text or {}).get("format") or {"type": "text"}},
             "truncation": "disabled", "error": None,
         }  # fmt: skip
 

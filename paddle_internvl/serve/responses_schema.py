@@ -20,6 +20,7 @@ from paddle_internvl.serve.schema import (
     Unit,
     refuse_unsupported,
 )  # fmt: skip
+from paddle_internvl.serve.structured import chat_format, require_format
 
 # fields of features that are not supported -> values that are accepted, because they ask for nothing
 _UNSUPPORTED = {
@@ -31,7 +32,6 @@ _UNSUPPORTED = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "max_tool_calls": (),
-    "text": ({"format": {"type": "text"}}, {}),
     "include": ([],),
     "reasoning": ({},),
     "top_logprobs": (0,),
@@ -87,6 +87,7 @@ class ResponsesRequest(Body):
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: Unit | None = None
+    text: dict | None = None
     stream: bool | None = None
     metadata: dict[str, str] | None = None
 
@@ -95,6 +96,11 @@ class ResponsesRequest(Body):
     def _refuse_unsupported(cls, body):
         return refuse_unsupported(body, _UNSUPPORTED)
 
+    @model_validator(mode="after")
+    def _require_format(self):
+        require_format({"response_format": chat_format(self.text)})
+        return self
+
     def chat(self) -> ChatRequest:
         """The chat completion that answers the request."""
         system = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
@@ -102,4 +108,5 @@ class ResponsesRequest(Body):
         return ChatRequest(
             model=self.model, messages=[*system, *(turn.chat() for turn in turns)], temperature=self.temperature,
             top_p=self.top_p, max_completion_tokens=self.max_output_tokens, stream=self.stream,
+            response_format=chat_format(self.text),
         )  # fmt: skip

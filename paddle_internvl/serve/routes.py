@@ -89,7 +89,7 @@ class Routes:
         self._check_model(body.model)
         chat, log_media = body.chat(), request.state.record.media.extend
         prompt = await self._or_api_error(request, self._preparer.chat(chat.messages, log_media))
-        run, document = self._run(request, chat, prompt), ResponseDocument(body, self._model["id"])
+        run, document = await self._run(request, chat, prompt), ResponseDocument(body, self._model["id"])
         if not body.stream:
             return JSONResponse(await self._or_api_error(request, run.whole(document)))
         return self._events(request, document.events(run))
@@ -101,7 +101,7 @@ class Routes:
             prompt = await self._or_api_error(request, self._preparer.text(body.prompt))
         else:
             prompt = self._preparer.token_ids(body.input_ids)
-        run = self._run(request, body, prompt, (self._tokenizer.eos_token_id,))
+        run = await self._run(request, body, prompt, (self._tokenizer.eos_token_id,))
         if not body.stream:
             return JSONResponse(await self._or_api_error(request, lmdeploy_generate.whole(run, body.wants_logprobs)))
         return self._events(request, lmdeploy_generate.pieces_of(run, body.wants_logprobs))
@@ -164,12 +164,16 @@ class Routes:
         if name is not None:
             self._check_model(name)
 
-    def _run(self, request: Request, body: Generation, prompt: Prompt, ends: tuple[int, ...] = ()) -> CompletionRun:
+    async def _run(
+        self, request: Request, body: Generation, prompt: Prompt, ends: tuple[int, ...] = ()
+    ) -> CompletionRun:
         """The engine's answers to a request."""
         try:
             config = generation_config(body, self._settings.default_max_tokens, ends)
         except ValueError as error:
             raise self._to_api_error(request, error) from error
+        if config.response_format is not None:
+            await self._or_api_error(request, self._preparer.compile(config.response_format, prompt))
         copies = body.n or 1 if config.n == 1 else 1
         image_tokens = sum(map(len, prompt.pictures)) * self._tokens_per_tile
         timeout, record = self._settings.queue_timeout, request.state.record
@@ -183,7 +187,7 @@ class Routes:
     async def _answer(
         self, request: Request, body: Generation, prompt: Prompt, kind: Kind, ends: tuple[int, ...] = ()
     ) -> Response:
-        run = self._run(request, body, prompt, ends)
+        run = await self._run(request, body, prompt, ends)
         ends = (*ends, self._tokenizer.convert_tokens_to_ids(prompt.stop))
         log_probs = LogProbs(self._tokenizer, ends, body.num_top_logprobs) if body.wants_logprobs else None
         objects = ResponseObjects(kind, self._model["id"], log_probs)

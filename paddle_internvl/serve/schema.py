@@ -27,6 +27,7 @@ from paddle_internvl.serve.schema_types import (
     TokenId,
     Unit,
 )
+from paddle_internvl.serve.structured import Structured
 from paddle_internvl.serve.template_options import Templated
 
 # fields of features that are not supported -> values that are accepted, because they ask for nothing
@@ -35,7 +36,6 @@ _UNSUPPORTED = {
     "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
@@ -43,7 +43,6 @@ _UNSUPPORTED = {
     "echo": (False,),
     "best_of": (1,),
     # vLLM's, LMDeploy's and llama.cpp's
-    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"), ()),
     **dict.fromkeys(("grammar", "json_schema", "bad_words", "allowed_token_ids", "logits_processors"), ()),
     **dict.fromkeys(("chat_template", "adapter_name", "prompt_logprobs", "truncate_prompt_tokens"), ()),
     "use_beam_search": (False,),
@@ -78,7 +77,7 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-class Generation(Body):
+class Generation(Structured):
     """Generation settings of chat and text completions.
 
     temperature 0, the default, takes the likeliest token; above 0 samples, with top_k (0 and -1: off), top_p, min_p and

@@ -182,6 +182,7 @@ def engine_thread_of(model, settings: Settings):
     from paddle_internvl.engine.config import EngineConfig
     from paddle_internvl.engine.engine_thread import EngineThread
     from paddle_internvl.engine.factory import engine_of
+    from paddle_internvl.generation.constraints.compiler import compiler_of, is_installed
 
     config = EngineConfig(
         session_len=settings.session_len,
@@ -190,6 +191,8 @@ def engine_thread_of(model, settings: Settings):
         max_waiting=settings.queue_size,
         cuda_graph=settings.cuda_graph,
     )
+    if is_installed():  # now: it takes a second with 151 thousand tokens, during which no thread runs
+        compiler_of(model.tokenizer, model.config.llm_config.vocab_size)
     return EngineThread(engine_of(model, model.tokenizer, config))
 
 

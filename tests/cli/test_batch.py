@@ -27,7 +27,11 @@ ROWS = [
     {"messages": [{"role": "user", "content": "hello"}], "generation": {"max_new_tokens": 3, "ignore_eos": True}},
     "no json",
     {"prompt": "What?", "generation": {"heat": 3}},
-    {"id": 6, "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]},
+    {
+        "id": 6,
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}],
+        "generation": {"guided_choice": ["aye", "nay"]},
+    },
 ]
 
 
@@ -60,6 +64,7 @@ def test_every_row_is_answered_in_its_place(source, tmp_path, capsys):
     assert errors.keys() == {"gone", 4, 5} and str(tmp_path / "nowhere.png") in errors["gone"]
     assert "no JSON" in errors[4] and "generation setting 'heat' is not known" in errors[5]
     assert out[3]["usage"]["completion_tokens"] == 3 and out[3]["finish_reason"] == "length"
+    assert out[6]["text"] in ("aye", "nay") and out[6]["finish_reason"] == "stop"
 
     from paddle_internvl import pipeline
 

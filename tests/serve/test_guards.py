@@ -259,7 +259,6 @@ def test_row_15_values_out_of_range_are_400_and_named(serve, field, value):
     ("field", "value"),
     [
         ("tools", [{"type": "function"}]), ("tool_choice", "required"), ("functions", [{}]),
-        ("response_format", {"type": "json_object"}), ("response_format", {"type": "json_schema", "json_schema": {}}),
         ("modalities", ["audio"]), ("audio", {}), ("best_of", 2),
         ("echo", True), ("suffix", "a"),
     ],

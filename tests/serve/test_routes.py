@@ -114,9 +114,13 @@ def test_dialects_of_clients(serve):
     [
         ("stop", ["x"] * 17, "stop: List should have at most 16 items"),
         ("logit_bias", {"1": 200}, "logit_bias.1: Input should be less than or equal to 100"),
-        ("response_format", {"type": "json_object"}, "response_format is not supported; use {'type': 'text'}"),
+        (
+            "response_format",
+            {"type": "json"},
+            "response_format: response_format={'type': 'json'} is not supported; its",
+        ),
         ("web_search_options", {}, "web_search_options is not supported; leave it out"),
-        ("guided_regex", "a+", "guided_regex is not supported; leave it out"),
+        ("guided_regex", "(a+", "response_format: the regex is not supported: .*unclosed group"),
         ("continue_final_message", True, "continue_final_message is not supported; use False"),
         ("top_k", -2, "top_k: Input should be greater than or equal to -1"),
         ("messages", [{"role": "tool", "content": "x"}], "messages.0.role: Input should be 'system', 'developer'"),

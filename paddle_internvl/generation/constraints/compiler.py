@@ -20,7 +20,9 @@ from paddle_internvl.generation.constraints.formats import ResponseFormat
 from paddle_internvl.generation.constraints.vocabulary import Vocabulary
 
 _MAX_GRAMMARS = 64  # compiled ones that are kept
-_WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,64}"  # between the values of JSON: a model that loops over blanks comes to an end
+# White space between the values of JSON as people and models write it: blanks, or line ends and an indentation. Without a
+# bound a model that was not trained on JSON writes blanks up to its limit.
+_WHITE_SPACE = r"\x20{1,2}|(\r?\n){1,2}[\x20\t]{0,48}"
 _MAX_ITEMS = 20_000  # of a parser's step, about a millisecond: an ambiguous grammar must not halt other requests
 _OPTIONS = {"whitespace_pattern": _WHITE_SPACE, "whitespace_flexible": True, "lenient": False, "coerce_one_of": False}
 _MISSING = 'response_format needs llguidance: pip install "paddle_internvl[structured]"'
@@ -60,7 +62,7 @@ class GrammarCompiler:
     """
 
     def __init__(self, tokenizer, size: int):
-        llguidance = _llguidance()
+        llguidance = require_llguidance()
         self.vocabulary = Vocabulary(tokenizer, size)
         table = _TokenTable(self.vocabulary)
         self._tokens = table.tokenizer = llguidance.LLTokenizer(table, n_vocab=size)
@@ -105,7 +107,7 @@ class GrammarCompiler:
 
     def _matcher(self, response_format: ResponseFormat, definition: dict):
         """A matcher of llguidance, and the tokens that it begins with."""
-        matcher = _llguidance().LLMatcher(self._tokens, json.dumps(definition), log_level=0, limits=self._limits)
+        matcher = require_llguidance().LLMatcher(self._tokens, json.dumps(definition), log_level=0, limits=self._limits)
         first = allowed_tokens(matcher, self.vocabulary) if not matcher.is_error() else None
         if matcher.is_error():
             message = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())
@@ -148,7 +150,12 @@ def is_installed() -> bool:
     return find_spec("llguidance") is not None
 
 
-def _llguidance():
+def require_llguidance():
+    """The module llguidance.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     try:
         import llguidance
     except ImportError as error:
@@ -167,7 +174,7 @@ def _definition(response_format: ResponseFormat) -> dict:
     if kind == "choice":
         return {"lark_grammar": f"start: {' | '.join(map(json.dumps, json.loads(source)))}"}
     if kind == "regex":
-        return json.loads(_llguidance().LLMatcher.grammar_from_regex(source))["grammars"][0]
+        return json.loads(require_llguidance().LLMatcher.grammar_from_regex(source))["grammars"][0]
     if "::=" in source:
         from llguidance.gbnf_to_lark import any_to_lark
 
