@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
 
 from paddle_internvl.engine.sequence import Sequence
 from paddle_internvl.generation.sampling import PendingSample, SampledTokens
-from paddle_internvl.ops.transfers import HostCopy
+from paddle_internvl.ops import devices
+from paddle_internvl.ops.transfers import HostCopy, upload
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,35 @@ class InFlightTokens:
 
     def __init__(self, sequences: list[Sequence], logits: paddle.Tensor):
         self._sequences = sequences
-        greedy = logits.argmax(axis=-1)  # [B]; one operation for the whole batch, most of which is greedy
+        self.failed: list[tuple[Sequence, Exception]] = []
+        masked = self._masked(logits)
+        greedy = masked.argmax(axis=-1)  # [B]; one operation for the whole batch, most of which is greedy
         self._copy = HostCopy(greedy, paddle.isfinite(logits.sum(axis=-1)))
         self._samples: dict[int, PendingSample] = {}
-        self.failed: list[tuple[Sequence, Exception]] = []
         for i, sequence in enumerate(sequences):
             try:
                 if sequence.request.config.is_greedy:
                     sequence.last_token = greedy[i : i + 1]
                 else:
-                    masks = sequence.request.masks
-                    allowed = None if masks is None else masks.allowed()[None]
-                    self._samples[i] = sequence.sampler(logits[i : i + 1], allowed)
+                    self._samples[i] = sequence.sampler(masked[i : i + 1], logits[i : i + 1])
                     sequence.last_token = self._samples[i].ids
             except Exception as error:
                 self.failed.append((sequence, error))
+
+    def _masked(self, logits: paddle.Tensor) -> paddle.Tensor:
+        """Logits with tokens at minus infinity that do not match the response format of their sequence."""
+        rows, masks = [], []
+        for i, sequence in enumerate(self._sequences):
+            try:
+                if sequence.request.masks is not None:
+                    masks.append(sequence.request.masks.mask())
+                    rows.append(i)
+            except Exception as error:
+                self.failed.append((sequence, error))
+        if not rows:
+            return logits
+        device = devices.device_of(logits)
+        return paddle.index_add(logits, upload(np.array(rows), device), 0, upload(np.stack(masks), device))
 
     def wait(self) -> list[tuple[Sequence, Token | Exception]]:
         """Wait for the copies to the host; returns each sequence with its token, or with the error it met."""

@@ -137,9 +137,10 @@ class GenerationConfig:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether every token is the argmax of the unchanged logits, without log-probabilities."""
+        """Whether every token is the argmax of the unchanged logits, or of those that response_format leaves, without
+        log-probabilities."""
         changed = self.penalises or self.logit_bias or self.no_repeat_ngram_size or self.bad_token_ids
-        return not (self.samples or self.log_probs or self.min_new_tokens or changed or self.response_format)
+        return not (self.samples or self.log_probs or self.min_new_tokens or changed)
 
     @property
     def penalises(self) -> bool:

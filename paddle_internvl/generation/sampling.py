@@ -81,18 +81,15 @@ class Sampler:
         self._needs_history = config.penalises or config.no_repeat_ngram_size or config.min_new_tokens
         self._generated: paddle.Tensor | None = None  # [B, T], if the config needs it
 
-    def __call__(self, logits: paddle.Tensor, allowed: np.ndarray | None = None) -> PendingSample:
+    def __call__(self, logits: paddle.Tensor, unmasked: paddle.Tensor | None = None) -> PendingSample:
         """The next token of each row.
 
         Args:
             logits: float32 [B, V] after the tokens sampled before.
-            allowed: bool [B, V], the tokens to choose from; None: all.
+            unmasked: float32 [B, V], logits of the log-probabilities; None: `logits`.
         """
         c = self.config
         adjusted = self.adjust(logits, self._generated)
-        if allowed is not None:
-            never = paddle.full([], _NEVER, logits.dtype)
-            adjusted = paddle.where(upload(allowed, devices.device_of(logits)), adjusted, never)
         if c.samples:
             below_max = adjusted - adjusted.max(axis=-1, keepdim=True)  # at most 0: dividing can't overflow to inf
             scaled = below_max / max(c.temperature, _LOWEST_TEMPERATURE)
@@ -106,7 +103,7 @@ class Sampler:
             self._generated = new if self._generated is None else paddle.concat([self._generated, new], axis=1)
         if not c.log_probs:
             return PendingSample(ids)
-        scores = F.log_softmax(logits, axis=-1)
+        scores = F.log_softmax(logits if unmasked is None else unmasked, axis=-1)
         log_probs = scores.take_along_axis(ids.unsqueeze(-1), axis=-1).squeeze(-1)
         count = min(c.top_logprobs, logits.shape[-1])
         return PendingSample(ids, log_probs, scores.topk(count, axis=-1) if count else ())

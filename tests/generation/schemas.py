@@ -50,7 +50,7 @@ def random_answer(masks: TokenMasks, tokens: list[bytes], ends: tuple[int, ...],
     draw, ids = np.random.default_rng(seed), []
     likely = np.array([token.strip() in (b'"', b"}", b"]", b'"}', b",", b":") for token in tokens])
     while len(ids) < limit:
-        allowed = masks.allowed()
+        allowed = masks.mask() == 0
         logits = np.where(allowed, draw.normal(0, 3, len(allowed)) + 6 * likely, -np.inf)
         ids.append(int(logits.argmax()) if not allowed[list(ends)].any() or draw.random() < 0.2 else ends[0])
         if ids[-1] in ends:

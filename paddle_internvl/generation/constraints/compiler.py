@@ -20,8 +20,8 @@ from paddle_internvl.generation.constraints.formats import ResponseFormat
 from paddle_internvl.generation.constraints.vocabulary import Vocabulary
 
 _MAX_GRAMMARS = 64  # compiled ones that are kept
-# White space between the values of JSON as people and models write it: blanks, or line ends and an indentation. Without a
-# bound a model that was not trained on JSON writes blanks up to its limit.
+# White space between the values of JSON as people and models write it: blanks, or line ends and an indentation. Without
+# a bound a model that was not trained on JSON writes blanks up to its limit.
 _WHITE_SPACE = r"\x20{1,2}|(\r?\n){1,2}[\x20\t]{0,48}"
 _MAX_ITEMS = 20_000  # of a parser's step, about a millisecond: an ambiguous grammar must not halt other requests
 _OPTIONS = {"whitespace_pattern": _WHITE_SPACE, "whitespace_flexible": True, "lenient": False, "coerce_one_of": False}
