@@ -32,9 +32,12 @@ KVLayout = _struct(
     "KVLayout", base=_POINTER, table=_POINTER, width=_NUMBER, block=_NUMBER, block_stride=_NUMBER, head_stride=_NUMBER,
     position_stride=_NUMBER,
 )  # fmt: skip
+SparseMLP = _struct(
+    "SparseMLP", router=Dense, gate_up=Dense, down=Dense, count=_NUMBER, top=_NUMBER, normalised=_NUMBER
+)  # fmt: skip
 DecoderLayer = _struct(
-    "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, norm1=_POINTER,
-    norm2=_POINTER, q_norm=_POINTER, k_norm=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER,
+    "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, sparse=SparseMLP,
+    norm1=_POINTER, norm2=_POINTER, q_norm=_POINTER, k_norm=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER,
     features=_NUMBER, window=_NUMBER, eps1=_FLOAT, eps2=_FLOAT,
 )  # fmt: skip
 DecoderCall = _struct(
@@ -81,8 +84,10 @@ class KVView:
         return KVLayout(None, table, width, self.block, self.kv_heads * cell, cell, e)
 
 
-def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None):
-    """Struct of a linear layer; see `csrc/linear_arguments.h`.
+def dense(
+    weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None, count: int = 1
+):  # fmt: skip
+    """Struct of a linear layer, or of the first of several whose weights are stacked; see `csrc/linear_arguments.h`.
 
     Args:
         weight: float32 or bfloat16 [K, N], or integers of 8 or 4 bits, of the latter two rows a byte.
@@ -93,6 +98,7 @@ def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets
         offsets: as scales.
         group: rows that share a scale; -1: all.
         bias: float32 [N] or None.
+        count: of stacked weights [count, K, N].
     Raises:
         ValueError: a tensor of another size or dtype.
     """
@@ -103,9 +109,9 @@ def dense(weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets
     group = group if group > 0 else inputs
     if bits == 4 and group % 2 and group < inputs:
         raise ValueError(f"a group of 4 bit weights must have an even number of rows, not {group}")
-    _sized(weight, (-(-inputs // 2) if bits == 4 else inputs) * outputs, "weights")
+    _sized(weight, count * (-(-inputs // 2) if bits == 4 else inputs) * outputs, "weights")
     for numbers, name in ((scales, "scales"), (offsets, "offsets")):
-        _sized(numbers, -(-inputs // group) * outputs, name)
+        _sized(numbers, count * -(-inputs // group) * outputs, name)
     _sized(bias, outputs, "biases")
     kind = _INTEGERS[bits] if bits else _FLOATS[weight.dtype]
     return Dense(kind, address(weight), address(scales), address(offsets), inputs, outputs, group, address(bias))

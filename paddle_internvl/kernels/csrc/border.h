@@ -38,6 +38,10 @@ inline const float* floats(const Optional& x, const std::string& name, int64_t c
 // A weight [inputs, N] from tensors, checked; see linear_arguments.h. group: rows that share a scale, -1 for all.
 Weight weight_of(const Tensor& weight, const Optional& scales, const Optional& offsets, int64_t inputs, int64_t group);
 
+// The same of weights [inputs, N] one after the other, [E, inputs, N]; the first of them.
+Weight stacked_weight_of(const Tensor& weight, const Optional& scales, const Optional& offsets, int64_t inputs,
+                         int64_t group);
+
 inline Tensor empty(const std::vector<int64_t>& shape) {
   return paddle::experimental::empty(shape, paddle::DataType::FLOAT32, paddle::CPUPlace());
 }

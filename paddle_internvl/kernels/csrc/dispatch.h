@@ -12,6 +12,7 @@
 #include <cstddef>
 
 #include "attention_arguments.h"
+#include "experts_arguments.h"
 #include "layer_arguments.h"
 #include "linear_arguments.h"
 #include "pointwise_arguments.h"
@@ -23,6 +24,7 @@ struct Kernels {
   void (*norm)(const Norm&);
   void (*turn)(const Turn&);
   void (*elements)(const Elements&);
+  void (*experts)(const Experts&);
   void (*decoder_layer)(const DecoderLayer&, const DecoderCall&);
   void (*vision_layer)(const VisionLayer&, const VisionCall&);
   double (*flops)();    // FLOP/s of the machine, measured
@@ -43,7 +45,7 @@ void set_threads(int count);
 // Memory of this thread, kept between calls: at least `floats` of it, 64-byte aligned, contents undefined. Slots are
 // separate pieces; a kernel that calls another must not use its slots.
 enum Slot { kLinearRows, kLinearPanels, kLinearSums, kAttention1, kAttention2, kAttention3, kLayer1, kLayer2, kLayer3,
-            kLayer4, kHidden1, kHidden2, kLimits, kSlots };
+            kLayer4, kHidden1, kHidden2, kExperts1, kExperts2, kExperts3, kExperts4, kExperts5, kLimits, kSlots };
 float* scratch(Slot slot, size_t floats);
 
 // Bytes of it, of all threads together.

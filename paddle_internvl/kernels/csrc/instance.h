@@ -5,6 +5,7 @@
 #include "linear.h"
 #include "attention.h"
 #include "pointwise.h"
+#include "experts.h"
 #include "layers.h"
 #include "limits.h"
 
@@ -13,7 +14,7 @@ namespace ISA {
 extern const Kernels table;
 const Kernels table = {
     NAME,
-    linear, attention, norm, turn, elements, decoder_layer, vision_layer, flops, reading,
+    linear, attention, norm, turn, elements, experts, decoder_layer, vision_layer, flops, reading,
 };
 
 }  // namespace ISA

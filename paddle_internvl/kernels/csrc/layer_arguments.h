@@ -3,6 +3,7 @@
 // Python fills these structs through ctypes (kernels/structs.py has the same fields in the same order).
 #pragma once
 #include "attention_arguments.h"
+#include "experts_arguments.h"
 #include "linear_arguments.h"
 
 // A linear layer: x W + bias, the bias null where there is none.
@@ -11,10 +12,18 @@ struct Dense {
   const float* bias = nullptr;
 };
 
-// x += o(attention(q, k, v of norm(x))); x += down(silu(gate) * up of norm(x))
+// Sparse MLP of a decoder layer: a router, and experts whose weights are stacked (experts_arguments.h).
+struct SparseMLP {
+  Dense router, gate_up, down;  // of E columns; of expert 0
+  int64_t count = 0, top = 0;   // E; 0: the layer has a dense MLP
+  int64_t normalised = 0;       // whether the weights of the chosen experts are divided by their sum
+};
+
+// x += o(attention(q, k, v of norm(x))); x += down(silu(gate) * up of norm(x)), or the sum of the chosen experts
 struct DecoderLayer {
   Dense q, k, v, o, down;
   Dense gate, up;           // of F columns each
+  SparseMLP sparse;         // in place of down, gate and up
   const float *norm1 = nullptr, *norm2 = nullptr;    // RMSNorm weights [D]
   const float *q_norm = nullptr, *k_norm = nullptr;  // RMSNorm weights [E] of each head, before rope; null: none
   int64_t width = 0, heads = 0, kv_heads = 0, head_dim = 0, features = 0, window = 0;  // D, H, K, E, F; 0: no window

@@ -106,12 +106,53 @@ static Linear swiglu(const DecoderLayer& a, const float* x, int64_t rows, float*
   return both;
 }
 
+static Router router_of(const SparseMLP& a, const float* logits, float* weights, int32_t* chosen) {
+  Router router;
+  router.logits = logits;
+  router.weights = weights;
+  router.chosen = chosen;
+  router.count = a.count;
+  router.top = a.top;
+  router.normalised = a.normalised;
+  return router;
+}
+
+static Experts experts_of(const SparseMLP& a, const float* x, int64_t rows, const Router& router, float* out) {
+  Experts experts;
+  experts.gate_up = a.gate_up.weight;
+  experts.down = a.down.weight;
+  experts.count = a.count;
+  experts.x = x;
+  experts.out = out;
+  experts.chosen = router.chosen;
+  experts.weights = router.weights;
+  experts.M = rows;
+  experts.top = a.top;
+  return experts;
+}
+
+// out += sparse MLP(normed), of few rows; for use within a parallel region. shared: `inner_floats` for all threads.
+static void add_sparse_part(const SparseMLP& a, const float* normed, int64_t rows, float* shared, float* out, int thread,
+                            int count) {
+  float* own = scratch(kExperts5, 2 * rows * a.top);  // every thread chooses for itself: made faster than waited for
+  const Router router = router_of(a, shared, own, (int32_t*)own + rows * a.top);
+  linear_part(product(a.router, normed, rows, shared, a.count), thread, count);
+#pragma omp barrier
+  for (int64_t i = 0; i < rows; i++) mixing::route_row(router, i);
+  mixing::few_part(experts_of(a, normed, rows, router, out), shared + rows * a.count, thread, count);
+}
+
+// Floats that the rows of a layer's MLP need between its products.
+static int64_t inner_floats(const DecoderLayer& a, int64_t rows) {
+  return rows * (a.sparse.count ? a.sparse.count + a.sparse.top * a.sparse.gate_up.weight.N : a.features);
+}
+
 static void decode(const DecoderLayer& a, const DecoderCall& call) {
   const int64_t m = call.rows * call.length, d = a.width;
   const Qkv at_row = qkv_of(a);
   float* qkv = scratch(kLayer1, m * at_row.row);
   float* attended = scratch(kLayer2, m * a.heads * a.head_dim);
-  float* gate = scratch(kLayer3, m * a.features);
+  float* gate = scratch(kLayer3, inner_floats(a, m));
   const Attention attention = attention_of(a, call, qkv, at_row.row, call.length, attended);
   const attending::FewPlan plan = attending::plan_few(attention);
 #pragma omp parallel num_threads(threads())
@@ -133,23 +174,43 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
     linear_part(added(a.o, attended, m, call.out, call.x, nullptr), thread, count);
 #pragma omp barrier
     norm_rows(norm_of(call.out, a.norm2, nullptr, normed, m, d, a.eps2, false), 0, m);
-    linear_part(swiglu(a, normed, m, gate), thread, count);
+    if (a.sparse.count) {
+      add_sparse_part(a.sparse, normed, m, gate, call.out, thread, count);
+    } else {
+      linear_part(swiglu(a, normed, m, gate), thread, count);
 #pragma omp barrier
-    linear_part(added(a.down, gate, m, call.out, call.out, nullptr), thread, count);
+      linear_part(added(a.down, gate, m, call.out, call.out, nullptr), thread, count);
+    }
   }
+}
+
+// out += MLP(normed).
+static void add_mlp(const DecoderLayer& a, const float* normed, int64_t rows, float* out) {
+  const SparseMLP& sparse = a.sparse;
+  if (!sparse.count) {
+    float* gate = scratch(kLayer3, rows * a.features);
+    linear(swiglu(a, normed, rows, gate));
+    return linear(added(a.down, gate, rows, out, out, nullptr));
+  }
+  float* logits = scratch(kLayer3, rows * (sparse.count + 2 * sparse.top));
+  float* weights = logits + rows * sparse.count;
+  const Router router = router_of(sparse, logits, weights, (int32_t*)weights + rows * sparse.top);
+  linear(product(sparse.router, normed, rows, logits, sparse.count));
+#pragma omp parallel for schedule(static) num_threads(threads())
+  for (int64_t i = 0; i < rows; i++) mixing::route_row(router, i);
+  experts(experts_of(sparse, normed, rows, router, out));
 }
 
 // x + attention's share and then the MLP's, of n rows: x and out [n, D], attended [n, H * E]. Both are worked on in strips.
 static void add_shares(const DecoderLayer& a, const float* x, const float* attended, float* out, int64_t n) {
   const int64_t d = a.width, wide = a.heads * a.head_dim, strip = n < kStrip ? n : kStrip;
-  float *normed = scratch(kLayer4, strip * d), *gate = scratch(kLayer3, strip * a.features);
+  float* normed = scratch(kLayer4, strip * d);
   for (int64_t first = 0; first < n; first += kStrip) {
     const int64_t rows = n - first < kStrip ? n - first : kStrip;
     float* to = out + first * d;
     linear(added(a.o, attended + first * wide, rows, to, x + first * d, nullptr));
     norm(norm_of(to, a.norm2, nullptr, normed, rows, d, a.eps2, false));
-    linear(swiglu(a, normed, rows, gate));
-    linear(added(a.down, gate, rows, to, to, nullptr));
+    add_mlp(a, normed, rows, to);
   }
 }
 

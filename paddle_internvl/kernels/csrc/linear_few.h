@@ -104,14 +104,14 @@ static void few(const Weight& w, const float* x, long x_stride, long rows, long 
 }
 
 // Sums of x over every group of a weight with offsets; null without.
-static const float* totals_of(const Linear& a, const Weight& w, Slot slot) {
+static const float* totals_of(const Weight& w, const float* x, long x_stride, long rows, Slot slot) {
   if (!w.offsets) return nullptr;
   const long groups = groups_of(w);
-  float* made = scratch(slot, a.M * groups);
-  for (long r = 0; r < a.M; r++)
+  float* made = scratch(slot, rows * groups);
+  for (long r = 0; r < rows; r++)
     for (long g = 0; g < groups; g++) {
       float total = 0;
-      for (long k = g * w.group; k < (g + 1) * w.group && k < w.K; k++) total += a.x[r * a.x_stride + k];
+      for (long k = g * w.group; k < (g + 1) * w.group && k < w.K; k++) total += x[r * x_stride + k];
       made[r * groups + g] = total;
     }
   return made;
@@ -123,8 +123,8 @@ static void linear_part(const Linear& a, int thread, int count) {
   const long N = a.weight.N, units = (N + kPanel - 1) / kPanel;
   const long first = units * thread / count * kPanel, end = units * (thread + 1) / count * kPanel, last = end < N ? end : N;
   const long most = kSums / a.M / LANES * LANES, block = most < last - first ? most : (last - first + LANES - 1) / LANES * LANES;
-  const float* totals = totals_of(a, a.weight, kLinearRows);
-  const float* more = pairs ? totals_of(a, a.up, kLinearPanels) : nullptr;
+  const float* totals = totals_of(a.weight, a.x, a.x_stride, a.M, kLinearRows);
+  const float* more = pairs ? totals_of(a.up, a.x, a.x_stride, a.M, kLinearPanels) : nullptr;
   float *sums = scratch(kLinearSums, 3 * kSums), *up = sums + kSums, *part = up + kSums;
   for (long column = first; column < last; column += block) {
     const long columns = last - column < block ? last - column : block;

@@ -16,30 +16,43 @@ Kind kind_of(const Tensor& weight) {
   return {};
 }
 
-}  // namespace
-
-Weight weight_of(const Tensor& weight, const Optional& scales, const Optional& offsets, int64_t inputs, int64_t group) {
+// The first of `count` weights, whose shape is that of its last two axes.
+Weight first_of(const Tensor& weight, int64_t count, const Optional& scales, const Optional& offsets, int64_t inputs,
+                int64_t group) {
   Weight w;
   const auto shape = weight.shape();
   w.kind = kind_of(weight);
-  const int64_t rows = w.kind == Kind::kInt4 ? (inputs + 1) / 2 : inputs;
-  require(weight.is_cpu(), "the weight must lie on the CPU");
-  require(shape.size() == 2 && shape[0] == rows && rows > 0 && shape[1] > 0,
+  const int64_t rows = w.kind == Kind::kInt4 ? (inputs + 1) / 2 : inputs, axes = shape.size();
+  require(weight.is_cpu() && weight.is_contiguous(), "the weight must lie on the CPU, as one run");
+  require(shape[axes - 2] == rows && rows > 0 && shape[axes - 1] > 0,
           "the weight of " + std::to_string(inputs) + " inputs must have " + std::to_string(rows) + " rows");
   w.data = weight.data();
   w.K = inputs;
-  w.N = shape[1];
+  w.N = shape[axes - 1];
   const bool whole = w.kind == Kind::kInt8 || w.kind == Kind::kInt4;
   require(whole == bool(scales), "scales belong to integers, and only to those");
   require(whole || !offsets, "offsets belong to integers");
   if (whole) {
     w.group = group > 0 ? group : inputs;
     require(w.kind != Kind::kInt4 || w.group % 2 == 0 || w.group >= inputs, "groups of int4 must be even");
-    const int64_t numbers = (inputs + w.group - 1) / w.group * w.N;
+    const int64_t numbers = count * ((inputs + w.group - 1) / w.group) * w.N;
     w.scales = floats(scales, "scales", numbers);
     w.offsets = floats(offsets, "offsets", numbers);
   }
   return w;
+}
+
+}  // namespace
+
+Weight weight_of(const Tensor& weight, const Optional& scales, const Optional& offsets, int64_t inputs, int64_t group) {
+  require(weight.dims().size() == 2, "a weight must be [inputs, N]");
+  return first_of(weight, 1, scales, offsets, inputs, group);
+}
+
+Weight stacked_weight_of(const Tensor& weight, const Optional& scales, const Optional& offsets, int64_t inputs,
+                         int64_t group) {
+  require(weight.dims().size() == 3, "stacked weights must be [E, inputs, N]");
+  return first_of(weight, weight.dims()[0], scales, offsets, inputs, group);
 }
 
 namespace {
