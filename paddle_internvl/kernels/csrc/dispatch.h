@@ -44,7 +44,7 @@ void set_threads(int count);
 
 // Memory of this thread, kept between calls: at least `floats` of it, 64-byte aligned, contents undefined. Slots are
 // separate pieces; a kernel that calls another must not use its slots.
-enum Slot { kLinearRows, kLinearPanels, kLinearSums, kAttention1, kAttention2, kAttention3, kLayer1, kLayer2, kLayer3,
+enum Slot { kLinearRows, kLinearPanels, kLinearSums, kLinearDigits, kAttention1, kAttention2, kAttention3, kLayer1, kLayer2, kLayer3,
             kLayer4, kHidden1, kHidden2, kExperts1, kExperts2, kExperts3, kExperts4, kExperts5, kLimits, kSlots };
 float* scratch(Slot slot, size_t floats);
 

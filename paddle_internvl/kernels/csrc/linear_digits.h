@@ -1,0 +1,215 @@
+// Products of few rows with integer weights by VNNI, four byte products an instruction: float arithmetic on int4 takes
+// longer than reading it does. kShared numbers of x share a scale and have three digits of 8 bits each, about as many
+// bits as a float32 has; products of digits and weights are whole numbers, whose sums are exact.
+//
+// In: rows of x, an int8 or int4 weight. Out: sums of some columns (few_digits).
+
+namespace ISA {
+
+constexpr long kDeep = 16;      // rows of W, and numbers of x, that are worked on together
+constexpr long kShared = 64;    // numbers of x that share a scale
+constexpr long kWide = 64;      // columns that are worked on together
+constexpr float kLargest = 8355000;  // of x as a whole number; rounded or not it has three digits: 127 in each is 8355711
+constexpr long kNear = 512;     // bytes ahead in a row that are brought from the second cache into the first
+constexpr long kDigitRows = 4;  // of x, at most; more of them take less time as floats
+
+#if LANES == 16 && defined(__x86_64__)
+#define VNNI __attribute__((target("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+
+struct Digits {
+  int8_t digits[3][kDeep];  // the highest ones first; in the order in which rows of W meet in a vector
+  int32_t start[3];         // of each digit's sums: weights are multiplied as numbers from 0 on
+  float scale;
+};
+
+static bool has_vnni() {
+  static const bool has = __builtin_cpu_supports("avx512vnni");
+  return has;
+}
+
+// The digits of x [rows, K], [rows][K / kDeep]; null where they can't be used.
+VNNI static const Digits* digits_of(const Weight& w, const float* x, long x_stride, long rows) {
+  const bool nibbles = w.kind == Kind::kInt4;
+  if ((!nibbles && w.kind != Kind::kInt8) || rows > kDigitRows || !has_vnni()) return nullptr;
+  if (w.K % kDeep || w.group % kDeep) return nullptr;
+  const long blocks = w.K / kDeep;
+  const __m128i order = nibbles ? _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)
+                                : _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const int zero_at = nibbles ? 8 : 128;
+  Digits* made = (Digits*)scratch(kLinearDigits, (rows * blocks + 1) * sizeof(Digits) / sizeof(float));
+  for (long r = 0; r < rows; r++)
+    for (long first = 0; first < blocks; first += kShared / kDeep) {
+      const long end = first + kShared / kDeep < blocks ? first + kShared / kDeep : blocks;
+      const float* at = x + r * x_stride;
+      __m512 top = _mm512_set1_ps(1e-30f);
+      __mmask16 wild = 0;  // not finite
+      for (long i = first; i < end; i++) {
+        const __m512 here = _mm512_loadu_ps(at + i * kDeep);
+        top = _mm512_max_ps(top, _mm512_abs_ps(here));
+        wild |= _mm512_fpclass_ps_mask(here, 0x99);
+      }
+      const float largest = _mm512_reduce_max_ps(top);
+      for (long i = first; i < end; i++) {
+        Digits& to = made[r * blocks + i];
+        __m512i left = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at + i * kDeep), _mm512_set1_ps(kLargest / largest)));
+        for (int d = 2; d >= 0; d--) {
+          const __m512i digit = _mm512_srai_epi32(_mm512_slli_epi32(left, 24), 24);
+          left = _mm512_srai_epi32(_mm512_sub_epi32(left, digit), 8);
+          _mm_storeu_si128((__m128i*)to.digits[d], _mm_shuffle_epi8(_mm512_cvtepi32_epi8(digit), order));
+          to.start[d] = -zero_at * _mm512_reduce_add_epi32(digit);
+        }
+        to.scale = wild ? __builtin_nanf("") : largest / kLargest;
+      }
+    }
+  return made;
+}
+
+// Four rows [64] of bytes as four vectors [16 columns][4 rows], of columns 16 lane + 4 j + 0..3.
+VNNI INLINE void interleave(const char* at, long pitch, long ahead, __m512i out[4]) {
+  __m512i row[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    row[i] = _mm512_loadu_si512(at + i * pitch);
+    prefetch(at + i * pitch + ahead);
+    __builtin_prefetch(at + i * pitch + kNear, 0, 3);
+  }
+  const __m512i low1 = _mm512_unpacklo_epi8(row[0], row[1]), high1 = _mm512_unpackhi_epi8(row[0], row[1]);
+  const __m512i low2 = _mm512_unpacklo_epi8(row[2], row[3]), high2 = _mm512_unpackhi_epi8(row[2], row[3]);
+  out[0] = _mm512_unpacklo_epi16(low1, low2);
+  out[1] = _mm512_unpackhi_epi16(low1, low2);
+  out[2] = _mm512_unpacklo_epi16(high1, high2);
+  out[3] = _mm512_unpackhi_epi16(high1, high2);
+}
+
+// Four quads of rows [4 rows][16 columns] of bytes from 0 on, of 16 rows of 64 columns.
+template <Kind kind>
+VNNI INLINE void take_quads(const char* at, long pitch, long ahead, __m512i w[4][4]) {
+  if constexpr (kind == Kind::kInt4) {
+    const __m512i mask = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(8);
+#pragma GCC unroll 2
+    for (int i = 0; i < 4; i += 2) {
+      interleave(at + 2 * i * pitch, pitch, ahead, w[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; j++) {
+        w[i + 1][j] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(w[i][j], 4), mask, flip, 0x6A);  // (w & mask) ^ flip
+        w[i][j] = _mm512_ternarylogic_epi32(w[i][j], mask, flip, 0x6A);
+      }
+    }
+  } else {
+    const __m512i flip = _mm512_set1_epi8(-128);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+      interleave(at + 4 * i * pitch, pitch, ahead, w[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; j++) w[i][j] = _mm512_xor_si512(w[i][j], flip);
+    }
+  }
+}
+
+// sums[R], `apart` apart, += x[R] times 16 `steps` rows of 64 columns, which share scales; x[r] is `blocks` after x[r - 1].
+template <Kind kind, int R, int steps>
+VNNI INLINE void add_digits(const char* at, long pitch, long ahead, const Digits* x, long blocks,
+                            const float* scales, long next, float* sums, long apart) {
+  static_assert(R == 1 || steps == 1, "the sums of several rows don't fit the registers");
+  __m512i part[R][4][3];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 3
+    for (int d = 0; d < 3; d++) {
+      int32_t start = 0;
+      for (int step = 0; step < steps; step++) start += x[r * blocks + step].start[d];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; j++) part[r][j][d] = _mm512_set1_epi32(start);
+    }
+#pragma GCC unroll 4
+  for (int step = 0; step < steps; step++, at += kDeep / rows_in_a_byte(kind) * pitch) {
+    __m512i w[4][4];
+    take_quads<kind>(at, pitch, ahead, w);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++)
+#pragma GCC unroll 3
+        for (int d = 0; d < 3; d++) {
+          int32_t four;
+          __builtin_memcpy(&four, x[r * blocks + step].digits[d] + 4 * i, 4);
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; j++) part[r][j][d] = _mm512_dpbusd_epi32(part[r][j][d], w[i][j], _mm512_set1_epi32(four));
+        }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++) {
+    __m512 sum[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      const __m512 high = _mm512_cvtepi32_ps(part[r][j][0]), low = _mm512_cvtepi32_ps(part[r][j][2]);
+      const __m512 both = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[r][j][1]), _mm512_set1_ps(256), low);
+      sum[j] = _mm512_fmadd_ps(high, _mm512_set1_ps(65536), both);
+    }
+    // lane of a vector j: columns 16 lane + 4 j + 0..3
+    const __m512 a = _mm512_shuffle_f32x4(sum[0], sum[1], 0x44), b = _mm512_shuffle_f32x4(sum[2], sum[3], 0x44);
+    const __m512 c = _mm512_shuffle_f32x4(sum[0], sum[1], 0xEE), d = _mm512_shuffle_f32x4(sum[2], sum[3], 0xEE);
+    const __m512 in_order[4] = {_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD),
+                                _mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xDD)};
+    const __m512 scale = _mm512_set1_ps(x[r * blocks].scale);
+    float* to = sums + r * apart;
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      const __m512 scaled = _mm512_mul_ps(in_order[j], scale);
+      _mm512_storeu_ps(to + 16 * j, _mm512_fmadd_ps(scaled, _mm512_loadu_ps(scales + 16 * j), _mm512_loadu_ps(to + 16 * j)));
+      if (r == 0) prefetch(scales + next + 16 * j);
+    }
+  }
+}
+
+// sums[R] += x[R] times some columns of W, a multiple of kWide.
+template <Kind kind, int R>
+VNNI static void stream_digits(const Weight& w, const Digits* x, long column, long columns, float* sums, long apart) {
+  constexpr int steps = R == 1 ? (kind == Kind::kInt4 ? 4 : 1) : 1;
+  constexpr long shared = rows_in_a_byte(kind);
+  const long pitch = w.N, blocks = w.K / kDeep, bytes = steps * kDeep / shared * columns;
+  const long ahead = (kAhead / bytes + 1) * steps * kDeep / shared * pitch;
+  for (long k = 0; k < w.K;) {
+    const long group = k / w.group, end = (group + 1) * w.group < w.K ? (group + 1) * w.group : w.K;
+    const bool together = end - k >= steps * kDeep && k % kShared + steps * kDeep <= kShared;
+    const char* at = (const char*)w.data + k / shared * pitch + column;
+    const float* scales = w.scales + group * w.N + column;
+    for (long c = 0; c < columns; c += kWide) {
+      if (together) add_digits<kind, R, steps>(at + c, pitch, ahead, x + k / kDeep, blocks, scales + c, w.N, sums + c, apart);
+      else add_digits<kind, R, 1>(at + c, pitch, ahead, x + k / kDeep, blocks, scales + c, w.N, sums + c, apart);
+    }
+    k += together ? steps * kDeep : kDeep;
+  }
+}
+
+typedef void (*StreamDigits)(const Weight&, const Digits*, long, long, float*, long);
+
+template <Kind kind>
+static StreamDigits stream_digits_of(long rows) {
+  static const StreamDigits table[] = {stream_digits<kind, 1>, stream_digits<kind, 2>, stream_digits<kind, 3>,
+                                       stream_digits<kind, 4>};
+  static_assert(sizeof table / sizeof *table == kDigitRows, "one for each number of rows");
+  return table[rows - 1];
+}
+
+// out[rows], `apart` apart, += x times some columns of W, a multiple of kWide. totals: as in `few` (linear_few.h).
+static void few_digits(const Weight& w, const Digits* x, long rows, long column, long columns, const float* totals,
+                       float* out, long apart) {
+  (w.kind == Kind::kInt4 ? stream_digits_of<Kind::kInt4>(rows) : stream_digits_of<Kind::kInt8>(rows))(
+      w, x, column, columns, out, apart);
+  const long groups = groups_of(w);
+  for (long g = 0; w.offsets && g < groups; g++)
+    for (long r = 0; r < rows; r++)
+      for (long c = 0; c < columns; c += LANES) {
+        const V plus = load(w.offsets + g * w.N + column + c);
+        store(out + r * apart + c, fma(set(totals[r * groups + g]), plus, load(out + r * apart + c)));
+      }
+}
+
+#else
+struct Digits;
+static const Digits* digits_of(const Weight&, const float*, long, long) { return nullptr; }
+static void few_digits(const Weight&, const Digits*, long, long, long, const float*, float*, long) {}
+#endif
+
+}  // namespace ISA
