@@ -55,7 +55,7 @@ FAMILIES = {
     "phi3_yarn": Family(quantizable=None),
     "qwen3": Family(quantizable={"head_dim": 32}),  # head_dim of its own, q and k norms
     # top 2 of 8 experts behind a layer with an MLP, one kv head, interpolated positions
-    "qwen3_moe": Family(native=False, quantizable=None),
+    "qwen3_moe": Family(quantizable=None),
 }
 MEMBERS = ("internvl3",)  # a family from above in another generation's config.json: upstream's numbers alone
 CASES = tuple(FAMILIES)

@@ -37,8 +37,8 @@ SparseMLP = _struct(
 )  # fmt: skip
 DecoderLayer = _struct(
     "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, sparse=SparseMLP,
-    norm1=_POINTER, norm2=_POINTER, q_norm=_POINTER, k_norm=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER, head_dim=_NUMBER,
-    features=_NUMBER, window=_NUMBER, eps1=_FLOAT, eps2=_FLOAT,
+    norm1=_POINTER, norm2=_POINTER, q_norm=_POINTER, k_norm=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER,
+    head_dim=_NUMBER, features=_NUMBER, window=_NUMBER, eps1=_FLOAT, eps2=_FLOAT,
 )  # fmt: skip
 DecoderCall = _struct(
     "DecoderCall", x=_POINTER, out=_POINTER, cosines=_POINTER, sines=_POINTER, keys=KVLayout, values=KVLayout,
@@ -85,7 +85,8 @@ class KVView:
 
 
 def dense(
-    weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None, count: int = 1
+    weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None,
+    count: int = 1,
 ):  # fmt: skip
     """Struct of a linear layer, or of the first of several whose weights are stacked; see `csrc/linear_arguments.h`.
 

@@ -1,9 +1,9 @@
 """Mixture of experts (MoE): a router chooses A of X gated MLPs for each token.
 
-Three forms compute the same. `grouped` sorts the tokens by expert: each expert is one product of all its tokens. Decode
-on a CUDA card may be captured in a graph, so its shapes depend on no value: few tokens are `gathered`, that is, the
-weights of their experts are copied side by side; more tokens are `dense`, all experts compute all of them, which takes
-the time of reading the weights.
+Four forms compute the same. `native` is the CPU kernel, without gradients. `grouped` sorts the tokens by expert: each
+expert is one product of all its tokens. Decode on a CUDA card may be captured in a graph, so its shapes depend on no
+value: few tokens are `gathered`, that is, the weights of their experts are copied side by side; more tokens are
+`dense`, all experts compute all of them, which takes the time of reading the weights.
 Follows transformers' `modeling_qwen3_moe.py`, `Qwen3MoeSparseMoeBlock`.
 """
 
@@ -16,6 +16,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_internvl.configuration import DecoderConfig
+from paddle_internvl.kernels.experts import experts
 from paddle_internvl.ops import dispatch
 from paddle_internvl.ops.activations import swiglu
 from paddle_internvl.ops.stacked_linear import StackedLinear
@@ -54,9 +55,19 @@ class Experts(nn.Layer):
             [n, D].
         """
         n, active = chosen.shape
-        if dispatch.choose("experts", x) == "grouped" or (n > _DENSE_TOKENS and paddle.in_dynamic_mode()):
+        choice = dispatch.choose("experts", x)
+        if choice == "native":
+            return self.native(x, chosen, weights)
+        if choice == "grouped" or (n > _DENSE_TOKENS and paddle.in_dynamic_mode()):
             return self.grouped(x, chosen, weights)
         return (self.gathered if n * active <= self.here else self.dense)(x, chosen, weights)
+
+    def native(self, x: paddle.Tensor, chosen: paddle.Tensor, weights: paddle.Tensor) -> paddle.Tensor:
+        """`forward` by the C++ library, which reads the chosen experts' weights only."""
+        local, elsewhere = self._local(chosen)
+        if elsewhere is not None:
+            local = paddle.where(elsewhere, paddle.full_like(local, -1), local)
+        return experts(x, self.gate_up_proj.stacked, self.down_proj.stacked, local.astype("int32"), weights)
 
     def gathered(self, x: paddle.Tensor, chosen: paddle.Tensor, weights: paddle.Tensor) -> paddle.Tensor:
         """`forward` of few tokens, from a copy of the weights of each token's experts."""

@@ -128,7 +128,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {  # best first; the last is the 
     ),
     "layer_norm": (_NATIVE, Candidate("reference")),
     # 'static': no shape depends on a value, as a CUDA graph needs it, but many tokens are grouped there too
-    "experts": (Candidate("grouped", ("cpu",)), Candidate("static")),
+    "experts": (_NATIVE, Candidate("grouped", ("cpu",)), Candidate("static")),
     "rope": (Candidate("fused", ("gpu",)), _NATIVE, Candidate("reference")),
     "swiglu": (_NATIVE, Candidate("fused"), Candidate("reference")),
     "gelu": (_NATIVE, Candidate("reference")),

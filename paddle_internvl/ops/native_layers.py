@@ -20,8 +20,8 @@ from paddle_internvl.kernels.structs import KVView, address
 from paddle_internvl.ops.linear import NativeLinear, require_no_grad
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 
-_DECODER_LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj",
-                    "mlp.gate_proj", "mlp.up_proj")  # fmt: skip
+_ATTENTION_LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+_MLP_LINEARS = ("mlp.down_proj", "mlp.gate_proj", "mlp.up_proj")
 _VISION_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 # Fields of a config that the kernels implement, or that change nothing within a layer. A config with another field set
 # is refused, so that a new family runs on its modules until the kernels know the field.
@@ -29,7 +29,8 @@ _DECODER_FIELDS = {
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "qk_norm", "hidden_act", "rms_norm_eps", "max_position_embeddings", "rope_theta",
     "rope_scaling", "original_max_position_embeddings", "sliding_window", "use_sliding_window", "initializer_range",
-    "architectures",
+    "architectures", "num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
+    "decoder_sparse_step", "mlp_only_layers", "output_router_logits", "router_aux_loss_coef",
 }  # fmt: skip
 _VISION_FIELDS = {
     "num_channels", "patch_size", "image_size", "qkv_bias", "hidden_size", "num_attention_heads", "intermediate_size",
@@ -147,16 +148,30 @@ def native_decoder_layer(layer, config: UpstreamConfig) -> NativeLayer:
     """
     _require_supported_fields(config, _DECODER_FIELDS)
     builder = _StructBuilder(layer)
-    q, k, v, o, down, gate, up = map(builder.linear, _DECODER_LINEARS)
+    q, k, v, o = map(builder.linear, _ATTENTION_LINEARS)
+    is_sparse = hasattr(layer.mlp, "experts")
+    down, gate, up = (structs.Dense(),) * 3 if is_sparse else map(builder.linear, _MLP_LINEARS)
+    sparse = _sparse_mlp(builder, layer.mlp) if is_sparse else structs.SparseMLP()
     attention = layer.self_attn
     first, second, e = layer.input_layernorm, layer.post_attention_layernorm, attention.head_dim
     head_norms = (attention.q_norm.weight, attention.k_norm.weight) if attention.qk_norm else (None, None)
     norms = [builder.floats(tensor) for tensor in (first.weight, second.weight, *head_norms)]
     struct = structs.DecoderLayer(
-        q, k, v, o, down, gate, up, *norms, q.inputs, q.outputs // e, k.outputs // e, e, gate.outputs,
+        q, k, v, o, down, gate, up, sparse, *norms, q.inputs, q.outputs // e, k.outputs // e, e, gate.outputs,
         attention.window or 0, first.eps, second.eps,
     )  # fmt: skip
     return builder.build(struct)
+
+
+def _sparse_mlp(builder: _StructBuilder, mlp) -> structs.SparseMLP:
+    """The C struct of a `SparseMLP`."""
+    experts = mlp.experts
+    if experts.first is not None:
+        raise UnsupportedLayerError("the kernels don't implement a layer with a share of the experts")
+    router, gate_up, down = (
+        builder.linear("mlp.gate"), builder.stacked(experts.gate_up_proj), builder.stacked(experts.down_proj)
+    )  # fmt: skip
+    return structs.SparseMLP(router, gate_up, down, experts.here, mlp.active, mlp.normalised)
 
 
 def native_vision_layer(layer, config: UpstreamConfig) -> NativeLayer:
@@ -225,6 +240,15 @@ class _StructBuilder:
                 offsets=linear.quant_offset, group=linear.group_size, bias=bias,
             )  # fmt: skip
         raise UnsupportedLayerError(f"the kernels don't implement {type(linear).__name__} ({path})")
+
+    def stacked(self, linear):
+        """Struct of the first of the linear layers of all experts."""
+        stored = linear.stacked
+        self._tensors += [tensor for tensor in (stored.numbers, stored.scales, stored.offsets) if tensor is not None]
+        return structs.dense(
+            stored.numbers, linear.inputs, linear.outputs, bits=linear.bits, scales=stored.scales,
+            offsets=stored.offsets, group=stored.group, count=linear.experts,
+        )  # fmt: skip
 
     def build(self, struct) -> NativeLayer:
         """The struct with its tensors, if these are all tensors of the layer.

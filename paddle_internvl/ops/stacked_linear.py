@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_internvl.kernels.experts import StackedWeight
 from paddle_internvl.ops.linear import linear
 from paddle_internvl.ops.quantized_linear import QuantizedLinear, QuantizedWeight
 
@@ -25,13 +26,22 @@ class StackedLinear(nn.Layer):
         std: standard deviation of a new layer's weights.
     Attributes:
         weight: [X, K, N].
+        bits: of a weight of integers; 0: floats.
     """
+
+    bits = 0
 
     def __init__(self, experts: int, inputs: int, outputs: int, std: float = 0.02):
         super().__init__()
+        self.experts, self.inputs, self.outputs = experts, inputs, outputs
         self.weight = self.create_parameter(
             [experts, inputs, outputs], default_initializer=nn.initializer.Normal(0.0, std)
         )
+
+    @property
+    def stacked(self) -> StackedWeight:
+        """The weights, for the kernel of all experts."""
+        return StackedWeight(self.weight)
 
     def products(self, parts: dict[int, paddle.Tensor]) -> list[paddle.Tensor]:
         """Products of the rows [m, K] of several experts: [m, N] each.
@@ -101,6 +111,11 @@ class QuantizedStackedLinear(QuantizedLinear):
     def quantized(self) -> list[QuantizedWeight]:
         """The weight of each expert."""
         return [self._quantized(self.quant_weight[n], self.quant_scale[n]) for n in range(self.experts)]
+
+    @property
+    def stacked(self) -> StackedWeight:
+        """See `StackedLinear`."""
+        return StackedWeight(self.quant_weight, self.quant_scale, group=self.group_size)
 
     def dequantized(self) -> paddle.Tensor:
         """The weights as float32 [X, K, N], from row order."""

@@ -21,6 +21,7 @@ from tests.families import NATIVE
 from tests.random_checkpoints import random_pixels
 
 REFERENCE = dict.fromkeys(("attention", "rope", "swiglu", "gelu", "rms_norm", "layer_norm"), "reference")
+REFERENCE["experts"] = "grouped"
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
 

@@ -239,7 +239,7 @@ ON_A_CPU = {
     "layers": ("modules", "modules", "native"),
     "rms_norm": ("reference", "fused", "native"),
     "layer_norm": ("reference", "reference", "native"),
-    "experts": ("grouped", "grouped", "grouped"),
+    "experts": ("grouped", "grouped", "native"),
     "rope": ("reference", "reference", "native"),
     "swiglu": ("fused", "fused", "native"),
     "gelu": ("reference", "reference", "native"),

@@ -30,9 +30,11 @@ static Sorted sorted(const Experts& a) {
   int32_t* starts = (int32_t*)scratch(kExperts1, a.count + 2 + choices);
   int32_t* order = starts + a.count + 2;
   for (int64_t e = 0; e < a.count + 2; e++) starts[e] = 0;
-  for (int64_t i = 0; i < choices; i++) starts[a.chosen[i] + 2]++;
+  for (int64_t i = 0; i < choices; i++)
+    if (a.chosen[i] >= 0) starts[a.chosen[i] + 2]++;
   for (int64_t e = 2; e < a.count + 2; e++) starts[e] += starts[e - 1];
-  for (int64_t i = 0; i < choices; i++) order[starts[a.chosen[i] + 1]++] = int32_t(i);
+  for (int64_t i = 0; i < choices; i++)
+    if (a.chosen[i] >= 0) order[starts[a.chosen[i] + 1]++] = int32_t(i);
   return {starts, order};
 }
 
@@ -116,7 +118,7 @@ static void few_part(const Experts& a, float* inner, int thread, int count) {
   widen_part(a, s, inner, thread, count);
 #pragma omp barrier
 #pragma omp for schedule(static)
-  for (int64_t i = 0; i < a.M * a.top; i++) activate(inner + i * a.gate_up.N, a.down.K, a.weights[s.order[i]]);
+  for (int64_t i = 0; i < s.starts[a.count]; i++) activate(inner + i * a.gate_up.N, a.down.K, a.weights[s.order[i]]);
   narrow_part(a, s, inner, thread, count);
 }
 

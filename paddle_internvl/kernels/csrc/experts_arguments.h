@@ -11,7 +11,7 @@ struct Experts {
   int64_t count = 0;  // E
   const float* x = nullptr;  // [M, D]
   float* out = nullptr;      // [M, D], other memory than x
-  const int32_t* chosen = nullptr;  // [M, top], each in [0, E)
+  const int32_t* chosen = nullptr;  // [M, top], each in [0, E), or negative: none
   const float* weights = nullptr;   // [M, top]
   int64_t M = 0, top = 0;
 };

@@ -10,7 +10,7 @@ constexpr long kDeep = 16;      // rows of W, and numbers of x, that are worked 
 constexpr long kShared = 64;    // numbers of x that share a scale
 constexpr long kWide = 64;      // columns that are worked on together
 constexpr float kLargest = 8355000;  // of x as a whole number; rounded or not it has three digits: 127 in each is 8355711
-constexpr long kNear = 512;     // bytes ahead in a row that are brought from the second cache into the first
+constexpr long kFar = 32768;    // bytes that are fetched ahead
 constexpr long kDigitRows = 4;  // of x, at most; more of them take less time as floats
 
 #if LANES == 16 && defined(__x86_64__)
@@ -64,14 +64,14 @@ VNNI static const Digits* digits_of(const Weight& w, const float* x, long x_stri
   return made;
 }
 
-// Four rows [64] of bytes as four vectors [16 columns][4 rows], of columns 16 lane + 4 j + 0..3.
-VNNI INLINE void interleave(const char* at, long pitch, long ahead, __m512i out[4]) {
+// Four rows [64] of bytes as four vectors [16 columns][4 rows], of columns 16 lane + 4 j + 0..3. soon: those to fetch.
+VNNI INLINE void interleave(const char* at, const char* soon, long pitch, __m512i out[4]) {
   __m512i row[4];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; i++) {
     row[i] = _mm512_loadu_si512(at + i * pitch);
-    prefetch(at + i * pitch + ahead);
-    __builtin_prefetch(at + i * pitch + kNear, 0, 3);
+    prefetch(soon + i * pitch);
+    __builtin_prefetch(at + kWide + i * pitch, 0, 3);  // from the second-level cache into the first
   }
   const __m512i low1 = _mm512_unpacklo_epi8(row[0], row[1]), high1 = _mm512_unpackhi_epi8(row[0], row[1]);
   const __m512i low2 = _mm512_unpacklo_epi8(row[2], row[3]), high2 = _mm512_unpackhi_epi8(row[2], row[3]);
@@ -83,12 +83,12 @@ VNNI INLINE void interleave(const char* at, long pitch, long ahead, __m512i out[
 
 // Four quads of rows [4 rows][16 columns] of bytes from 0 on, of 16 rows of 64 columns.
 template <Kind kind>
-VNNI INLINE void take_quads(const char* at, long pitch, long ahead, __m512i w[4][4]) {
+VNNI INLINE void take_quads(const char* at, const char* soon, long pitch, __m512i w[4][4]) {
   if constexpr (kind == Kind::kInt4) {
     const __m512i mask = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(8);
 #pragma GCC unroll 2
     for (int i = 0; i < 4; i += 2) {
-      interleave(at + 2 * i * pitch, pitch, ahead, w[i]);
+      interleave(at + 2 * i * pitch, soon + 2 * i * pitch, pitch, w[i]);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; j++) {
         w[i + 1][j] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(w[i][j], 4), mask, flip, 0x6A);  // (w & mask) ^ flip
@@ -99,7 +99,7 @@ VNNI INLINE void take_quads(const char* at, long pitch, long ahead, __m512i w[4]
     const __m512i flip = _mm512_set1_epi8(-128);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-      interleave(at + 4 * i * pitch, pitch, ahead, w[i]);
+      interleave(at + 4 * i * pitch, soon + 4 * i * pitch, pitch, w[i]);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; j++) w[i][j] = _mm512_xor_si512(w[i][j], flip);
     }
@@ -108,7 +108,7 @@ VNNI INLINE void take_quads(const char* at, long pitch, long ahead, __m512i w[4]
 
 // sums[R], `apart` apart, += x[R] times 16 `steps` rows of 64 columns, which share scales; x[r] is `blocks` after x[r - 1].
 template <Kind kind, int R, int steps>
-VNNI INLINE void add_digits(const char* at, long pitch, long ahead, const Digits* x, long blocks,
+VNNI INLINE void add_digits(const char* at, const char* soon, long pitch, const Digits* x, long blocks,
                             const float* scales, long next, float* sums, long apart) {
   static_assert(R == 1 || steps == 1, "the sums of several rows don't fit the registers");
   __m512i part[R][4][3];
@@ -122,9 +122,10 @@ VNNI INLINE void add_digits(const char* at, long pitch, long ahead, const Digits
       for (int j = 0; j < 4; j++) part[r][j][d] = _mm512_set1_epi32(start);
     }
 #pragma GCC unroll 4
-  for (int step = 0; step < steps; step++, at += kDeep / rows_in_a_byte(kind) * pitch) {
+  for (int step = 0; step < steps; step++) {
     __m512i w[4][4];
-    take_quads<kind>(at, pitch, ahead, w);
+    const long row = step * kDeep / rows_in_a_byte(kind);
+    take_quads<kind>(at + row * pitch, soon + row * pitch, pitch, w);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -167,18 +168,20 @@ template <Kind kind, int R>
 VNNI static void stream_digits(const Weight& w, const Digits* x, long column, long columns, float* sums, long apart) {
   constexpr int steps = R == 1 ? (kind == Kind::kInt4 ? 4 : 1) : 1;
   constexpr long shared = rows_in_a_byte(kind);
-  const long pitch = w.N, blocks = w.K / kDeep, bytes = steps * kDeep / shared * columns;
-  const long ahead = (kAhead / bytes + 1) * steps * kDeep / shared * pitch;
+  const long pitch = w.N, blocks = w.K / kDeep;
   for (long k = 0; k < w.K;) {
     const long group = k / w.group, end = (group + 1) * w.group < w.K ? (group + 1) * w.group : w.K;
     const bool together = end - k >= steps * kDeep && k % kShared + steps * kDeep <= kShared;
+    const long rows = (together ? steps : 1) * kDeep / shared, far = kFar / rows / kWide * kWide;
+    const long next = rows * pitch, later = far / columns * next, further = far % columns;
     const char* at = (const char*)w.data + k / shared * pitch + column;
     const float* scales = w.scales + group * w.N + column;
     for (long c = 0; c < columns; c += kWide) {
-      if (together) add_digits<kind, R, steps>(at + c, pitch, ahead, x + k / kDeep, blocks, scales + c, w.N, sums + c, apart);
-      else add_digits<kind, R, 1>(at + c, pitch, ahead, x + k / kDeep, blocks, scales + c, w.N, sums + c, apart);
+      const char* soon = at + later + c + further + (c + further < columns ? 0 : next - columns);
+      if (together) add_digits<kind, R, steps>(at + c, soon, pitch, x + k / kDeep, blocks, scales + c, w.N, sums + c, apart);
+      else add_digits<kind, R, 1>(at + c, soon, pitch, x + k / kDeep, blocks, scales + c, w.N, sums + c, apart);
     }
-    k += together ? steps * kDeep : kDeep;
+    k += rows * shared;
   }
 }
 

@@ -10,7 +10,7 @@ static void few(const Weight& w, const float* x, long x_stride, long rows, long 
   for (long i = 0; i < rows * block; i += LANES) store(out + i, zero());
   if (const Digits* digits = digits_of(w, x, x_stride, rows)) {
     const long wide = columns / kWide * kWide;
-    few_digits(w, digits, rows, column, wide, totals, out, block);
+    if (wide) few_digits(w, digits, rows, column, wide, totals, out, block);
     if (wide == columns) return;
     column += wide, columns -= wide, out += wide;
   }

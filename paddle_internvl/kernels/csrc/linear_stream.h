@@ -1,5 +1,5 @@
-// Products of few rows (decoding): bound by memory. Every thread streams its columns of the weight once, four rows of W
-// at a time (eight of integers), all rows of x beside each other; sums of a block of columns stay in the second-level cache.
+// Products of few rows (decoding): bound by memory. Every thread streams its columns of the weight once, eight rows of W
+// at a time, all rows of x beside each other; sums of a block of columns stay in the second-level cache.
 // Long pieces of a row, and fetching ahead across rows, keep the memory's own pages open.
 //
 // In: rows of x and of W. Out: they are added to sums (stream).
@@ -51,7 +51,7 @@ static void add_rest(const char* at, long pitch, const float* x, long x_stride, 
 template <Kind kind, int R>
 static void stream(const Weight& w, long column, long columns, long k, long end, const float* x, long x_stride,
                    float* sums, long block) {
-  constexpr int S = kind == Kind::kInt8 || kind == Kind::kInt4 ? 8 : 4, shared = rows_in_a_byte(kind);
+  constexpr int S = 8, shared = rows_in_a_byte(kind);
   const long pitch = row_bytes(kind, w.N), whole = columns / LANES * LANES;
   const long ahead = (kAhead / (S / shared * row_bytes(kind, columns)) + 1) * (S / shared) * pitch;
   const char* at = (const char*)w.data + k / shared * pitch + row_bytes(kind, column);

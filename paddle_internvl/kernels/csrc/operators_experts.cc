@@ -5,7 +5,7 @@
 namespace {
 
 // x [T, D]; gate_up [E, D, 2 I] and down [E, I, D] (uint8: two int4 of successive rows, [E, ceil(D / 2), 2 I]); scales and
-// offsets [E, groups, columns]; chosen int32 [T, top]; weights [T, top]. -> [T, D]
+// offsets [E, groups, columns]; chosen int32 [T, top], negative: none; weights [T, top]. -> [T, D]
 std::vector<Tensor> ExpertsForward(const Tensor& x, const Tensor& gate_up, const Optional& gate_up_scales,
                                    const Optional& gate_up_offsets, const Tensor& down, const Optional& down_scales,
                                    const Optional& down_offsets, const Tensor& chosen, const Tensor& weights,
@@ -24,7 +24,7 @@ std::vector<Tensor> ExpertsForward(const Tensor& x, const Tensor& gate_up, const
   a.top = chosen.dims()[1];
   a.chosen = chosen.data<int32_t>();
   for (int64_t i = 0; i < chosen.numel(); i++)
-    require(a.chosen[i] >= 0 && a.chosen[i] < a.count, "chosen names an expert that there is not");
+    require(a.chosen[i] < a.count, "chosen names an expert that there is not");
   a.weights = floats(weights, "weights");
   a.x = floats(x, "x");
   Tensor out = paddle::experimental::full(x.shape(), 0, paddle::DataType::FLOAT32, paddle::CPUPlace());

@@ -90,11 +90,80 @@ void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activatio
 
 void linears() {
   const int64_t shapes[][3] = {{1, 1, 1},   {1, 7, 33},  {2, 130, 31}, {3, 64, 70},    {8, 33, 15},
-                               {9, 65, 33}, {15, 7, 64}, {43, 31, 97}, {17, 1100, 40}, {90, 40, 130}};
+                               {9, 65, 33}, {15, 7, 64}, {43, 31, 97}, {17, 1100, 40}, {90, 40, 130}, {1, 192, 200}, {3, 64, 70}, {1, 80, 129}};
   for (auto [M, K, N] : shapes)
     for (Kind kind : {Kind::kFloat32, Kind::kBFloat16, Kind::kInt8, Kind::kInt4})
       for (Activation activation : {Activation::kNone, Activation::kGelu, Activation::kSwiglu})
         for (int64_t group : {int64_t(32), K}) linear(kind, M, K, N, group, activation);
+}
+
+// `count` experts, whose weights are copies of one; some choices name none.
+void experts(Kind kind, int64_t count, int64_t M, int64_t top, int64_t D, int64_t I, int64_t group) {
+  const bool whole = kind == Kind::kInt8 || kind == Kind::kInt4;
+  auto stacked = [&](Held& one, Exact<char>& data, Exact<float>& scales, Exact<float>& offsets) {
+    const Weight& w = one.weight;
+    const int64_t rows = kind == Kind::kInt4 ? (w.K + 1) / 2 : w.K, numbers = (w.K + w.group - 1) / w.group * w.N;
+    const int64_t bytes = rows * w.N * (kind == Kind::kFloat32 ? 4 : kind == Kind::kBFloat16 ? 2 : 1);
+    data = Exact<char>(count * bytes);
+    scales = offsets = Exact<float>(0);
+    if (whole) scales = Exact<float>(count * numbers), offsets = Exact<float>(count * numbers);
+    for (int64_t e = 0; e < count; e++) {
+      memcpy(data.at() + e * bytes, one.data.at(), bytes);
+      if (!whole) continue;
+      memcpy(scales.at() + e * numbers, w.scales, numbers * sizeof(float));
+      memcpy(offsets.at() + e * numbers, w.offsets, numbers * sizeof(float));
+    }
+    Weight first = w;
+    first.data = data.at();
+    if (whole) first.scales = scales.at(), first.offsets = offsets.at();
+    return first;
+  };
+  Held gate_up = held(kind, D, 2 * I, group), down = held(kind, I, D, group);
+  Exact<char> data1, data2;
+  Exact<float> scales1, scales2, offsets1, offsets2;
+  const auto x = random_floats(M * D, numbers), weights = random_floats(M * top, numbers);
+  Exact<int32_t> chosen(M * top);
+  Exact<float> out(M * D);
+  for (int64_t i = 0; i < M * top; i++) chosen[i] = numbers() % 7 ? int32_t((i / top + i % top) % count) : -1;
+  for (int64_t i = 0; i < M * D; i++) out[i] = 1;
+  Experts a;
+  a.gate_up = stacked(gate_up, data1, scales1, offsets1);
+  a.down = stacked(down, data2, scales2, offsets2);
+  a.count = count;
+  a.x = x.at();
+  a.out = out.at();
+  a.chosen = chosen.at();
+  a.weights = weights.at();
+  a.M = M;
+  a.top = top;
+  kernels().experts(a);
+  for (int64_t m = 0; m < M; m++) {
+    double share = 0;
+    for (int64_t t = 0; t < top; t++) share += chosen[m * top + t] < 0 ? 0 : weights[m * top + t];
+    std::vector<double> inner(I), size(I);
+    for (int64_t i = 0; i < I; i++) {
+      double gate = 0, up = 0, sum = 1;
+      for (int64_t d = 0; d < D; d++) {
+        gate += x[m * D + d] * gate_up.means[d * 2 * I + i];
+        up += x[m * D + d] * gate_up.means[d * 2 * I + I + i];
+        sum += std::fabs(x[m * D + d]) * (16 + std::fabs(gate_up.means[d * 2 * I + i]) + std::fabs(gate_up.means[d * 2 * I + I + i]));
+      }
+      inner[i] = gate / (1 + std::exp(-gate)) * up;
+      size[i] = sum * (1 + std::fabs(gate) + std::fabs(up));
+    }
+    for (int64_t d = 0; d < D; d++) {
+      double y = 0, sum = 1;
+      for (int64_t i = 0; i < I; i++) y += inner[i] * down.means[i * D + d], sum += size[i] * (16 + std::fabs(down.means[i * D + d]));
+      same(out[m * D + d], 1 + share * y, 4e-6 * sum * top, "experts");
+    }
+  }
+}
+
+void mixtures() {
+  const int64_t shapes[][5] = {{1, 1, 1, 1, 1}, {5, 1, 3, 33, 7}, {8, 3, 2, 64, 48}, {3, 8, 3, 128, 80}, {4, 40, 2, 70, 31}};
+  for (auto [count, M, top, D, I] : shapes)
+    for (Kind kind : {Kind::kFloat32, Kind::kBFloat16, Kind::kInt8, Kind::kInt4})
+      for (int64_t group : {int64_t(16), int64_t(32)}) experts(kind, count, M, top, D, I, group);
 }
 
 }  // namespace
@@ -109,6 +178,7 @@ int main() {
       continue;
     }
     linears();
+    mixtures();
     attentions(numbers);
     layers(numbers);
     std::printf("%s: sound\n", isa);

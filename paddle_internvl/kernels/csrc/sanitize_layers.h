@@ -59,7 +59,7 @@ inline Dense dense_of(int64_t inputs, int64_t outputs, bool bias, std::vector<Ex
 }
 
 inline void decoder_of(int64_t rows, int64_t length, int64_t past, int64_t heads, int64_t kv_heads, int64_t e, int64_t f,
-                       bool last_only, bool norms, std::mt19937& numbers) {
+                       bool last_only, bool norms, std::mt19937& numbers, int64_t experts = 0) {
   const int64_t d = norms ? heads * e - 1 : heads * e, q = heads * e, total = past + length, outputs = rows * (last_only ? 1 : length);
   std::vector<Exact<float>> held;
   const auto x = random_floats(rows * length * d, numbers), cosines = random_floats(rows * length * e, numbers);
@@ -78,6 +78,16 @@ inline void decoder_of(int64_t rows, int64_t length, int64_t past, int64_t heads
   a.gate = dense_of(d, f, false, held, numbers);
   a.up = dense_of(d, f, false, held, numbers);
   a.down = dense_of(f, d, false, held, numbers);
+  if (experts) {
+    a.sparse.router = dense_of(d, experts, false, held, numbers);
+    a.sparse.gate_up = dense_of(d, experts * 2 * f, false, held, numbers);  // as much memory as theirs
+    a.sparse.down = dense_of(f, experts * d, false, held, numbers);
+    a.sparse.gate_up.weight.N = 2 * f;
+    a.sparse.down.weight.N = d;
+    a.sparse.count = experts;
+    a.sparse.top = (experts + 1) / 2;
+    a.sparse.normalised = norms;
+  }
   a.norm1 = a.norm2 = norm.at();
   a.q_norm = a.k_norm = norms ? head.at() : nullptr;
   a.width = d;
@@ -138,6 +148,9 @@ inline void layers(std::mt19937& numbers) {
     decoder_of(3, 2, 7, 6, 2, 14, 33, last_only, false, numbers);
     decoder_of(2, 31, 5, 4, 2, 10, 37, last_only, true, numbers);
     decoder_of(1, 1030, 0, 2, 1, 6, 9, last_only, false, numbers);
+    decoder_of(1, 1, 3, 2, 1, 6, 5, last_only, true, numbers, 5);
+    decoder_of(2, 3, 0, 2, 1, 6, 9, last_only, false, numbers, 8);
+    decoder_of(1, 33, 0, 2, 2, 6, 9, last_only, true, numbers, 3);
   }
   for (bool norms : {false, true}) {
     vision_of(1, 1, 1, 1, 1, norms, numbers);
