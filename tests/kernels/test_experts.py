@@ -105,7 +105,7 @@ def test_layer(isa, bits, first):
         quantized = QuantizedStackedLinear(4, k, n, bits, 32)
         integers = rng.integers(-8, 8, (4, k, n)).astype(np.int8)
         scales = rng.uniform(0.01, 0.1, (4, k // 32, n)).astype(np.float32)
-        quantized.set_weight(integers, scales, paddle.CPUPlace(), "float32")
+        quantized.set_weights(zip(integers, scales), paddle.CPUPlace(), "float32")
         setattr(layer, name, quantized)
     x, weights = (paddle.to_tensor(rng.normal(size=(9, n)).astype(np.float32)) for n in (64, 2))
     chosen = paddle.to_tensor(np.stack([rng.permutation(4 if first is None else 10)[:2] for _ in range(9)]))
