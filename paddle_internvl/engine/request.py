@@ -209,7 +209,8 @@ class RequestState:
                 raise ValueError("response_format goes with no thinking; leave one of them out")
             grammar = compiler_of(tokenizer, size).compile(config.response_format, begins=not prompt.answer_prefix)
             self.masks = TokenMasks(grammar, self.config.eos_token_id, self.config.bad_token_ids)
-            hidden = grammar.vocabulary.special if config.skip_special_tokens else frozenset(self.config.eos_token_id)
+            hidden = frozenset(self.config.eos_token_id)  # an end token stands behind the answer, whatever its text
+            hidden |= grammar.vocabulary.special if config.skip_special_tokens else frozenset()
             decode = lambda ids: grammar.vocabulary.text(ids, hidden, grammar.drops_blank)  # noqa: E731
             stops, strip, special = (), False, ()  # the text is exact, and its bytes are no token of the template
         self._text = TextStream(

@@ -62,6 +62,10 @@ def test_constrained_answers_beside_free_ones(models, tokenizer, ahead):
     assert document["shape"] in ("circle", "square") and 0 <= document["sides"] <= 99
     assert re.fullmatch(CLOSING["guided_regex"], answers[2].text) and len(answers[2].logprobs) == len(clients[2].ids)
     assert answers[3].text in ("circle", "two squares")
+    (brace,) = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("}"))
+    odd = Client(engine, prompts[0], replace(settings[0], eos_token_id=(brace,), bad_words=(prompts[0].stop,)))
+    run(engine)  # an end token of text stands behind the answer
+    assert "".join(piece.text for piece in odd.pieces) == answers[0].text and odd.ids[-1] == brace
 
 
 def test_an_answer_that_matches_already_is_kept(ahead):

@@ -1,5 +1,7 @@
 """Command replay on ranks that are threads: answers on every rank, `run_rank`, refusals, failures."""
 
+import json
+
 import numpy as np
 import paddle
 import pytest
@@ -82,6 +84,13 @@ def test_a_stream_closed_early(monkeypatch, folder):
 
     one, other = run_sharded(monkeypatch, folder, 2, work)
     assert one == other
+
+
+def test_an_answer_that_matches_a_format(monkeypatch, folder):
+    settings = {"max_new_tokens": 40, "guided_regex": r'\{"n": [0-9]{1,3}\}'}
+    expected = AutoModel.from_pretrained(str(folder)).chat_messages(TEXTS[0], settings).text
+    work = lambda model: model.chat_messages(TEXTS[0], settings).text  # noqa: E731
+    assert run_sharded(monkeypatch, folder, 2, work) == [expected] * 2 and 0 <= json.loads(expected)["n"] <= 999
 
 
 def test_a_forward_by_hand_is_refused(monkeypatch, folder):

@@ -25,6 +25,8 @@ from demo.tiny import scenes
 
 CHAT, TEXT, COUNT = "/v1/chat/completions", "/v1/completions", "/v1/count_tokens"
 _SAMPLED = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 7}
+_SHAPE = {"type": "object", "properties": {"color": {"enum": ["red", "blue"]}, "sides": {"type": "integer"}},
+          "required": ["color", "sides"]}  # fmt: skip
 # (fields of a request, the same for the API)
 SETTINGS = (
     ({}, {}),
@@ -37,6 +39,12 @@ SETTINGS = (
     ({"ignore_eos": True, "max_tokens": 24}, {"ignore_eos": True, "max_new_tokens": 24}),
     ({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
     ({"temperature": 1e-40, "seed": 7, "top_k": -1}, {}),  # the likeliest token
+    ({"frequency_penalty": 0.4, "presence_penalty": 0.2, "logit_bias": {"300": -9}},
+     {"frequency_penalty": 0.4, "presence_penalty": 0.2, "logit_bias": {300: -9}}),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "shape", "schema": _SHAPE}}},
+     {"guided_json": _SHAPE}),
+    ({"structured_outputs": {"regex": "[a-z]{2,9}( [a-z]{2,9}){0,3}"}, "temperature": 0.8, "top_p": 0.9, "seed": 7},
+     {"guided_regex": "[a-z]{2,9}( [a-z]{2,9}){0,3}", **_SAMPLED}),
     ({"ignore_eos": True, "max_tokens": 200, "skip_special_tokens": False, "stop": ["</s>"]},
      {"ignore_eos": True, "max_new_tokens": 200, "skip_special_tokens": False, "stop_strings": ["</s>"]}),
 )  # fmt: skip
