@@ -21,6 +21,7 @@ from paddle_internvl.prompt.encode import Encoded, encode
 from paddle_internvl.prompt.messages import Dialogue, apply_template, parse_messages
 from paddle_internvl.prompt.templates import Conversation, get_conv_template
 from paddle_internvl.prompt.thinking import thinking_system_message
+from paddle_internvl.prompt.tools import ToolFormat, ToolUse, parse_tools, tool_format
 
 Messages = Sequence[Mapping] | Dialogue
 
@@ -50,6 +51,8 @@ class ParsedMessages:
         grids: tile grid of each picture.
         costs: tiles and tokens of each picture.
         side: S, tile side in pixels.
+        tools: that the answer may call; None: it calls none.
+        tool_format: of tool calls; None: the conversation has none.
     """
 
     conversation: Conversation
@@ -57,6 +60,8 @@ class ParsedMessages:
     grids: list[TileGrid]
     costs: tuple[PictureCost, ...]
     side: int
+    tools: ToolUse | None = None
+    tool_format: ToolFormat | None = None
 
     def encoded(self, tokenizer) -> Encoded:
         """Token ids of the prompt, one `<IMG_CONTEXT>` for each visual token, and their writers."""
@@ -74,6 +79,9 @@ def parse(
     system: str | None = None,
     thinking: bool = False,
     keep_thoughts: bool = True,
+    tools: Sequence[Mapping] | None = None,
+    tool_choice: str | Mapping | None = None,
+    parallel_tool_calls: bool | None = None,
     min_num: int | None = None,
     max_num: int | None = None,
     use_thumbnail: bool | None = None,
@@ -89,6 +97,9 @@ def parse(
         thinking: ask for thoughts before the answer, with the system message of the InternVL3.5 cards; an own system
             message must ask for `<think>` and `</think>` itself.
         keep_thoughts: whether the thoughts of earlier answers are part of the prompt, as in upstream's history.
+        tools: functions that the answer may call, as in OpenAI's API; they end the system message.
+        tool_choice: 'auto' (the default), 'none', 'required', or the function to be called.
+        parallel_tool_calls: whether an answer may hold several calls; None: it may.
         min_num: minimum of tiles of a picture without an option of its own; None: the config's.
         max_num: maximum of tiles of such a picture; None: the config's.
         use_thumbnail: whether such a picture gets a thumbnail tile; None: the config's.
@@ -113,11 +124,15 @@ def parse(
         conversation.system_message = thinking_system_message(requested)
     else:
         conversation.system_message = model.system_message if requested is None else requested
+    use = parse_tools(tools, tool_choice, parallel_tool_calls) or dialogue.tools
     turns = dialogue.turns if keep_thoughts else [turn.without_thoughts() for turn in dialogue.turns]
-    apply_template(conversation, turns, [len(images) for images, _ in opened])
+    kind = tool_format(conversation, model.tokenizer) if use or dialogue.calls_tools else None
+    if use:
+        kind.describe(conversation, use.described)
+    apply_template(conversation, turns, [len(images) for images, _ in opened], kind)
     conversation.answer_prefix = dialogue.answer_prefix
     costs = tuple(PictureCost(grid.tiles, grid.tiles * model.num_image_token) for grid in grids)
-    return ParsedMessages(conversation, pictures, grids, costs, control.side)
+    return ParsedMessages(conversation, pictures, grids, costs, control.side, use, kind)
 
 
 def build_prompt(
@@ -143,7 +158,7 @@ def build_prompt(
         tiles = cut_tiles(parsed.pictures, parsed.grids, parsed.side)
     return Prompt(
         ids, tiles, parsed.conversation.stop, model.end_token_ids, answer_prefix=tuple(encoded.answer_prefix),
-        thinking=thinking,
+        thinking=thinking, tools=parsed.tools, tool_format=parsed.tool_format,
     )  # fmt: skip
 
 
@@ -213,7 +228,7 @@ def stream_responses(
     for piece in answers:
         if piece.response is not None:
             yield replace(piece.response, text=piece.text, index=piece.index, reasoning=piece.reasoning or None)
-        elif piece.text or piece.reasoning:
+        elif piece.text or piece.reasoning or piece.calls:
             request = answers.answers[piece.index]
             yield Response(
                 piece.text, len(request.ids), len(request.prompt.ids), None, index=piece.index,

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from paddle_internvl import runtime
+from paddle_internvl.engine.answer_parts import AnswerSplitter
 from paddle_internvl.engine.response import PictureCost, Response
+from paddle_internvl.engine.tool_calls import hidden_tokens, tools_format
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.constraints.compiler import compiler_of
 from paddle_internvl.generation.constraints.token_masks import TokenMasks
 from paddle_internvl.generation.streaming import TextStream
 from paddle_internvl.models.feature_cache import picture_key
-from paddle_internvl.prompt.thinking import Parts, ThoughtSplitter, split_thoughts
+from paddle_internvl.prompt.call_splitter import CallDelta
+from paddle_internvl.prompt.tools import ToolFormat, ToolUse
 
 _NO_MEMORY = "not enough memory for this request; send fewer or smaller pictures, or a shorter prompt"
 _FAILED = "the request failed inside the engine"
@@ -35,6 +38,8 @@ class Prompt:
         strip: whether white space around the answer is removed, as upstream does.
         answer_prefix: last of the ids, if they are the beginning of an answer: the new text continues theirs.
         thinking: whether the thoughts of the answer are split from its text.
+        tools: that the answer may call; its calls are split from its text, and their arguments match their schemas.
+        tool_format: of the calls.
         picture_keys: `picture_key` of each picture; made here, in the caller's thread, since hashing many tiles takes
             longer than a decode step.
     """
@@ -46,6 +51,8 @@ class Prompt:
     strip: bool = True
     answer_prefix: tuple[int, ...] = ()
     thinking: bool = False
+    tools: ToolUse | None = None
+    tool_format: ToolFormat | None = None
     picture_keys: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self):
@@ -63,6 +70,7 @@ class Piece:
         tokens: new token ids.
         log_probs: {id: log-probability} of each new token, the sampled id first; () if not requested.
         response: the complete answer, on the last piece.
+        calls: new text of tool calls, often ().
     """
 
     index: int
@@ -71,6 +79,7 @@ class Piece:
     log_probs: tuple[dict[int, float], ...] = ()
     response: Response | None = None
     reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
 
 
 class ContextOverflowError(ValueError):
@@ -185,6 +194,8 @@ class RequestState:
     """
 
     def __init__(self, model, tokenizer, prompt: Prompt, config: GenerationConfig, context_length=None, index: int = 0):
+        if prompt.tools is not None:
+            config = replace(config, response_format=tools_format(model, tokenizer, prompt, config))
         stop = () if prompt.stop is None else (tokenizer.convert_tokens_to_ids(prompt.stop),)
         bad = {_single_token(tokenizer, word) for word in config.bad_words}
         self.prompt, self.index = prompt, index
@@ -205,7 +216,7 @@ class RequestState:
         special = () if config.skip_special_tokens else frozenset(tokenizer.all_special_ids)
         self.masks: TokenMasks | None = None
         if config.response_format is not None:
-            if prompt.thinking:
+            if prompt.thinking and prompt.tools is None:
                 raise ValueError("response_format goes with no thinking; leave one of them out")
             grammar = compiler_of(tokenizer, size).compile(config.response_format, begins=not prompt.answer_prefix)
             self.masks = TokenMasks(grammar, self.config.eos_token_id, self.config.bad_token_ids)
@@ -213,6 +224,10 @@ class RequestState:
             hidden |= grammar.vocabulary.special if config.skip_special_tokens else frozenset()
             decode = lambda ids: grammar.vocabulary.text(ids, hidden, grammar.drops_blank)  # noqa: E731
             stops, strip, special = (), False, ()  # the text is exact, and its bytes are no token of the template
+            if prompt.tools is not None:  # free text, as without a format, beside the marks of calls
+                strip = prompt.strip
+                if config.skip_special_tokens:
+                    hidden = hidden_tokens(tokenizer, grammar.vocabulary, prompt.tool_format, self.config.eos_token_id)
         self._text = TextStream(
             decode,
             (*stops, *config.stop_strings),
@@ -221,8 +236,8 @@ class RequestState:
             before=prompt.answer_prefix,
             special=special,
         )
-        self._before = tokenizer.decode(list(prompt.answer_prefix)) if prompt.thinking else ""
-        self._splitter = ThoughtSplitter(self._before) if prompt.thinking else None
+        before = tokenizer.decode(list(prompt.answer_prefix)) if prompt.thinking else None
+        self._splitter = AnswerSplitter(before, prompt.tool_format if prompt.tools else None)
         self.ids: list[int] = []
         self._log_probs: list[dict[int, float]] = []
 
@@ -250,30 +265,22 @@ class RequestState:
         if log_probs is not None:
             self._log_probs.append(log_probs)
         ended = self.stopped or len(self.ids) >= self.max_tokens
-        parts = self._split(text + self._text.finish() if ended else text, ended)
+        new = self._splitter.push(text + self._text.finish() if ended else text, ended)
         return Piece(
-            self.index, parts.answer, (token,), () if log_probs is None else (log_probs,),
-            self.response() if ended else None, parts.thoughts,
+            self.index, new.text, (token,), () if log_probs is None else (log_probs,),
+            self.response() if ended else None, new.thoughts, new.calls,
         )  # fmt: skip
-
-    def _split(self, text: str, ended: bool) -> Parts:
-        """New text as thoughts and answer; all of it is the answer where no thoughts were requested."""
-        if self._splitter is None:
-            return Parts("", text)
-        parts = self._splitter.push(text)
-        rest = self._splitter.finish() if ended else Parts("", "")
-        return Parts(parts.thoughts + rest.thoughts, parts.answer + rest.answer)
 
     def response(self) -> Response:
         """The answer so far."""
-        text = self._text.text
-        thoughts, answer = split_thoughts(text, self._before) if self._splitter else ("", text)
+        parts = self._splitter.whole(self._text.text)
         return Response(
-            text=answer,
-            reasoning=thoughts or None,
+            text=parts.text,
+            reasoning=parts.reasoning,
+            tool_calls=parts.tool_calls,
             generate_token_len=len(self.ids),
             input_token_len=len(self.prompt.ids),
-            finish_reason="stop" if self.stopped else "length",
+            finish_reason="length" if not self.stopped else "tool_calls" if parts.tool_calls else "stop",
             token_ids=tuple(self.ids),
             logprobs=tuple(self._log_probs) if self.config.log_probs else None,
             pictures=self.costs,

@@ -16,6 +16,8 @@ where ... are the options of `media.options`.
 An assistant's message may hold its thoughts in "reasoning_content": they stand before its content, as in upstream's
 history.
 
+An assistant's message may hold OpenAI's "tool_calls"; a message {"role": "tool", "content": text} is the result of one.
+
 A last message {"role": "assistant", "content": ..., "prefix": True} is the beginning of an answer, which the model
 continues, as in Mistral's API.
 """
@@ -24,12 +26,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from paddle_internvl.prompt.special_tokens import GROUNDING, IMAGE_TOKEN
 from paddle_internvl.prompt.templates import Conversation, Slot
 from paddle_internvl.prompt.thinking import join_thoughts, split_thoughts
+from paddle_internvl.prompt.tools import ToolCall, ToolFormat, ToolUse, parse_calls
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}  # of a message -> turn
+_ROLES = {  # of a message -> turn
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
+}  # fmt: skip
 # type of a part -> kind of media, and the key of the source inside the part's own field
 _MEDIA = {
     "image_url": ("image", "url"),
@@ -65,12 +71,15 @@ class Turn:
     """One message of the user or the assistant.
 
     Attributes:
-        role: 'user', 'assistant' or 'system' (a system message that is not the conversation's first message).
+        role: 'user', 'assistant', 'tool' (the result of a tool call) or 'system' (a system message that is not the
+            conversation's first message).
         parts: texts and media in order. Only a user's turn holds media.
+        calls: tool calls behind an assistant's text.
     """
 
     role: str
     parts: tuple[str | Media, ...]
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def media(self) -> list[Media]:
@@ -92,11 +101,18 @@ class Dialogue:
         system: the first message, if it is a system message; None: it is not; "": no system turn at all.
         turns: the other messages; the last one is not the assistant's.
         answer_prefix: beginning of the answer, which the model continues.
+        tools: that the answer may call; None: it calls none.
     """
 
     system: str | None
     turns: list[Turn]
     answer_prefix: str = ""
+    tools: ToolUse | None = None
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the prompt has tools, tool calls or their results."""
+        return self.tools is not None or any(turn.calls or turn.role == "tool" for turn in self.turns)
 
     @property
     def media(self) -> list[Media]:
@@ -139,7 +155,11 @@ def parse_messages(messages: Sequence[Mapping]) -> Dialogue:
             raise ValueError(f"{place} is no dict with a role")
         if not isinstance(message["role"], str) or message["role"] not in _ROLES:
             raise ValueError(f"{place} has role {message['role']!r}; supported: {', '.join(_ROLES)}")
-        role, parts = _ROLES[message["role"]], _parts(message.get("content"), place)
+        role, calls = _ROLES[message["role"]], ()
+        if role == "assistant" and message.get("tool_calls"):
+            calls = parse_calls(message["tool_calls"], place)
+        content = message.get("content")
+        parts = _parts("" if calls and content is None else content, place)
         if role != "user" and not all(isinstance(part, str) for part in parts):
             raise ValueError(f"{place}: media belong in a user's message")
         if role == "system":
@@ -149,12 +169,14 @@ def parse_messages(messages: Sequence[Mapping]) -> Dialogue:
         if role == "system" and i == 0:
             (system,) = parts
         else:
-            turns.append(Turn(role, tuple(parts)))
+            turns.append(Turn(role, tuple(parts), calls))
     prefix = ""
     if turns and turns[-1].role == "assistant" and messages[-1].get("prefix") is True:
+        if turns[-1].calls:
+            raise ValueError("an answer that is continued (prefix) has no tool_calls")
         (prefix,) = turns.pop().parts
     if not any(turn.role == "user" for turn in turns) or turns[-1].role == "assistant":
-        raise ValueError("the last message must be the user's")
+        raise ValueError("the last message must be the user's, or a tool's")
     return Dialogue(system, turns, prefix)
 
 
@@ -191,7 +213,12 @@ def _part(part, place: str) -> str | Media:
     return Media(medium, source, options, place)
 
 
-def apply_template(conversation: Conversation, turns: Sequence[Turn], picture_counts: Sequence[int]) -> None:
+def apply_template(
+    conversation: Conversation,
+    turns: Sequence[Turn],
+    picture_counts: Sequence[int],
+    tool_format: ToolFormat | None = None,
+) -> None:
     """Put turns into a conversation template, and open the assistant's turn that is to be generated.
 
     A turn's pictures stand before its text, numbered where there are several or earlier ones, as upstream was trained;
@@ -201,15 +228,23 @@ def apply_template(conversation: Conversation, turns: Sequence[Turn], picture_co
         conversation: an empty conversation of the template; changed in place.
         turns: of a `Dialogue`.
         picture_counts: pictures of each medium in order: 1, or a clip's frames.
+        tool_format: of tool calls and their results; None: there are none.
     Raises:
         ValueError: marks and pictures of a turn differ in number.
     """
     prefixes = dict(zip(("user", "assistant"), conversation.roles), system=conversation.system_prefix)
     counts, earlier = iter(picture_counts), 0
-    for turn in turns:
-        media = [(medium.kind, next(counts)) for medium in turn.media]
-        conversation.append_message(prefixes[turn.role], _content(turn, media, earlier))
-        earlier += sum(count for _, count in media)
+    for role, group in groupby(turns, key=lambda turn: turn.role):
+        if role == "tool":
+            tool_format.append_results(conversation, ["\n".join(turn.parts) for turn in group])
+            continue
+        for turn in group:
+            media = [(medium.kind, next(counts)) for medium in turn.media]
+            content = _content(turn, media, earlier)
+            if turn.calls:
+                content += tool_format.calls(turn.calls, after=content)
+            conversation.append_message(prefixes[role], content)
+            earlier += sum(count for _, count in media)
     conversation.append_message(conversation.roles[1], None)
 
 

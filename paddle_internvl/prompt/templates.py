@@ -22,6 +22,12 @@ class Slot(Enum):
     PICTURE = IMAGE_PLACEHOLDER
 
 
+class Mark(NamedTuple):
+    """Text of a turn whose added tokens are all tokens, such as the marks of tool calls."""
+
+    text: str
+
+
 class Piece(NamedTuple):
     """A piece of a prompt.
 
@@ -37,7 +43,7 @@ class Piece(NamedTuple):
 
 
 # A turn: in a user's string every `<image>` is a picture; in a sequence only a `Slot` is.
-Content = str | Sequence[str | Slot]
+Content = str | Sequence[str | Slot | Mark]
 _SYSTEM_2_0 = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
 )
@@ -70,7 +76,8 @@ class Conversation:
         system_prefix: text before the system message.
         roles: text before a user's and before an assistant's turn.
         sep: separator after a turn.
-        system_message: "" leaves the whole system turn out.
+        system_message: "" leaves the whole system turn out, unless it has tools.
+        tools: description of the tools at the end of the system turn.
         messages: (role or system prefix, content); content None is the turn to be generated.
         answer_prefix: beginning of the turn to be generated, which the model continues.
     """
@@ -80,6 +87,7 @@ class Conversation:
     roles: tuple[str, str]
     sep: str
     system_message: str
+    tools: Sequence[str | Mark] = ()
     messages: list[tuple[str, Content | None]] = field(default_factory=list)
     answer_prefix: str = ""
 
@@ -96,20 +104,18 @@ class Conversation:
         """The prompt as pieces, in order. The token that ends an answer is the assistant's."""
         out: list[Piece] = []
         writers = {self.system_prefix: SYSTEM, self.roles[0]: USER, self.roles[1]: ASSISTANT}
-        if self.system_message:
-            out += [
-                Piece(self.system_prefix, TEMPLATE, is_markup=True),
-                Piece(self.system_message, SYSTEM),
-                Piece(self.sep, TEMPLATE, is_markup=True),
-            ]
+        if self.system_message or self.tools:
+            out.append(Piece(self.system_prefix, TEMPLATE, is_markup=True))
+            out += _pieces([self.system_message, *self.tools], SYSTEM)
+            out.append(Piece(self.sep, TEMPLATE, is_markup=True))
         for role, message in self.messages:
             out.append(Piece(role, TEMPLATE, is_markup=True))
             if message is None:
                 out += [Piece(self.answer_prefix, ASSISTANT)] * bool(self.answer_prefix)
                 continue
-            writer = writers[role]
+            writer = writers.get(role, USER)  # USER: tools, and what they return
             parts = _split_marks(message) if isinstance(message, str) and writer == USER else message
-            out += [Piece(p.value, PICTURE) if isinstance(p, Slot) else Piece(p, writer) for p in _joined(parts)]
+            out += _pieces(parts, writer)
             end = self.stop if writer == ASSISTANT else ""
             out += [Piece(end, ASSISTANT, is_markup=True)] * bool(end)
             out += [Piece(self.sep[len(end) :], TEMPLATE, is_markup=True)] * (len(self.sep) > len(end))
@@ -125,9 +131,19 @@ def _split_marks(text: str) -> list[str | Slot]:
     return [first, *(part for chunk in rest for part in (Slot.PICTURE, chunk))]
 
 
-def _joined(parts: Content) -> list[str | Slot]:
+def _pieces(parts: Content, writer: str) -> list[Piece]:
+    out = []
+    for part in _joined(parts):
+        if isinstance(part, Slot):
+            out.append(Piece(part.value, PICTURE))
+        else:
+            out.append(Piece(part.text, writer, is_markup=True) if isinstance(part, Mark) else Piece(part, writer))
+    return out
+
+
+def _joined(parts: Content) -> list[str | Slot | Mark]:
     """Parts with neighbouring texts joined, since text is tokenized as a whole; empty texts are left out."""
-    out: list[str | Slot] = []
+    out: list[str | Slot | Mark] = []
     for part in [parts] if isinstance(parts, str) else parts:
         if isinstance(part, str) and out and isinstance(out[-1], str):
             out[-1] += part

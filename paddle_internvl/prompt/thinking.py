@@ -20,7 +20,7 @@ from the think section with a newline.
 
 Ensure that the thinking process is thorough but remains focused on the query. The final answer should be standalone \
 and not reference the thinking section."""
-_OPEN, _CLOSE = "<think>", "</think>"
+THOUGHT_MARKS = _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class Parts(NamedTuple):

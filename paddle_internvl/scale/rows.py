@@ -5,7 +5,9 @@ a later run continues where OUT ends. OUT.settings.json has the model and settin
 others moves both files aside and begins anew, so that OUT never mixes answers of two models or settings.
 
 IN     {"messages": [...], "id"?, "generation"?} or {"prompt": text, "images": [...], "id"?, "generation"?}
-OUT    {"id", "text", "finish_reason", "usage"}, with "reasoning_content", "alternatives", "logprobs" if asked for;
+       either with "tools", "tool_choice", "parallel_tool_calls"
+OUT    {"id", "text", "finish_reason", "usage"}, with "reasoning_content", "tool_calls", "alternatives", "logprobs" if
+       asked for;
        or {"id", "error"}
 """
 
@@ -26,9 +28,14 @@ from convert.folder import read_json
 from paddle_internvl.engine.response import Response
 from paddle_internvl.media.urls import is_url
 from paddle_internvl.prompt.messages import Dialogue, parse_messages
+from paddle_internvl.prompt.tools import parse_tools
 
 _log = logging.getLogger(__name__)
-_FIELDS = {"messages": ("id", "messages", "generation"), "prompt": ("id", "prompt", "images", "generation")}
+_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+_FIELDS = {
+    "messages": ("id", "messages", "generation", *_TOOLS),
+    "prompt": ("id", "prompt", "images", "generation", *_TOOLS),
+}
 
 
 def read(file: Path) -> list[bytes]:
@@ -91,14 +98,15 @@ def parse(line: bytes, folder: Path) -> tuple[Dialogue, dict]:
     generation = row.get("generation") or {}
     if not isinstance(generation, dict):
         raise ValueError(f"'generation' is an object, not {generation!r}")
+    tools = parse_tools(*map(row.get, _TOOLS))
     if kind == "messages":
-        return _resolve_paths(parse_messages(row["messages"]), folder), generation
+        return _resolve_paths(replace(parse_messages(row["messages"]), tools=tools), folder), generation
     text, images = row["prompt"], row.get("images") or []
     if not isinstance(text, str) or not isinstance(images, list):
         raise ValueError("'prompt' is a text and 'images' a list")
     pictures = [{"type": "image_url", "image_url": picture} for picture in images]
     messages = [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]
-    return _resolve_paths(parse_messages(messages), folder), generation
+    return _resolve_paths(replace(parse_messages(messages), tools=tools), folder), generation
 
 
 def _resolve_paths(dialogue: Dialogue, folder: Path) -> Dialogue:
@@ -126,8 +134,14 @@ def answer_line(name, outcome: Response | Exception) -> str:
     row = {"id": name, "text": outcome.text, "finish_reason": outcome.finish_reason, "usage": usage}
     if outcome.reasoning is not None:
         row["reasoning_content"] = outcome.reasoning
+    if outcome.tool_calls:
+        row["tool_calls"] = [call.openai for call in outcome.tool_calls]
     if outcome.alternatives:
         row["alternatives"] = [other.text for other in outcome.alternatives]
+        if any(other.tool_calls for other in outcome.alternatives):
+            row["alternative_tool_calls"] = [
+                [call.openai for call in other.tool_calls] for other in outcome.alternatives
+            ]
     if outcome.logprobs is not None:
         row["logprobs"] = outcome.logprobs
     return _json(row)

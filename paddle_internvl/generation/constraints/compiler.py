@@ -24,7 +24,12 @@ _MAX_GRAMMARS = 64  # compiled ones that are kept
 # a bound a model that was not trained on JSON writes blanks up to its limit.
 _WHITE_SPACE = r"\x20{1,2}|(\r?\n){1,2}[\x20\t]{0,48}"
 _MAX_ITEMS = 20_000  # of a parser's step, about a millisecond: an ambiguous grammar must not halt other requests
-_OPTIONS = {"whitespace_pattern": _WHITE_SPACE, "whitespace_flexible": True, "lenient": False, "coerce_one_of": False}
+SCHEMA_OPTIONS = {
+    "whitespace_pattern": _WHITE_SPACE,
+    "whitespace_flexible": True,
+    "lenient": False,
+    "coerce_one_of": False,
+}
 _MISSING = 'response_format needs llguidance: pip install "paddle_internvl[structured]"'
 
 
@@ -170,12 +175,12 @@ def _definition(response_format: ResponseFormat) -> dict:
         schema = json.loads(source)
         if not isinstance(schema, dict):  # true: any JSON
             schema = {} if schema else {"enum": []}
-        return {"json_schema": {**schema, "x-guidance": _OPTIONS}}
+        return {"json_schema": {**schema, "x-guidance": SCHEMA_OPTIONS}}
     if kind == "choice":
         return {"lark_grammar": f"start: {' | '.join(map(json.dumps, json.loads(source)))}"}
     if kind == "regex":
         return json.loads(require_llguidance().LLMatcher.grammar_from_regex(source))["grammars"][0]
-    if "::=" in source:
+    if kind == "grammar" and "::=" in source:
         from llguidance.gbnf_to_lark import any_to_lark
 
         source = any_to_lark(source)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 _OBJECT = '{"type": "object"}'
-_MAX_CHARACTERS = {"json_schema": 1 << 18, "regex": 1 << 14, "choice": 1 << 17, "grammar": 1 << 16}
+_MAX_CHARACTERS = {"json_schema": 1 << 18, "regex": 1 << 14, "choice": 1 << 17, "grammar": 1 << 16, "tools": 1 << 18}
 _MAX_DEPTH = 64
 _MAX_VALUES = 4096  # of a schema: objects, lists, texts and numbers
 _MAX_MULTIPLE = 4096  # least common multiple of every multipleOf: a matcher has a state for each remainder
@@ -32,7 +32,7 @@ class ResponseFormat:
     """What an answer has to match.
 
     Attributes:
-        kind: 'json_schema', 'regex', 'choice' or 'grammar' (Lark).
+        kind: 'json_schema', 'regex', 'choice', 'grammar' (Lark) or 'tools' (a grammar of tool calls).
         source: JSON of the schema, JSON list of the choices, or the text of the expression or grammar.
     """
 
@@ -110,7 +110,7 @@ def _of_kind(kind: str, name: str, value) -> ResponseFormat:
     if kind == "json_object":
         return ResponseFormat("json_schema", _OBJECT)
     if kind == "json":
-        return ResponseFormat("json_schema", _schema_text(name, value))
+        return ResponseFormat("json_schema", schema_text(name, value))
     if kind == "choice":
         if not isinstance(value, (list, tuple)) or not value or not all(isinstance(c, str) and c for c in value):
             raise ValueError(f"{name} is a list of texts of at least one character")
@@ -122,7 +122,7 @@ def _of_kind(kind: str, name: str, value) -> ResponseFormat:
     return ResponseFormat(kind, value)
 
 
-def _schema_text(name: str, schema) -> str:
+def schema_text(name: str, schema) -> str:
     """JSON text of a schema, given as a dict, a bool, a JSON text or a pydantic class."""
     if _is_model_class(schema):
         schema = schema.model_json_schema()
