@@ -14,20 +14,20 @@ from paddle_internvl.prompt.thinking import THOUGHT_MARKS
 from paddle_internvl.prompt.tools import ToolFormat
 
 
-def tools_format(model, tokenizer, prompt, config: GenerationConfig) -> ResponseFormat:
+def tools_format(model, tokenizer, prompt, config: GenerationConfig | None = None) -> ResponseFormat:
     """The format of an answer that may call the prompt's tools; it is compiled and kept.
 
     Args:
         model: an `InternVLChatModel`.
         tokenizer: the model's.
         prompt: a `Prompt` with tools.
-        config: the settings.
+        config: the settings; None: any.
     Raises:
         ConstraintError: see `calls_format`.
         ValueError: settings that exclude tools.
         ImportError: llguidance is not installed.
     """
-    if config.response_format is not None:
+    if config is not None and config.response_format is not None:
         raise ValueError("response_format goes with no tools; leave one of them out, or use tool_choice='none'")
     if prompt.thinking and prompt.tools.required:
         raise ValueError("a tool_choice that requires a call goes with no thinking; use tool_choice='auto'")

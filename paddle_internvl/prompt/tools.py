@@ -222,6 +222,10 @@ def _tool(tool, place: str) -> Tool:
         raise ValueError(f"{place}.function.name is 1 to 64 of the characters a-z, A-Z, 0-9, _, . and -")
     if not isinstance(description, (str, type(None))):
         raise ValueError(f"{place}.function.description is a text, not {type(description).__name__}")
+    try:
+        _json(tool)
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{place} ({name}) is no JSON, or nested too deeply: {error}") from None
     parameters = function.get("parameters")
     if not isinstance(parameters, (Mapping, type(None))):
         raise ValueError(f"{place}.function.parameters is a JSON Schema (an object), not {type(parameters).__name__}")

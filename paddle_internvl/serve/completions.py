@@ -143,8 +143,8 @@ class CompletionRun:
                         yield objects.chunk(choice)
                 i = piece.index
                 steps[i] += piece.log_probs
-                if piece.text or piece.reasoning or (piece.response is not None and steps[i]):
-                    yield objects.chunk(objects.delta(i, piece.text, steps[i], sent[i], piece.reasoning))
+                if piece.text or piece.reasoning or piece.calls or (piece.response is not None and steps[i]):
+                    yield objects.chunk(objects.delta(piece, steps[i], sent[i]))
                     sent[i] += len(piece.text)
                     steps[i] = []
                 if piece.response is not None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from paddle_internvl.chat.messages import TokenCount, build_prompt, count_tokens
 from paddle_internvl.engine.request import Prompt, require_characters
+from paddle_internvl.engine.tool_calls import tools_format
 from paddle_internvl.generation.constraints.compiler import compiler_of
 from paddle_internvl.generation.constraints.formats import ResponseFormat
 from paddle_internvl.media.loader import MediaLoader
@@ -58,19 +59,20 @@ class Preparer:
             ContextOverflowError: a prompt that is too long.
             ValueError: no conversation.
         """
-        async with self._loaded(messages) as dialogue:
+        async with self._loaded(messages, prompt_options) as dialogue:
             return await self._run(dialogue.pixels, self._chat, dialogue, log_media, prompt_options)
 
     async def count(
         self, messages: Sequence[Message], log_media: Callable[[list[str]], None], **prompt_options
     ) -> TokenCount:
         """The number of tokens of a conversation's prompt, of any length. Arguments and errors: see `chat`."""
-        async with self._loaded(messages) as dialogue:
+        async with self._loaded(messages, prompt_options) as dialogue:
             return await self._run(dialogue.pixels, self._count, dialogue, log_media, prompt_options)
 
     @asynccontextmanager
-    async def _loaded(self, messages: Sequence[Message]) -> AsyncIterator[Dialogue]:
-        require_characters(sum(message.characters for message in messages), self._context_length)
+    async def _loaded(self, messages: Sequence[Message], prompt_options: dict) -> AsyncIterator[Dialogue]:
+        characters = sum(message.characters for message in messages) + len(str(prompt_options.get("tools") or ""))
+        require_characters(characters, self._context_length)
         async with self._loader.loaded(parse_messages([message.plain() for message in messages])) as dialogue:
             yield dialogue
 
@@ -81,7 +83,13 @@ class Preparer:
     def _chat(self, dialogue: Dialogue, log_media: Callable[[list[str]], None], prompt_options: dict) -> Prompt:
         log_media(describe_media(dialogue.media))
         limit = self._context_length
-        return build_prompt(self.model, self.tokenizer, dialogue, limit, **self._options, **prompt_options)
+        prompt = build_prompt(self.model, self.tokenizer, dialogue, limit, **self._options, **prompt_options)
+        if prompt.tools is not None:
+            try:
+                tools_format(self.model, self.tokenizer, prompt)
+            except ImportError as error:
+                raise ApiError("unsupported", str(error), "tools") from error
+        return prompt
 
     async def text(self, text: str) -> Prompt:
         """The prompt of a text completion, without a template; special tokens in the text are plain text.

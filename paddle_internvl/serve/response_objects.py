@@ -10,7 +10,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from paddle_internvl.engine.request import Piece
 from paddle_internvl.engine.response import Response
+from paddle_internvl.prompt.call_splitter import CallDelta
 from paddle_internvl.serve.logprobs import LogProbs
 
 
@@ -22,9 +24,9 @@ class Kind:
         prefix: of ids.
         whole_object, chunk_object: `object` of a whole response and of a chunk.
         opening: of the first choice object of a stream; None: there is none.
-        delta: (text, thoughts) -> fields of the choice object of new text.
+        delta: (text, thoughts, new text of tool calls) -> fields of the choice object of new text.
         ending: of the last choice object of a stream.
-        message: (text, thoughts) -> fields of the choice object of a whole answer.
+        message: answer -> fields of the choice object of a whole answer.
         log_probs: (`LogProbs`, log-probabilities of the tokens, characters sent before) -> `logprobs`.
     """
 
@@ -32,9 +34,9 @@ class Kind:
     whole_object: str
     chunk_object: str
     opening: dict | None
-    delta: Callable[[str, str | None], dict]
+    delta: Callable[[str, str | None, Sequence[CallDelta]], dict]
     ending: dict
-    message: Callable[[str, str | None], dict]
+    message: Callable[[Response], dict]
     log_probs: Callable[[LogProbs, Sequence[dict[int, float]], int], dict]
 
 
@@ -42,12 +44,17 @@ def _thoughts(reasoning: str | None) -> dict:
     return {"reasoning_content": reasoning} if reasoning else {}
 
 
-def _delta(text: str, reasoning: str | None) -> dict:
-    return {"delta": {**_thoughts(reasoning), **({"content": text} if text or not reasoning else {})}}
+def _delta(text: str, reasoning: str | None, calls: Sequence[CallDelta]) -> dict:
+    content = {"content": text} if text or not (reasoning or calls) else {}
+    tool_calls = {"tool_calls": [call.openai for call in calls]} if calls else {}
+    return {"delta": {**_thoughts(reasoning), **content, **tool_calls}}
 
 
-def _message(text: str, reasoning: str | None) -> dict:
-    return {"message": {"role": "assistant", **_thoughts(reasoning), "content": text, "refusal": None}}
+def _message(answer: Response) -> dict:
+    calls = {"tool_calls": [call.openai for call in answer.tool_calls]} if answer.tool_calls else {}
+    content = answer.text if answer.text or not calls else None
+    message = {"role": "assistant", **_thoughts(answer.reasoning), "content": content, "refusal": None, **calls}
+    return {"message": message}
 
 
 CHAT = Kind(
@@ -65,9 +72,9 @@ TEXT = Kind(
     whole_object="text_completion",
     chunk_object="text_completion",
     opening=None,
-    delta=lambda text, _: {"text": text},
+    delta=lambda text, *_: {"text": text},
     ending={"text": ""},
-    message=lambda text, _: {"text": text},
+    message=lambda answer: {"text": answer.text},
     log_probs=LogProbs.text,
 )
 
@@ -87,7 +94,7 @@ class ResponseObjects:
 
     def whole(self, responses: Sequence[Response], usage: dict) -> dict:
         """The response that is not streamed."""
-        messages = [self._kind.message(response.text, response.reasoning) for response in responses]
+        messages = [self._kind.message(response) for response in responses]
         choices = [
             self._choice(i, message, response.logprobs, reason=response.finish_reason)
             for i, (message, response) in enumerate(zip(messages, responses))
@@ -103,17 +110,16 @@ class ResponseObjects:
         """The first choice object of an answer's stream; None: there is none."""
         return self._choice(index, self._kind.opening) if self._kind.opening else None
 
-    def delta(self, index: int, text: str, steps: Sequence[dict[int, float]], sent: int, reasoning: str = "") -> dict:
+    def delta(self, piece: Piece, steps: Sequence[dict[int, float]], sent: int) -> dict:
         """The choice object of new text.
 
         Args:
-            index: of the answer.
-            text: new text.
+            piece: of the answer.
             steps: log-probabilities of the new tokens.
             sent: characters sent before.
-            reasoning: new text of the thoughts.
         """
-        return self._choice(index, self._kind.delta(text, reasoning), steps or None, sent)
+        content = self._kind.delta(piece.text, piece.reasoning, piece.calls)
+        return self._choice(piece.index, content, steps or None, sent)
 
     def ending(self, index: int, reason: str) -> dict:
         """The last choice object of an answer's stream, with the finish_reason."""

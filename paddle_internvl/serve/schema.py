@@ -8,11 +8,12 @@ name a path.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from paddle_internvl.prompt.tools import parse_calls
 from paddle_internvl.serve.schema_types import (
     Bias,
     Body,
@@ -30,10 +31,10 @@ from paddle_internvl.serve.schema_types import (
 from paddle_internvl.serve.structured import Structured
 from paddle_internvl.serve.template_options import Templated
 
+TOOLS = {"tools": ([],), "tool_choice": ("none", "auto")}
 # fields of features that are not supported -> values that are accepted, because they ask for nothing
 _UNSUPPORTED = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
+    **TOOLS,
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -52,6 +53,7 @@ _UNSUPPORTED = {
     "continue_final_message": (False,),
 }
 _MAX_STOPS = 16  # OpenAI takes 4
+MAX_CALLS = 128  # of a message
 
 
 def refuse_unsupported(body: object, fields: Mapping[str, tuple]) -> object:
@@ -84,6 +86,8 @@ class Generation(Structured):
     seed.
     """
 
+    unsupported: ClassVar[Mapping[str, tuple]] = _UNSUPPORTED
+
     model: Text
     temperature: Temperature | None = None
     top_p: Unit | None = None
@@ -107,7 +111,7 @@ class Generation(Structured):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, body):
-        return refuse_unsupported(body, _UNSUPPORTED)
+        return refuse_unsupported(body, cls.unsupported)
 
     @model_validator(mode="after")
     def _require_stream(self):
@@ -185,18 +189,25 @@ Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
 
 
 class Message(Body):
-    """A message. An assistant's content may be null; tool calls are not supported. reasoning_content: thoughts of an
-    assistant, which stand before its content in the prompt."""
+    """A message. An assistant's content may be null. reasoning_content: thoughts of an assistant, in front of its
+    content in the prompt. tool_calls: calls of an assistant; the result of each is a message of the role tool."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
     reasoning_content: Text | None = None
-    tool_calls: Annotated[list[object], Field(max_length=0)] | None = None
+    tool_calls: Annotated[list[dict], Field(max_length=MAX_CALLS)] | None = None
+    tool_call_id: Text | None = None
 
     @model_validator(mode="after")
     def _require_content(self):
         if self.content is None and self.role != "assistant":
             raise PydanticCustomError("no_content", "content is missing")
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError("tool_calls", "tool_calls belong in an assistant's message")
+        try:
+            parse_calls(self.tool_calls or [], "")
+        except ValueError as error:
+            raise PydanticCustomError("tool_calls", "{reason}", {"reason": str(error).removeprefix(".")}) from None
         return self
 
     def plain(self) -> dict:
@@ -204,15 +215,18 @@ class Message(Body):
         content = self.content or ""
         if isinstance(content, list):
             content = [part.model_dump(exclude_none=True) for part in content]
-        return {"role": self.role, "content": content, "reasoning_content": self.reasoning_content}
+        message = {"role": self.role, "content": content, "reasoning_content": self.reasoning_content}
+        return {**message, "tool_calls": self.tool_calls} if self.tool_calls else message
 
     @property
     def characters(self) -> int:
-        """Characters of the message's texts."""
+        """Characters of the message's texts and calls."""
         texts = [self.content or ""]
         if isinstance(self.content, list):
             texts = [part.text for part in self.content if isinstance(part, TextPart)]
-        return sum(map(len, texts)) + len(self.reasoning_content or "")
+        return (
+            sum(map(len, texts)) + len(self.reasoning_content or "") + sum(len(str(c)) for c in self.tool_calls or ())
+        )
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
@@ -220,6 +234,8 @@ Messages = Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fa
 
 class ChatRequest(Templated, Generation):
     """Body of /v1/chat/completions."""
+
+    unsupported: ClassVar[Mapping[str, tuple]] = {k: v for k, v in _UNSUPPORTED.items() if k not in TOOLS}
 
     messages: Messages
     max_completion_tokens: Count | None = None

@@ -242,7 +242,7 @@ def test_row_21_bodies_that_are_no_request_are_400(serve, content):
         ("temperature", 2.1), ("temperature", -0.1), ("temperature", "1"), ("top_p", 1.1), ("top_p", -1), ("top_k", -2),
         ("min_p", 2), ("repetition_penalty", 0), ("seed", 1 << 63), ("seed", 0.5), ("max_tokens", 0),
         ("max_completion_tokens", -1), ("max_tokens", "9"), ("stream", 1), ("stream_options", {"include_usage": True}),
-        ("messages", []), ("messages", {}), ("messages", [{"role": "tool", "content": "a"}]),
+        ("messages", []), ("messages", {}), ("messages", [{"role": "function", "content": "a"}]),
         ("messages", [{"role": "user"}]), ("messages", [{"role": "user", "content": [{"type": "audio"}]}]),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": 1}}]}]),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "detail": "x"}}]}]),
@@ -258,7 +258,7 @@ def test_row_15_values_out_of_range_are_400_and_named(serve, field, value):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]), ("tool_choice", "required"), ("functions", [{}]),
+        ("functions", [{}]),
         ("modalities", ["audio"]), ("audio", {}), ("best_of", 2),
         ("echo", True), ("suffix", "a"),
     ],

@@ -123,7 +123,7 @@ def test_dialects_of_clients(serve):
         ("guided_regex", "(a+", "response_format: the regex is not supported: .*unclosed group"),
         ("continue_final_message", True, "continue_final_message is not supported; use False"),
         ("top_k", -2, "top_k: Input should be greater than or equal to -1"),
-        ("messages", [{"role": "tool", "content": "x"}], "messages.0.role: Input should be 'system', 'developer'"),
+        ("messages", [{"role": "function", "content": "x"}], "messages.0.role: Input should be 'system', 'developer'"),
         (
             "messages",
             [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}],
