@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from paddle_internvl.generation.config import GenerationConfig
-from paddle_internvl.generation.constraints.compiler import compiler_of
+from paddle_internvl.generation.constraints.compiler import compiler_of, require_llguidance
 from paddle_internvl.generation.constraints.formats import ResponseFormat
 from paddle_internvl.generation.constraints.tool_calls import calls_format
 from paddle_internvl.generation.constraints.vocabulary import Vocabulary
@@ -31,6 +31,7 @@ def tools_format(model, tokenizer, prompt, config: GenerationConfig | None = Non
         raise ValueError("response_format goes with no tools; leave one of them out, or use tool_choice='none'")
     if prompt.thinking and prompt.tools.required:
         raise ValueError("a tool_choice that requires a call goes with no thinking; use tool_choice='auto'")
+    require_llguidance("tools")
     names = {*writable_tokens(tokenizer), *THOUGHT_MARKS}
     written = [i for i, token in tokenizer.added_tokens_decoder.items() if str(token) in names]
     compiler = compiler_of(tokenizer, model.config.llm_config.vocab_size)

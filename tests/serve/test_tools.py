@@ -13,9 +13,11 @@ from paddle_internvl.engine.factory import engine_of
 from tests.serve.running import QUESTION, events, running
 
 PARAMETERS = {
-    "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer", "minimum": 0, "maximum": 9}},
-    "required": ["city"], "additionalProperties": False,
-}  # fmt: skip
+    "type": "object",
+    "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 TOOLS = [
     {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": PARAMETERS}},
     {"type": "function", "function": {"name": "get_time"}},

@@ -30,7 +30,7 @@ SCHEMA_OPTIONS = {
     "lenient": False,
     "coerce_one_of": False,
 }
-_MISSING = 'response_format needs llguidance: pip install "paddle_internvl[structured]"'
+_MISSING = '{feature} needs llguidance: pip install "paddle_internvl[structured]"'
 
 
 class ConstraintError(ValueError):
@@ -155,16 +155,18 @@ def is_installed() -> bool:
     return find_spec("llguidance") is not None
 
 
-def require_llguidance():
+def require_llguidance(feature: str = "response_format"):
     """The module llguidance.
 
+    Args:
+        feature: that needs it.
     Raises:
         ImportError: it is not installed.
     """
     try:
         import llguidance
     except ImportError as error:
-        raise ImportError(_MISSING) from error
+        raise ImportError(_MISSING.format(feature=feature)) from error
     return llguidance
 
 
