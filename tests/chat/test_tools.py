@@ -34,7 +34,8 @@ def test_calls(model):
     assert last.tool_calls[0].arguments == call.arguments and not any(piece.text for piece in pieces)
     messages = [QUESTION, response.message, {"role": "tool", "content": "noted"}]
     prompt = model.render_prompt(messages, tools=TOOLS)
-    assert f"{call.arguments}}}\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nnoted\n" in prompt
+    plain = json.dumps(json.loads(call.arguments))
+    assert f"{plain}}}\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nnoted\n" in prompt
     assert model.chat_messages(messages, SETTINGS, tools=TOOLS).finish_reason in ("stop", "tool_calls")
 
     row = {"id": 1, "prompt": "Which shape?", "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
