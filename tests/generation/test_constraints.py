@@ -181,3 +181,9 @@ def test_llguidance_is_named_where_it_is_missing(tokenizers, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
     with pytest.raises(ImportError, match=r'needs llguidance: pip install "paddle_internvl\[structured\]"'):
         compiler_of(tokenizers["qwen2"], 9999)
+
+
+def test_prescribed_text_comes_in_the_tokenizer_s_own_tokens(tokenizer):
+    properties = {"weather": {"enum": ["quick", "documentation"]}, "describe": {"const": "lazy"}}
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    assert spelt(tokenizer, json_schema(schema), '{"weather": "documentation", "describe": "lazy"}')

@@ -30,6 +30,9 @@ SCHEMA_OPTIONS = {
     "lenient": False,
     "coerce_one_of": False,
 }
+# Prescribed text, such as the keys of a schema, comes in the tokens that the model prefers: they are not forced.
+_WHOLE = '%llguidance {"no_forcing": true}\nstart: @body'
+_BLANK_FIRST = '%llguidance {"no_forcing": true}\nstart: " "? @body'
 _MISSING = '{feature} needs llguidance: pip install "paddle_internvl[structured]"'
 
 
@@ -101,12 +104,12 @@ class GrammarCompiler:
         return grammar
 
     def _compile(self, response_format: ResponseFormat, begins: bool) -> Grammar:
-        body = _definition(response_format)
-        matcher, first = self._matcher(response_format, {"grammars": [body]})
+        body = {**_definition(response_format), "name": "body"}
+        matcher, first = self._matcher(response_format, {"grammars": [{"lark_grammar": _WHOLE}, body]})
         blanks = [i for i, token in enumerate(self.vocabulary.tokens) if token[:1] == b" "]
         drops_blank = self.vocabulary.drops_blank and begins and not first[blanks].any()
         if drops_blank:  # the answer may begin with a token whose blank the tokenizer leaves out
-            parts = [{"lark_grammar": 'start: " "? @body'}, {**body, "name": "body"}]
+            parts = [{"lark_grammar": _BLANK_FIRST}, body]
             matcher, first = self._matcher(response_format, {"grammars": parts})
         return Grammar(self.vocabulary, drops_blank, matcher, first, self._executor)
 

@@ -13,7 +13,6 @@ from paddle_internvl.generation.constraints.compiler import SCHEMA_OPTIONS, Cons
 from paddle_internvl.generation.constraints.formats import ResponseFormat, schema_text
 from paddle_internvl.prompt.tools import ToolFormat, ToolUse
 
-_OPTIONS = '%llguidance {"no_forcing": true}'  # text that is prescribed comes in the tokens that the model prefers
 _MAX_CALLS = 32  # of one answer: a model that repeats a call comes to an end
 
 
@@ -72,4 +71,4 @@ def _grammar(
         arguments = json.dumps({**json.loads(schema), "x-guidance": SCHEMA_OPTIONS})
         end = f"{json.dumps(tool_format.end)} {token(tool_format.close)}"
         lines.append(f"call_{i}: {json.dumps(tool_format.begin(name))} %json {arguments} {end}")
-    return "\n".join([_OPTIONS, *lines]) + "\n"
+    return "\n".join(lines) + "\n"
