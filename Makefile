@@ -18,7 +18,7 @@ INSTALL = $(UV) pip install --system-certs $(if $(MAKE_TERMOUT),,--quiet) $(addp
 
 TINY := demo/checkpoints/internvl-tiny
 
-.PHONY: setup demo eval-demo test lint bench docs goldens lock sanitize
+.PHONY: setup demo eval-demo test test-clients lint bench docs goldens lock sanitize
 setup: $(READY)
 
 $(UV):
@@ -52,6 +52,14 @@ eval-demo: .venv/ready-cpu
 
 test: $(READY)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# Clients that are no part of the project's environment, in one of their own, against a server of this one.
+CLIENTS = langchain-openai==1.7.4 litellm==1.110.2 instructor==1.17.0 openai==3.3.0 httpx pytest==9.2.0
+test-clients: $(READY)
+	test -d .venv-clients || python3 -m venv .venv-clients
+	.venv-clients/bin/python -m pip install -q $(CLIENTS)
+	PADDLE_INTERNVL_SERVE="$(abspath $(BIN))/paddle-internvl serve" .venv-clients/bin/python -m pytest -m clients \
+		--confcutdir tests/clients tests/clients
 
 lint: $(READY)
 	$(BIN)/ruff check .
