@@ -219,7 +219,7 @@ def test_an_overflow_is_known_before_pictures_are_cut(model, monkeypatch):
         ("Hi", "messages are a list of dicts"),
         ([], "the last message must be the user's"),
         ([{"content": "x"}], r"messages\[0\] is no dict with a role"),
-        ([{"role": "tool", "content": "x"}], "role 'tool'; supported: system, developer, user, assistant"),
+        ([{"role": "critic", "content": "x"}], "role 'critic'; supported: system, developer, user, assistant, tool"),
         ([user("a"), said("b")], "the last message must be the user's"),
         ([{"role": "system", "content": "b"}], "the last message must be the user's"),
         ([user("a"), {"role": "system", "content": [image(56, 56)]}], "media belong in a user"),

@@ -135,7 +135,10 @@ def test_every_layer_computes_on_its_device(monkeypatch, hf_folders, models, cas
             layer.register_forward_pre_hook(lambda _, x, name=name: computed.update({name: fake.current}))
     fake.copies.clear()
     ours = logits(model)
-    np.testing.assert_array_equal(ours.numpy(), expected)
+    if case == "qwen3_moe":  # the kernel of the experts adds in another order than a card's form
+        np.testing.assert_allclose(ours.numpy(), expected, atol=2e-5)
+    else:
+        np.testing.assert_array_equal(ours.numpy(), expected)
     assert ours.card == "gpu:0" and len(computed) > 20 and set(computed.values()) == {"gpu:0", "gpu:1"}
     assert {name: places.device(name) for name in computed} == computed
     assert fake.copies.count("gpu:1") == 3  # hidden states, cosines, sines

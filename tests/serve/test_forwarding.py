@@ -214,8 +214,14 @@ def test_metrics_are_sums(fronted):
     front, replicas = fronted()
     for _ in range(3):  # one replica answers two of them
         front.ask(CHAT, QUESTION)
-    page = front.get("/metrics").text
-    samples = {(s.name, *s.labels.values()): s.value for f in text_string_to_metric_families(page) for s in f.samples}
+
+    def metrics() -> dict:
+        families = text_string_to_metric_families(front.get("/metrics").text)
+        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+    # A request is counted when its response has been sent, which its client may have read before.
+    wait_until(lambda: metrics().get(("paddle_internvl_requests_total", CHAT, "200"), 0) >= 3)
+    samples = metrics()
     assert samples["paddle_internvl_requests_total", CHAT, "200"] == 3  # not once more for each replica
     assert samples["paddle_internvl_first_token_seconds_count",] == 3
     assert samples["paddle_internvl_engine_finished_total",] == sum(engine.finished for engine in replicas.engines) == 3
