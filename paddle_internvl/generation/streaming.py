@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from paddle_internvl.generation.stopping import cut_at_stop, partial_stop_length
+from paddle_internvl.prompt.stop_strings import cut_at_stop, partial_stop_length
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoded in place of a character whose bytes are incomplete
 # (before, after) of transformers' `clean_up_tokenization`: text that may become a `before` is held back.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
+from paddle_internvl.prompt.stop_strings import partial_stop_length
 from paddle_internvl.prompt.tools import ToolCall, ToolFormat
 
 
@@ -70,7 +71,7 @@ class CallSplitter:
             if self._state is _State.TEXT:
                 before, mark, rest = self._held.partition(self._open)
                 if not mark:
-                    kept = len(before) - _partial_mark(before, self._open)
+                    kept = len(before) - partial_stop_length(before, (self._open,))
                     kept = len(before[:kept].rstrip())
                     texts.append(before[:kept])
                     self._held = before[kept:]
@@ -134,11 +135,6 @@ class _ObjectScanner:
                     self.complete = True
                     return i + 1
         return len(text)
-
-
-def _partial_mark(text: str, mark: str) -> int:
-    """Length of the longest end of `text` that begins `mark`."""
-    return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)
 
 
 def collect_calls(deltas: Sequence[CallDelta]) -> tuple[ToolCall, ...]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import NamedTuple
 
+from paddle_internvl.prompt.stop_strings import partial_stop_length
+
 THINKING_MESSAGE = """You are an AI assistant that rigorously follows this response protocol:
 
 1. First, conduct a detailed analysis of the question. Consider different angles, potential solutions, and reason \
@@ -69,7 +71,7 @@ class ThoughtSplitter:
         if self._state is _State.THOUGHTS:
             thoughts, mark, text = text.partition(_CLOSE)
             if not mark:
-                kept = len(thoughts) - _partial_mark(thoughts)
+                kept = len(thoughts) - partial_stop_length(thoughts, (_CLOSE,))
                 self._held = thoughts[kept:]
                 return Parts(thoughts[:kept], "")
             self._state = _State.GAP
@@ -83,11 +85,6 @@ class ThoughtSplitter:
         """The rest, after the last piece."""
         held, self._held = self._held, ""
         return Parts(held, "") if self._state is _State.THOUGHTS else Parts("", held)
-
-
-def _partial_mark(text: str) -> int:
-    """Length of the longest end of `text` that begins `</think>`."""
-    return next((n for n in range(min(len(_CLOSE) - 1, len(text)), 0, -1) if text.endswith(_CLOSE[:n])), 0)
 
 
 def split_thoughts(text: str, before: str = "") -> Parts:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from paddle_internvl.generation.stopping import cut_at_stop, partial_stop_length
 from paddle_internvl.generation.streaming import IncrementalText, TextStream
+from paddle_internvl.prompt.stop_strings import cut_at_stop, partial_stop_length
 
 
 def stream(ids, decode, stops=()):

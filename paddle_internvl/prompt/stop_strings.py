@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends, and how much of it may still become one."""
+"""Stop strings, and marks of thoughts and calls: where a text ends, and how much of it may still become one."""
 
 from __future__ import annotations
 
