@@ -80,6 +80,7 @@ class Sampler:
         self._draws = [np.random.default_rng([seed, key] if key else seed) for key in keys]
         self._needs_history = config.penalises or config.no_repeat_ngram_size or config.min_new_tokens
         self._generated: paddle.Tensor | None = None  # [B, T], if the config needs it
+        self._bias: tuple[paddle.Tensor, paddle.Tensor] | None = None  # ids and biases [B, k], uploaded once
 
     def __call__(self, logits: paddle.Tensor, unmasked: paddle.Tensor | None = None) -> PendingSample:
         """The next token of each row.
@@ -118,11 +119,11 @@ class Sampler:
         c = self.config
         made = 0 if generated is None else generated.shape[1]
         if c.logit_bias:
-            ids, biases = zip(*c.logit_bias)
-            device = devices.device_of(logits)
-            columns = upload(np.array([ids] * logits.shape[0], np.int64), device)
-            biases = upload(np.array([biases] * logits.shape[0], np.float32), device)
-            logits = logits.put_along_axis(columns, biases, axis=1, reduce="add")
+            if self._bias is None:
+                rows, device = np.array([c.logit_bias] * logits.shape[0]), devices.device_of(logits)  # [B, k, 2]
+                parts = rows[..., 0].astype(np.int64), rows[..., 1].astype(np.float32)
+                self._bias = tuple(upload(np.ascontiguousarray(part), device) for part in parts)
+            logits = logits.put_along_axis(*self._bias, axis=1, reduce="add")
         if made and c.penalises:
             logits = _penalised(logits, generated, c)
         if c.no_repeat_ngram_size and made >= c.no_repeat_ngram_size:
