@@ -19,6 +19,7 @@ import numpy as np
 from paddle_internvl.generation.constraints.formats import ResponseFormat
 from paddle_internvl.generation.constraints.vocabulary import Vocabulary
 
+_SHOWN = 300  # characters of an error
 _MAX_GRAMMARS = 64  # compiled ones that are kept
 # White space between the values of JSON as people and models write it: blanks, or line ends and an indentation. Without
 # a bound a model that was not trained on JSON writes blanks up to its limit.
@@ -118,8 +119,7 @@ class GrammarCompiler:
         matcher = require_llguidance().LLMatcher(self._tokens, json.dumps(definition), log_level=0, limits=self._limits)
         first = allowed_tokens(matcher, self.vocabulary) if not matcher.is_error() else None
         if matcher.is_error():
-            message = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())
-            raise ConstraintError(f"response_format: the {response_format.kind} is not supported: {message[:300]}")
+            raise ConstraintError(f"response_format: the {response_format.kind} is not supported: {error_of(matcher)}")
         return matcher, first
 
 
@@ -129,6 +129,11 @@ def allowed_tokens(matcher, vocabulary: Vocabulary) -> np.ndarray:
     mask = np.unpackbits(bits, count=len(vocabulary.tokens), bitorder="little").view(bool)
     mask[list(vocabulary.original)] = mask[list(vocabulary.original.values())]
     return mask
+
+
+def error_of(matcher) -> str:
+    """The error of a matcher of llguidance, in one line."""
+    return " ".join(matcher.get_error().replace("<non-verbose/>", "").split())[:_SHOWN]
 
 
 _compilers: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its tokens, V, compiler)

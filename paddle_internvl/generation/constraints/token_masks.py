@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 
 import numpy as np
 
-from paddle_internvl.generation.constraints.compiler import ConstraintError, Grammar, allowed_tokens
+from paddle_internvl.generation.constraints.compiler import ConstraintError, Grammar, allowed_tokens, error_of
 
 _SMALL = 1 << 13  # tokens; the mask of fewer takes less time than handing it to a thread
 _MINUS_INFINITY = np.array(-np.inf, np.float32).view(np.int32)
@@ -66,8 +66,7 @@ class TokenMasks:
 
     def _advance(self, token: int) -> np.ndarray | None:
         if not self._matcher.consume_token(self._vocabulary.original.get(token, token)):
-            message = " ".join(self._matcher.get_error().replace("<non-verbose/>", "").split())
-            raise ConstraintError(f"response_format: the answer can't be continued: {message[:300]}")
+            raise ConstraintError(f"response_format: the answer can't be continued: {error_of(self._matcher)}")
         if self._matcher.is_stopped() and self._matcher.is_accepting():
             return self._mask(np.zeros(len(self._vocabulary.tokens), bool))
         return self._mask(allowed_tokens(self._matcher, self._vocabulary))
