@@ -12,12 +12,12 @@ import numpy as np
 
 from paddle_internvl import runtime
 from paddle_internvl.engine.answer_parts import AnswerSplitter
+from paddle_internvl.engine.answer_text import formatted_text, free_text
 from paddle_internvl.engine.response import PictureCost, Response
-from paddle_internvl.engine.tool_calls import hidden_tokens, tools_format
+from paddle_internvl.engine.tool_calls import tools_format
 from paddle_internvl.generation.config import GenerationConfig
 from paddle_internvl.generation.constraints.compiler import compiler_of
 from paddle_internvl.generation.constraints.token_masks import TokenMasks
-from paddle_internvl.generation.streaming import TextStream
 from paddle_internvl.models.feature_cache import picture_key
 from paddle_internvl.prompt.call_splitter import CallDelta
 from paddle_internvl.prompt.tools import ToolFormat, ToolUse
@@ -211,31 +211,15 @@ class RequestState:
         config.require_vocabulary(size)
         room = config.max_new_tokens if context_length is None else context_length - len(prompt.ids)
         self.max_tokens = min(config.max_new_tokens, room)
-        decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=config.skip_special_tokens)  # noqa: E731
-        stops, strip = () if prompt.stop is None else (prompt.stop,), prompt.strip
-        special = () if config.skip_special_tokens else frozenset(tokenizer.all_special_ids)
         self.masks: TokenMasks | None = None
-        if config.response_format is not None:
+        if config.response_format is None:
+            self._text = free_text(tokenizer, prompt, self.config)
+        else:
             if prompt.thinking and prompt.tools is None:
                 raise ValueError("response_format goes with no thinking; leave one of them out")
             grammar = compiler_of(tokenizer, size).compile(config.response_format, begins=not prompt.answer_prefix)
             self.masks = TokenMasks(grammar, self.config.eos_token_id, self.config.bad_token_ids)
-            hidden = frozenset(self.config.eos_token_id)  # an end token stands behind the answer, whatever its text
-            hidden |= grammar.vocabulary.special if config.skip_special_tokens else frozenset()
-            decode = lambda ids: grammar.vocabulary.text(ids, hidden, grammar.drops_blank)  # noqa: E731
-            stops, strip, special = (), False, ()  # the text is exact, and its bytes are no token of the template
-            if prompt.tools is not None:  # free text, as without a format, beside the marks of calls
-                strip = prompt.strip
-                if config.skip_special_tokens:
-                    hidden = hidden_tokens(tokenizer, grammar.vocabulary, prompt.tool_format, self.config.eos_token_id)
-        self._text = TextStream(
-            decode,
-            (*stops, *config.stop_strings),
-            kept=config.stop_strings if config.include_stop_str_in_output else (),
-            strip=strip,
-            before=prompt.answer_prefix,
-            special=special,
-        )
+            self._text = formatted_text(tokenizer, prompt, self.config, grammar)
         before = tokenizer.decode(list(prompt.answer_prefix)) if prompt.thinking else None
         self._splitter = AnswerSplitter(before, prompt.tool_format if prompt.tools else None)
         self.ids: list[int] = []
