@@ -1,10 +1,15 @@
-"""The bundled checkpoint's model, and servers over a fake engine with its tokenizer."""
+"""The bundled checkpoint's model, a client of it behind its engine, and servers over a fake engine."""
 
 import base64
 from contextlib import ExitStack
 
+import httpx
+import openai
 import pytest
 
+from paddle_internvl.engine.config import EngineConfig
+from paddle_internvl.engine.engine_thread import EngineThread
+from paddle_internvl.engine.factory import engine_of
 from tests.random_checkpoints import ROOT
 from tests.serve.running import FakeEngineThread, running
 
@@ -29,6 +34,16 @@ def serve(tiny):
             return stack.enter_context(running(fake, loader, **settings))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def engine_client(tiny):
+    """OpenAI's client of the bundled model 'tiny' behind its engine."""
+    thread = EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig(cache_tokens=8192)))
+    thread.start()
+    with running(thread, served_model_name="tiny") as served, httpx.Client(trust_env=False, timeout=60) as http:
+        yield openai.OpenAI(api_key="-", base_url=f"{served.url}/v1", http_client=http, max_retries=0)
+    thread.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,10 @@
 
 import json
 
-import httpx
-import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from paddle_internvl.engine.config import EngineConfig
-from paddle_internvl.engine.engine_thread import EngineThread
-from paddle_internvl.engine.factory import engine_of
 from paddle_internvl.generation.constraints.formats import ResponseFormat
-from tests.serve.running import running
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 TEXT = json.dumps(SCHEMA)
@@ -24,32 +18,23 @@ class Shape(BaseModel):
     sides: int = Field(ge=0, le=20)
 
 
-@pytest.fixture(scope="module")
-def client(tiny):
-    thread = EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig(cache_tokens=4096)))
-    thread.start()
-    with running(thread, served_model_name="tiny") as served, httpx.Client(trust_env=False, timeout=60) as http:
-        yield openai.OpenAI(api_key="-", base_url=f"{served.url}/v1", http_client=http, max_retries=0)
-    thread.close()
-
-
-def test_answers_are_what_the_class_parses(client):
+def test_answers_are_what_the_class_parses(engine_client):
     asked = {"model": "tiny", "messages": [{"role": "user", "content": "Which shape?"}], "max_tokens": 200}
-    completion = client.chat.completions.parse(**asked, response_format=Shape)
+    completion = engine_client.chat.completions.parse(**asked, response_format=Shape)
     shape = completion.choices[0].message.parsed
     assert isinstance(shape, Shape) and completion.choices[0].finish_reason == "stop"
-    with client.chat.completions.stream(**asked, response_format=Shape) as stream:
+    with engine_client.chat.completions.stream(**asked, response_format=Shape) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == shape
-    cut = client.chat.completions.create(
+    cut = engine_client.chat.completions.create(
         **asked | {"max_tokens": 3}, response_format={"type": "json_schema", "json_schema": {
             "name": "shape", "strict": True, "schema": Shape.model_json_schema()}},
     )  # fmt: skip
     assert cut.choices[0].finish_reason == "length"
-    parsed = client.responses.parse(
+    parsed = engine_client.responses.parse(
         model="tiny", input="Which shape?", max_output_tokens=200, text_format=Shape
     ).output_parsed  # fmt: skip
     assert parsed == shape
-    choice = client.chat.completions.create(**asked, extra_body={"guided_choice": ["circle", "square"]}, n=2)
+    choice = engine_client.chat.completions.create(**asked, extra_body={"guided_choice": ["circle", "square"]}, n=2)
     assert [c.message.content in ("circle", "square") for c in choice.choices] == [True, True]
 
 

@@ -3,14 +3,9 @@
 import json
 import re
 
-import httpx
-import openai
 import pytest
 
-from paddle_internvl.engine.config import EngineConfig
-from paddle_internvl.engine.engine_thread import EngineThread
-from paddle_internvl.engine.factory import engine_of
-from tests.serve.running import QUESTION, events, running
+from tests.serve.running import QUESTION, events
 
 PARAMETERS = {
     "type": "object",
@@ -26,30 +21,21 @@ NAMED = {"type": "function", "function": {"name": "get_weather"}}
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
 
 
-@pytest.fixture(scope="module")
-def client(tiny):
-    thread = EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig(cache_tokens=8192)))
-    thread.start()
-    with running(thread, served_model_name="tiny") as served, httpx.Client(trust_env=False, timeout=60) as http:
-        yield openai.OpenAI(api_key="-", base_url=f"{served.url}/v1", http_client=http, max_retries=0)
-    thread.close()
-
-
-def test_a_conversation_with_tools(client):
+def test_a_conversation_with_tools(engine_client):
     asked = {"model": "tiny", "messages": [{"role": "user", "content": "Weather in Rome?"}], "max_tokens": 300}
-    choice = client.chat.completions.create(**asked, tools=TOOLS, tool_choice=NAMED).choices[0]
+    choice = engine_client.chat.completions.create(**asked, tools=TOOLS, tool_choice=NAMED).choices[0]
     (call,) = choice.message.tool_calls
     assert choice.finish_reason == "tool_calls" and choice.message.content is None
     arguments = json.loads(call.function.arguments)
     assert call.function.name == "get_weather" and arguments["city"] in ("Paris", "Rome") and set(arguments) <= {
         "city", "days",
     }  # fmt: skip
-    with client.chat.completions.stream(**asked, tools=TOOLS, tool_choice=NAMED) as stream:
+    with engine_client.chat.completions.stream(**asked, tools=TOOLS, tool_choice=NAMED) as stream:
         streamed = stream.get_final_completion().choices[0]
     assert streamed.message.tool_calls[0].function.arguments == call.function.arguments
     assert streamed.finish_reason == "tool_calls"
     asked["messages"] += [choice.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "sun"}]
-    required = client.chat.completions.create(
+    required = engine_client.chat.completions.create(
         **asked, tools=TOOLS, tool_choice="required", parallel_tool_calls=False, temperature=1.5, n=2, seed=1
     )
     for choice in required.choices:
@@ -57,9 +43,9 @@ def test_a_conversation_with_tools(client):
         assert call.function.name in ("get_weather", "get_time") and isinstance(
             json.loads(call.function.arguments), dict
         )
-    free = client.chat.completions.create(**asked).choices[0]
+    free = engine_client.chat.completions.create(**asked).choices[0]
     assert free.message.content and not free.message.tool_calls  # the history has calls, the request no tools
-    auto = client.chat.completions.create(**asked, tools=TOOLS).choices[0]
+    auto = engine_client.chat.completions.create(**asked, tools=TOOLS).choices[0]
     assert auto.message.content or auto.message.tool_calls
 
 
