@@ -10,8 +10,6 @@ import sentencepiece
 
 from paddle_internvl.tokenizers.sentencepiece import SentencePieceTokenizer
 
-_BLANK = "\u2581"  # how SentencePiece writes a blank
-
 
 class InternLM3Tokenizer(SentencePieceTokenizer):
     """SentencePiece tokenizer of InternLM3.
@@ -57,22 +55,8 @@ class InternLM3Tokenizer(SentencePieceTokenizer):
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Text of tokens."""
-        special = set(self.all_special_tokens)
-        tokens = list(tokens)
-        if tokens and self.add_prefix_space:
-            tokens[0] = tokens[0].removeprefix(_BLANK)
         blank = " " if self.spaces_for_interleaved_special_tokens else ""
-        text, pieces, after_special = "", [], False
-        for i, token in enumerate(tokens):
-            if token in special:
-                text += ("" if after_special or i == 0 else blank) + self.sp_model.decode(pieces) + token
-                pieces = []
-            else:
-                if after_special and i == 1 and self.add_prefix_space and not token.startswith(_BLANK):
-                    text += blank
-                pieces.append(token)
-            after_special = token in special
-        return text + self.sp_model.decode(pieces)
+        return self._text_with_blanks(tokens, before=blank, after=blank)
 
     def _second(self, token_ids: list[int], bos: list[int], eos: list[int]) -> list[int]:
         return eos + bos + token_ids

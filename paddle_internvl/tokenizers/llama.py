@@ -84,22 +84,7 @@ class LlamaTokenizer(SentencePieceTokenizer):
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Text of tokens, without the blank that encoding had put in front."""
-        special = set(self.all_special_tokens)
-        tokens = list(tokens)
-        if tokens and self.add_prefix_space:
-            tokens[0] = tokens[0].removeprefix(_BLANK)
-        text, pieces, after_special = "", [], False
-        for i, token in enumerate(tokens):
-            if token in special:
-                blank = " " if self.legacy and i > 0 and not after_special else ""
-                text += blank + self.sp_model.decode(pieces) + token
-                pieces = []
-            else:
-                if after_special and i == 1 and self.add_prefix_space and not token.startswith(_BLANK):
-                    text += " "
-                pieces.append(token)
-            after_special = token in special
-        return text + self.sp_model.decode(pieces)
+        return self._text_with_blanks(tokens, before=" " if self.legacy else "", after=" ")
 
     def _second(self, token_ids: list[int], bos: list[int], eos: list[int]) -> list[int]:
         return eos + bos + token_ids

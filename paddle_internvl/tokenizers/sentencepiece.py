@@ -14,7 +14,11 @@ _BLANK = "\u2581"  # how SentencePiece writes a blank
 
 
 class SentencePieceTokenizer(AddedTokensTokenizer):
-    """Subclasses set `vocab_file`, `sp_model`, `add_bos_token` and `add_eos_token` before this class is initialised."""
+    """Subclasses set `vocab_file`, `sp_model`, `add_bos_token` and `add_eos_token` before this class is initialised.
+
+    Each lists all its arguments in an `__init__` of its own: PaddleNLP writes those of the class itself, with their
+    defaults, to tokenizer_config.json.
+    """
 
     resource_files_names = {"vocab_file": "tokenizer.model"}
     pretrained_resource_files_map: dict = {}
@@ -45,6 +49,30 @@ class SentencePieceTokenizer(AddedTokensTokenizer):
             ):
                 found[i] = piece.replace(_BLANK, " ").encode()
         return found
+
+    def _text_with_blanks(self, tokens: list[str], before: str, after: str) -> str:
+        """Text of tokens of Llama's kind, without the blank that encoding had put in front if `add_prefix_space`.
+
+        Args:
+            tokens: the tokens.
+            before: in front of special tokens that follow text.
+            after: behind a special token at the beginning.
+        """
+        special = set(self.all_special_tokens)
+        tokens = list(tokens)
+        if tokens and self.add_prefix_space:
+            tokens[0] = tokens[0].removeprefix(_BLANK)
+        text, pieces, after_special = "", [], False
+        for i, token in enumerate(tokens):
+            if token in special:
+                text += ("" if after_special or i == 0 else before) + self.sp_model.decode(pieces) + token
+                pieces = []
+            else:
+                if after_special and i == 1 and self.add_prefix_space and not token.startswith(_BLANK):
+                    text += after
+                pieces.append(token)
+            after_special = token in special
+        return text + self.sp_model.decode(pieces)
 
     def _tokenize(self, text: str, **kwargs) -> list[str]:
         return self.sp_model.encode(text, out_type=str)
