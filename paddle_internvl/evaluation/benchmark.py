@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Families of checkpoints: the first two are asked the same; Thinking is VLMEvalKit's InternVL3_5-*-Thinking
+# Families of checkpoints: the first two have the same prompts; Thinking is VLMEvalKit's InternVL3_5-*-Thinking
 STYLES = ("InternVL2", "InternVL2_5", "MPO", "Thinking")
 RULES = ("vlmevalkit", "internvl")  # toolkits of the prompts and scores
 

@@ -1,7 +1,7 @@
 """LMDeploy's marks of pictures, `<IMAGE_TOKEN>`, in messages for servers that read them and for servers that don't.
 
-A mark says where in its text a picture stands, to the character. Another server would show it as text: there the
-pictures are parts between the parts of the text, and the server decides what it writes around them.
+A mark is the exact place of a picture in its text. For a server that would take it for text, pictures are parts of the
+message between the parts of the text; what is written around them is the server's choice.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ _CONTROL = re.compile(
     |<\|(object_ref|box|quad|vision)_(start|end)\|>|<\|(vision|image|video)_pad\|>""",
     re.VERBOSE,
 )
-# Added tokens of Qwen2 to Qwen3 that mark parts of a text. Their tokenizers say `special: false`: upstream makes tokens
-# of them in every text, the message that asks for thoughts included. Where a tokenizer says `special: true`, they are
-# plain text in a message.
+# Added tokens of Qwen2 to Qwen3 that mark parts of a text. With `special: false` in the tokenizer's files, upstream
+# makes tokens of them in every text, the message that asks for thoughts included. With `special: true` they are plain
+# text in a message.
 _MARKS = re.compile(
     r"<\|fim_(prefix|middle|suffix|pad)\|>|<\|(repo_name|file_sep)\|>|</?(tool_call|tool_response|think)>"
 )

@@ -2,7 +2,7 @@
 
 In: OpenAI's `tools`, `tool_choice` and `tool_calls`. Out: `ToolUse` and `ToolCall`s, and their text in a `ToolFormat`.
 Sources: the chat templates of Qwen2.5 and Qwen3 (Hermes' format); InternLM's documentation of its chat format, and
-LMDeploy's rendering of the same. No card of InternVL says that the model was trained for tools.
+LMDeploy's rendering of the same. No card of InternVL claims a training for tools.
 """
 
 from __future__ import annotations

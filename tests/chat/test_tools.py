@@ -50,8 +50,8 @@ def test_an_answer_without_calls_is_the_free_one(model):
     system = prompt.removeprefix("<|im_start|>system\n").partition("<|im_end|>")[0]
     assert model.render_prompt([QUESTION], system=system) == prompt and system.startswith(model.system_message)
     free = model.chat_messages([QUESTION], SETTINGS, system=system)
-    asked = model.chat_messages([QUESTION], SETTINGS, tools=TOOLS)
-    assert (asked.text, asked.token_ids, asked.finish_reason) == (free.text, free.token_ids, free.finish_reason)
-    assert free.text and not asked.tool_calls
+    answer = model.chat_messages([QUESTION], SETTINGS, tools=TOOLS)
+    assert (answer.text, answer.token_ids, answer.finish_reason) == (free.text, free.token_ids, free.finish_reason)
+    assert free.text and not answer.tool_calls
     none = model.chat_messages([QUESTION], SETTINGS, tools=TOOLS, tool_choice="none")
     assert none == model.chat_messages([QUESTION], SETTINGS)

@@ -126,10 +126,10 @@ def test_conversation(checkpoint, picture, capsys, monkeypatch):
 def test_answers_match_a_schema_or_a_choice(checkpoint, tmp_path, capsys):
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"]}')
-    asked = ["chat", checkpoint, "--question", "Hi", "--json"]
-    assert main([*asked, "--choice", "one", "two"]) == 0
+    command = ["chat", checkpoint, "--question", "Hi", "--json"]
+    assert main([*command, "--choice", "one", "two"]) == 0
     assert json.loads(capsys.readouterr().out)["answer"] in ("one", "two")
-    assert main([*asked, "--schema", str(schema), "--max-new-tokens", "3"]) == 1  # cut: it can't be mistaken for JSON
+    assert main([*command, "--schema", str(schema), "--max-new-tokens", "3"]) == 1  # cut: it can't be mistaken for JSON
     captured = capsys.readouterr()
     assert (
         json.loads(captured.out)["finish_reason"] == "length" and "does not match; raise --max-new-tok" in captured.err

@@ -15,8 +15,8 @@ THOUGHTS = {"thinking": True, "keep_thoughts": True, "system": None}
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """Answers with thoughts; the (messages, prompt options) that were asked."""
+def requests(monkeypatch):
+    """Answers with thoughts; the (messages, prompt options) that were requests."""
     calls = []
 
     def streamed(_model, _tokenizer, conversations, _config, **prompt_options):
@@ -28,17 +28,17 @@ def asked(monkeypatch):
     return calls
 
 
-def test_chat(asked, capsys, monkeypatch):
+def test_chat(requests, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("What?\nAnd?\n"))
     assert main(["chat", CHECKPOINT, "--thinking", "--drop-thoughts"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "a circle\n" * 2 and captured.err.count("so it is\n") == 2
-    messages, options = asked[1]
+    messages, options = requests[1]
     assert options == {**THOUGHTS, "keep_thoughts": False, "max_num": None}
     assert messages[1] == {"role": "assistant", "content": "a circle", "reasoning_content": "\nso it is"}
 
 
-def test_hidden_or_json(asked, capsys):
+def test_hidden_or_json(requests, capsys):
     arguments = ["chat", CHECKPOINT, "--thinking", "--question", "What?"]
     assert main([*arguments, "--hide-thoughts"]) == 0
     captured = capsys.readouterr()

@@ -44,14 +44,14 @@ def test_langchain(url):
 
 def test_litellm(url):
     litellm = pytest.importorskip("litellm")
-    asked = {"model": "openai/tiny", "api_base": url, "api_key": "-", "messages": MESSAGES, "max_tokens": LIMIT}
-    assert litellm.completion(**asked).choices[0].message.content
-    answer = litellm.completion(**asked, response_format=Shape).choices[0].message.content
+    request = {"model": "openai/tiny", "api_base": url, "api_key": "-", "messages": MESSAGES, "max_tokens": LIMIT}
+    assert litellm.completion(**request).choices[0].message.content
+    answer = litellm.completion(**request, response_format=Shape).choices[0].message.content
     assert Shape(**json.loads(answer))
-    choice = litellm.completion(**asked, tools=[TOOL], tool_choice=NAMED).choices[0]
+    choice = litellm.completion(**request, tools=[TOOL], tool_choice=NAMED).choices[0]
     assert choice.finish_reason == "tool_calls"
     assert Shape(**json.loads(choice.message.tool_calls[0].function.arguments))
-    chunks = list(litellm.completion(**asked, tools=[TOOL], tool_choice=NAMED, stream=True))
+    chunks = list(litellm.completion(**request, tools=[TOOL], tool_choice=NAMED, stream=True))
     streamed = litellm.stream_chunk_builder(chunks).choices[0].message.tool_calls[0].function
     assert streamed.arguments == choice.message.tool_calls[0].function.arguments
 
@@ -62,5 +62,5 @@ def test_instructor(url):
 
     for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
         client = instructor.from_openai(openai.OpenAI(base_url=url, api_key="-", max_retries=0), mode=mode)
-        asked = {"model": "tiny", "messages": MESSAGES, "max_tokens": LIMIT, "max_retries": 1}
-        assert isinstance(client.chat.completions.create(response_model=Shape, **asked), Shape), mode
+        request = {"model": "tiny", "messages": MESSAGES, "max_tokens": LIMIT, "max_retries": 1}
+        assert isinstance(client.chat.completions.create(response_model=Shape, **request), Shape), mode

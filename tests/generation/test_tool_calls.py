@@ -46,7 +46,10 @@ def matches(case, answer_format, text: str) -> bool:
 
 def test_answers(case):
     tokenizer, form, compiler = case
-    call = lambda name, arguments: "".join(form.open) + form.begin(name) + arguments + form.end + form.close  # noqa: E731
+
+    def call(name: str, arguments: str) -> str:
+        return "".join(form.open) + form.begin(name) + arguments + form.end + form.close
+
     weather, time = call("weather", '{"city": "Pa</tool>\\n\\"ris"}'), call("time", "{}")
     both, wrong = weather + form.separator + time, (call("now", "{}"), call("weather", "{}"), weather[:-20])
     written = [i for i, token in tokenizer.added_tokens_decoder.items() if str(token) in ("<box>", "</box>")]

@@ -19,14 +19,14 @@ class Shape(BaseModel):
 
 
 def test_answers_are_what_the_class_parses(engine_client):
-    asked = {"model": "tiny", "messages": [{"role": "user", "content": "Which shape?"}], "max_tokens": 200}
-    completion = engine_client.chat.completions.parse(**asked, response_format=Shape)
+    request = {"model": "tiny", "messages": [{"role": "user", "content": "Which shape?"}], "max_tokens": 200}
+    completion = engine_client.chat.completions.parse(**request, response_format=Shape)
     shape = completion.choices[0].message.parsed
     assert isinstance(shape, Shape) and completion.choices[0].finish_reason == "stop"
-    with engine_client.chat.completions.stream(**asked, response_format=Shape) as stream:
+    with engine_client.chat.completions.stream(**request, response_format=Shape) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == shape
     cut = engine_client.chat.completions.create(
-        **asked | {"max_tokens": 3}, response_format={"type": "json_schema", "json_schema": {
+        **request | {"max_tokens": 3}, response_format={"type": "json_schema", "json_schema": {
             "name": "shape", "strict": True, "schema": Shape.model_json_schema()}},
     )  # fmt: skip
     assert cut.choices[0].finish_reason == "length"
@@ -34,7 +34,7 @@ def test_answers_are_what_the_class_parses(engine_client):
         model="tiny", input="Which shape?", max_output_tokens=200, text_format=Shape
     ).output_parsed  # fmt: skip
     assert parsed == shape
-    choice = engine_client.chat.completions.create(**asked, extra_body={"guided_choice": ["circle", "square"]}, n=2)
+    choice = engine_client.chat.completions.create(**request, extra_body={"guided_choice": ["circle", "square"]}, n=2)
     assert [c.message.content in ("circle", "square") for c in choice.choices] == [True, True]
 
 

@@ -22,30 +22,30 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</t
 
 
 def test_a_conversation_with_tools(engine_client):
-    asked = {"model": "tiny", "messages": [{"role": "user", "content": "Weather in Rome?"}], "max_tokens": 300}
-    choice = engine_client.chat.completions.create(**asked, tools=TOOLS, tool_choice=NAMED).choices[0]
+    request = {"model": "tiny", "messages": [{"role": "user", "content": "Weather in Rome?"}], "max_tokens": 300}
+    choice = engine_client.chat.completions.create(**request, tools=TOOLS, tool_choice=NAMED).choices[0]
     (call,) = choice.message.tool_calls
     assert choice.finish_reason == "tool_calls" and choice.message.content is None
     arguments = json.loads(call.function.arguments)
     assert call.function.name == "get_weather" and arguments["city"] in ("Paris", "Rome") and set(arguments) <= {
         "city", "days",
     }  # fmt: skip
-    with engine_client.chat.completions.stream(**asked, tools=TOOLS, tool_choice=NAMED) as stream:
+    with engine_client.chat.completions.stream(**request, tools=TOOLS, tool_choice=NAMED) as stream:
         streamed = stream.get_final_completion().choices[0]
     assert streamed.message.tool_calls[0].function.arguments == call.function.arguments
     assert streamed.finish_reason == "tool_calls"
-    asked["messages"] += [choice.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "sun"}]
+    request["messages"] += [choice.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "sun"}]
     required = engine_client.chat.completions.create(
-        **asked, tools=TOOLS, tool_choice="required", parallel_tool_calls=False, temperature=1.5, n=2, seed=1
+        **request, tools=TOOLS, tool_choice="required", parallel_tool_calls=False, temperature=1.5, n=2, seed=1
     )
     for choice in required.choices:
         (call,) = choice.message.tool_calls
         assert call.function.name in ("get_weather", "get_time") and isinstance(
             json.loads(call.function.arguments), dict
         )
-    free = engine_client.chat.completions.create(**asked).choices[0]
+    free = engine_client.chat.completions.create(**request).choices[0]
     assert free.message.content and not free.message.tool_calls  # the history has calls, the request no tools
-    auto = engine_client.chat.completions.create(**asked, tools=TOOLS).choices[0]
+    auto = engine_client.chat.completions.create(**request, tools=TOOLS).choices[0]
     assert auto.message.content or auto.message.tool_calls
 
 

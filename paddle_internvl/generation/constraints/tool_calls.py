@@ -50,7 +50,10 @@ def _grammar(
     """The grammar in llguidance's dialect of Lark."""
     vocabulary = compiler.vocabulary
     ids = {vocabulary.tokens[i].decode(errors="replace"): i for i in vocabulary.special}
-    token = lambda mark: f"<[{ids[mark]}]>" if mark in ids else json.dumps(mark)  # noqa: E731
+
+    def token(mark: str) -> str:
+        return f"<[{ids[mark]}]>" if mark in ids else json.dumps(mark)
+
     opened = " ".join(map(token, tool_format.open))
     has_tokens = all(mark in ids for mark in tool_format.open)
     others = [i for i in written if i in vocabulary.special and vocabulary.tokens[i].decode() not in tool_format.open]
