@@ -89,7 +89,10 @@ def test_a_stream_closed_early(monkeypatch, folder):
 def test_an_answer_that_matches_a_format(monkeypatch, folder):
     settings = {"max_new_tokens": 40, "guided_regex": r'\{"n": [0-9]{1,3}\}'}
     expected = AutoModel.from_pretrained(str(folder)).chat_messages(TEXTS[0], settings).text
-    work = lambda model: model.chat_messages(TEXTS[0], settings).text  # noqa: E731
+
+    def work(model):
+        return model.chat_messages(TEXTS[0], settings).text
+
     assert run_sharded(monkeypatch, folder, 2, work) == [expected] * 2 and 0 <= json.loads(expected)["n"] <= 999
 
 
