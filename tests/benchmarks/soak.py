@@ -40,6 +40,7 @@ def print_table(report: dict) -> None:
         "anonymous, MiB": lambda sight: f"{sight['anonymous'] / _MIB:.1f}",
         "highest RSS, MiB": lambda sight: f"{sight['peak'] / _MIB:.1f}",
         "objects of Python": lambda sight: f"{sight['objects']:,}",
+        "matchers of formats": lambda sight: sight["matchers"],
         "threads": lambda sight: sight["lwps"],
         "of Python": lambda sight: sum(sight["threads"].values()),
         "asyncio tasks": lambda sight: sum(sight["tasks"].values()),

@@ -223,10 +223,11 @@ def _whole(body: dict, question: Question) -> Expected:
     choices = sorted(body["choices"], key=lambda choice: choice["index"])
     log_probs = [choice["logprobs"] for choice in choices]
     return Expected(
-        texts=tuple(c["message"]["content"] if question.path == CHAT else c["text"] for c in choices),
+        texts=tuple((c["message"]["content"] or "") if question.path == CHAT else c["text"] for c in choices),
         reasons=tuple(choice["finish_reason"] for choice in choices),
         prompt_tokens=body["usage"]["prompt_tokens"],
         completion_tokens=body["usage"]["completion_tokens"],
+        calls=tuple(_calls(choice.get("message", {}).get("tool_calls", ())) for choice in choices),
         log_probs=tuple(tuple(t["logprob"] for t in choice["content"]) for choice in log_probs if choice) or None,
     )
 
@@ -236,11 +237,12 @@ def _joined(lines: Sequence[str], question: Question) -> Expected:
     if lines[-1] != "data: [DONE]":
         raise ValueError(f"the stream ends with {lines[-1][:200]}")
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
-    texts, reasons, log_probs = {}, {}, {}
+    texts, reasons, calls, log_probs = {}, {}, {}, {}
     for choice in (choice for chunk in chunks for choice in chunk["choices"]):
         i = choice["index"]
         new = choice["delta"].get("content", "") if question.path == CHAT else choice["text"]
         texts[i] = texts.get(i, "") + new
+        calls.setdefault(i, []).extend(choice.get("delta", {}).get("tool_calls", ()))
         reasons[i] = choice["finish_reason"] or reasons.get(i)
         if choice["logprobs"]:
             log_probs.setdefault(i, []).extend(t["logprob"] for t in choice["logprobs"]["content"])
@@ -250,12 +252,23 @@ def _joined(lines: Sequence[str], question: Question) -> Expected:
         reasons=tuple(reasons[i] for i in sorted(reasons)),
         prompt_tokens=usage["prompt_tokens"],
         completion_tokens=usage["completion_tokens"],
+        calls=tuple(_calls(calls[i]) for i in sorted(calls)),
         log_probs=tuple(tuple(log_probs[i]) for i in sorted(log_probs)) or None,
     )
 
 
+def _calls(deltas: Sequence[dict]) -> tuple[tuple[str, str], ...]:
+    """Name and arguments of each call of an answer. deltas: the calls, whole or as a stream has them."""
+    calls: dict[int, list[str]] = {}
+    for i, delta in enumerate(deltas):
+        name, arguments = calls.setdefault(delta.get("index", i), ["", ""])
+        function = delta["function"]
+        calls[delta.get("index", i)] = [name + function.get("name", ""), arguments + function["arguments"]]
+    return tuple((name, arguments) for _, (name, arguments) in sorted(calls.items()))
+
+
 def _difference(found: Expected, right: Expected) -> str | None:
-    for name in ("texts", "reasons", "prompt_tokens", "completion_tokens"):
+    for name in ("texts", "reasons", "calls", "prompt_tokens", "completion_tokens"):
         if getattr(found, name) != getattr(right, name):
             return f"{name} are {getattr(found, name)}, not {getattr(right, name)}"
     a, b = ([value for choice in each.log_probs or () for value in choice] for each in (found, right))

@@ -4,8 +4,8 @@
 
 The server is the command's own. Two things are added: `PUBLIC`, an address of this machine, counts as one of the public
 internet, so that media are really fetched without a network; and at SIGUSR1 the process writes what nobody sees from
-outside, its asyncio tasks, its threads and how many objects there are, into the file that `WINDOW` names in the
-environment.
+outside, its asyncio tasks, its threads, the number of objects and of matchers of response formats, into the file that
+`WINDOW` names in the environment.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ WINDOW = "SOAK_WINDOW"
 def show(*_) -> None:
     """Write what there is. Runs in the event loop's thread, as signal handlers do."""
     gc.collect()
+    objects = gc.get_objects()
     seen = {
-        "objects": len(gc.get_objects()),
+        "objects": len(objects),
+        "matchers": sum(type(each).__name__ == "TokenMasks" for each in objects),
         "tasks": Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks()),
         "threads": Counter(thread.name.rstrip("0123456789_-") for thread in threading.enumerate()),
     }

@@ -52,9 +52,9 @@ class Sight:
     Attributes:
         rss, anonymous: bytes, of /proc/PID/smaps_rollup; anonymous memory leaves out pages of mapped files, which come
             and go with the page cache. peak: the most resident bytes so far. lwps: threads of the system.
-        objects: of Python, those its collector knows. threads, tasks: of Python and asyncio, by name. handles: open
-            files by what they are. children: processes, dead ones that nobody waited for included. temporary: files in
-            its temporary folder. busy: metrics that are 0 at rest.
+        objects: of Python, those its collector knows. matchers: of answers that have to match a format. threads, tasks:
+            of Python and asyncio, by name. handles: open files by what they are. children: processes, dead ones that
+            nobody waited for included. temporary: files in its temporary folder. busy: metrics that are 0 at rest.
     """
 
     rss: int
@@ -62,6 +62,7 @@ class Sight:
     peak: int
     lwps: int
     objects: int
+    matchers: int
     threads: Counter
     tasks: Counter
     handles: Counter
@@ -78,6 +79,7 @@ class Sight:
         more += [
             f"{n} threads {name}" for name, n in self.threads.items() if n > _POOLS.get(name, before.threads[name])
         ]
+        more += [f"{self.matchers} matchers of formats"] if self.matchers > before.matchers else []
         return more + ([f"{self.children} child processes"] if self.children > before.children else [])
 
     @property
@@ -127,6 +129,7 @@ class Server:
             peak=_kilobytes((self._proc / "status").read_text(), "VmHWM"),
             lwps=len(tasks),
             objects=shown["objects"],
+            matchers=shown["matchers"],
             threads=Counter(shown["threads"]),
             tasks=Counter(shown["tasks"]),
             handles=self._handles(),

@@ -27,6 +27,13 @@ CHAT, TEXT, COUNT = "/v1/chat/completions", "/v1/completions", "/v1/count_tokens
 _SAMPLED = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 7}
 _SHAPE = {"type": "object", "properties": {"color": {"enum": ["red", "blue"]}, "sides": {"type": "integer"}},
           "required": ["color", "sides"]}  # fmt: skip
+_TOOLS = [
+    {"type": "function", "function": {"name": "note_shape", "description": "Notes a shape.", "parameters": _SHAPE}},
+    {"type": "function", "function": {"name": "count", "parameters": {
+        "type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["n"],
+        "additionalProperties": False}}},
+]  # fmt: skip
+_REQUIRED = {"tools": _TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
 # (fields of a request, the same for the API)
 SETTINGS = (
     ({}, {}),
@@ -45,6 +52,8 @@ SETTINGS = (
      {"guided_json": _SHAPE}),
     ({"structured_outputs": {"regex": "[a-z]{2,9}( [a-z]{2,9}){0,3}"}, "temperature": 0.8, "top_p": 0.9, "seed": 7},
      {"guided_regex": "[a-z]{2,9}( [a-z]{2,9}){0,3}", **_SAMPLED}),
+    ({"tools": _TOOLS}, {"tools": _TOOLS}),
+    ({**_REQUIRED, "temperature": 0.8, "top_p": 0.9, "seed": 7, "n": 2}, {**_REQUIRED, **_SAMPLED, "n": 2}),
     ({"ignore_eos": True, "max_tokens": 200, "skip_special_tokens": False, "stop": ["</s>"]},
      {"ignore_eos": True, "max_new_tokens": 200, "skip_special_tokens": False, "stop_strings": ["</s>"]}),
 )  # fmt: skip
@@ -112,13 +121,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Expected:
-    """The right answer. texts, reasons: of each choice. log_probs: of each choice's tokens without an end token; None:
+    """The right answer. texts, reasons, calls: of each choice, each call as (name, arguments). log_probs: of each choice's tokens without an end token; None:
     not asked for."""
 
     texts: tuple[str, ...]
     reasons: tuple[str, ...]
     prompt_tokens: int
     completion_tokens: int = 0
+    calls: tuple[tuple[tuple[str, str], ...], ...] = ()
     log_probs: tuple[tuple[float, ...], ...] | None = None
 
 
@@ -129,7 +139,9 @@ def expected(model, question: Question) -> Expected:
     messages = question.messages(lambda medium: medium.plain_url)
     if question.path == COUNT:
         return Expected((), (), model.count_tokens(messages).total)
-    first = model.chat_messages(messages, dict(question.settings))
+    settings = dict(question.settings)
+    tools = {name: settings.pop(name) for name in _REQUIRED if name in settings}
+    first = model.chat_messages(messages, settings, **tools)
     answers = [first, *first.alternatives] * question.copies
     log_probs = [
         tuple(next(iter(step.values())) for step in (a.logprobs[:-1] if a.finish_reason == "stop" else a.logprobs))
@@ -141,6 +153,7 @@ def expected(model, question: Question) -> Expected:
         reasons=tuple(a.finish_reason for a in answers),
         prompt_tokens=first.input_token_len,
         completion_tokens=sum(a.generate_token_len for a in answers),
+        calls=tuple(tuple((call.name, call.arguments) for call in a.tool_calls) for a in answers),
         log_probs=tuple(log_probs) or None,
     )
 
@@ -152,7 +165,7 @@ def _continued(model, question: Question) -> Expected:
     made = model.generate(input_ids=paddle.to_tensor([ids]), generation_config=dict(question.settings))[0].tolist()
     text = model.tokenizer.decode(made, skip_special_tokens=True)
     reason = "stop" if made[-1] in model.end_token_ids else "length"
-    return Expected((text,), (reason,), len(ids), len(made))
+    return Expected((text,), (reason,), len(ids), len(made), ((),))
 
 
 def questions(seed: int, count: int) -> list[Question]:
