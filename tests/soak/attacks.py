@@ -61,6 +61,8 @@ def _asking(model: str, name: str, parts: list[dict], statuses: tuple[int, ...],
     return Attack(name, (post(CHAT, {"model": model, "messages": messages}),), statuses, slow)
 
 
+_BAD = {"type": "object", "properties": {"x": {"type": "string", "pattern": "(a+"}}}
+_BAD_TOOL = {"type": "function", "function": {"name": "rm", "parameters": _BAD}}
 # (name, fields of a harmless request, statuses)
 _FIELDS = (
     ("n of a billion", {"n": 10**9}, (400,)),
@@ -84,8 +86,7 @@ _FIELDS = (
     ("penalty of 0", {"repetition_penalty": 0}, (400,)),
     ("a tool that is no function", {"tools": [{"type": "shell", "function": {"name": "rm"}}]}, (400,)),
     ("hundreds of tools", {"tools": [{"type": "function", "function": {"name": f"f{i}"}} for i in range(500)]}, (400,)),
-    ("a tool whose arguments can't be held", {"tools": [{"type": "function", "function": {
-        "name": "rm", "parameters": {"properties": {"x": {"type": "string", "pattern": "(a+"}}}}}]}, (400,)),
+    ("a tool whose arguments can't be held", {"tools": [_BAD_TOOL]}, (400,)),
     ("a choice of no tool", {"tool_choice": "required"}, (400,)),
     ("schema", {"response_format": {"type": "json_schema", "json_schema": {"pattern": "(a+)+$"}}}, (400,)),
     ("model elsewhere", {"model": "../../etc/passwd"}, (404,)),

@@ -121,8 +121,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Expected:
-    """The right answer. texts, reasons, calls: of each choice, each call as (name, arguments). log_probs: of each choice's tokens without an end token; None:
-    not asked for."""
+    """The right answer. texts, reasons, calls: of each choice, a call as (name, arguments). log_probs: of each choice's
+    tokens without an end token; None: not asked for."""
 
     texts: tuple[str, ...]
     reasons: tuple[str, ...]
