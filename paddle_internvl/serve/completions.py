@@ -85,7 +85,7 @@ class CompletionRun:
     ):
         self._engine, self._prompt, self._config = engine_thread, prompt, config
         self._image_tokens, self._copies, self._timeout = image_tokens, copies, timeout
-        self._record, self._metrics = record, metrics
+        self._record, self._metrics, self._reasoning_tokens = record, metrics, 0
         record.tokens_in = len(prompt.ids)
         self.pieces = self._pieces()
 
@@ -98,17 +98,19 @@ class CompletionRun:
     def usage(self) -> dict:
         """OpenAI's usage object: the tokens so far."""
         prompt, completion = len(self._prompt.ids), self._record.tokens_out
+        thoughts = {"reasoning_tokens": self._reasoning_tokens}
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"image_tokens": self._image_tokens},
+            **({"completion_tokens_details": thoughts} if self._prompt.thinking else {}),
         }
 
     async def _pieces(self) -> AsyncIterator[Piece]:
         """The engine's pieces, counted and timed; a greedy answer is copied to its equal answers."""
         async with aclosing(self._engine.stream(self._prompt, self._config)) as stream:
-            started, last = time.monotonic(), {}
+            started, last, thinking = time.monotonic(), {}, set()
             while True:
                 with anyio.fail_after(self._timeout):
                     piece = await anext(stream, None)
@@ -117,8 +119,13 @@ class CompletionRun:
                 now = time.monotonic()
                 self._metrics.piece(now - last.get(piece.index, started), first=piece.index not in last)
                 last[piece.index] = now
+                if piece.reasoning:
+                    thinking.add(piece.index)
+                if piece.text or piece.calls:
+                    thinking.discard(piece.index)
                 for copy in range(self._copies):
                     self._record.tokens_out += len(piece.tokens)
+                    self._reasoning_tokens += len(piece.tokens) if piece.index in thinking else 0
                     yield replace(piece, index=piece.index + copy)
 
     async def whole(self, objects: ResponseObjects) -> dict:

@@ -124,7 +124,7 @@ def of_validation(error: RequestValidationError) -> ApiError:
 
 def _is_branch(part) -> bool:
     """Whether a part of an error's location is pydantic's name of a union branch, not a key of the request."""
-    return isinstance(part, str) and ("[" in part or part in ("str", "list", "ImageUrl", "VideoUrl"))
+    return isinstance(part, str) and ("[" in part or part in ("str", "list", "ImageUrl", "VideoUrl", "NamedTool"))
 
 
 def of_http(status: int) -> ApiError:

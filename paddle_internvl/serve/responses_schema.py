@@ -1,26 +1,20 @@
-"""Request schema of OpenAI's Responses API, stateless: text and pictures in, one message out.
+"""Request schema of OpenAI's Responses API, stateless: a conversation in, thoughts, a message and tool calls out.
 
 In: JSON. Out: a `ResponsesRequest`, which is answered as the `ChatRequest` of the same conversation.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
-from paddle_internvl.serve.schema import (
-    Body,
-    ChatRequest,
-    Count,
-    ImageUrl,
-    Prompt,
-    Temperature,
-    Text,
-    Unit,
-    refuse_unsupported,
-)  # fmt: skip
-from paddle_internvl.serve.structured import chat_format, require_format
+from paddle_internvl.serve.responses_input import InputMessage, Item, chat_messages
+from paddle_internvl.serve.schema import Body, ChatRequest, Count, Prompt, Temperature, Text, Unit, refuse_unsupported
+from paddle_internvl.serve.structured import chat_format
+from paddle_internvl.serve.template_options import TemplateOptions
 
 # fields of features that are not supported -> values that are accepted, because they ask for nothing
 _UNSUPPORTED = {
@@ -29,65 +23,62 @@ _UNSUPPORTED = {
     "store": (False,),
     "background": (False,),
     "prompt": (),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "max_tool_calls": (),
     "include": ([],),
-    "reasoning": ({},),
     "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
+_FIELDS = {"messages": "input", "response_format": "text"}  # of a chat request -> of a request
 
 
-class InputText(Body):
-    """Text of a message; output_text: of an earlier answer."""
+class FunctionTool(Body):
+    """A function that the answer may call."""
 
-    type: Literal["input_text", "output_text"]
-    text: Text
-
-    def chat(self) -> dict:
-        """The part of a chat message."""
-        return {"type": "text", "text": self.text}
-
-
-class InputImage(Body):
-    """A picture: an http(s) or data URL."""
-
-    type: Literal["input_image"]
-    image_url: Text
-    detail: Literal["auto", "low", "high"] | None = None
+    type: Literal["function"]
+    name: Text
+    description: Text | None = None
+    parameters: dict | None = None
+    strict: bool | None = None
 
     def chat(self) -> dict:
-        """The part of a chat message."""
-        return {"type": "image_url", "image_url": ImageUrl(url=self.image_url, detail=self.detail).model_dump()}
+        """The tool of a chat completion."""
+        return {"type": "function", "function": self.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-Content = Annotated[InputText | InputImage, Field(discriminator="type")]
+class NamedTool(Body):
+    """The choice of one function."""
 
-
-class InputMessage(Body):
-    """A message of the conversation."""
-
-    type: Literal["message"] | None = None
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Content], Field(max_length=1024, fail_fast=True)]
+    type: Literal["function"]
+    name: Text
 
     def chat(self) -> dict:
-        """The chat message."""
-        content = self.content if isinstance(self.content, str) else [part.chat() for part in self.content]
-        return {"role": self.role, "content": content}
+        """The choice of a chat completion."""
+        return {"type": "function", "function": {"name": self.name}}
+
+
+class ReasoningOptions(Body):
+    """Options of thoughts. effort: 'none' asks for none, all others alike for thoughts before the answer; they are
+    given as they are, never as a summary."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    summary: Literal["auto"] | None = None
 
 
 class ResponsesRequest(Body):
-    """Body of /v1/responses. Nothing is stored: a later turn sends the earlier messages again."""
+    """Body of /v1/responses. Nothing is stored: a later turn sends the earlier items again."""
 
     model: Text
-    input: Prompt | Annotated[list[InputMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
+    input: Prompt | Annotated[list[Item], Field(min_length=1, max_length=4096, fail_fast=True)]
     instructions: Text | None = None
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: Unit | None = None
     text: dict | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: ReasoningOptions | None = None
+    chat_template_kwargs: TemplateOptions | None = None
     stream: bool | None = None
     metadata: dict[str, str] | None = None
 
@@ -97,16 +88,34 @@ class ResponsesRequest(Body):
         return refuse_unsupported(body, _UNSUPPORTED)
 
     @model_validator(mode="after")
-    def _require_format(self):
-        require_format({"response_format": chat_format(self.text)})
+    def _require_chat(self):
+        try:
+            self.chat  # noqa: B018
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = first.get("ctx", {}).get("param") or ".".join(map(str, first["loc"])) or "input"
+            field = _FIELDS.get(field.partition(".")[0], field)
+            raise PydanticCustomError("chat", "{reason}", {"param": field, "reason": first["msg"]}) from None
         return self
 
+    @cached_property
     def chat(self) -> ChatRequest:
         """The chat completion that answers the request."""
         system = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
-        turns = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        items = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         return ChatRequest(
-            model=self.model, messages=[*system, *(turn.chat() for turn in turns)], temperature=self.temperature,
+            model=self.model, messages=[*system, *chat_messages(items)], temperature=self.temperature,
             top_p=self.top_p, max_completion_tokens=self.max_output_tokens, stream=self.stream,
-            response_format=chat_format(self.text),
+            response_format=chat_format(self.text), tools=[tool.chat() for tool in self.tools or ()],
+            tool_choice=self.tool_choice.chat() if isinstance(self.tool_choice, NamedTool) else self.tool_choice,
+            parallel_tool_calls=self.parallel_tool_calls, chat_template_kwargs=self._template_options,
         )  # fmt: skip
+
+    @property
+    def _template_options(self) -> dict:
+        """The options of the prompt; those of `reasoning` and of `chat_template_kwargs` must not contradict."""
+        options = {} if self.chat_template_kwargs is None else self.chat_template_kwargs.model_dump(exclude_none=True)
+        if self.reasoning is None or self.reasoning.effort is None:
+            return options
+        field = "thinking" if "enable_thinking" in options else "enable_thinking"
+        return {**options, field: self.reasoning.effort != "none"}

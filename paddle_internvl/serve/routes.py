@@ -85,10 +85,10 @@ class Routes:
         return asdict(counted)
 
     async def responses(self, request: Request, body: ResponsesRequest) -> Any:
-        """OpenAI's Responses API, stateless: answer a conversation with pictures."""
+        """OpenAI's Responses API, stateless: answer a conversation with pictures and tools."""
         self._check_model(body.model)
-        chat, log_media = body.chat(), request.state.record.media.extend
-        prompt = await self._or_api_error(request, self._preparer.chat(chat.messages, log_media))
+        chat, log_media = body.chat, request.state.record.media.extend
+        prompt = await self._or_api_error(request, self._preparer.chat(chat.messages, log_media, **chat.prompt_options))
         run, document = await self._run(request, chat, prompt), ResponseDocument(body, self._model["id"])
         if not body.stream:
             return JSONResponse(await self._or_api_error(request, run.whole(document)))
