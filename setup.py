@@ -37,6 +37,7 @@ EXTRAS = {
     "video": ["av>=14.2", "opencv-python-headless>=4.8", "decord>=0.6; platform_machine == 'x86_64'"],
     "serve": [
         "fastapi>=0.110",
+        "fastapi-swagger>=0.4.64",  # Swagger UI as files
         "uvicorn>=0.30",
         "pydantic>=2.9",
         "prometheus-client>=0.20",
@@ -91,7 +92,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["paddle_internvl*", "convert*"]),
-    package_data={"paddle_internvl.kernels": ["csrc/*"]},
+    package_data={"paddle_internvl.kernels": ["csrc/*"], "paddle_internvl.serve": ["static/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["paddle-internvl=paddle_internvl.cli.main:main_and_exit"]},

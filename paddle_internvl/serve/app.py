@@ -15,6 +15,7 @@ from paddle_internvl.media.loader import MediaLoader
 from paddle_internvl.serve.guards import add_guards
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Gate
+from paddle_internvl.serve.pages import add_pages
 from paddle_internvl.serve.preparing import Preparer
 from paddle_internvl.serve.routes import Routes
 from paddle_internvl.serve.settings import Settings
@@ -81,7 +82,7 @@ def create_app(engine_thread, settings: Settings, loader: MediaLoader | None = N
         yield
         await preparer.aclose()
 
-    # Documentation pages with scripts of other hosts are left out; the schema is served, behind the key.
+    # FastAPI's own documentation pages have scripts of other hosts.
     app = FastAPI(
         title="paddle_internvl", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         redirect_slashes=False,
@@ -90,5 +91,7 @@ def create_app(engine_thread, settings: Settings, loader: MediaLoader | None = N
     errors = {status: {"model": ErrorBody} for status in _ERRORS}
     for path, method, name in ROUTES:
         app.add_api_route(path, getattr(routes, name), methods=[method], name=name, responses=errors)
+    if not settings.disable_pages:
+        add_pages(app)
     add_guards(app, settings, gate, metrics)
     return app

@@ -22,6 +22,7 @@ from paddle_internvl.serve.errors import ApiError
 from paddle_internvl.serve.guards import add_guards
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Gate
+from paddle_internvl.serve.pages import add_pages
 from paddle_internvl.serve.replica import RECORD, RECORD_FIELDS
 from paddle_internvl.serve.settings import Settings
 
@@ -103,6 +104,8 @@ def create_front(replicas: Replicas, settings: Settings) -> FastAPI:
     app = FastAPI(openapi_url=None)
     for endpoint in (health, ready, metrics):
         app.add_api_route(f"/{endpoint.__name__}", endpoint, methods=["GET"])
+    if not settings.disable_pages:
+        add_pages(app)
     app.mount("/", Forward(replicas))
     add_guards(app, settings, gate, request_metrics)
     return app

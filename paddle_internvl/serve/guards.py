@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from paddle_internvl.serve import pages
 from paddle_internvl.serve.errors import ApiError, of_http, of_validation
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Admission, ApiKeys, Bodies, Gate, RequestLog
@@ -34,7 +35,8 @@ def add_guards(app: FastAPI, settings: Settings, gate: Gate, metrics: Metrics) -
         Bodies, gate=gate, max_bytes=settings.max_body_bytes, max_values=settings.max_json_values,
         read_timeout=settings.body_timeout, send_timeout=settings.send_timeout,
     )  # fmt: skip
-    app.add_middleware(ApiKeys, keys=settings.api_keys)
+    public = ("/health",) if settings.disable_pages else ("/health", *pages.FILES)
+    app.add_middleware(ApiKeys, keys=settings.api_keys, public=public)
     if settings.allow_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",)

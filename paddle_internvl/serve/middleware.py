@@ -25,7 +25,6 @@ from paddle_internvl.serve.accesslog import Record, error_trace, log, new_record
 from paddle_internvl.serve.errors import CLIENT_CLOSED_REQUEST, ApiError, unexpected
 from paddle_internvl.serve.metrics import Metrics
 
-_PUBLIC_ROUTE = "/health"  # needs no API key
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 _LINGER_SECONDS, _SILENCE_SECONDS = 5.0, 0.5  # after a response to a request whose body still arrives
 
@@ -83,14 +82,15 @@ class ApiKeys:
 
     Args:
         keys: one of which a request must bring; empty: no key is needed.
+        public: paths that need no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: Collection[str]):
-        self.app = app
+    def __init__(self, app: ASGIApp, keys: Collection[str], public: Collection[str]):
+        self.app, self._public = app, frozenset(public)
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        protected = scope["type"] == "http" and self._digests and scope["path"] != _PUBLIC_ROUTE
+        protected = scope["type"] == "http" and self._digests and scope["path"] not in self._public
         if protected and not self.accepts(Headers(scope=scope).get("authorization", "")):
             error = ApiError("key", "a valid API key is needed: send 'Authorization: Bearer KEY'")
             error.headers["WWW-Authenticate"] = "Bearer"

@@ -23,6 +23,7 @@ from paddle_internvl.serve.lmdeploy_generate import GenerateRequest
 from paddle_internvl.serve.logprobs import LogProbs
 from paddle_internvl.serve.metrics import Metrics
 from paddle_internvl.serve.middleware import Gate
+from paddle_internvl.serve.model_facts import facts_of
 from paddle_internvl.serve.preparing import Preparer
 from paddle_internvl.serve.response_objects import CHAT, TEXT, Kind, ResponseObjects
 from paddle_internvl.serve.responses_objects import ResponseDocument
@@ -59,7 +60,7 @@ class Routes:
         self._tokenizer = preparer.tokenizer
         self._model = {
             "id": name, "object": "model", "created": int(time.time()), "owned_by": "paddle_internvl",
-            "max_model_len": engine_thread.engine.config.session_len,
+            "max_model_len": engine_thread.engine.config.session_len, **facts_of(engine_thread.engine.model),
         }  # fmt: skip
 
     async def chat_completions(self, request: Request, body: ChatRequest) -> Any:

@@ -66,6 +66,7 @@ class Settings:
         (), "Host headers that are accepted besides this machine's (default: any, but none on a loopback address)"
     )
     allow_origins: tuple[str, ...] = _setting((), "origins whose pages may call the server (CORS); none by default")
+    disable_pages: bool = _setting(False, "serve no page at / and no Swagger UI at /docs")
     default_max_tokens: int = _setting(1024, "tokens of an answer where the request names no limit", 1)
     max_total_tiles: int | None = _setting(None, "the most tiles of all pictures of a request (default: any)", 1)
 

@@ -35,7 +35,7 @@ def test_row_29_health_is_not_readiness(serve):
 
 
 def test_row_17_there_are_no_other_routes(serve):
-    server = serve()
+    server = serve(disable_pages=True)
     paths = {route.path for route in server.server.config.app.routes}
     assert paths == {
         "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/count_tokens", "/tokenize", "/detokenize",

@@ -3,27 +3,18 @@
 import json
 import os
 import re
-import shutil
 import socket
 from dataclasses import dataclass
 
 import pytest
 
+from tests.chromium import PATIENCE, chromium_browser, expect
 from tests.random_checkpoints import ROOT
 from tests.serve.running import FakeEngineThread
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
 ASSETS = ROOT / "demo/assets"
-PATIENCE = 180_000  # milliseconds that the page is waited for at most; a busy machine is slow
 VISITORS = 2  # that are answered at once by the page of the fake engine
-
-
-def expect(*what):
-    """Playwright's `expect`, which waits."""
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=PATIENCE)
-    return expect(*what)
 
 
 @pytest.fixture(scope="session")
@@ -119,14 +110,8 @@ def fake(_fake_host, tiny):
 
 @pytest.fixture(scope="module")
 def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        path = shutil.which("chromium") or started.chromium.executable_path
-        if not os.path.exists(path):
-            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with chromium_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
