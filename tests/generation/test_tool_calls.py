@@ -3,7 +3,7 @@
 import pytest
 from paddlenlp.transformers import AddedToken, AutoTokenizer
 
-from paddle_internvl.generation.constraints.compiler import ConstraintError, GrammarCompiler, allowed_tokens
+from paddle_internvl.generation.constraints.compiler import ConstraintError, GrammarCompiler, token_mask
 from paddle_internvl.generation.constraints.tool_calls import calls_format
 from paddle_internvl.prompt.tools import HERMES, INTERNLM2, parse_tools
 from tests.random_checkpoints import TOKENIZER
@@ -38,7 +38,7 @@ def matches(case, answer_format, text: str) -> bool:
     matcher = compiler.compile(answer_format).matcher.deep_copy()
     tokens = tokenizer.tokens_by_part(tokenizer.split_added_tokens(text))
     for i in tokenizer.convert_tokens_to_ids([token for token, _ in tokens]):
-        if not allowed_tokens(matcher, compiler.vocabulary)[i]:
+        if token_mask(matcher, compiler.vocabulary)[i] != 0:
             return False
         matcher.consume_token(compiler.vocabulary.original.get(i, i))
     return matcher.is_accepting()

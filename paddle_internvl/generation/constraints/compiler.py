@@ -34,6 +34,8 @@ SCHEMA_OPTIONS = {
 # Prescribed text, such as the keys of a schema, comes in the tokens that the model prefers: they are not forced.
 _WHOLE = '%llguidance {"no_forcing": true}\nstart: @body'
 _BLANK_FIRST = '%llguidance {"no_forcing": true}\nstart: " "? @body'
+# Every byte of a bit mask -> 8 entries of a mask: many times faster than a choice for each token.
+_ENTRIES = np.array([[0 if byte >> bit & 1 else -np.inf for bit in range(8)] for byte in range(256)], np.float32)
 _MISSING = '{feature} needs llguidance: pip install "paddle_internvl[structured]"'
 
 
@@ -49,7 +51,7 @@ class Grammar:
         vocabulary: of the tokenizer.
         drops_blank: whether a blank at the beginning of the answer is no part of its text.
         matcher: llguidance's, at the beginning of an answer; to be copied.
-        first: bool [V], tokens that an answer may begin with.
+        first: mask of the tokens that an answer may begin with, see `token_mask`.
         executor: threads that compute masks.
     """
 
@@ -108,25 +110,28 @@ class GrammarCompiler:
         body = {**_definition(response_format), "name": "body"}
         matcher, first = self._matcher(response_format, {"grammars": [{"lark_grammar": _WHOLE}, body]})
         blanks = [i for i, token in enumerate(self.vocabulary.tokens) if token[:1] == b" "]
-        drops_blank = self.vocabulary.drops_blank and begins and not first[blanks].any()
+        drops_blank = self.vocabulary.drops_blank and begins and not (first[blanks] == 0).any()
         if drops_blank:  # the answer may begin with a token whose blank the tokenizer leaves out
             parts = [{"lark_grammar": _BLANK_FIRST}, body]
             matcher, first = self._matcher(response_format, {"grammars": parts})
         return Grammar(self.vocabulary, drops_blank, matcher, first, self._executor)
 
     def _matcher(self, response_format: ResponseFormat, definition: dict):
-        """A matcher of llguidance, and the tokens that it begins with."""
+        """A matcher of llguidance, and the mask of the tokens that it begins with."""
         matcher = require_llguidance().LLMatcher(self._tokens, json.dumps(definition), log_level=0, limits=self._limits)
-        first = allowed_tokens(matcher, self.vocabulary) if not matcher.is_error() else None
+        first = token_mask(matcher, self.vocabulary) if not matcher.is_error() else None
         if matcher.is_error():
             raise ConstraintError(f"response_format: the {response_format.kind} is not supported: {error_of(matcher)}")
         return matcher, first
 
 
-def allowed_tokens(matcher, vocabulary: Vocabulary) -> np.ndarray:
-    """bool [V]: the tokens that a matcher of llguidance can go on with."""
-    bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
-    mask = np.unpackbits(bits, count=len(vocabulary.tokens), bitorder="little").view(bool)
+def token_mask(matcher, vocabulary: Vocabulary) -> np.ndarray:
+    """float32 [V]: 0 for the tokens that a matcher of llguidance can go on with, else minus infinity."""
+    from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+    bits = allocate_token_bitmask(1, len(vocabulary.tokens))
+    fill_next_token_bitmask(matcher, bits)  # unlike `compute_bitmask`, without Python's lock: the model runs meanwhile
+    mask = np.take(_ENTRIES, bits.view(np.uint8)[0], axis=0).reshape(-1)[: len(vocabulary.tokens)]
     mask[list(vocabulary.original)] = mask[list(vocabulary.original.values())]
     return mask
 

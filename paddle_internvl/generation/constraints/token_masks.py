@@ -10,10 +10,9 @@ from concurrent.futures import Future, wait
 
 import numpy as np
 
-from paddle_internvl.generation.constraints.compiler import ConstraintError, Grammar, allowed_tokens, error_of
+from paddle_internvl.generation.constraints.compiler import ConstraintError, Grammar, error_of, token_mask
 
 _SMALL = 1 << 13  # tokens; the mask of fewer takes less time than handing it to a thread
-_MINUS_INFINITY = np.array(-np.inf, np.float32).view(np.int32)
 _SECONDS = 0.02  # more than a mask takes, unless the grammar is ambiguous; other answers are not kept waiting
 
 
@@ -68,15 +67,12 @@ class TokenMasks:
         if not self._matcher.consume_token(self._vocabulary.original.get(token, token)):
             raise ConstraintError(f"response_format: the answer can't be continued: {error_of(self._matcher)}")
         if self._matcher.is_stopped() and self._matcher.is_accepting():
-            return self._mask(np.zeros(len(self._vocabulary.tokens), bool))
-        return self._mask(allowed_tokens(self._matcher, self._vocabulary))
+            return self._mask(np.full(len(self._vocabulary.tokens), -np.inf, np.float32))
+        return self._mask(token_mask(self._matcher, self._vocabulary))
 
-    def _mask(self, allowed: np.ndarray) -> np.ndarray | None:
-        """The mask of allowed tokens, with this answer's end tokens in the place of the grammar's; None: no token."""
-        allowed[self._vocabulary.end] = False
-        allowed[self._ends] = self._matcher.is_accepting()
-        allowed[self._never] = False
-        if not allowed.any():
-            return None
-        # 0 - 1 has all bits set, of which minus infinity's are kept: many times faster than a choice for each token.
-        return ((allowed.view(np.uint8).astype(np.int32) - 1) & _MINUS_INFINITY).view(np.float32)
+    def _mask(self, mask: np.ndarray) -> np.ndarray | None:
+        """A mask of the grammar's, with this answer's end tokens in the place of the grammar's; None: no token."""
+        mask[self._vocabulary.end] = -np.inf
+        mask[self._ends] = 0 if self._matcher.is_accepting() else -np.inf
+        mask[self._never] = -np.inf
+        return mask if mask.max() == 0 else None
