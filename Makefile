@@ -99,5 +99,5 @@ sanitize:
 
 lock: $(READY)
 	$(UV) pip compile --quiet --universal --python-version 3.10 setup.py \
-		--extra cpu --extra video --extra serve --extra scale --extra demo --extra notebooks --extra plots --extra docs \
+		--extra cpu --extra chat --extra video --extra serve --extra scale --extra demo --extra notebooks --extra plots --extra docs \
 		--extra curate --extra evaluation --extra structured --extra test --no-annotate --output-file requirements.lock

@@ -6,8 +6,10 @@ In: the amount of work. Out: a tqdm bar to be updated.
 from __future__ import annotations
 
 import sys
+from typing import IO
 
 _quiet = False
+_stream: IO[str] | None = None
 
 
 def be_quiet(quiet: bool = True) -> None:
@@ -16,8 +18,16 @@ def be_quiet(quiet: bool = True) -> None:
     _quiet = quiet
 
 
+def write_to(stream: IO[str] | None) -> None:
+    """Write progress bars to a stream instead of stderr: the description and the counts; None: to stderr again."""
+    global _stream
+    _stream = stream
+
+
 def shown() -> bool:
     """Whether progress bars are drawn."""
+    if _stream is not None:
+        return True
     return not _quiet and sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -32,4 +42,6 @@ def bar(description: str, total: int | None = None, unit: str = "it", delay: flo
     """
     from tqdm import tqdm
 
+    if _stream is not None:
+        return tqdm(desc=description, total=total, file=_stream, bar_format="{desc} {n_fmt}/{total_fmt}")
     return tqdm(desc=description, total=total, unit=unit, unit_scale=unit == "B", delay=delay, disable=not shown())

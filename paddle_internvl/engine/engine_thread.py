@@ -26,7 +26,7 @@ from paddle_internvl.engine.request import (
 )
 from paddle_internvl.engine.sequence import Sequence as EngineSequence
 from paddle_internvl.engine.sequence import Stage
-from paddle_internvl.engine.stats import EngineStats
+from paddle_internvl.engine.stats import EngineStats, PromptProgress
 from paddle_internvl.generation.config import GenerationConfig
 
 _STALLED = 120.0  # seconds without a step while there is work
@@ -195,6 +195,11 @@ class EngineThread:
             blocks_used=engine.pool.used,
             blocks_total=engine.pool.total,
         )
+
+    def prompt_progress(self) -> list[PromptProgress]:
+        """Progress of the running requests that have no token yet; any thread may call this."""
+        before_decode = (Stage.VISION, Stage.PREFILL)
+        return [s.prompt_progress for s in list(self.engine.scheduler.running) if s.stage in before_decode]
 
     # ------------------------------------------------------------------------------------------------- the thread
     def _run(self) -> None:

@@ -11,6 +11,7 @@ from paddle_internvl.engine.block_pool import BlockPool
 from paddle_internvl.engine.paged_kv_cache import BLOCK_SIZE
 from paddle_internvl.engine.prefix_cache import PictureSpan, block_keys
 from paddle_internvl.engine.request import Piece, RequestState
+from paddle_internvl.engine.stats import PromptProgress
 from paddle_internvl.engine.vision import PendingPictures
 from paddle_internvl.generation.sampling import Sampler
 
@@ -65,6 +66,12 @@ class Sequence:
     def prompt_remaining(self) -> int:
         """Prompt tokens to prefill."""
         return len(self.prompt_ids) - self.num_computed
+
+    @property
+    def prompt_progress(self) -> PromptProgress:
+        """Progress of vision and prefill."""
+        tiles = sum(cost.tiles for cost in self.request.costs)
+        return PromptProgress(tiles, tiles - self.pictures.remaining, len(self.prompt_ids), self.num_computed)
 
     @property
     def fully_launched(self) -> bool:

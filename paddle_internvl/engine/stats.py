@@ -1,4 +1,4 @@
-"""Counters and state of an engine, for health checks and metrics."""
+"""Counters and state of an engine, for health checks, metrics and progress lines."""
 
 from __future__ import annotations
 
@@ -51,3 +51,20 @@ class EngineStats(Counters):
     prefilling: int = 0
     blocks_used: int = 0
     blocks_total: int = 0
+
+
+@dataclass(frozen=True)
+class PromptProgress:
+    """Progress of a running request before its first token.
+
+    Attributes:
+        tiles: tiles of its pictures.
+        tiles_done: tiles with visual tokens.
+        tokens: tokens of its prompt.
+        tokens_done: tokens prefilled.
+    """
+
+    tiles: int
+    tiles_done: int
+    tokens: int
+    tokens_done: int

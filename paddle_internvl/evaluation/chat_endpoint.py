@@ -1,6 +1,7 @@
 """Chat completions of an OpenAI-compatible endpoint, with retries and exponential backoff.
 
-In: OpenAI-style messages. Out: a `Completion`. Used by `evaluation.judge` and by `curation`.
+In: OpenAI-style messages. Out: a `Completion`, or the events of a stream. Used by `evaluation.judge`, by `curation` and
+by `cli.chat`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from paddle_internvl.evaluation import picture_marks
 from paddle_internvl.evaluation.completion import ChatRequestError, Completion, EndpointUnavailableError
@@ -107,6 +108,41 @@ class ChatEndpoint:
                 raise
         self._limit = _NEW_LIMIT
         return self._complete(body)
+
+    def stream(self, messages: Sequence[Mapping], **fields) -> Iterator[dict]:
+        """Events of a streamed completion, parsed; without retries.
+
+        Args:
+            messages: see `complete`.
+            fields: see `complete`.
+        Raises:
+            As `complete`.
+        """
+        body = {"model": self.model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+        try:
+            with self._http.stream("POST", self.url, json=body | fields) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise ChatRequestError(f"{self.url} answers {response.status_code}: {response.text[:_SHOWN]}")
+                for line in response.iter_lines():
+                    if line.startswith("data:") and line[5:].strip() != "[DONE]":
+                        event = json.loads(line[5:])
+                        if "error" in event:
+                            raise ChatRequestError(f"{self.url}: {json.dumps(event['error'])[:_SHOWN]}")
+                        yield event
+        except httpx.ConnectError as fault:
+            raise EndpointUnavailableError(f"no server answers at {self.url}: {fault}") from None
+        except (httpx.TransportError, json.JSONDecodeError) as fault:
+            raise ChatRequestError(f"{self.url}: {fault or type(fault).__name__}") from None
+
+    def count_tokens(self, messages: Sequence[Mapping]) -> dict:
+        """Token count of a conversation, by `/v1/count_tokens` of our server: 'total', 'visual', 'pictures'.
+
+        Raises:
+            As `complete`; other servers have no such route.
+        """
+        url = f"{self.url.removesuffix(_PATH)}/count_tokens"
+        return self._send("POST", url, json.dumps({"model": self.model, "messages": messages}).encode()).json()
 
     def _complete(self, body: dict) -> Completion:
         if _LIMIT in body:
