@@ -1,5 +1,6 @@
-"""Clients of OpenAI's API that are no part of the project's environment: LangChain, LiteLLM, Instructor."""
+"""Clients of OpenAI's API in an environment of their own: OpenAI's, LangChain, LiteLLM, Instructor."""
 
+import asyncio
 import json
 from enum import Enum
 
@@ -30,6 +31,37 @@ TOOL = {"type": "function", "function": {"name": "Shape", "parameters": Shape.mo
 NAMED = {"type": "function", "function": {"name": "Shape"}}
 
 
+def test_openai(url):
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=url, api_key="-", max_retries=0)
+    tool, chat = openai.pydantic_function_tool(Shape), {"model": "tiny", "messages": MESSAGES, "max_tokens": LIMIT}
+    parsed = client.chat.completions.parse(**chat, response_format=Shape).choices[0].message.parsed
+    assert isinstance(parsed, Shape)
+    with client.chat.completions.stream(**chat, tools=[tool], tool_choice=NAMED) as stream:
+        deltas = [event for event in stream if event.type == "tool_calls.function.arguments.delta"]
+        (call,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert len(deltas) > 3 and isinstance(call.function.parsed_arguments, Shape)
+
+    asked = {"model": "tiny", "input": MESSAGES, "max_output_tokens": LIMIT}
+    assert client.responses.parse(**asked, text_format=Shape).output_parsed == parsed
+    named = {"tools": [tool], "tool_choice": {"type": "function", "name": "Shape"}}
+    response = client.responses.parse(**asked, **named)
+    assert response.output[0].parsed_arguments == call.function.parsed_arguments
+    with client.responses.stream(**asked, **named) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        assert stream.get_final_response().output[0].arguments == "".join(deltas) == response.output[0].arguments
+    result = {"type": "function_call_output", "call_id": response.output[0].call_id, "output": "noted"}
+    history = [*MESSAGES, response.output[0].to_dict(), result]
+    assert client.responses.create(**asked | {"input": history}).output_text
+
+    async def ask() -> list:
+        async with openai.AsyncOpenAI(base_url=url, api_key="-", max_retries=0) as parallel:
+            calls = [parallel.responses.parse(**asked, **named) for _ in range(3)]
+            return [response.output[0].parsed_arguments for response in await asyncio.gather(*calls)]
+
+    assert asyncio.run(ask()) == [call.function.parsed_arguments] * 3
+
+
 def test_langchain(url):
     model = pytest.importorskip("langchain_openai").ChatOpenAI(
         model="tiny", base_url=url, api_key="-", max_tokens=LIMIT, max_retries=0
@@ -40,6 +72,9 @@ def test_langchain(url):
         assert isinstance(model.with_structured_output(Shape, method=method).invoke("Which shape?"), Shape)
     (call,) = model.bind_tools([Shape], tool_choice="Shape").invoke("Which shape?").tool_calls
     assert call["name"] == "Shape" and Shape(**call["args"])
+    by_responses = model.model_copy(update={"use_responses_api": True})
+    (same,) = by_responses.bind_tools([Shape], tool_choice="Shape").invoke("Which shape?").tool_calls
+    assert same["args"] == call["args"]
 
 
 def test_litellm(url):

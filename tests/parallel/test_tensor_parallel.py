@@ -86,14 +86,18 @@ def test_a_stream_closed_early(monkeypatch, folder):
     assert one == other
 
 
-def test_an_answer_that_matches_a_format(monkeypatch, folder):
+def test_answers_that_match_a_format_and_tool_calls(monkeypatch, folder):
     settings = {"max_new_tokens": 40, "guided_regex": r'\{"n": [0-9]{1,3}\}'}
-    expected = AutoModel.from_pretrained(str(folder)).chat_messages(TEXTS[0], settings).text
+    digit = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    tools = [{"type": "function", "function": {"name": "note", "parameters": digit}}]
 
     def work(model):
-        return model.chat_messages(TEXTS[0], settings).text
+        called = model.chat_messages(TEXTS[0], {"max_new_tokens": 60}, tools=tools, tool_choice="required")
+        return model.chat_messages(TEXTS[0], settings).text, called.token_ids, called.tool_calls[0].arguments
 
-    assert run_sharded(monkeypatch, folder, 2, work) == [expected] * 2 and 0 <= json.loads(expected)["n"] <= 999
+    expected = work(AutoModel.from_pretrained(str(folder)))
+    assert run_sharded(monkeypatch, folder, 2, work) == [expected] * 2
+    assert 0 <= json.loads(expected[0])["n"] <= 999 and json.loads(expected[2])["n"] in (1, 2)
 
 
 def test_a_forward_by_hand_is_refused(monkeypatch, folder):

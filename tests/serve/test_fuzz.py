@@ -50,6 +50,27 @@ _MESSAGES = st.lists(
     max_size=4,
 )
 _FIELDS = st.dictionaries(_KEYS.filter(lambda key: key not in ("model", "messages")), _JSON, max_size=5)
+_SIZES = st.integers(-1, 9) | st.sampled_from([0.5, "1", 10**12])
+_VALUES = {  # of the keywords of a JSON Schema
+    "type": st.sampled_from(["object", "array", "string", "integer", "number", "null", "any", ["string", "null"]]),
+    "enum": st.lists(_LEAVES, max_size=3), "const": _LEAVES, "pattern": st.sampled_from(["a|b", "(a+", "(?=a)", "é*"]),
+    "format": st.sampled_from(["date", "uuid", "x"]), "$ref": st.sampled_from(["#", "#/$defs/a", "http://a"]),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "multipleOf"), _SIZES),
+}  # fmt: skip
+_NAMES = st.text(max_size=4)
+_SCHEMAS = st.recursive(
+    st.fixed_dictionaries({}, optional=_VALUES),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["object", "array"]), "properties": st.dictionaries(_NAMES, inner, max_size=3),
+            "required": st.lists(_NAMES, max_size=2), "items": inner, "anyOf": st.lists(inner, max_size=2),
+            "additionalProperties": inner | st.booleans(), "$defs": st.fixed_dictionaries({"a": inner}), "not": inner,
+        },
+    ),
+    max_leaves=4,
+)  # fmt: skip
+_CHOICES = ["auto", "required", "none", {"type": "function", "name": "f"}]
 WILD = settings(
     max_examples=50, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -58,7 +79,7 @@ WILD = settings(
 
 @pytest.fixture(scope="module")
 def server(tiny):
-    with running(FakeEngineThread(tiny, tiny.tokenizer, session_len=256), disable_remote_media=True) as served:
+    with running(FakeEngineThread(tiny, tiny.tokenizer, session_len=1024), disable_remote_media=True) as served:
         yield served
 
 
@@ -82,6 +103,17 @@ def post(client, path: str, body) -> int:
 @given(messages=_MESSAGES, fields=_FIELDS)
 def test_wild_chats_are_no_5xx(client, messages, fields):
     post(client, "/v1/chat/completions", {"model": "tiny", "messages": messages, **fields})
+
+
+@settings(WILD, max_examples=25)
+@given(schema=_SCHEMAS, name=st.sampled_from("ffff ") | _NAMES, choice=st.sampled_from(_CHOICES) | _JSON)
+def test_wild_schemas_and_tools_are_no_5xx(client, schema, name, choice):
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "max_tokens": 2}
+    post(client, "/v1/chat/completions", {**chat, "guided_json": schema})
+    function = {"name": name, "parameters": schema}
+    post(client, "/v1/chat/completions", {**chat, "tools": [{"type": "function", "function": function}]})
+    flat = {"tools": [{"type": "function", **function}], "tool_choice": choice, "max_output_tokens": 2}
+    post(client, "/v1/responses", {"model": "tiny", "input": "a", **flat})
 
 
 @WILD
