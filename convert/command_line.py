@@ -41,8 +41,18 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def options(self) -> list[str]:
-        """The options of this parser, e.g. '--json'."""
-        return [option for action in self._actions for option in action.option_strings]
+        """The options of this parser, e.g. '--json', aliases included."""
+        return list(self._option_string_actions)
+
+    def add_alias(self, alias: str, option: str) -> None:
+        """Take another name for an option, which the help does not show; nothing if there is no such option.
+
+        Args:
+            alias: the other name; a name that is taken stays as it is.
+            option: the option's own name.
+        """
+        if option in self._option_string_actions:
+            self._option_string_actions.setdefault(alias, self._option_string_actions[option])
 
     def parse_args(self, args=None, namespace=None):
         """Parse; an unknown option is reported by the subcommand that does not have it, with the nearest option."""
@@ -66,7 +76,7 @@ class Parser(argparse.ArgumentParser):
 
 def _nearest(word: str, candidates: Sequence[str]) -> str:
     """A suggestion to append to an error; '' without a near candidate."""
-    near = difflib.get_close_matches(word, candidates, n=1)
+    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.65)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -87,7 +97,7 @@ def add_common_flags(parser: Parser) -> None:
         group.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS,
                            help="no progress bars, and no log but errors")  # fmt: skip
     if "--log-level" not in parser.options:
-        group.add_argument("--log-level", choices=LOG_LEVELS, default=argparse.SUPPRESS,
+        group.add_argument("--log-level", type=str.lower, choices=LOG_LEVELS, default=argparse.SUPPRESS,
                            help="of the log on stderr; debug shows tracebacks")  # fmt: skip
     for subcommand in parser.subcommands.values():
         add_common_flags(subcommand)

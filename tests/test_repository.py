@@ -40,7 +40,7 @@ LAYERS = [
         "paddle_internvl.bench",
         "paddle_internvl.verification",
     },
-    {"paddle_internvl.cli"},
+    {"paddle_internvl.cli", "paddle_internvl.__main__"},
     {"demo"},
 ]
 # The references of `verify --torch`, `bench model` and `bench train` are the only modules that import torch.

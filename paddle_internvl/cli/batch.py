@@ -21,7 +21,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli.argument_types import integer
-from paddle_internvl.cli.conventions import add_adapter_flag
+from paddle_internvl.cli.conventions import add_adapter_flag, add_quantization_flag
 from paddle_internvl.cli.thinking import add_thinking_flags, prompt_options
 
 
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")
+    add_quantization_flag(parser)
     parser.add_argument("--dtype", default="auto", help="bfloat16, float16 or float32 (default: the best there is)")
 
 
@@ -84,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _job(arguments: argparse.Namespace, make):
     """The job of parsed arguments, checked before anything is loaded."""
     from paddle_internvl.checkpoints.folder_checks import adapter_folder, chat_folder
+    from paddle_internvl.engine.config import quantization_options
     from paddle_internvl.generation.config import generation_config
 
     if arguments.ray_address and not arguments.workers:
@@ -108,6 +110,7 @@ def _job(arguments: argparse.Namespace, make):
             "device": arguments.device,
             "max_num": arguments.max_num,
             "adapter": arguments.adapter and str(adapter_folder(arguments.adapter)),
+            **quantization_options(arguments.quantization),
         },
         **prompt_options(arguments),
     )

@@ -18,6 +18,7 @@ from convert.command_line import Parser
 from paddle_internvl import progress
 from paddle_internvl.checkpoints.hub_clients import HUBS
 from paddle_internvl.cli.argument_types import integer
+from paddle_internvl.engine.config import QUANTIZATIONS
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _ERRORS = (ValueError, OSError, ImportError)  # become one line; others are faults of the program
@@ -62,6 +63,15 @@ def add_adapter_flag(parser: argparse.ArgumentParser) -> None:
     """Add --adapter, a LoRA adapter for the checkpoint."""
     parser.add_argument(
         "--adapter", metavar="DIR", help="folder of a LoRA adapter (PEFT's or PaddleNLP's), merged while loading"
+    )
+
+
+def add_quantization_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --quantization, few bits for the weights while loading, with FastDeploy's words."""
+    parser.add_argument(
+        "--quantization",
+        choices=tuple(QUANTIZATIONS),
+        help="quantize the decoder's weights to 8 or 4 bits while loading",
     )
 
 

@@ -14,7 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
+from paddle_internvl.cli.conventions import add_quantization_flag
 
+_SETTINGS = (
+    "server_name", "server_port", "allowed_hosts", "session_len", "max_batch_size", "device", "dtype", "quantization",
+)  # fmt: skip
 _BUNDLED = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"
 
 
@@ -47,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--thinking", action="store_true", help="pages ask for thoughts from the start (a setting of the page)"
     )
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
+    add_quantization_flag(parser)
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
 
 
@@ -54,7 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.serve.settings import Settings
 
-    names = ("server_name", "server_port", "allowed_hosts", "session_len", "max_batch_size", "device", "dtype")
+    names = (
+        "server_name",
+        "server_port",
+        "allowed_hosts",
+        "session_len",
+        "max_batch_size",
+        "device",
+        "dtype",
+        "quantization",
+    )
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     if arguments.checkpoint is None and not _BUNDLED.is_dir():
         raise FileNotFoundError(

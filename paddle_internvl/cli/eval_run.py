@@ -26,9 +26,16 @@ from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli.argument_types import integer
-from paddle_internvl.cli.conventions import add_adapter_flag, add_hub_flag, add_workers_flags, require_workers
+from paddle_internvl.cli.conventions import (
+    add_adapter_flag,
+    add_hub_flag,
+    add_quantization_flag,
+    add_workers_flags,
+    require_workers,
+)
 from paddle_internvl.cli.eval_score import score_lines
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
+from paddle_internvl.engine.config import quantization_options
 from paddle_internvl.evaluation.benchmark import RULES, STYLES
 from paddle_internvl.evaluation.chats import is_endpoint
 from paddle_internvl.progress import bar
@@ -92,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--served-model", metavar="NAME", help="model of the server (default: its first)")
     parser.add_argument("--key", metavar="KEY", help="API key of the server (default: $OPENAI_API_KEY)")
     parser.add_argument("--device", help="cpu or gpu (default: gpu where there is one)")
+    add_quantization_flag(parser)
     parser.add_argument("--dtype", default="auto", help="bfloat16, float16 or float32 (default: the best there is)")
     parser.add_argument("--json", action="store_true", help="print one JSON document: the scores of each benchmark")
     parser.add_argument(
@@ -111,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     options = {name: getattr(arguments, name) for name in _OPTIONS}
     backend = {name: getattr(arguments, name) for name in _BACKEND}
+    backend |= quantization_options(arguments.quantization)
     if arguments.dry_run:
         from paddle_internvl.cli.eval_dry_run import show_workloads
 
@@ -151,6 +160,7 @@ def _tensor_parallel(arguments: argparse.Namespace, evaluated: Callable[[object]
     model = AutoModel.from_pretrained(
         str(folder), dtype=None if arguments.dtype == "auto" else arguments.dtype, device=arguments.device,
         tensor_parallel_degree=arguments.tp, adapter=arguments.adapter,
+        **quantization_options(arguments.quantization),
     )  # fmt: skip
 
     def main(model) -> dict:

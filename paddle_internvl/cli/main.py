@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from convert.command_line import Parser, add_common_flags
 from paddle_internvl import __version__
 from paddle_internvl.cli import (
+    aliases,
     batch,
     bench,
     build_kernels,
@@ -58,6 +59,7 @@ _DIFFERENT = {  # command -> meaning of exit code 1
     "build-kernels": "there are no kernels",
 }
 _WITH_HUB_IDS = ("chat", "demo", "serve", "batch", "download", "info", "estimate", "dataset", "merge-lora", "verify")
+_WITH_ALIASES = ("chat", "demo", "serve", "batch", "eval")
 _EPILOG = """Results go to stdout, logs and progress bars to stderr; bars and colours only where that is a terminal,
 and no colours if $NO_COLOR is set. --quiet and --log-level may stand before or after COMMAND."""
 
@@ -75,6 +77,9 @@ def build_parser() -> Parser:
     for name in _WITH_HUB_IDS:
         conventions.add_hub_flag(commands[name])
     add_common_flags(parser)
+    for name in _WITH_ALIASES:
+        for leaf in conventions.leaves(commands[name]):
+            aliases.add_aliases(leaf)
     return parser
 
 

@@ -22,23 +22,12 @@ from convert.command_line import EXIT_OK
 from paddle_internvl.cli.argument_types import integer
 from paddle_internvl.serve import settings
 
-_ALIASES = {  # flags of LMDeploy, vLLM and FastDeploy -> (setting, type)
-    "--host": ("server_name", str),
-    "--port": ("server_port", int),
-    "--model-name": ("served_model_name", str),
-    "--max-model-len": ("session_len", int),
-    "--tensor-parallel-size": ("tp", int),
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     hidden = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
     parser.add_argument("api_server", nargs="?", choices=("api_server",), help=argparse.SUPPRESS)
     parser.add_argument("--backend", choices=("turbomind", "pytorch"), **hidden)  # LMDeploy's; there is one engine here
     parser.add_argument("--chat-template", **hidden)  # LMDeploy's; refused unless it is the checkpoint's own
-    parser.add_argument("--trust-remote-code", action="store_true", **hidden)  # no code of a checkpoint is ever run
-    for flag, (setting, type_) in _ALIASES.items():
-        parser.add_argument(flag, dest=setting, type=type_, **hidden)
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
     parser.add_argument(
         "--replicas", type=integer(1), metavar="N", help="serve with N processes, each with a model (needs Ray)"

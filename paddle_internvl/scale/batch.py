@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_internvl.checkpoints.fingerprint import fingerprint
+from paddle_internvl.engine.config import QUANTIZATIONS
 from paddle_internvl.engine.response import Response
 from paddle_internvl.prompt.messages import Dialogue
 from paddle_internvl.scale import cluster, rows
@@ -170,6 +171,7 @@ def _settings(job: Job) -> dict:
     backend = {name: job.backend.get(name) for name in ("max_num", "dtype", "device")}
     changed = {} if job.keep_thoughts else {"keep_thoughts": False}  # not named: the defaults
     changed |= {"thinking": True} if job.thinking else {}
+    changed |= {name: True for name in QUANTIZATIONS.values() if job.backend.get(name)}
     return {"model": model, "system": job.system, **changed, **backend, **job.generation}
 
 

@@ -166,10 +166,11 @@ def load_model(checkpoint: str, settings: Settings):
     from paddlenlp.transformers import AutoModel
 
     from paddle_internvl.checkpoints.hub import folder_of
+    from paddle_internvl.engine.config import quantization_options
 
     return AutoModel.from_pretrained(
         str(folder_of(checkpoint)), dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp,
-        adapter=settings.adapter,
+        adapter=settings.adapter, **quantization_options(settings.quantization),
     )  # fmt: skip
 
 
@@ -188,6 +189,7 @@ def engine_thread_of(model, settings: Settings):
         session_len=settings.session_len,
         max_batch_size=settings.max_batch_size,
         cache_tokens=settings.cache_tokens,
+        cache_max_entry_count=settings.cache_max_entry_count,
         max_waiting=settings.queue_size,
         cuda_graph=settings.cuda_graph,
     )

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
+from paddle_internvl.engine.config import QUANTIZATIONS
 from paddle_internvl.media.limits import MediaLimits
 
 KEYS_VARIABLE = "PADDLE_INTERNVL_API_KEYS"
@@ -54,10 +55,16 @@ class Settings:
     cache_tokens: int | None = _setting(
         None, "positions of the KV cache, shared by all answers (default: by the free memory)", 1
     )
+    cache_max_entry_count: float = _setting(
+        0.25, "share of the free memory for the KV cache, at most, without cache_tokens", 0.001, 1
+    )
     cuda_graph: bool = _setting(False, "capture decode steps as CUDA graphs and play them again; needs one card")
     tp: int = _setting(1, "cards that share the model, a process each", 1)
     dtype: str | None = _setting(None, "bfloat16, float16 or float32 (default: the best the device has)")
     device: str | None = _setting(None, "cpu, gpu or gpu:1 (default: gpu where there is one)")
+    quantization: str | None = _setting(
+        None, f"{' or '.join(QUANTIZATIONS)}: weights in few bits (default: as they are)"
+    )
     adapter: str | None = _setting(None, "folder of a LoRA adapter, merged while loading (default: none)")
     api_keys: tuple[str, ...] = _setting(
         (), f"keys of which requests must bring one; @FILE reads them from a file (also: ${KEYS_VARIABLE})", repr=False
@@ -109,6 +116,9 @@ class Settings:
     def __post_init__(self):
         for setting in fields(self):
             object.__setattr__(self, setting.name, _checked(setting, getattr(self, setting.name)))
+        object.__setattr__(self, "log_level", self.log_level.lower())  # LMDeploy writes INFO
+        if self.quantization not in (None, *QUANTIZATIONS):
+            raise ValueError(f"quantization={self.quantization!r} is not known; known: {', '.join(QUANTIZATIONS)}")
         if self.log_level not in LOG_LEVELS:
             raise ValueError(f"log_level={self.log_level!r} is not known; known: {', '.join(LOG_LEVELS)}")
 
@@ -190,7 +200,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         elif get_origin(kind) is tuple:
             options = {"nargs": "+", "type": get_args(kind)[0], "metavar": "X"}
         else:
-            options = {"type": kind, "metavar": {str: "TEXT", int: "N", float: "SECONDS"}[kind]}
+            options = {"type": kind, "metavar": {str: "TEXT", int: "N", float: "NUMBER"}[kind]}
         flag = f"--{setting.name.replace('_', '-')}"
         parser.add_argument(flag, default=argparse.SUPPRESS, help=setting.metadata["help"] + default, **options)
 

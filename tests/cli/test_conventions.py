@@ -16,7 +16,7 @@ from convert.cli import main as convert_main
 from convert.command_line import EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, EXIT_USAGE
 from convert.streaming import convert
 from paddle_internvl import progress
-from paddle_internvl.cli import conventions
+from paddle_internvl.cli import aliases, conventions
 from paddle_internvl.cli.main import build_parser, main
 from paddle_internvl.serve.settings import from_arguments
 from tests.random_checkpoints import ROOT, TINY
@@ -105,6 +105,7 @@ WRONG = {  # words -> the one line of the error
     ("chat", CHECKPOINT, "--image", str(TINY), "--question", "a"): "is a folder, not a picture; name a file in it",
     ("chat", CHECKPOINT, "--video", PICTURE, "--question", "a"): "is a picture, not a clip",
     ("chat", CHECKPOINT, "--imgae", "a.png"): "did you mean --image?; see paddle-internvl chat --help",
+    ("chat", CHECKPOINT, "--quantization", "int8"): "argument --quantization: invalid choice: 'int8'",
     ("chta",): "did you mean chat?",
     ("chat",): "the following arguments are required: CKPT; see paddle-internvl chat --help",
     ("info", "/nowhere"): "/nowhere does not exist",
@@ -297,6 +298,43 @@ def test_completion_completes():
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "--quiet", done.stderr
     assert "#compdef paddle-internvl" in run("completion", "zsh").stdout
+
+
+@pytest.mark.parametrize("name", ["chat X", "demo X", "serve X", "batch X Y Z", "eval run X --data Y"])
+def test_aliases_are_the_option_itself(name):
+    command, words = name.split(" X")[0], name.split()
+    parser = LEAVES[f"paddle-internvl {command}"]
+    taken = [(alias, option) for alias, option in aliases.ALIASES.items() if option in parser.options]
+    assert taken
+    for alias, option in taken:
+        value = "ERROR" if option == "--log-level" else "1"
+        theirs, ours = (build_parser().parse_args([*words, flag, value]) for flag in (alias, option))
+        assert vars(theirs) == vars(ours), alias
+        assert f"  {alias} " not in parser.format_help()
+
+
+def test_flags_of_others_without_an_effect_or_with_another_name(capsys):
+    parser = LEAVES["paddle-internvl serve"]
+    parser.parse_args(["X", *aliases.IGNORED])
+    notes = capsys.readouterr().err.splitlines()
+    assert notes == [f"note: {flag} has no effect: {reason}" for flag, reason in aliases.IGNORED.items()]
+    for flag, advice in aliases.REFUSED.items():
+        with pytest.raises(SystemExit):
+            parser.parse_args(["X", flag, "1"])
+        assert f"error: {flag} is not taken: {advice}" in capsys.readouterr().err
+
+
+def test_quantization_while_loading(capsys):
+    from paddlenlp.transformers import AutoModel
+
+    question = "How many objects are there?"
+    words = ["--image", PICTURE, "--max-new-tokens", "8", "--json", "--question", question]
+    assert main(["chat", CHECKPOINT, "--quantization", "wint4", *words, "--log-level", "INFO"]) == 0
+    captured = capsys.readouterr()
+    model = AutoModel.from_pretrained(CHECKPOINT, load_in_4bit=True)
+    content = [{"type": "image", "image": PICTURE}, {"type": "text", "text": question}]
+    expected = model.chat_messages([{"role": "user", "content": content}], {"max_new_tokens": 8})
+    assert json.loads(captured.out)["answer"] == expected.text and "weights quantized" in captured.err
 
 
 def test_serve_takes_the_words_of_lmdeploy_and_vllm():

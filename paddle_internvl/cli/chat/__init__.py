@@ -29,13 +29,13 @@ from convert.command_line import EXIT_OK
 from paddle_internvl import timing
 from paddle_internvl.cli import chat_target
 from paddle_internvl.cli.argument_types import integer, number, picture_file
-from paddle_internvl.cli.conventions import add_adapter_flag
+from paddle_internvl.cli.conventions import add_adapter_flag, add_quantization_flag
 from paddle_internvl.cli.first_token import FirstToken
 from paddle_internvl.cli.thinking import add_thinking_flags, prompt_options
 
 _MAX_NEW_TOKENS = 512
 _NEEDS_QUESTION = ("json", "draw", "timing")
-_OF_A_CHECKPOINT = ("adapter", "device", "dtype", "timing")  # flags without a meaning for a server
+_OF_A_CHECKPOINT = ("adapter", "device", "dtype", "quantization", "timing")  # flags without a meaning for a server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hide-thoughts", action="store_true", help="print no thoughts (default: on stderr)")
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
+    add_quantization_flag(parser)
     parser.add_argument(
         "--tp", type=integer(1), default=1, metavar="N", help="cards that share the model, a process each"
     )

@@ -62,6 +62,7 @@ class LocalModel:
             startup.import_paddle()
             from paddlenlp.transformers import AutoModel
 
+            from paddle_internvl.engine.config import quantization_options
             from paddle_internvl.modeling import InternVLChatModel  # noqa: F401  (which AutoModel would import)
 
         arguments = self._arguments
@@ -69,6 +70,7 @@ class LocalModel:
             self.model = AutoModel.from_pretrained(
                 str(self.folder), dtype=arguments.dtype, device=arguments.device,
                 tensor_parallel_degree=arguments.tp, adapter=self._adapter,
+                **quantization_options(arguments.quantization),
             )  # fmt: skip
         limit, context_length = arguments.max_new_tokens, self.model.language_model.config.context_length
         if limit and limit > context_length:
