@@ -15,7 +15,7 @@ from paddle_internvl import startup
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.launching import launch, prepare
 
-_BUNDLED = Path(__file__).parent / "checkpoints/internvl-tiny"
+_CHECKPOINT = os.environ.get("PADDLE_INTERNVL_CHECKPOINT") or str(Path(__file__).parent / "checkpoints/internvl-tiny")
 
 
 def _load():
@@ -23,10 +23,10 @@ def _load():
     from paddle_internvl.serve.server import load_engine
     from paddle_internvl.serve.settings import Settings
 
-    return load_engine(os.environ.get("PADDLE_INTERNVL_CHECKPOINT") or str(_BUNDLED), Settings())
+    return load_engine(_CHECKPOINT, Settings())
 
 
-host = EngineHost(_load)
+host = EngineHost(_load, Path(_CHECKPOINT).name)
 demo = prepare(host)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The bundled pictures and the questions of `make demo`, rendered from fixed seeds.
+"""The bundled pictures, the questions of `make demo` and the examples of the web demo, rendered from fixed seeds.
 
 python -m demo.tiny.assets FOLDER
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from demo.tiny import questions, scenes
+from demo.tiny import examples, questions, scenes
 from demo.tiny.scenes import Print, Scene, Thing, place
 
 
@@ -25,18 +25,21 @@ def _scene(
     return Scene(width, height, placed, list(prints), background=(238, 242, 246), seed=seed)
 
 
+def _star(cx: float) -> Thing:
+    return Thing("star", "yellow", "center", (cx - 0.12, 0.38, cx + 0.12, 0.62))
+
+
 def _clip() -> list[Image.Image]:
     """A yellow star that crosses the picture from left to right."""
     frames = []
     for k in range(12):
-        cx = 0.2 + 0.6 * k / 11
-        thing = Thing("star", "yellow", "center", (cx - 0.12, 0.38, cx + 0.12, 0.62))
+        thing = _star(0.2 + 0.6 * k / 11)
         frames.append(scenes.render(Scene(scenes.SIDE, scenes.SIDE, [thing], background=(238, 242, 246), seed=7)))
     return frames
 
 
 def make(folder: Path) -> None:
-    """Write pictures, a clip and tour.json."""
+    """Write pictures, a clip, tour.json and examples.json."""
     folder.mkdir(parents=True, exist_ok=True)
     side = scenes.SIDE
     pictures = {
@@ -68,7 +71,9 @@ def make(folder: Path) -> None:
         {"pictures": ["shapes.png", "two.png"], "questions": [["Which image has more objects?", "Image-1"]]},
         {"pictures": ["clip.gif"], "questions": [["Which way does the star move?", "right"]]},
     ]  # fmt: skip
-    (folder / "tour.json").write_text(json.dumps(tour, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    rows = examples.rows(pictures, ("clip.gif", _star(0.2), "right"))
+    for name, table in (("tour.json", tour), ("examples.json", rows)):
+        (folder / name).write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ examples:
   paddle-internvl demo                                 # the bundled checkpoint, http://127.0.0.1:7860
   paddle-internvl demo CKPT --server-port 8080
   paddle-internvl demo CKPT --thinking
+  paddle-internvl demo CKPT --adapters charts=work/charts ocr=work/ocr   # LoRA adapters to choose from
   paddle-internvl demo CKPT --server-name 0.0.0.0      # for other machines; put a reverse proxy in front
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,9 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thinking", action="store_true", help="pages ask for thoughts from the start (a setting of the page)"
     )
+    parser.add_argument(
+        "--adapters",
+        nargs="+",
+        default=(),
+        metavar="NAME=DIR",
+        help="LoRA adapters to choose from on the page; a folder alone has its own name",
+    )
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
     add_quantization_flag(parser)
     parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
+
+
+def _adapter(item: str) -> tuple[str, str]:
+    """Name and folder of NAME=DIR or DIR, checked."""
+    from paddle_internvl.checkpoints.folder_checks import adapter_folder
+
+    name, equals, folder = item.partition("=")
+    folder = adapter_folder(folder if equals else name)
+    return (name if equals else folder.name), str(folder)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,16 +94,21 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if find_spec("gradio") is None:
         raise ImportError("the demo needs Gradio; pip install 'paddle_internvl[demo]'")
+    adapters = dict(map(_adapter, arguments.adapters))
     checkpoint = str(chat_folder(arguments.checkpoint or _BUNDLED))
     from paddle_internvl import startup
 
     startup.import_paddle()
-    from paddle_internvl.serve.server import load_engine
+    from paddle_internvl.serve.server import load_engine, model_name
     from paddle_internvl.webdemo.engine_host import EngineHost
     from paddle_internvl.webdemo.launching import check_port, launch, prepare
 
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
-    host = EngineHost(lambda: load_engine(checkpoint, settings))
+
+    def load(adapter: str = ""):
+        return load_engine(checkpoint, replace(settings, adapter=adapters[adapter] if adapter else settings.adapter))
+
+    host = EngineHost(load, model_name(checkpoint), adapters)
     host.engine  # noqa: B018  loaded now, so that its errors are this command's
     page = prepare(host, settings.max_batch_size, arguments.thinking)
     launch(page, host, settings.server_name, settings.server_port, allowed_hosts=settings.allowed_hosts)

@@ -41,13 +41,17 @@ NAMES = (
     ("#clip .icon-button", "aria-label", "remove"),
     ("#clip .icon-button", "title", "remove"),
     ("#clip button[aria-dropeffect] > .wrap", "data-words", "drop"),  # `style` shows it instead of Gradio's own text
+    (".toast-title", "data-words", "notice"),  # `style` shows it instead of Gradio's own text
+    (".toast-close", "aria-label", "close"),
     *((f"#{slider} input", "aria-label", slider) for slider in _SLIDERS),
     *((f"#{slider} .reset-button", "aria-label", "reset") for slider in _SLIDERS),
 )
 # The same in every language: Gradio's list items have no list around them, its icons repeat their buttons.
 _FIXED = (
     ("#box .thumbnail-wrapper", "role", "group"),
-    (".example img", "alt", ""),
+    ("#chat .example img", "alt", ""),
+    ("#chat .example", "aria-label", ""),  # its text is its name
+    ("#chat .examples", "role", "group"),
     ("#chat .thought-group .title button", "disabled", ""),  # in another button; `style` hands its clicks to that
     ("#chat .thought-group .title button", "aria-hidden", "true"),
 )

@@ -6,16 +6,17 @@ In: rounds, attachments, grids, a language. Out: plain values and `gr.HTML`.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
 from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_drawing import draw_grid
 from paddle_internvl.webdemo.costs import PromptCost
+from paddle_internvl.webdemo.error_texts import error_text
 from paddle_internvl.webdemo.escaping import escape_html
 from paddle_internvl.webdemo.pictures import data_url, figure, figures, strip
-from paddle_internvl.webdemo.session import Round
+from paddle_internvl.webdemo.session import AnswerTiming, Round
 from paddle_internvl.webdemo.texts import text
 from paddle_internvl.webdemo.uploads import Attachment
 
@@ -72,14 +73,48 @@ def _drawn(each: Round, language: str) -> str:
 def _notes(each: Round, language: str) -> list[str]:
     notes = []
     if each.error is not None:
-        notes.append(problem(f"{text('error', language)}: {each.error}"))
+        notes.append(problem(each.error, language))
+    if each.ending is not None and each.timing.first is not None:
+        notes.append(f'<p class="note timing">{html.escape(_timing(each.timing, language))}</p>')
     name = {"length": "cut", "stopped": "stopped"}.get(each.ending)
     return notes + ([f'<p class="note">({html.escape(text(name, language))})</p>'] if name else [])
 
 
-def problem(message: str) -> str:
-    """The HTML of an error message, which is plain text."""
-    return f'<p class="problem" role="alert">{html.escape(message)}</p>'
+def _timing(timing: AnswerTiming, language: str) -> str:
+    line = text("timing", language, tokens=timing.tokens, first=f"{timing.first:.2f}")
+    return line if timing.per_second is None else f"{line} · {_speed('speed', timing.per_second, language)}"
+
+
+def _speed(name: str, per_second: float, language: str) -> str:
+    return text(name, language, speed=f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.1f}")
+
+
+def problem(message: str, language: str) -> str:
+    """An English error message as HTML in the language of the page."""
+    line = f"{text('error', language)}: {error_text(message, language)}"
+    return f'<p class="problem" role="alert">{html.escape(line)}</p>'
+
+
+def model_strip(name: str, facts: Mapping, length: int, speed: float | None, language: str) -> str:
+    """The model in one line as HTML.
+
+    Args:
+        name: of the model.
+        facts: see `serve.model_facts`.
+        length: most tokens of prompt and answer.
+        speed: tokens a second of the last answer; None: there is none.
+        language: of the page.
+    """
+    count = facts["parameters"]
+    unit, divisor = ("B", 1e9) if count >= 1e9 else ("M", 1e6)
+    parts = [
+        name,
+        text("parameters", language, count=f"{count / divisor:.3g} {unit}"),
+        " + ".join(filter(None, (facts["dtype"], facts["quantization"]))),
+        facts["device"],
+        text("context", language, length=f"{length:,}"),
+    ] + ([] if speed is None else [_speed("last_speed", speed, language)])
+    return " · ".join(f"<span>{html.escape(part)}</span>" for part in parts)
 
 
 def preview(attachments: Sequence[Attachment], cost: PromptCost, length: int, tile_tokens: int, language: str) -> str:
@@ -105,7 +140,11 @@ def preview(attachments: Sequence[Attachment], cost: PromptCost, length: int, ti
         + "".join(strips)
         + ("" if media else f'<p class="note">{html.escape(text("nothing", language))}</p>')
         + f'<p class="total">{html.escape(total)}</p>'
-        + ("" if cost.total < length else problem(text("overflow", language)))
+        + (
+            ""
+            if cost.total < length
+            else f'<p class="problem" role="alert">{html.escape(text("overflow", language))}</p>'
+        )
     )
 
 

@@ -1,33 +1,51 @@
-"""Engine of the web demo, loaded on first use."""
+"""Engines of the web demo, each loaded on first use: of the model, and of the model with each LoRA adapter."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class EngineHost:
-    """Loads and starts one engine for all visitors.
+    """Loads and starts the engines for all visitors.
 
     Args:
-        load: makes an `EngineThread` that is not started yet.
+        load: makes an `EngineThread` that is not started yet; with adapters, from the name of one, or from "" for the
+            model without one.
+        name: of the model.
+        adapters: names of LoRA adapters, each merged into weights of its own; they take as much memory as the model.
+    Attributes:
+        name, adapters: see there.
     """
 
-    def __init__(self, load: Callable[[], object]):
-        self._load, self._engine, self._lock = load, None, threading.Lock()
+    def __init__(self, load: Callable[..., object], name: str = "InternVL", adapters: Sequence[str] = ()):
+        self.name, self.adapters = name, tuple(adapters)
+        self._load, self._engines, self._lock = load, {}, threading.Lock()
 
     @property
     def engine(self):
-        """The running `EngineThread`, loaded by the first access."""
+        """The running `EngineThread` of the model without an adapter."""
+        return self.engine_of("")
+
+    def engine_of(self, adapter: str):
+        """The running `EngineThread` of an adapter, loaded by the first call.
+
+        Args:
+            adapter: of `adapters`, or "".
+        Raises:
+            ValueError: there is no such adapter.
+        """
+        if adapter and adapter not in self.adapters:
+            raise ValueError(f"there is no adapter {adapter!r}")
         with self._lock:
-            if self._engine is None:
-                engine = self._load()
+            if adapter not in self._engines:
+                engine = self._load(adapter) if self.adapters else self._load()
                 engine.start()
-                self._engine = engine
-            return self._engine
+                self._engines[adapter] = engine
+            return self._engines[adapter]
 
     def close(self) -> None:
-        """Close the engine if it was loaded."""
+        """Close the engines that were loaded."""
         with self._lock:
-            if self._engine is not None:
-                self._engine.close()
+            for engine in self._engines.values():
+                engine.close()

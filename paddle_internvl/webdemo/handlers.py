@@ -7,7 +7,7 @@ In: text, choices and uploads of a visitor, and their `SessionState`. Out: messa
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import cached_property, partial
 
@@ -15,16 +15,19 @@ import anyio
 import gradio as gr
 
 from paddle_internvl.media.errors import MediaError
-from paddle_internvl.webdemo import display
+from paddle_internvl.serve.model_facts import facts_of
+from paddle_internvl.webdemo import display, export
 from paddle_internvl.webdemo.costs import prompt_cost
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.escaping import unescape
+from paddle_internvl.webdemo.examples import Example
 from paddle_internvl.webdemo.session import Round, SessionState
 from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession, prompt_options
 from paddle_internvl.webdemo.texts import preferred_language, text
 from paddle_internvl.webdemo.uploads import Attachment, Receiver
 
 _UPDATE_SECONDS = 0.05  # at least, between two updates of a growing answer
+_NOTICE_SECONDS = 4
 _CONCURRENT_COUNTS = 2  # questions whose tokens are counted at a time
 
 
@@ -33,10 +36,12 @@ class Handlers:
 
     Args:
         host: of the engine that answers.
+        examples: of the page.
     """
 
-    def __init__(self, host: EngineHost):
-        self._host, self._session = host, StreamingSession(host)
+    def __init__(self, host: EngineHost, examples: Sequence[Example] = ()):
+        self._host, self._session, self._examples = host, StreamingSession(host), examples
+        self._facts: dict[str, dict] = {}  # adapter -> facts of its model
         self._count_slots = anyio.CapacityLimiter(_CONCURRENT_COUNTS)
 
     @cached_property
@@ -60,28 +65,28 @@ class Handlers:
         question = (box or {}).get("text") or ""
         try:
             attachments = await self._attached(box, clip, frames, state)
-            engine = self._host.engine.engine
+            engine = self._host.engine_of(state.adapter).engine
             require_characters(len(question) + len(system or ""), engine.config.session_len)
             options = prompt_options(system, int(tiles), thinking, keep_thoughts)
             count = partial(prompt_cost, engine.model, engine.tokenizer, state, question, attachments, **options)
             cost = await anyio.to_thread.run_sync(count, limiter=self._count_slots)
         except ValueError as error:
-            return display.problem(f"{text('error', language)}: {error}")
+            return display.problem(str(error), language)
         length, tile_tokens = engine.config.session_len, engine.model.num_image_token
         return await anyio.to_thread.run_sync(display.preview, attachments, cost, length, tile_tokens, language)
 
     async def _attached(self, box, clip, frames, state: SessionState) -> list[Attachment]:
         """The attachments of the uploads, each decoded once for as long as it waits to be sent."""
         uploads = [(path, 0) for path in (box or {}).get("files") or ()] + ([(clip, int(frames))] if clip else [])
-        drafts = {}
+        kept, drafts = state.drafts, {}
+        state.drafts = drafts
         for path, count in uploads:
-            draft = state.drafts.get((path, count))
+            draft = kept.get((path, count))
             if draft is None:
                 receiver = self._receiver
                 draft = await (receiver.clip(path, count) if count else receiver.picture(path))
             drafts[path, count] = draft
             self._receiver.check_together([*state.attachments(), *drafts.values()])
-        state.drafts = drafts
         return [drafts[upload] for upload in uploads]
 
     async def ask(self, box, clip, frames, language, *rest) -> AsyncIterator[tuple]:
@@ -92,7 +97,7 @@ class Handlers:
         *options, state = rest
         question = ((box or {}).get("text") or "").strip()
         if state.busy or not question:
-            gr.Info(text("busy" if state.busy else "empty", language))
+            notify("busy" if state.busy else "empty", language)
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             return
         round_ = Round(question)
@@ -104,8 +109,10 @@ class Handlers:
         finally:
             state.busy = False
         state.rounds.append(round_)
-        if round_.error is not None:  # box and clip keep their values, to be corrected
-            yield display.messages(state.rounds, language), gr.skip(), gr.skip(), gr.skip()
+        if round_.error is not None:  # the question stays, and the uploads that can be read
+            files = [file for file in (box or {}).get("files") or () if (file, 0) in state.drafts]
+            kept_clip = gr.skip() if clip is None or (clip, int(frames)) in state.drafts else None
+            yield display.messages(state.rounds, language), {"text": question, "files": files}, kept_clip, gr.skip()
             return
         state.drafts = {}
         first = True
@@ -114,6 +121,14 @@ class Handlers:
                 draft = None if first else gr.skip()  # emptied once
                 yield chat, draft, draft, gr.update(interactive=True)
                 first = False
+
+    async def example(self, event: gr.SelectData, frames, language, *rest) -> AsyncIterator[tuple]:
+        """Answer an example that was clicked: chat and stop button, as the answer grows."""
+        example = self._examples[event.index if isinstance(event.index, int) else event.index[0]]
+        box = {"text": example.question(language), "files": example.pictures}
+        async with aclosing(self.ask(box, example.clip, frames, language, *rest)) as updates:
+            async for chat, _, _, stop in updates:
+                yield chat, stop
 
     async def regenerate(self, language, *rest) -> AsyncIterator[tuple]:
         """Answer the last question again: chat and stop button, as the answer grows."""
@@ -134,7 +149,7 @@ class Handlers:
     async def _answer_again(self, state: SessionState, number: int, question: str | None, language, options):
         refusal = "busy" if state.busy else "none" if number < 0 else "empty" if question == "" else None
         if refusal:
-            gr.Info(text(refusal, language))
+            notify(refusal, language)
             yield display.messages(state.rounds, language), gr.skip()
             return
         round_ = state.rounds[number]
@@ -160,9 +175,38 @@ class Handlers:
             state.busy = False
         yield before + display.messages([round_], language)
 
-    def finish(self) -> dict:
-        """Disable the stop button. Not by `stop`: until the stream is closed, Gradio's page ignores a new question."""
-        return gr.update(interactive=False)
+    def finish(self, language: str, state: SessionState) -> tuple:
+        """Stop button and model strip after an answer. The button is not `stop`'s: until the stream is closed, Gradio's
+        page ignores a new question."""
+        return gr.update(interactive=False), self.strip(language, state)
+
+    def strip(self, language: str, state: SessionState) -> str:
+        """The model in one line, as HTML."""
+        engine = self._host.engine_of(state.adapter).engine
+        name = f"{self._host.name} + {state.adapter}" if state.adapter else self._host.name
+        if state.adapter not in self._facts:
+            self._facts[state.adapter] = facts_of(engine.model)
+        facts = self._facts[state.adapter]
+        return display.model_strip(name, facts, engine.config.session_len, state.last_speed, language)
+
+    async def choose_adapter(self, adapter: str, language: str, state: SessionState) -> str:
+        """Answer with another adapter from the next question on: the model strip."""
+        await anyio.to_thread.run_sync(self._host.engine_of, adapter)
+        state.adapter = adapter
+        return self.strip(language, state)
+
+    def save(self, kind: str, language: str, state: SessionState) -> str:
+        """The conversation as the text of a file.
+
+        Args:
+            kind: 'json' or 'md'.
+        """
+        if not state.rounds:
+            notify("none", language)
+            return ""
+        if kind == "json":
+            return export.to_json(state.rounds, self._host.name)
+        return export.to_markdown(state.rounds, self._host.name, language)
 
     def stop(self, language, state: SessionState) -> list:
         """Stop the answer: chat. Gradio closes the answer's stream."""
@@ -174,3 +218,8 @@ class Handlers:
         """Remove the conversation: chat, box and clip."""
         state.clear()
         return [], None, None
+
+
+def notify(name: str, language: str) -> None:
+    """Show a text of the page for a few seconds."""
+    gr.Info(text(name, language), title=text("notice", language), duration=_NOTICE_SECONDS)

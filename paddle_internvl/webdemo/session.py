@@ -9,6 +9,33 @@ from paddle_internvl.webdemo.uploads import Attachment
 
 
 @dataclass
+class AnswerTiming:
+    """Tokens of an answer and when they came.
+
+    Attributes:
+        tokens: generated so far.
+        first: seconds from the question to the first token; None: none yet.
+        last: seconds from the question to the last token so far.
+    """
+
+    tokens: int = 0
+    first: float | None = None
+    last: float = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        """Count tokens that came `seconds` after the question."""
+        if tokens:
+            self.tokens += tokens
+            self.first = seconds if self.first is None else self.first
+            self.last = seconds
+
+    @property
+    def per_second(self) -> float | None:
+        """Tokens a second behind the first one; None: there are too few."""
+        return (self.tokens - 1) / (self.last - self.first) if self.tokens > 1 and self.last > self.first else None
+
+
+@dataclass
 class Round:
     """A question and its answer.
 
@@ -21,6 +48,7 @@ class Round:
         drawn: data URL of a picture with the answer's boxes.
         drawn_on: number of pictures of the question; the boxes are drawn on the last one.
         thoughts: text of the thoughts so far; None: none yet, or not requested.
+        timing: of the answer.
     """
 
     question: str
@@ -31,10 +59,12 @@ class Round:
     drawn: str | None = None
     drawn_on: int = 0
     thoughts: str | None = None
+    timing: AnswerTiming = field(default_factory=AnswerTiming)
 
     def reset_answer(self) -> None:
         """Remove the answer, so that the question can be answered again."""
         self.answer = self.thoughts = self.ending = self.error = self.drawn = None
+        self.timing = AnswerTiming()
 
 
 @dataclass
@@ -45,11 +75,13 @@ class SessionState:
         rounds: the conversation.
         drafts: (path, frames) -> attachment of uploads that are not sent yet, so that a file is decoded once.
         busy: whether an answer is being generated.
+        adapter: name of the LoRA adapter that answers; "": the model without one.
     """
 
     rounds: list[Round] = field(default_factory=list)
     drafts: dict[tuple[str, int], Attachment] = field(default_factory=dict)
     busy: bool = False
+    adapter: str = ""
 
     def clear(self) -> None:
         """Remove the conversation and the drafts."""
@@ -59,6 +91,12 @@ class SessionState:
     def transcript(self) -> list[Round]:
         """The rounds that are part of the next prompt: those with a finished answer."""
         return [each for each in self.rounds if each.answer is not None and each.ending not in (None, "error")]
+
+    @property
+    def last_speed(self) -> float | None:
+        """Tokens a second of the last answer that has enough of them."""
+        speeds = [each.timing.per_second for each in self.rounds if each.timing.per_second is not None]
+        return speeds[-1] if speeds else None
 
     def attachments(self) -> list[Attachment]:
         """The attachments of the transcript."""

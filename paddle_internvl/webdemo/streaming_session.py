@@ -7,6 +7,7 @@ becomes the round's error, which the visitor reads.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, fields
@@ -102,9 +103,11 @@ class StreamingSession:
             round_: the last one of `state.rounds`, without an answer.
             options: of the visitor.
         """
+        start = time.monotonic()
         try:
             async with aclosing(self._pieces(state, round_, options)) as pieces:
                 async for piece in pieces:
+                    round_.timing.add(len(piece.tokens), time.monotonic() - start)
                     round_.answer = (round_.answer or "") + piece.text
                     if piece.reasoning:
                         round_.thoughts = (round_.thoughts or "") + piece.reasoning
@@ -123,7 +126,7 @@ class StreamingSession:
                 round_.ending = "stopped"
 
     async def _pieces(self, state: SessionState, round_: Round, options: GenerationOptions):
-        engine_thread, config = self._host.engine, options.config()
+        engine_thread, config = self._host.engine_of(state.adapter), options.config()
         prompt = await anyio.to_thread.run_sync(self._prompt, state, round_, options, limiter=self._prompt_slots)
         async with aclosing(engine_thread.stream(prompt, config)) as pieces:
             async for piece in pieces:
@@ -133,7 +136,7 @@ class StreamingSession:
         from paddle_internvl.chat.messages import build_prompt  # imports Paddle, which the page does without
         from paddle_internvl.engine.request import require_characters
 
-        engine = self._host.engine.engine
+        engine = self._host.engine_of(state.adapter).engine
         require_characters(len(round_.question) + len(options.system or ""), engine.config.session_len)
         messages = state.messages(round_.question, round_.attachments)
         return build_prompt(engine.model, engine.tokenizer, messages, engine.config.session_len, **options.prompt)

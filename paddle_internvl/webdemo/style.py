@@ -12,11 +12,26 @@ body:not(.dark) .gradio-container {  /* Gradio's own light colours are too pale 
 }
 .gradio-container :focus-visible { outline: 2px solid var(--color-accent) !important; outline-offset: 1px; }
 .gradio-container textarea:focus-visible { outline-offset: -2px; }
+#box textarea { padding-inline: 10px !important; border-radius: 6px; }
 #style { display: none; }
-.visually-hidden[aria-hidden=true] { visibility: hidden; }  /* Gradio's second row of tabs */
-#title { flex: 1 1 280px; min-width: 280px; }
-#language { align-self: end; }
-#stop, #again, #clear { flex: 1 1 auto; padding-inline: 8px; min-width: max-content !important; }
+#header { align-items: center; gap: 4px 24px; }
+#header #title { flex: 0 0 auto; width: auto; min-width: 0; }
+#header #title h1 { font-size: 1.4rem; margin: 0; }
+#header #language { flex: 0 0 auto; width: auto; }
+#strip { flex: 1 1 260px; min-width: 0; }
+#strip span { white-space: nowrap; }
+#strip :is(div, span) { font-size: 0.8rem; }
+#actions button { font-size: 1rem; flex: 1 1 auto; padding-inline: 8px; min-width: max-content !important; }
+#chat .placeholder-content { display: flex; flex-direction: column; gap: 16px; height: 100%; justify-content: center; }
+#chat .placeholder { flex: 0 0 auto; height: auto; }
+#chat .examples { gap: 12px; width: 100%; max-width: 620px; flex: 0 0 auto; margin: 0 auto; }
+#chat .example { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 8px 12px; }
+#chat .example:hover { border-color: var(--color-accent); }
+#chat .example-content { flex-direction: row; align-items: center; gap: 12px; }
+#chat .example :is(img, .example-image-container) { object-fit: contain; width: 44px; height: 44px; }
+.toast-wrap { top: auto !important; bottom: 16px; }
+.toast-title[data-words] { font-size: 0; }
+.toast-title[data-words]::after { content: attr(data-words); font-size: 1rem; }
 #chat .edit-textarea { width: 100% !important; min-width: min(60vw, 420px); }
 @supports (field-sizing: content) {  /* Gradio leaves its boxes as large as what was in them */
   #box textarea, #chat .edit-textarea { field-sizing: content; height: auto !important; max-height: 12em; }
@@ -42,5 +57,23 @@ body:not(.dark) .gradio-container {  /* Gradio's own light colours are too pale 
 .dark .problem { color: #ff8a80 !important; }
 #chat .message.html { padding: 8px 12px; }
 .note { font-size: 0.9em; }
+#chat .message:has(.timing) { padding: 0 4px; border: 0; box-shadow: none; background: none; }
+.timing { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+#box .thumbnail-item { width: 56px; height: 56px; }
+#box .thumbnail-item img { object-fit: contain; }
+@media (max-width: 640px) {
+  .gradio-container .main { padding: 12px !important; }
+  .gradio-container main { padding: 0 !important; }
+  #header { gap: 4px 8px; }
+  #header #title h1 { font-size: 1.1rem; }
+  #header #title { flex: 1 1 auto; }
+  #strip { flex-basis: 100%; order: 3; }
+  #chat { height: calc(100vh - 400px) !important; }
+  #chat .examples { gap: 8px; }
+  #chat .example { padding: 4px 8px; }
+  #chat .example :is(img, .example-image-container) { width: 32px; height: 32px; }
+  #actions { gap: 8px; }
+  #actions button { padding-inline: 10px; font-size: 0.9rem; }
+}
 .total { font-variant-numeric: tabular-nums; }
 """

@@ -1,4 +1,4 @@
-"""Texts of the page in English and Chinese. Answers of models and error messages are not translated.
+"""Texts of the page in English and Chinese. Error messages are in `error_texts`; answers of models stay as they are.
 
 In: a text's name and a language. Out: the text.
 """
@@ -13,8 +13,8 @@ _TEXTS = {
     "language": ("Language", "语言"),
     "chat": ("Conversation", "对话"),
     "greeting": (
-        "Add pictures or a clip, and ask about them.",
-        "添加图片或视频，然后提问。",
+        "Add pictures or a clip, and ask about them. Or try one of these:",
+        "添加图片或视频，然后提问。也可以试试：",
     ),
     "box": ("Your question", "你的问题"),
     "box_hint": (
@@ -28,11 +28,26 @@ _TEXTS = {
     "send": ("Send", "发送"),
     "copy": ("Copy", "复制"),
     "edit": ("Edit", "编辑"),
+    "close": ("Close", "关闭"),
     "cancel": ("Cancel", "取消"),
+    "question": ("Question", "问题"),
     "answer": ("Answer", "回答"),
     "stop": ("Stop", "停止"),
     "again": ("Regenerate", "重新生成"),
     "clear": ("Clear", "清空"),
+    "save_json": ("Save JSON", "保存 JSON"),
+    "save_markdown": ("Save Markdown", "保存 Markdown"),
+    "parameters": ("{count} parameters", "{count} 参数"),
+    "context": ("context {length} tokens", "上下文 {length} token"),
+    "last_speed": ("last answer {speed} tokens/s", "上次回答 {speed} token/秒"),
+    "timing": ("{tokens} tokens · first after {first} s", "{tokens} 个 token · 首个 {first} 秒"),
+    "speed": ("{speed} tokens/s", "{speed} token/秒"),
+    "adapter": ("Adapter (LoRA)", "适配器 (LoRA)"),
+    "adapter_hint": (
+        "loaded when it is first chosen; takes as much memory as the model",
+        "首次选择时加载；占用的内存与模型相同",
+    ),
+    "no_adapter": ("none", "无"),
     "seen": ("What the model will see", "模型将看到的内容"),
     "pictures": ("Pictures", "图片"),
     "video": ("Video", "视频"),
@@ -57,7 +72,6 @@ _TEXTS = {
     "penalty": ("Repetition penalty", "重复惩罚"),
     "limit": ("Max new tokens", "最大生成长度"),
     "tiles": ("Tiles per picture, at most", "每张图片最多图块数"),
-    "examples": ("Examples", "示例"),
     "nothing": (
         "No picture waits for the next question.",
         "下一个问题还没有图片。",
@@ -81,6 +95,7 @@ _TEXTS = {
         "Boxes of the answer, drawn on the last of {count} pictures",
         "回答中的方框，画在 {count} 张图片的最后一张上",
     ),
+    "notice": ("Notice", "提示"),
     "busy": ("An answer is being made; stop it first.", "正在生成回答，请先停止。"),
     "empty": ("Write a question first.", "请先输入问题。"),
     "none": ("There is no question yet.", "还没有问题。"),

@@ -31,7 +31,17 @@ def ask(page, question: str) -> None:
 
 
 def answers(page):
-    return page.locator("#chat [data-testid=bot]")
+    """The answers, without the lines of their tokens and seconds."""
+    return page.locator("#chat [data-testid=bot]:not(:has(.timing))")
+
+
+def open_panels(page) -> None:
+    """Open the panels of the clip and of the settings."""
+    for panel in ("#video_panel", "#settings_panel"):
+        if not page.locator(f"{panel} :is(#clip, #temperature)").is_visible():
+            page.locator(f"{panel} > button").click()
+    expect(page.locator("#temperature")).to_be_visible()
+    expect(page.locator("#clip")).to_be_visible()
 
 
 def ready(page) -> None:

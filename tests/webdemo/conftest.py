@@ -89,7 +89,10 @@ def opened(pages, monkeypatch):
 class FakeHost:
     """An `EngineHost` whose fake engine each test replaces, so that tests share a page."""
 
-    engine = None
+    engine, name, adapters = None, "tiny", ()
+
+    def engine_of(self, adapter: str):
+        return self.engine
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +193,7 @@ def visit(browser_pages, opened):
 
 @pytest.fixture
 def page_of(browser_pages, opened):
-    """(host, concurrency) -> its page, which the module's tests share: cleared, with the first tab open.
+    """(host, concurrency) -> its page, which the module's tests share: cleared.
 
     A test that changes settings or the language changes them back.
     """
@@ -202,7 +205,6 @@ def page_of(browser_pages, opened):
             return browser_pages.kept[host]
         page = browser_pages.kept[host]
         page.bring_to_front()
-        page.get_by_role("tab").first.click()
         page.fill("#box textarea", "until it is cleared")
         page.locator("#clear").click()
         for traces in ("#chat .message", "#seen figcaption", "#seen .problem"):

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 
 from paddle_internvl.engine.request import QueueFullError, RequestFailedError
 from paddle_internvl.webdemo.display import messages
 from paddle_internvl.webdemo.engine_host import EngineHost
+from paddle_internvl.webdemo.handlers import Handlers
 from paddle_internvl.webdemo.session import Round, SessionState
 from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession, draw_answer_boxes
 from paddle_internvl.webdemo.uploads import Receiver
@@ -65,7 +66,7 @@ def test_thoughts_are_kept_apart(tiny):
     assert tiny.tokenizer.decode(host.engine.asked[0][0].ids).count("</think>") == 1  # of the system message
     answered = {"role": "assistant", "content": "a circle", "reasoning_content": "two shapes"}
     assert state.messages("And?", ())[1] == answered
-    folded, answer = messages([round_], "zh")[1:]
+    folded, answer, timing = messages([round_], "zh")[1:]
     assert folded["metadata"] == {"title": "思考过程", "status": "done"} and folded["content"] == "two shapes"
     assert "metadata" not in answer
     round_.reset_answer()
@@ -143,3 +144,27 @@ def test_the_engine_is_loaded_once():
     assert host.engine is host.engine and made[0].started == 1
     host.close()
     assert made[1:] == ["closed"]
+
+
+def test_adapters_have_engines_of_their_own(tiny):
+    """Loaded when they are chosen; a name that the command line doesn't have is an error."""
+    texts, loaded = {"": "plain", "charts": "adapted"}, []
+
+    def load(adapter):
+        loaded.append(adapter)
+        return FakeEngineThread(tiny, tiny.tokenizer, text=texts[adapter])
+
+    host = EngineHost(load, "tiny", ("charts",))
+    state, handlers = SessionState(), Handlers(host)
+    assert "tiny</span>" in handlers.strip("en", state) and loaded == [""]
+
+    async def choose_and_ask():
+        strip = await handlers.choose_adapter("charts", "en", state)
+        async for _ in handlers.ask({"text": "hello", "files": []}, None, 8, "en", *astuple(OPTIONS), state):
+            pass
+        return strip
+
+    assert "tiny + charts" in asyncio.run(choose_and_ask()) and loaded == ["", "charts"]
+    assert state.rounds[0].answer == "adapted"
+    with pytest.raises(ValueError, match="no adapter"):
+        host.engine_of("other")
