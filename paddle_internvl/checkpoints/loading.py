@@ -20,6 +20,7 @@ from paddle_internvl.checkpoints.hub import folder_of
 from paddle_internvl.checkpoints.merging import adapted_config, adapted_view, base_and_adapter
 from paddle_internvl.checkpoints.plan import LoadOptions, plan_loading
 from paddle_internvl.checkpoints.preparation import prepare_for_inference
+from paddle_internvl.kernels import library
 from paddle_internvl.ops import dispatch
 from paddle_internvl.ops.dispatch import Case
 from paddle_internvl.parallel.placement import blocks_of, choose_placement, install
@@ -48,8 +49,9 @@ def load(
     Args:
         cls: a network class of `models`.
         name_or_path: see `hub.folder_of`.
-        dtype: 'bfloat16', 'float16', 'float32' or None. A CPU always computes in float32; for inference it keeps
-            bfloat16 weights where it has kernels, unless this is 'float32'.
+        dtype: 'bfloat16', 'float16', 'float32' or None. A CPU computes in float32, and for inference it keeps bfloat16
+            weights where it has kernels, unless this is 'float32'; 'bfloat16' is bfloat16 arithmetic where the
+            processor has instructions for it.
         device: 'cpu', 'gpu' or None.
         device_map: several devices, see `parallel.placement.choose_placement`.
         config: instead of the folder's.
@@ -86,6 +88,7 @@ def load(
     device = placement.home
     requested = None if dtype is None else str(dtype).removeprefix("paddle.")
     dtype, reason = runtime.choose_dtype(requested, device)
+    bfloat16, reason = _bfloat16_arithmetic(requested, device, trainable, reason)
     if device == "cpu":
         runtime.set_cpu_threads()
     config.dtype = dtype
@@ -117,7 +120,17 @@ def load(
         group.barrier()
     model.checkpoint_folder, model.process_group, model.merged_adapter = folder, group, merged
     _log(model, placement, dtype, reason, plan.summary())
-    return model.eval() if trainable else prepare_for_inference(model)
+    return model.eval() if trainable else prepare_for_inference(model, bfloat16)
+
+
+def _bfloat16_arithmetic(requested: str | None, device: str, trainable: bool, reason: str) -> tuple[bool, str]:
+    """Whether the CPU's kernels compute in bfloat16, and the reason of the dtype for the log."""
+    if requested != "bfloat16" or device != "cpu" or trainable:
+        return False, reason
+    isa = library.bfloat16_isa()
+    if not isa:
+        return False, "this processor has no bfloat16 instructions: weights stay bfloat16, sums are exact in float32"
+    return True, f"products and attention in bfloat16 by {isa}"
 
 
 def _config(cls, folder, adapter, config, overrides: dict):

@@ -28,7 +28,7 @@ from paddle_internvl.ops.native_layers import (
 )
 
 
-def prepare_for_inference(model: InternVLPretrainedModel) -> InternVLPretrainedModel:
+def prepare_for_inference(model: InternVLPretrainedModel, bfloat16: bool = False) -> InternVLPretrainedModel:
     """Prepare a model for inference, in place.
 
     Its parameters get `stop_gradient`; on a CPU with kernels linear layers and whole layers become native; visual
@@ -37,6 +37,8 @@ def prepare_for_inference(model: InternVLPretrainedModel) -> InternVLPretrainedM
 
     Args:
         model: a plain model, filled.
+        bfloat16: bfloat16 arithmetic of the CPU's kernels: what goes into products and attention is rounded, sums,
+            norms and softmax stay float32. Needs `kernels.library.bfloat16_isa`.
     Returns:
         The model, in evaluation mode.
     Raises:
@@ -48,8 +50,8 @@ def prepare_for_inference(model: InternVLPretrainedModel) -> InternVLPretrainedM
         parameter.stop_gradient = True
     placed = any(isinstance(layer, DecoderForCausalLM) and layer.layer_devices for layer in model.sublayers())
     if next(iter(model.parameters())).place.is_cpu_place() and not placed:
-        _replace_layers(model)
-        _build_native_layers(model)
+        _replace_layers(model, bfloat16)
+        _build_native_layers(model, bfloat16)
     if isinstance(model, InternVLNetwork):
         model.feature_cache = FeatureCache()
     snapshot = WeightsSnapshot(model)
@@ -59,13 +61,13 @@ def prepare_for_inference(model: InternVLPretrainedModel) -> InternVLPretrainedM
     return model.eval()
 
 
-def _replace_layers(model: nn.Layer) -> None:
+def _replace_layers(model: nn.Layer, bfloat16: bool) -> None:
     """Put the CPU's own linear layers and embedding in the place of Paddle's."""
     native = dispatch.choose_for("linear", Case("cpu", "float32")) == "native"
     for layer in model.sublayers(include_self=True):
         for name, child in list(layer._sub_layers.items()):
             if type(child) is nn.Linear:
-                replacement = NativeLinear(child) if native else VectorLinear(child)
+                replacement = NativeLinear(child, bfloat16) if native else VectorLinear(child)
             elif type(child) is nn.Embedding and child.weight.dtype == paddle.bfloat16:
                 replacement = WideningEmbedding(child)
             else:
@@ -75,24 +77,24 @@ def _replace_layers(model: nn.Layer) -> None:
             setattr(layer, name, replacement)
 
 
-def _build_native_layers(model: nn.Layer) -> None:
+def _build_native_layers(model: nn.Layer, bfloat16: bool) -> None:
     """Build the C structs of the layers that the kernels implement; other layers run as modules."""
     for network in model.sublayers(include_self=True):
         if isinstance(network, DecoderForCausalLM):
             layers, head_dim = network.model.layers, network.config.head_dim
-            if _build(layers, native_decoder_layer, network.config, head_dim):
+            if _build(layers, native_decoder_layer, network.config, head_dim, bfloat16):
                 network.model.native = NativeDecoder(layers)
         elif isinstance(network, InternVisionNetwork):
             layers = network.encoder.layers
-            _build(layers, native_vision_layer, network.config, layers[0].attn.head_dim)
+            _build(layers, native_vision_layer, network.config, layers[0].attn.head_dim, bfloat16)
 
 
-def _build(layers: nn.LayerList, native_layer: Callable, config, head_dim: int) -> bool:
+def _build(layers: nn.LayerList, native_layer: Callable, config, head_dim: int, bfloat16: bool) -> bool:
     """Build the struct of each layer, or of none; returns whether it was done."""
     if dispatch.choose_for("layers", Case("cpu", "float32", head_dim=head_dim)) != "native":
         return False
     try:
-        built = [native_layer(layer, config) for layer in layers]
+        built = [native_layer(layer, config, bfloat16) for layer in layers]
     except UnsupportedLayerError as obstacle:
         logger.info(f"the layers of {type(config).__name__} run as modules: {obstacle}")
         return False

@@ -34,8 +34,13 @@ def functions() -> ctypes.CDLL:
 
 
 def isa() -> str:
-    """The instruction set in use: 'avx512', 'avx2' or 'plain'."""
+    """The instruction set of float32 arithmetic in use: 'avx512', 'avx2' or 'plain'."""
     return functions().internvl_isa().decode()
+
+
+def bfloat16_isa() -> str:
+    """The instruction set with bfloat16 arithmetic in use: 'amx' or 'avx512_bf16'; '' where there is none."""
+    return "" if unavailable_reason() else functions().internvl_bfloat16_isa().decode()
 
 
 def use_isa(name: str) -> None:
@@ -76,7 +81,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         library = ctypes.CDLL(str(path))
     except (OSError, RuntimeError) as error:
         return None, f"{path} can't be loaded: {str(error).strip().splitlines()[0]}"
-    library.internvl_isa.restype = ctypes.c_char_p
+    library.internvl_isa.restype = library.internvl_bfloat16_isa.restype = ctypes.c_char_p
     if not library.internvl_isa():
         return None, library.internvl_error().decode()
     library.internvl_set_threads(runtime.cpu_threads())

@@ -11,7 +11,7 @@ from pathlib import Path
 from paddle_internvl.kernels.library import run
 
 
-def linear(x, weight, *, scales=None, offsets=None, bias=None, group: int = -1):
+def linear(x, weight, *, scales=None, offsets=None, bias=None, group: int = -1, bfloat16: bool = False):
     """Linear layer: x W + b.
 
     Args:
@@ -21,10 +21,12 @@ def linear(x, weight, *, scales=None, offsets=None, bias=None, group: int = -1):
         offsets: as scales; added after scaling (AWQ's zero points).
         bias: [N] or None.
         group: rows that share a scale; -1: all.
+        bfloat16: round x to bfloat16; see `library.bfloat16_isa`.
     Returns:
         [.., N].
     """
-    return run("internvl_linear", x, weight, scales, offsets, bias, None, None, None, None, None, group, 0)
+    rest = (None,) * 5  # residual, layer scale, and the second weight of swiglu
+    return run("internvl_linear", x, weight, scales, offsets, bias, *rest, group, 0, int(bfloat16))
 
 
 def attention(q, k, v, *, causal: bool, key_mask=None, window: int | None = None, lengths=None):

@@ -38,7 +38,7 @@ SparseMLP = _struct(
 DecoderLayer = _struct(
     "DecoderLayer", q=Dense, k=Dense, v=Dense, o=Dense, down=Dense, gate=Dense, up=Dense, sparse=SparseMLP,
     norm1=_POINTER, norm2=_POINTER, q_norm=_POINTER, k_norm=_POINTER, width=_NUMBER, heads=_NUMBER, kv_heads=_NUMBER,
-    head_dim=_NUMBER, features=_NUMBER, window=_NUMBER, eps1=_FLOAT, eps2=_FLOAT,
+    head_dim=_NUMBER, features=_NUMBER, window=_NUMBER, eps1=_FLOAT, eps2=_FLOAT, bfloat16=_NUMBER,
 )  # fmt: skip
 DecoderCall = _struct(
     "DecoderCall", x=_POINTER, out=_POINTER, cosines=_POINTER, sines=_POINTER, keys=KVLayout, values=KVLayout,
@@ -47,7 +47,7 @@ DecoderCall = _struct(
 VisionLayer = _struct(
     "VisionLayer", qkv=Dense, proj=Dense, fc1=Dense, fc2=Dense, norm1=_POINTER, norm1_bias=_POINTER, norm2=_POINTER,
     norm2_bias=_POINTER, q_norm=_POINTER, k_norm=_POINTER, scale1=_POINTER, scale2=_POINTER, width=_NUMBER,
-    heads=_NUMBER, features=_NUMBER, centred=_NUMBER, eps=_FLOAT,
+    heads=_NUMBER, features=_NUMBER, centred=_NUMBER, eps=_FLOAT, bfloat16=_NUMBER,
 )  # fmt: skip
 VisionCall = _struct("VisionCall", x=_POINTER, out=_POINTER, tiles=_NUMBER, length=_NUMBER)
 _STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall)

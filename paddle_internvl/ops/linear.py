@@ -37,15 +37,16 @@ class NativeLinear(nn.Linear):
 
     Args:
         plain: the layer whose weight and bias it takes over.
+        bfloat16: bfloat16 arithmetic: activations are rounded before the product; sums stay float32.
     """
 
-    def __init__(self, plain: nn.Linear):
+    def __init__(self, plain: nn.Linear, bfloat16: bool = False):
         nn.Layer.__init__(self)
-        self.weight, self.bias = plain.weight, plain.bias
+        self.weight, self.bias, self.bfloat16 = plain.weight, plain.bias, bfloat16
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # [.., K] -> [.., N]
         require_no_grad(x)
-        return operators.linear(x, self.weight, bias=self.bias)
+        return operators.linear(x, self.weight, bias=self.bias, bfloat16=self.bfloat16)
 
     def extra_repr(self) -> str:
         """Shape and dtype of the weight."""

@@ -140,9 +140,13 @@ def _empty(shape, like: paddle.Tensor) -> paddle.Tensor:
     return paddle._C_ops.empty(shape, like.dtype, like.place)  # paddle.empty takes six times as long
 
 
-def native_decoder_layer(layer, config: UpstreamConfig) -> NativeLayer:
+def native_decoder_layer(layer, config: UpstreamConfig, bfloat16: bool = False) -> NativeLayer:
     """The C struct of a `DecoderLayer`.
 
+    Args:
+        layer: with its weights.
+        config: of the decoder.
+        bfloat16: bfloat16 arithmetic; experts of a sparse MLP have float32's.
     Raises:
         UnsupportedLayerError: the kernels don't implement the layer.
     """
@@ -158,7 +162,7 @@ def native_decoder_layer(layer, config: UpstreamConfig) -> NativeLayer:
     norms = [builder.floats(tensor) for tensor in (first.weight, second.weight, *head_norms)]
     struct = structs.DecoderLayer(
         q, k, v, o, down, gate, up, sparse, *norms, q.inputs, q.outputs // e, k.outputs // e, e, gate.outputs,
-        attention.window or 0, first.eps, second.eps,
+        attention.window or 0, first.eps, second.eps, bfloat16,
     )  # fmt: skip
     return builder.build(struct)
 
@@ -174,9 +178,13 @@ def _sparse_mlp(builder: _StructBuilder, mlp) -> structs.SparseMLP:
     return structs.SparseMLP(router, gate_up, down, experts.here, mlp.active, mlp.normalised)
 
 
-def native_vision_layer(layer, config: UpstreamConfig) -> NativeLayer:
+def native_vision_layer(layer, config: UpstreamConfig, bfloat16: bool = False) -> NativeLayer:
     """The C struct of an `InternVisionEncoderLayer`.
 
+    Args:
+        layer: with its weights.
+        config: of the tower.
+        bfloat16: bfloat16 arithmetic.
     Raises:
         UnsupportedLayerError: the kernels don't implement the layer.
     """
@@ -189,8 +197,9 @@ def native_vision_layer(layer, config: UpstreamConfig) -> NativeLayer:
     floats += [builder.floats(tensor) for tensor in (*qk_norms, layer.ls1, layer.ls2)]
     centred = isinstance(layer.norm1, nn.LayerNorm)
     struct = structs.VisionLayer(
-        qkv, proj, fc1, fc2, *floats, qkv.inputs, attention.num_heads, fc1.outputs, centred, attention.eps
-    )
+        qkv, proj, fc1, fc2, *floats, qkv.inputs, attention.num_heads, fc1.outputs, centred, attention.eps,
+        bfloat16,
+    )  # fmt: skip
     return builder.build(struct)
 
 

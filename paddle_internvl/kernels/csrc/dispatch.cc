@@ -1,8 +1,14 @@
 // Which table of kernels runs here, threads, and memory kept between calls.
 #include "dispatch.h"
+#include "bfloat16.h"
 
 #include <omp.h>
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <atomic>
 #include <cstdlib>
@@ -13,25 +19,66 @@
 namespace avx512 { extern const Kernels table; }
 namespace avx2 { extern const Kernels table; }
 namespace plain { extern const Kernels table; }
+namespace amx { extern const BFloat16Kernels table; }
+namespace avx512_bf16 { extern const BFloat16Kernels table; }
 
 namespace {
+
+#if defined(__x86_64__)
+// Bit `bit` of a register (0-3: eax, ebx, ecx, edx) of CPUID's leaf 7.
+bool has(unsigned subleaf, int which, int bit) {
+  unsigned registers[4] = {};
+  return __get_cpuid_count(7, subleaf, registers, registers + 1, registers + 2, registers + 3) && registers[which] >> bit & 1;
+}
+
+// Whether AMX's tiles can be used: the system allows a process to have their registers when it asks.
+bool has_amx() {
+  constexpr int kRequestPermission = 0x1023, kTiles = 18;  // arch_prctl(2)
+  return has(0, 3, 22) && has(0, 3, 24) && syscall(SYS_arch_prctl, kRequestPermission, kTiles) == 0;
+}
+
+bool has_avx512() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+// The table of bfloat16 arithmetic of that name, or the machine's best; null: there is none.
+const BFloat16Kernels* find_halves(const std::string& name) {
+#if defined(WITH_AVX512_BF16)
+  if (!has_avx512() || !has(1, 0, 5)) return nullptr;
+#if defined(WITH_AMX)
+  if ((name.empty() || name == "amx") && has_amx()) return &amx::table;
+#endif
+  if (name.empty() || name == "avx512_bf16") return &avx512_bf16::table;
+#endif
+  return nullptr;
+}
 
 const Kernels* find(const std::string& name) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && (name.empty() || name == "avx512")) return &avx512::table;
+  const bool avx512 = avx2 && has_avx512();
+  const bool halves = name == "amx" || name == "avx512_bf16";  // sets with float32 arithmetic by avx512
+  if (avx512 && (name.empty() || name == "avx512" || (halves && find_halves(name)))) return &avx512::table;
   if (avx2 && (name.empty() || name == "avx2")) return &avx2::table;
 #endif
   if (name.empty() || name == "plain") return &plain::table;
-  const bool known = name == "avx512" || name == "avx2";
+  const bool known = name == "amx" || name == "avx512_bf16" || name == "avx512" || name == "avx2";
   throw std::runtime_error("PADDLE_INTERNVL_ISA=" + name + (known ? " can't run on this machine" : " is not known") +
-                           "; use one of avx512, avx2, plain");
+                           "; use one of amx, avx512_bf16, avx512, avx2, plain");
+}
+
+std::string requested() {
+  const char* name = std::getenv("PADDLE_INTERNVL_ISA");
+  return name ? name : "";
 }
 
 std::atomic<const Kernels*> chosen{nullptr};
+std::atomic<const BFloat16Kernels*> chosen_halves{nullptr};
+std::atomic<bool> halves_found{false};
 std::atomic<int> count{0};
 std::atomic<size_t> kept{0};
 
@@ -47,14 +94,31 @@ thread_local Memory memories[kSlots];
 
 }  // namespace
 
-void use_isa(const char* name) { chosen = find(name); }
+void use_isa(const char* name) {
+  chosen = find(name);
+  chosen_halves = find_halves(name);
+  halves_found = true;
+}
 
 const Kernels& kernels() {
   const Kernels* table = chosen;
-  if (!table) {
-    const char* wanted = std::getenv("PADDLE_INTERNVL_ISA");
-    chosen = table = find(wanted ? wanted : "");
+  if (!table) chosen = table = find(requested());
+  return *table;
+}
+
+const BFloat16Kernels* bfloat16_kernels() {
+  if (!halves_found) {
+    const std::string name = requested();
+    find(name);  // throws where it is not known
+    chosen_halves = find_halves(name);
+    halves_found = true;
   }
+  return chosen_halves;
+}
+
+const BFloat16Kernels& require_bfloat16() {
+  const BFloat16Kernels* table = bfloat16_kernels();
+  if (!table) throw std::runtime_error("this instruction set has no arithmetic in bfloat16");
   return *table;
 }
 

@@ -28,6 +28,7 @@ struct DecoderLayer {
   const float *q_norm = nullptr, *k_norm = nullptr;  // RMSNorm weights [E] of each head, before rope; null: none
   int64_t width = 0, heads = 0, kv_heads = 0, head_dim = 0, features = 0, window = 0;  // D, H, K, E, F; 0: no window
   float eps1 = 0, eps2 = 0;
+  int64_t bfloat16 = 0;  // arithmetic in bfloat16 (bfloat16.h), else float32
 };
 
 struct DecoderCall {
@@ -50,6 +51,7 @@ struct VisionLayer {
   int64_t width = 0, heads = 0, features = 0;        // C, H, F
   int64_t centred = 0;                               // LayerNorm, else RMSNorm
   float eps = 0;
+  int64_t bfloat16 = 0;  // see DecoderLayer
 };
 
 struct VisionCall {

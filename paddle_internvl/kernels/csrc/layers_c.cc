@@ -4,6 +4,7 @@
 #include <exception>
 #include <string>
 
+#include "bfloat16.h"
 #include "dispatch.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -37,14 +38,14 @@ EXPORT const char* internvl_decoder_layers(const DecoderLayer* layers, int64_t c
       const bool last = i + 1 == count;
       call.out = last ? whole->out : scratch(i % 2 ? kHidden1 : kHidden2, size);
       call.last_only = last && whole->last_only;
-      kernels().decoder_layer(layers[i], call);
+      (layers[i].bfloat16 ? require_bfloat16().decoder_layer : kernels().decoder_layer)(layers[i], call);
       call.x = call.out;
     }
   });
 }
 
 EXPORT const char* internvl_vision_layer(const VisionLayer* layer, const VisionCall* call) {
-  return told([&] { kernels().vision_layer(*layer, *call); });
+  return told([&] { (layer->bfloat16 ? require_bfloat16().vision_layer : kernels().vision_layer)(*layer, *call); });
 }
 
 // Bytes of the structs, which Python's must have too.

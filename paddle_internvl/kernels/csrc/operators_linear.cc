@@ -1,4 +1,5 @@
 // internvl_linear: one matrix product with what follows it, see linear_arguments.h.
+#include "bfloat16.h"
 #include "border.h"
 #include "dispatch.h"
 
@@ -58,11 +59,12 @@ Weight stacked_weight_of(const Tensor& weight, const Optional& scales, const Opt
 namespace {
 
 // x [.., K], weight [K, N] (uint8: two int4 of successive rows, [ceil(K / 2), N]), up: a second one for swiglu.
-// activation: 0 none, 1 gelu, 2 swiglu. -> [.., N]
+// activation: 0 none, 1 gelu, 2 swiglu. bfloat16: arithmetic in it, else in float32. -> [.., N]
 std::vector<Tensor> LinearForward(const Tensor& x, const Tensor& weight, const Optional& scales,
                                   const Optional& offsets, const Optional& bias, const Optional& residual,
                                   const Optional& layer_scale, const Optional& up, const Optional& up_scales,
-                                  const Optional& up_offsets, int64_t group, int64_t activation) {
+                                  const Optional& up_offsets, int64_t group, int64_t activation,
+                                  int64_t bfloat16) {
   auto shape = x.shape();
   require(!shape.empty(), "x needs an axis of inputs");
   require(activation >= 0 && activation <= 2, "activation is none of 0, 1, 2");
@@ -85,7 +87,8 @@ std::vector<Tensor> LinearForward(const Tensor& x, const Tensor& weight, const O
   shape.back() = a.weight.N;
   Tensor out = empty(shape);
   a.out = out.data<float>();
-  if (a.M) kernels().linear(a);
+  require(!bfloat16 || bfloat16_kernels(), "this instruction set has no arithmetic in bfloat16");
+  if (a.M) (bfloat16 ? bfloat16_kernels()->linear : kernels().linear)(a);
   return {out};
 }
 
@@ -96,5 +99,5 @@ PD_BUILD_OP(internvl_linear)
              paddle::Optional("Residual"), paddle::Optional("LayerScale"), paddle::Optional("Up"),
              paddle::Optional("UpScales"), paddle::Optional("UpOffsets")})
     .Outputs({"Out"})
-    .Attrs({"group: int64_t", "activation: int64_t"})
+    .Attrs({"group: int64_t", "activation: int64_t", "bfloat16: int64_t"})
     .SetKernelFn(PD_KERNEL(LinearForward));

@@ -3,6 +3,7 @@
 #include <exception>
 #include <string>
 
+#include "bfloat16.h"
 #include "dispatch.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -22,6 +23,12 @@ EXPORT const char* internvl_isa() {
     error = e.what();
     return nullptr;
   }
+}
+
+// Name of the instruction set with arithmetic in bfloat16 (bfloat16.h); "": there is none. Called where internvl_isa is not null.
+EXPORT const char* internvl_bfloat16_isa() {
+  const BFloat16Kernels* table = bfloat16_kernels();
+  return table ? table->name : "";
 }
 
 // Another instruction set; 0 where that is possible.

@@ -7,6 +7,7 @@
 #include <random>
 #include <stdexcept>
 
+#include "bfloat16.h"
 #include "dispatch.h"
 #include "sanitize.h"
 #include "sanitize_attention.h"
@@ -57,6 +58,7 @@ Held held(Kind kind, int64_t K, int64_t N, int64_t group) {
 }
 
 void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activation activation) {
+  const bool whole = in_bfloat16 && (kind == Kind::kInt8 || kind == Kind::kInt4);  // an offset is added without rounding
   const Held w = held(kind, K, N, group), up = held(kind, K, N, group);
   const auto x = random_floats(M * K, numbers), bias = random_floats(N, numbers), scale = random_floats(N, numbers);
   const auto residual = random_floats(M * N, numbers);
@@ -73,18 +75,18 @@ void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activatio
   a.layer_scale = scale.at();
   if (activation == Activation::kSwiglu) a.up = up.weight;
   else a.bias = bias.at();
-  kernels().linear(a);
+  (in_bfloat16 ? require_bfloat16().linear : kernels().linear)(a);
   for (int64_t m = 0; m < M; m++)
     for (int64_t n = 0; n < N; n++) {
       double y = a.bias ? bias[n] : 0, other = 0, size = 1;
       for (int64_t k = 0; k < K; k++) {
-        y += x[m * K + k] * w.means[k * N + n];
-        other += x[m * K + k] * up.means[k * N + n];
+        y += taken(x[m * K + k]) * taken(w.means[k * N + n]);
+        other += taken(x[m * K + k]) * taken(up.means[k * N + n]);
         size += std::fabs(x[m * K + k]) * (std::fabs(w.means[k * N + n]) + std::fabs(up.means[k * N + n]));
       }
       if (activation == Activation::kGelu) y *= 0.5 * (1 + std::erf(y / std::sqrt(2.0)));
       if (activation == Activation::kSwiglu) size *= 1 + std::fabs(y) + std::fabs(other), y = y / (1 + std::exp(-y)) * other;
-      same(out[m * N + n], residual[m * N + n] + scale[n] * y, 4e-6 * size, "linear");
+      same(out[m * N + n], residual[m * N + n] + scale[n] * y, (whole ? 1e-3 : 4e-6) * size, "linear");
     }
 }
 
@@ -170,15 +172,16 @@ void mixtures() {
 
 int main() {
   set_threads(2);
-  for (const char* isa : {"plain", "avx2", "avx512"}) {
+  for (const char* isa : {"plain", "avx2", "avx512", "avx512_bf16", "amx"}) {
     try {
       use_isa(isa);
     } catch (const std::runtime_error& e) {
       std::printf("%s\n", e.what());
       continue;
     }
+    in_bfloat16 = bfloat16_kernels();
     linears();
-    mixtures();
+    if (!in_bfloat16) mixtures();
     attentions(numbers);
     layers(numbers);
     std::printf("%s: sound\n", isa);

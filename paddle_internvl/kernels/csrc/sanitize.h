@@ -27,6 +27,18 @@ inline Exact<float> random_floats(int64_t count, std::mt19937& numbers) {
   return made;
 }
 
+// Whether the kernels with arithmetic in bfloat16 are under test, and a number as they take it.
+inline bool in_bfloat16 = false;
+inline double taken(double x) {
+  if (!in_bfloat16) return x;
+  float y = float(x);
+  uint32_t bits;
+  memcpy(&bits, &y, 4);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+  memcpy(&y, &bits, 4);
+  return y;
+}
+
 // Ends the program where two numbers differ by more than `most`.
 inline void same(double ours, double exact, double most, const char* what) {
   if (std::fabs(ours - exact) <= most) return;

@@ -1,6 +1,7 @@
 // The sanitizer's program: norms, rope, activations and whole layers on odd shapes. What comes out is compared in
 // tests/kernels; here every buffer ends where it must.
 #pragma once
+#include "bfloat16.h"
 #include "dispatch.h"
 #include "sanitize.h"
 
@@ -108,7 +109,7 @@ inline void decoder_of(int64_t rows, int64_t length, int64_t past, int64_t heads
   call.rows = rows;
   call.length = length;
   call.last_only = last_only;
-  kernels().decoder_layer(a, call);
+  (in_bfloat16 ? require_bfloat16().decoder_layer : kernels().decoder_layer)(a, call);
   finite(out, outputs * d, "decoder layer");
 }
 
@@ -135,7 +136,7 @@ inline void vision_of(int64_t tiles, int64_t length, int64_t heads, int64_t e, i
   call.out = out.at();
   call.tiles = tiles;
   call.length = length;
-  kernels().vision_layer(a, call);
+  (in_bfloat16 ? require_bfloat16().vision_layer : kernels().vision_layer)(a, call);
   finite(out, tiles * length * c, "vision layer");
 }
 

@@ -1,0 +1,82 @@
+// One product of blocks by AMX: tiles of 16 rows x 64 bytes, 16 x 16 sums an instruction.
+//
+// In: 32 rows of blocks, a panel. Out: their sums [32][32].
+
+namespace ISA {
+
+// The tiles of a thread, as long as this lives: 0-3 sums, 4 and 5 rows, 6 and 7 columns.
+class Tiles {
+ public:
+  Tiles() {
+    struct alignas(64) {
+      uint8_t palette = 1, start = 0, reserved[14] = {};
+      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } layout;
+    _tile_loadconfig(&layout);
+  }
+  ~Tiles() { _tile_release(); }
+};
+
+// AddressSanitizer does not see the loads and stores of tiles.
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" void* __asan_region_is_poisoned(void* begin, size_t size);
+static void check(const void* p, long bytes) {
+  if (__asan_region_is_poisoned((void*)p, bytes)) __builtin_trap();
+}
+#else
+static void check(const void*, long) {}
+#endif
+
+// sums [32][32] = or += `steps` blocks of 32 rows times as many of a panel; with `half` only the first 16 rows.
+// Meanwhile `soon` is fetched.
+static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half,
+                     Soon& soon) {
+  __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
+  check(rows, steps * kSquare * 2 - (half ? kSquare : 0));
+  check(panel, steps * kSquare * 2);
+  check(sums, (half ? 2 : 4) * kSquare);
+  float* low = sums + kSquare / 2;    // the other 16 rows
+  if (more) {
+    _tile_loadd(0, sums, 128);
+    _tile_loadd(1, sums + 16, 128);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+  }
+  if (half) {
+    for (long k = 0; k < steps; k++, rows += kSquare, panel += kSquare) {
+      soon.fetch();
+      _tile_loadd(4, rows, 64);
+      _tile_loadd(6, panel, 128);
+      _tile_loadd(7, panel + kSide, 128);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+  } else {
+    if (more) {
+      _tile_loadd(2, low, 128);
+      _tile_loadd(3, low + 16, 128);
+    } else {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    for (long k = 0; k < steps; k++, rows += kSquare, panel += kSquare) {
+      soon.fetch();
+      _tile_loadd(4, rows, 64);
+      _tile_loadd(6, panel, 128);
+      _tile_loadd(7, panel + kSide, 128);
+      _tile_loadd(5, rows + kSquare / 2, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(2, low, 128);
+    _tile_stored(3, low + 16, 128);
+  }
+  _tile_stored(0, sums, 128);
+  _tile_stored(1, sums + 16, 128);
+}
+
+}  // namespace ISA

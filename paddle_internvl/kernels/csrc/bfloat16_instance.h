@@ -1,0 +1,23 @@
+// The kernels of bfloat16 arithmetic for one instruction set: included by isa_amx.cc and isa_avx512_bf16.cc, each with its
+// own ISA, NAME, and MULTIPLY, the header with its product of blocks.
+#include "bfloat16.h"
+#include "simd.h"
+// float32 arithmetic: norms, rotary embedding, attention of few queries
+#include "linear.h"
+#include "attention.h"
+#include "pointwise.h"
+#include "experts.h"
+#include "layers.h"
+// kernels, each header on its own
+#include "bfloat16_blocks.h"
+#include MULTIPLY
+#include "bfloat16_linear.h"
+#include "bfloat16_attention.h"
+#include "bfloat16_layers.h"
+
+namespace ISA {
+
+extern const BFloat16Kernels table;
+const BFloat16Kernels table = {NAME, linear_halved, attention_halved, decoder_layer_halved, vision_layer_halved};
+
+}  // namespace ISA

@@ -1,0 +1,219 @@
+// Whole layers in bfloat16: see layers.h, whose layers these are, and layer_arguments.h.
+//
+// What goes from one product to the next are Blocks; the residual stream, norms, queries before and keys after the rotary
+// embedding, and the KV cache are float32. Rows are worked on in strips, so that memory stays bounded.
+
+namespace ISA {
+namespace halved {
+
+constexpr int64_t kStrip = 2048;  // rows whose activations are kept at a time
+
+static Product product(const Dense& dense, const Blocks& x, int64_t rows) {
+  Product a;
+  a.weight = dense.weight;
+  a.bias = dense.bias;
+  a.x = x;
+  a.M = rows;
+  return a;
+}
+
+static Product to_floats(const Dense& dense, const Blocks& x, int64_t rows, float* out, int64_t out_stride) {
+  Product a = product(dense, x, rows);
+  a.out = out;
+  a.out_stride = out_stride;
+  return a;
+}
+
+// out = residual + scale * (x W + bias), rows side by side.
+static Product added(const Dense& dense, const Blocks& x, int64_t rows, float* out, const float* residual,
+                     const float* scale) {
+  Product a = to_floats(dense, x, rows, out, dense.weight.N);
+  a.residual = residual;
+  a.layer_scale = scale;
+  return a;
+}
+
+static Product to_blocks(const Dense& dense, const Blocks& x, int64_t rows, const Blocks& out, Activation activation) {
+  Product a = product(dense, x, rows);
+  a.blocks = out;
+  a.activation = activation;
+  return a;
+}
+
+static Product swiglu(const DecoderLayer& a, const Blocks& x, int64_t rows, const Blocks& out) {
+  Product both = to_blocks(a.gate, x, rows, out, Activation::kSwiglu);
+  both.up = a.up.weight;
+  return both;
+}
+
+// Rows [first, end) of x [rows, width], normed, into blocks.
+static void norm_part(const float* x, const float* weight, const float* bias, int64_t first, int64_t end, int64_t width,
+                      float eps, bool centred, const Blocks& out) {
+  float* row = scratch(kLinearSums, width);
+  for (int64_t r = first; r < end; r++) {
+    norm_rows(layering::norm_of(x + r * width, weight, bias, row, 1, width, eps, centred), 0, 1);
+    take_row(row, width, out, r);
+  }
+}
+
+static void norm_all(const float* x, const float* weight, const float* bias, int64_t rows, int64_t width, float eps,
+                     bool centred, const Blocks& out) {
+#pragma omp parallel for schedule(static) num_threads(threads())
+  for (int64_t r = 0; r < rows; r += kSide)
+    norm_part(x, weight, bias, r, r + kSide < rows ? r + kSide : rows, width, eps, centred, out);
+}
+
+static void decode(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t m = call.rows * call.length, d = a.width, wide = a.heads * a.head_dim;
+  const layering::Qkv at_row = layering::qkv_of(a);
+  float* qkv = scratch(kLayer1, m * at_row.row);
+  float* attended = scratch(kLayer2, m * wide);
+  const Blocks gate = blocks_of(kLayer3, m, a.features);
+  const Attention attention = layering::attention_of(a, call, qkv, at_row.row, call.length, attended);
+  const attending::FewPlan plan = attending::plan_few(attention);
+#pragma omp parallel num_threads(threads())
+  {
+    Tiles tiles;
+    const int thread = omp_get_thread_num(), count = omp_get_num_threads();
+    const Blocks normed = blocks_of(kLayer4, m, d);  // of each thread: made faster than waited for
+    const Blocks taken = blocks_of(kLinearRows, m, wide);
+    norm_part(call.x, a.norm1, nullptr, 0, m, d, a.eps1, false, normed);
+    few_part(to_floats(a.q, normed, m, qkv, at_row.row), thread, count);
+    few_part(to_floats(a.k, normed, m, qkv + at_row.k, at_row.row), thread, count);
+    few_part(to_floats(a.v, normed, m, qkv + at_row.v, at_row.row), thread, count);
+#pragma omp barrier
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < m; i++) {
+      float* at = qkv + i * at_row.row;
+      layering::turn_queries(a, call, at, i);
+      layering::place(a, call, at + at_row.k, at + at_row.v, i);
+    }
+    attending::attend_few_part(attention, plan);
+    for (int64_t r = 0; r < m; r++) take_row(attended + r * wide, wide, taken, r);
+    few_part(added(a.o, taken, m, call.out, call.x, nullptr), thread, count);
+#pragma omp barrier
+    norm_part(call.out, a.norm2, nullptr, 0, m, d, a.eps2, false, normed);
+    few_part(swiglu(a, normed, m, gate), thread, count);
+#pragma omp barrier
+    few_part(added(a.down, gate, m, call.out, call.out, nullptr), thread, count);
+  }
+}
+
+// x + attention's share and then the MLP's, of n rows: x and out [n, D], attended [n, H * E].
+static void add_shares(const DecoderLayer& a, const float* x, const Blocks& attended, float* out, int64_t n) {
+  const int64_t d = a.width, strip = n < kStrip ? n : kStrip;
+  const Blocks normed = blocks_of(kLayer4, strip, d), gate = blocks_of(kLayer3, strip, a.features);
+  for (int64_t first = 0; first < n; first += kStrip) {
+    const int64_t rows = n - first < kStrip ? n - first : kStrip;
+    float* to = out + first * d;
+    const Blocks here = {attended.block(first / kSide, 0), attended.depth};
+    multiply_all(added(a.o, here, rows, to, x + first * d, nullptr));
+    norm_all(to, a.norm2, nullptr, rows, d, a.eps2, false, normed);
+    multiply_all(swiglu(a, normed, rows, gate));
+    multiply_all(added(a.down, gate, rows, to, to, nullptr));
+  }
+}
+
+// The queries, keys and values of all rows; where `queries` is false, keys and values alone.
+static void project(const DecoderLayer& a, const DecoderCall& call, float* qkv, bool queries) {
+  const int64_t m = call.rows * call.length, d = a.width;
+  const layering::Qkv at_row = layering::qkv_of(a);
+  const Blocks normed = blocks_of(kLayer4, m < kStrip ? m : kStrip, d);
+  for (int64_t first = 0; first < m; first += kStrip) {
+    const int64_t n = m - first < kStrip ? m - first : kStrip;
+    float* to = qkv + first * at_row.row;
+    norm_all(call.x + first * d, a.norm1, nullptr, n, d, a.eps1, false, normed);
+    if (queries) multiply_all(to_floats(a.q, normed, n, to, at_row.row));
+    multiply_all(to_floats(a.k, normed, n, to + at_row.k, at_row.row));
+    multiply_all(to_floats(a.v, normed, n, to + at_row.v, at_row.row));
+  }
+#pragma omp parallel for schedule(static) num_threads(threads())
+  for (int64_t i = 0; i < m; i++) {
+    float* row = qkv + i * at_row.row;
+    if (queries) layering::turn_queries(a, call, row, i);
+    layering::place(a, call, row + at_row.k, row + at_row.v, i);
+  }
+}
+
+static void prefill(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t m = call.rows * call.length;
+  const layering::Qkv at_row = layering::qkv_of(a);
+  float* qkv = scratch(kLayer1, m * at_row.row);
+  const Blocks attended = blocks_of(kLayer2, m, a.heads * a.head_dim);
+  project(a, call, qkv, true);
+  attend(layering::attention_of(a, call, qkv, at_row.row, call.length, nullptr), attended);
+  add_shares(a, call.x, attended, call.out, m);
+}
+
+// The same where only each row's last position goes on: of the others there are keys and values alone.
+static void prefill_last(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t d = a.width, wide = a.heads * a.head_dim, b = call.rows;
+  float* qkv = scratch(kLayer1, b * call.length * layering::qkv_of(a).row);
+  project(a, call, qkv, false);
+  float* last = scratch(kLayer2, b * (d + 2 * wide));
+  float *q = last + b * d, *attended = q + b * wide;
+  for (int64_t i = 0; i < b; i++)
+    __builtin_memcpy(last + i * d, call.x + ((i + 1) * call.length - 1) * d, d * sizeof(float));
+  const Blocks normed = blocks_of(kLayer4, b, d);
+  norm_all(last, a.norm1, nullptr, b, d, a.eps1, false, normed);
+  multiply_all(to_floats(a.q, normed, b, q, wide));
+  for (int64_t i = 0; i < b; i++) layering::turn_queries(a, call, q + i * wide, (i + 1) * call.length - 1);
+  attending::attend_few(layering::attention_of(a, call, q, wide, 1, attended));
+  const Blocks taken = blocks_of(kLinearRows, b, wide);
+  for (int64_t r = 0; r < b; r++) take_row(attended + r * wide, wide, taken, r);
+  add_shares(a, last, taken, call.out, b);
+}
+
+static void see(const VisionLayer& a, const VisionCall& call) {
+  const int64_t c = a.width, e = c / a.heads, most = kStrip / call.length > 1 ? kStrip / call.length : 1;
+  const int64_t strip = (most < call.tiles ? most : call.tiles) * call.length;
+  float* qkv = scratch(kLayer1, strip * 3 * c);
+  const Blocks normed = blocks_of(kLayer4, strip, c), attended = blocks_of(kLayer2, strip, c);
+  const Blocks inner = blocks_of(kLayer3, strip, a.features);
+  int64_t totals[kStrip];
+  for (int64_t& total : totals) total = call.length;
+  for (int64_t tile = 0; tile < call.tiles; tile += most) {
+    const int64_t tiles = call.tiles - tile < most ? call.tiles - tile : most, n = tiles * call.length;
+    const float* x = call.x + tile * call.length * c;
+    float* out = call.out + tile * call.length * c;
+    norm_all(x, a.norm1, a.norm1_bias, n, c, a.eps, a.centred, normed);
+    multiply_all(to_floats(a.qkv, normed, n, qkv, 3 * c));
+    for (int part = 0; part < 2; part++) {
+      const float* weight = part ? a.k_norm : a.q_norm;
+      if (!weight) continue;
+      Norm over_heads = layering::norm_of(qkv + part * c, weight, nullptr, qkv + part * c, n, c, a.eps, false);
+      over_heads.x_apart = over_heads.out_apart = 3 * c;
+      norm(over_heads);
+    }
+    Attention all;
+    all.q = {qkv, call.length * 3 * c, 3 * c, e};
+    all.keys = {qkv + c, nullptr, 0, call.length, call.length * 3 * c, e, 3 * c};
+    all.values = all.keys;
+    all.values.base = qkv + 2 * c;
+    all.rows = tiles;
+    all.length = call.length;
+    all.heads = all.kv_heads = a.heads;
+    all.head_dim = e;
+    all.totals = totals;
+    all.scale = 1.f / std::sqrt(float(e));
+    attend(all, attended);
+    multiply_all(added(a.proj, attended, n, out, x, a.scale1));
+    norm_all(out, a.norm2, a.norm2_bias, n, c, a.eps, a.centred, normed);
+    multiply_all(to_blocks(a.fc1, normed, n, inner, Activation::kGelu));
+    multiply_all(added(a.fc2, inner, n, out, out, a.scale2));
+  }
+}
+
+}  // namespace halved
+
+static void decoder_layer_halved(const DecoderLayer& a, const DecoderCall& call) {
+  const int64_t m = call.rows * call.length;
+  if (a.sparse.count || m <= halved::kExact) return kernels().decoder_layer(a, call);
+  if (call.length <= attending::kFew && m <= halved::kFewRows && (!call.last_only || call.length == 1))
+    return halved::decode(a, call);
+  call.last_only ? halved::prefill_last(a, call) : halved::prefill(a, call);
+}
+
+static void vision_layer_halved(const VisionLayer& a, const VisionCall& call) { halved::see(a, call); }
+
+}  // namespace ISA

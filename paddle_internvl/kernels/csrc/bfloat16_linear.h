@@ -1,0 +1,191 @@
+// Products in bfloat16 and what follows them in the same pass (linear_arguments.h).
+//
+// In: Blocks of x, a Weight of any kind. Out: floats or Blocks. Many rows: a thread packs a group of columns into its
+// second-level cache and takes all rows of a chunk past it. Few rows (decoding): a thread streams its columns of the
+// weight once and packs a few rows of W at a time.
+
+namespace ISA {
+namespace halved {
+
+constexpr long kShallow = 40;        // blocks of rows of W that are packed at once
+constexpr long kDepth = 16;          // of deeper weights as many
+constexpr long kRows = 1 << 19;      // numbers of x that stay in the second-level cache: 1 MiB
+constexpr long kPanels = 4;          // panels that pass by them at a time
+constexpr long kTallest = 16;        // blocks of rows and panels whose sums stay there: 1 MiB
+constexpr long kWidest = 16;
+constexpr long kExact = 4;           // rows, at most, that float32 sums of float32 activations take no longer for
+constexpr long kFewRows = 32;        // of x, which few_part takes at most
+constexpr long kStreamed = 512;      // columns whose sums few_part keeps
+constexpr long kStep = 2;            // blocks of rows of W between two looks at them
+
+// out or blocks = residual + layer_scale * activation(x W + bias); see Linear.
+struct Product {
+  Weight weight, up;
+  Blocks x;
+  long M = 0;
+  float* out = nullptr;
+  long out_stride = 0;
+  Blocks blocks;  // in place of out
+  const float *bias = nullptr, *residual = nullptr, *layer_scale = nullptr;
+  Activation activation = Activation::kNone;
+};
+
+// erf to 2^-12: a result of GELU is rounded to 2^-9.
+INLINE V fast_gelu(V x) { return gelu(x); }
+
+// sums [rows][32] and, of kSwiglu, `up` to where rows [row, row + rows) of columns from `column` on belong.
+static void finish(const Product& a, const float* sums, const float* up, long row, long rows, long column, long columns) {
+  V bias[2] = {}, scale[2];
+  const bool whole = columns >= kSide;
+  for (int v = 0; v < 2; v++) {
+    const long n = columns - 16 * v;
+    if (n <= 0) break;
+    if (a.bias) bias[v] = some(a.bias + column + 16 * v, n);
+    if (a.layer_scale) scale[v] = some(a.layer_scale + column + 16 * v, n);
+  }
+  for (long r = 0; r < rows; r++) {
+    V y[2];
+    for (int v = 0; v < 2; v++) {
+      y[v] = load(sums + r * kSide + 16 * v) + bias[v];
+      if (a.activation == Activation::kGelu) y[v] = fast_gelu(y[v]);
+      if (a.activation == Activation::kSwiglu) y[v] = silu(y[v]) * load(up + r * kSide + 16 * v);
+      if (a.layer_scale) y[v] *= scale[v];
+      const long n = columns - 16 * v;
+      if (n <= 0 || a.blocks.at) continue;
+      const long at = (row + r) * a.out_stride + column + 16 * v;
+      if (a.residual) y[v] += some(a.residual + at, n);
+      if (n >= 16) store(a.out + at, y[v]);
+      else store_first(a.out + at, y[v], n);
+    }
+    if (!a.blocks.at) continue;
+    __m512i both = halves((__m512)y[0], (__m512)y[1]);
+    if (!whole) both = _mm512_maskz_mov_epi16(first_halves(columns), both);
+    _mm512_store_si512(a.blocks.row(row + r, column / kSide), both);
+  }
+}
+
+// How a product of many rows is shared out: chunks of blocks of rows, each times groups of panels. Of shallow weights a
+// chunk stays in the second-level cache while panels pass by; of deep ones the sums do.
+struct Shares {
+  long chunks, panels, groups, depth;  // depth: blocks of rows of W that are packed at a time
+};
+
+static Shares shares_of(const Product& a) {
+  Shares s;
+  const long deep = a.x.depth, panels = blocks_in(a.weight.N), rows = blocks_in(a.M);
+  const bool shallow = deep <= kShallow;
+  s.depth = shallow ? deep : kDepth;
+  s.panels = shallow ? kPanels : kWidest;
+  const long most = shallow ? kRows / (deep * kSquare) : kTallest;  // blocks of rows of a chunk
+  s.chunks = (rows + most - 1) / most;
+  const long wanted = (threads() + s.chunks - 1) / s.chunks;  // groups that keep all threads at work
+  if ((panels + s.panels - 1) / s.panels < wanted) s.panels = (panels + wanted - 1) / wanted;
+  s.groups = (panels + s.panels - 1) / s.panels;
+  s.panels = (panels + s.groups - 1) / s.groups;
+  return s;
+}
+
+// Blocks of rows [first, end) times group `group` of panels. then: the group that this thread probably takes next.
+static void piece(const Product& a, const Shares& s, long group, long first, long end, long then) {
+  const bool pairs = a.activation == Activation::kSwiglu, once = s.depth == a.x.depth;
+  const long column = group * s.panels * kSide, left = a.weight.N - column, parts = pairs ? 2 : 1;
+  const long panels = blocks_in(left) < s.panels ? blocks_in(left) : s.panels, size = s.depth * kSquare;
+  Half* packed = (Half*)scratch(kLinearPanels, s.panels * parts * size / 2);
+  float* sums = scratch(kLinearSums, (once ? 1 : (end - first) * panels) * parts * kSquare);
+  for (long k = 0; k < a.x.depth; k += s.depth) {
+    const long depth = a.x.depth - k < s.depth ? a.x.depth - k : s.depth;
+    const bool last = k + depth == a.x.depth;
+    for (int part = 0; part < parts; part++) {
+      const Weight& w = part ? a.up : a.weight;
+      const long wide = panels * kSide < left ? panels * kSide : left;
+      pack_of(w.kind)(w, column, wide, k * kSide, depth, 16, packed + part * panels * size, size);
+    }
+    Soon soon[2];
+    const long next = (last ? then : group) * s.panels * kSide, row = last ? 0 : (k + depth) * kSide;
+    const long columns = a.weight.N - next < panels * kSide ? a.weight.N - next : panels * kSide;
+    for (int part = 0; part < parts && columns > 0; part++)
+      soon[part] = Soon(part ? a.up : a.weight, next, columns, row, depth * kSide);
+    for (long b = first; b < end; b++)
+      for (long p = 0; p < panels; p++) {
+        const long rows = a.M - b * kSide < kSide ? a.M - b * kSide : kSide;
+        float* here = sums + (once ? 0 : ((b - first) * panels + p) * parts * kSquare);
+        for (int part = 0; part < parts; part++)
+          multiply(a.x.block(b, k), packed + (part * panels + p) * size, depth, here + part * kSquare, k > 0, rows <= 16,
+                   soon[part]);
+        if (last) finish(a, here, here + kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);
+      }
+  }
+}
+
+static void many(const Product& a) {
+  const Shares s = shares_of(a);
+  const long rows = blocks_in(a.M);
+#pragma omp parallel num_threads(threads())
+  {
+    Tiles tiles;
+#pragma omp for schedule(monotonic : dynamic, 1)
+    for (long i = 0; i < s.groups * s.chunks; i++) {
+      const long c = i / s.groups;
+      piece(a, s, i % s.groups, rows * c / s.chunks, rows * (c + 1) / s.chunks, (i + threads()) % s.groups);
+    }
+  }
+}
+
+// Thread `thread` of `count`'s part of a product of at most kFewRows rows. For use within a parallel region, with Tiles.
+static void few_part(const Product& a, int thread, int count) {
+  const bool pairs = a.activation == Activation::kSwiglu, half = a.M <= 16;
+  const long panels = blocks_in(a.weight.N), first = panels * thread / count, end = panels * (thread + 1) / count;
+  const long most = kStreamed / kSide, parts = pairs ? 2 : 1;
+  float* sums = scratch(kLinearSums, most * parts * kSquare);
+  Half* packed = (Half*)scratch(kLinearPanels, most * kStep * kSquare / 2);
+  Soon none;
+  for (long p = first; p < end; p += most) {
+    const long here = end - p < most ? end - p : most;
+    for (long k = 0; k < a.x.depth; k += kStep) {
+      const long steps = a.x.depth - k < kStep ? a.x.depth - k : kStep;
+      for (int part = 0; part < parts; part++) {
+        const Weight& w = part ? a.up : a.weight;
+        const long column = p * kSide, left = w.N - column, wide = here * kSide < left ? here * kSide : left;
+        pack_of(w.kind)(w, column, wide, k * kSide, steps, kStep * kSide, packed, kStep * kSquare);
+        for (long i = 0; i < here; i++)
+          multiply(a.x.block(0, k), packed + i * kStep * kSquare, steps, sums + (i * parts + part) * kSquare, k > 0, half,
+                   none);
+      }
+    }
+    for (long i = 0; i < here; i++) {
+      const float* done = sums + i * parts * kSquare;
+      const long column = (p + i) * kSide;
+      finish(a, done, done + kSquare, 0, a.M, column, a.weight.N - column);
+    }
+  }
+}
+
+static void multiply_all(const Product& a) {
+  if (a.M > kFewRows) return many(a);
+#pragma omp parallel num_threads(threads())
+  {
+    Tiles tiles;
+    few_part(a, omp_get_thread_num(), omp_get_num_threads());
+  }
+}
+
+}  // namespace halved
+
+static void linear_halved(const Linear& a) {
+  halved::Product to;
+  to.weight = a.weight;
+  to.up = a.up;
+  to.x = blocks_of(kLinearRows, a.M, a.weight.K);
+  to.M = a.M;
+  to.out = a.out;
+  to.out_stride = a.out_stride;
+  to.bias = a.bias;
+  to.residual = a.residual;
+  to.layer_scale = a.layer_scale;
+  to.activation = a.activation;
+#pragma omp parallel for schedule(static) num_threads(threads())
+  for (long r = 0; r < a.M; r++) take_row(a.x + r * a.x_stride, a.weight.K, to.x, r);
+  halved::multiply_all(to);
+}
+
+}  // namespace ISA

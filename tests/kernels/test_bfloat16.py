@@ -1,0 +1,100 @@
+"""bfloat16 arithmetic of the library: products against float64 of rounded inputs, layers and answers against float32."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import paddle
+import pytest
+from paddlenlp.transformers import AutoModel
+
+from paddle_internvl.checkpoints.preparation import prepare_for_inference
+from paddle_internvl.kernels import library
+from paddle_internvl.ops import dispatch
+from tests.gpu.figures import RECORD
+from tests.kernels.test_linear import Held, product
+from tests.kernels.test_native_layers import REFERENCE, ids
+from tests.random_checkpoints import random_pixels
+
+SETS = ("amx", "avx512_bf16")
+# rows: a tile and less, more than one, more than a chunk; K and N beside the sides of blocks; a deep weight
+SHAPES = ((1, 1, 1), (7, 33, 65), (16, 70, 31), (33, 64, 530), (50, 1300, 40), (300, 40, 96))
+
+
+@pytest.fixture(params=SETS)
+def halves(request):
+    """One instruction set with bfloat16 arithmetic after the other."""
+    try:
+        library.use_isa(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    with paddle.no_grad():
+        yield request.param
+    library.use_isa("")
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """To the nearest bfloat16, ties to even, as float64."""
+    return x.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8", "int4"])
+def test_products(halves, kind):
+    """float32 sums of rounded activations and rounded weights, and what follows a product in the same pass."""
+    rng = np.random.default_rng(0)
+    for m, k, n in SHAPES:
+        held, up = (Held(kind, k, n, rng, 32 if k > 32 else -1, offsets=n % 2 == 0) for _ in range(2))
+        x = rng.normal(size=(m, k)).astype(np.float32)
+        bias, scale, residual = (rng.normal(size=shape).astype(np.float32) for shape in ((n,), (n,), (m, n)))
+        y, other = rounded(x) @ rounded(held.means), rounded(x) @ rounded(up.means)
+        size = 1 + np.abs(rounded(x)) @ np.maximum(np.abs(held.means), np.abs(up.means))
+        # offsets are added with one rounding or two, so that a sum near the middle of two bfloat16 becomes either
+        bound = 1e-5 * size + (2**-8 * np.abs(x).max() * np.abs(held.means).max() if held.offsets is not None else 0)
+        found = product(x, held, bias=bias, layer_scale=scale, residual=residual, bfloat16=True)
+        np.testing.assert_array_less(np.abs(found - (residual + scale * (y + bias))), bound * (1 + np.abs(scale)))
+        found = product(x, held, up=up, activation=2, bfloat16=True)
+        with np.errstate(over="ignore"):
+            expected = y / (1 + np.exp(-y)) * other
+        np.testing.assert_array_less(np.abs(found - expected), bound * (1 + np.abs(y) + np.abs(other)))
+
+
+def test_what_is_not_finite_stays_so(halves):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(40, 64)).astype(np.float32)
+    x[3, 5], x[20, 7] = np.nan, np.inf
+    found = product(x, Held("bfloat16", 64, 48, rng), bfloat16=True)
+    assert not np.isfinite(found[[3, 20]]).any() and np.isfinite(np.delete(found, [3, 20], axis=0)).all()
+
+
+@pytest.fixture(scope="module", params=["biased_v1", "dynamic_gqa", "qwen3"])
+def pair(request, hf_folders):
+    """The plain model of a case, and the same prepared for bfloat16 arithmetic."""
+    if not library.bfloat16_isa():
+        pytest.skip("this processor has no bfloat16 instructions")
+    plain, prepared = (AutoModel.from_pretrained(str(hf_folders[request.param]), trainable=True) for _ in range(2))
+    bounds = json.loads(RECORD.read_text())[request.param]["bfloat16"]["errors"]
+    return plain, prepare_for_inference(prepared, bfloat16=True), bounds
+
+
+def test_layers_are_as_near_as_a_card(halves, pair):
+    """Each layer of the tower, projector, a prompt and a step of 6 rows: the error against float32 is at most the one of
+    CUDA's bfloat16, stage by stage, of which tests/gpu/test_figures.py holds the record."""
+    plain, prepared, recorded = pair
+    pixels = paddle.to_tensor(random_pixels(3, plain.config.vision_config.image_size))
+
+    def work(model):
+        decoder, tower = model.language_model, list(model.vision_model.hidden_states(pixels, -1))
+        cache = decoder.new_cache(6, 40)
+        made = {f"vit.block.{i}": stage for i, stage in enumerate(tower[-len(model.vision_model.encoder.layers) :])}
+        made["projector"], made["logits"] = model.extract_feature(pixels), decoder(ids(0, 6, 37), cache=cache)
+        made["step"] = decoder(ids(1, 6, 1), position_ids=paddle.full([6, 1], 37), cache=cache)
+        return {name: stage.numpy() for name, stage in made.items()}
+
+    with dispatch.force(**REFERENCE):
+        expected = work(plain)
+    recorded["step"] = recorded["logits"]
+    for stage, found in work(prepared).items():
+        if stage not in recorded:  # of a layer behind the one whose output is selected
+            continue
+        error = np.sqrt(np.mean(np.square(found - expected[stage])) / np.mean(np.square(expected[stage])))
+        assert 1e-5 < error <= recorded[stage], stage
