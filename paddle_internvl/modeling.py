@@ -48,7 +48,7 @@ class _FromCheckpoint:
             pretrained_model_name_or_path: a checkpoint folder, a LoRA adapter's folder that names its base model, or a
                 hub id.
             config: replaces the folder's config.
-            dtype: 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU always float32.
+            dtype: 'bfloat16', 'float16', 'float32' or Paddle's; on a CPU float32, or the first.
             torch_dtype: the model cards' name of dtype.
             device: 'cpu' or 'gpu'; None: a CUDA card if there is one.
             device_map: placement of layers on several cards: None, 'auto', one device, or a dict as on the model cards

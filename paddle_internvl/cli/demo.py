@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
     add_quantization_flag(parser)
-    parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
+    parser.add_argument("--dtype", help="bfloat16, float16 or float32 (CPU: bfloat16 needs AMX or AVX512-BF16)")
 
 
 def _adapter(item: str) -> tuple[str, str]:

@@ -139,7 +139,7 @@ def _cuda() -> list[Finding]:
     driver = _driver() or "none"
     capability = runtime.cuda_capability()
     if not paddle.is_compiled_with_cuda():
-        advice = "a CPU computes in float32 only, the large models want a card"
+        advice = "the large models want a card"
         if driver != "none":
             advice = "install paddlepaddle-gpu (README) to use the card"
         card = Finding("CUDA", NOTE, f"CPU build of Paddle, NVIDIA driver: {driver}", advice)
@@ -151,11 +151,11 @@ def _cuda() -> list[Finding]:
     dtype = runtime.choose_dtype(None, runtime.choose_device())[0]
     device = runtime.choose_device().partition(":")[0]
     attention = dispatch.choose_for("attention", dispatch.Case(device, dtype))
-    half, flash = dtype == "bfloat16", attention == "flash"
+    flash = attention == "flash"
     reason = "needs a card of sm80 or newer" if capability else ""  # without a card its own line has the advice
     return [
         card,
-        Finding("bfloat16", OK if half else NOTE, "yes" if half else f"no: {dtype} is used", "" if half else reason),
+        _bfloat16(dtype, reason) if device == "gpu" else _bfloat16_on_cpu(),
         Finding(
             "flash attention",
             OK if flash else NOTE,
@@ -163,6 +163,21 @@ def _cuda() -> list[Finding]:
             "" if flash else reason,
         ),
     ]
+
+
+def _bfloat16(dtype: str, reason: str) -> Finding:
+    half = dtype == "bfloat16"
+    return Finding("bfloat16", OK if half else NOTE, "yes" if half else f"no: {dtype} is used", "" if half else reason)
+
+
+def _bfloat16_on_cpu() -> Finding:
+    from paddle_internvl.kernels import library
+
+    isa = library.bfloat16_isa()
+    if isa:
+        return Finding("bfloat16", OK, f'{isa}, with dtype="bfloat16"; else float32')
+    kept = 'dtype="bfloat16" keeps weights in bfloat16 and sums exactly in float32'
+    return Finding("bfloat16", NOTE, "no instructions of this processor: float32 is used", kept)
 
 
 def _driver() -> str | None:

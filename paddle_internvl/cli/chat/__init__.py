@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_thinking_flags(parser)
     parser.add_argument("--hide-thoughts", action="store_true", help="print no thoughts (default: on stderr)")
     parser.add_argument("--device", help="cpu, gpu or gpu:1 (default: gpu where there is one)")
-    parser.add_argument("--dtype", help="bfloat16, float16 or float32 (on a CPU always float32)")
+    parser.add_argument("--dtype", help="bfloat16, float16 or float32 (CPU: bfloat16 needs AMX or AVX512-BF16)")
     add_quantization_flag(parser)
     parser.add_argument(
         "--tp", type=integer(1), default=1, metavar="N", help="cards that share the model, a process each"

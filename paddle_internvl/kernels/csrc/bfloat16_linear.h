@@ -172,6 +172,7 @@ static void multiply_all(const Product& a) {
 }  // namespace halved
 
 static void linear_halved(const Linear& a) {
+  if (a.M <= halved::kExact) return kernels().linear(a);
   halved::Product to;
   to.weight = a.weight;
   to.up = a.up;
