@@ -20,6 +20,7 @@ LAYERS = [
         "paddle_internvl",
         "paddle_internvl.runtime",
         "paddle_internvl.jsonl",
+        "paddle_internvl.plotting",
         "paddle_internvl.progress",
         "paddle_internvl.timing",
         "paddle_internvl.configuration",

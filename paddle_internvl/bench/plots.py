@@ -8,17 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from paddle_internvl import plotting
 from paddle_internvl.bench.stages import TORCH
 
 _WIDTH, _ROW = 9.0, 0.32  # inches
-
-
-def _figure(width: float, height: float):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install matplotlib") from None
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def draw_model(document: Mapping, folder: Path) -> list[Path]:
@@ -45,11 +38,11 @@ def draw_model(document: Mapping, folder: Path) -> list[Path]:
 
 
 def _bars(document: Mapping, folder: Path, name: str, title: str, bars: list[tuple], line: float | None) -> Path:
-    figure = _figure(_WIDTH, 1.2 + _ROW * len(bars))
+    figure = plotting.new_figure(_WIDTH, 1.2 + _ROW * len(bars))
     axes = figure.add_subplot()
     labels, values, goals = zip(*bars)
     rows = range(len(bars))
-    axes.barh(rows, values, color=["#2a6f97" if ": ours" in label else "#b0b7bf" for label in labels])
+    axes.barh(rows, values, color=[plotting.BLUE if ": ours" in label else plotting.LIGHT for label in labels])
     marks = [(row, goal) for row, goal in zip(rows, goals) if goal]
     if marks:
         axes.scatter([goal for _, goal in marks], [row for row, _ in marks], marker="|", s=160, c="black", label="goal")
@@ -63,7 +56,7 @@ def _bars(document: Mapping, folder: Path, name: str, title: str, bars: list[tup
     axes.set_xlabel(title)
     machine = document["machine"]
     axes.set_title(f"{document['model']} on {machine['processor']}, {machine['cores']} cores")
-    return _saved(figure, folder, f"{document['model']}-{name}.png")
+    return plotting.save(figure, folder / f"{document['model']}-{name}.png")
 
 
 def draw_growth(document: Mapping, folder: Path) -> list[Path]:
@@ -76,24 +69,20 @@ def draw_growth(document: Mapping, folder: Path) -> list[Path]:
     """
     files = []
     for curve in document["curves"]:
-        figure = _figure(_WIDTH, 3.6)
+        figure = plotting.new_figure(_WIDTH, 3.6)
         for axes, quantity in zip(figure.subplots(1, 2), ("seconds", "memory")):
             xs, ys = curve["at"], curve[quantity]
             axes.plot(
-                xs, ys, marker="o", color="#2a6f97", label=f"measured, exponent {curve[quantity + ' exponent']:.2f}"
+                xs, ys, marker="o", color=plotting.BLUE, label=f"measured, exponent {curve[quantity + ' exponent']:.2f}"
             )
             bound = curve[f"{quantity} bound"]
-            axes.plot(xs, [ys[-1] * (x / xs[-1]) ** bound for x in xs], "--", color="#b0b7bf", label=f"bound {bound}")
+            axes.plot(
+                xs, [ys[-1] * (x / xs[-1]) ** bound for x in xs], "--", color=plotting.LIGHT, label=f"bound {bound}"
+            )
             axes.set(xscale="log", yscale="log", xlabel=curve["over"], ylabel=quantity)
             axes.set_xticks(xs, [str(x) for x in xs], minor=False)
             axes.minorticks_off()
             axes.legend()
         figure.suptitle(f"{curve['curve']}, {document['model']}")
-        files.append(_saved(figure, folder, f"growth-{curve['name']}.png"))
+        files.append(plotting.save(figure, folder / f"growth-{curve['name']}.png"))
     return files
-
-
-def _saved(figure, folder: Path, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / name, dpi=120)
-    return folder / name

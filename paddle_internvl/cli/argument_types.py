@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from paddle_internvl import plotting
+
 
 def integer(least: int) -> Callable[[str], int]:
     """Type of whole numbers from `least` on."""
@@ -52,3 +54,11 @@ def picture_file(text: str) -> Path:
     if not file.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{file} can't be written: there is no folder {file.absolute().parent}")
     return file
+
+
+def plot_file(text: str) -> Path:
+    """Type of plots to be written: see `plotting.plot_file`."""
+    try:
+        return plotting.plot_file(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

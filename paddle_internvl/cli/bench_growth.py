@@ -35,10 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from paddle_internvl import progress
+    from paddle_internvl import plotting, progress
     from paddle_internvl.bench import growth, plots
     from paddle_internvl.bench.model import KERNELS
 
+    if arguments.plot:
+        plotting.require_matplotlib()
     curves = {curve.name: curve for curve in growth.CURVES}
     unknown = sorted(set(arguments.curves or ()) - curves.keys())
     if unknown:

@@ -46,11 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from convert.folder import read_config
-    from paddle_internvl import progress
+    from paddle_internvl import plotting, progress
     from paddle_internvl.bench import figures, plots
     from paddle_internvl.bench.model import bench_model, has_reference, measured_machine
     from paddle_internvl.bench.stages import select
 
+    if arguments.plot:
+        plotting.require_matplotlib()
     models = arguments.models or [_CONFIGS / name for name in _DEFAULT]
     select(arguments.stages)  # a wrong call is refused before the machine's peaks are measured
     for model in models:

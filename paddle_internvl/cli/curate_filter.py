@@ -24,7 +24,8 @@ import json
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
-from paddle_internvl.cli.argument_types import picture_file
+from paddle_internvl import plotting
+from paddle_internvl.cli.argument_types import plot_file
 from paddle_internvl.cli.conventions import add_workers_flags, require_workers
 from paddle_internvl.cli.judge_flags import add_judge_flags, judge_of
 
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decisions", type=Path, metavar="FILE", help="of reviewers about flagged samples")
     add_workers_flags(parser, "that run the rules")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where OUT holds a run")
-    parser.add_argument("--plot", type=picture_file, metavar="FILE", help="draw the findings of each rule")
+    parser.add_argument("--plot", type=plot_file, metavar="FILE", help="draw the findings of each rule")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON document")
 
 
@@ -136,12 +137,8 @@ def _lines(report: dict[str, dict], decisions=None) -> list[str]:
 
 def _draw(report: dict[str, dict], file: Path) -> None:
     """A bar for each rule, with a part for each data set."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install matplotlib") from None
     rules = sorted({rule for counts in report.values() for rule in counts["rules"]}, reverse=True)
-    figure = Figure(figsize=(8, 1.5 + 0.3 * len(rules)), layout="constrained")
+    figure = plotting.new_figure(8, 1.5 + 0.3 * len(rules))
     axes, left = figure.subplots(), [0] * len(rules)
     for name, counts in report.items():
         values = [sum(counts["rules"].get(rule, {}).values()) for rule in rules]
@@ -149,4 +146,4 @@ def _draw(report: dict[str, dict], file: Path) -> None:
         left = [start + value for start, value in zip(left, values)]
     axes.set(xlabel="samples that break the rule")
     axes.legend()
-    figure.savefig(file)
+    plotting.save(figure, file)

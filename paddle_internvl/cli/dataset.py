@@ -21,7 +21,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_OK
 from paddle_internvl.cli import conventions
-from paddle_internvl.cli.argument_types import boolean, integer, picture_file
+from paddle_internvl.cli.argument_types import boolean, integer, plot_file
 
 _FIELDS = ("input_ids", "labels", "position_ids", "num_tiles", "image_flags")
 _PACK_FIELDS = ("input_ids", "labels", "position_ids", "cu_seqlens", "loss_weight", "num_tiles", "samples")
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=_metavar(kind), help=help)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for each sample or pack")
     parser.add_argument("--show", type=integer(0), default=3, metavar="N", help="samples shown as text (default: 3)")
-    parser.add_argument("--plot", type=picture_file, metavar="FILE", help="draw histograms of lengths and tiles")
+    parser.add_argument("--plot", type=plot_file, metavar="FILE", help="draw histograms of lengths and tiles")
 
 
 def run(arguments: argparse.Namespace) -> int:

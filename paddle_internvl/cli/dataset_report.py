@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_internvl import plotting
 from paddle_internvl.prompt.encode import IGNORED
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
@@ -95,13 +96,9 @@ def _table(rows: dict[str, list[tuple[int, int, int]]], faults: dict[str, int]):
 
 
 def _draw(figures: list[tuple[int, int, int]], file: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install matplotlib") from None
     tokens, _, tiles = np.array(figures, np.int64).reshape(-1, 3).T
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = plotting.new_figure(9, 3.5)
     for axes, values, name in zip(figure.subplots(1, 2), (tokens, tiles), ("tokens", "tiles")):
-        axes.hist(values, bins=min(40, max(1, len(set(values.tolist())))))
+        axes.hist(values, bins=min(40, max(1, len(set(values.tolist())))), color=plotting.BLUE)
         axes.set(xlabel=f"{name} of a sample", ylabel="samples")
-    figure.savefig(file)
+    plotting.save(figure, file)

@@ -9,6 +9,7 @@ examples:
   paddle-internvl estimate configs/internvl2_5-78b.json --gpus 4 --memory 80
   paddle-internvl estimate CKPT --memory 24 --batch 8 --context 4096 --tiles 7
   paddle-internvl estimate CKPT --device cpu --json
+  paddle-internvl estimate configs/internvl2_5-78b.json --plot memory.svg
   paddle-internvl estimate configs/internvl2_5-8b.json --train RECIPE.json --gpus 8 --memory 80
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions, estimate_training
+from paddle_internvl.cli.argument_types import plot_file
 
 _GB = 1 << 30
 
@@ -41,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context", type=int, help="tokens of prompt and answer (default: 8192); training: of a sample"
     )
+    parser.add_argument(
+        "--plot", type=plot_file, metavar="FILE", help="draw cards and bits (training: changes of the recipe) as bars"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -49,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from convert.mappings import paddle_config
     from paddle_internvl import estimation
     from paddle_internvl.checkpoints.folder_checks import chat_folder
+    from paddle_internvl.estimation import plots
     from paddle_internvl.parallel.shards import ShardPlan
 
     config = paddle_config(read_config(chat_folder(arguments.checkpoint, weights=False)))
@@ -77,6 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
     fits = None if room is None else estimated.total <= room
     others = [] if fits in (None, True) else estimation.fitting_plans(config, plan, gpus, room)
     counts = estimation.parameter_counts(config)
+    if arguments.plot:
+        title = (
+            f"{Path(arguments.checkpoint).stem}: batch {plan.batch}, context {plan.context}, {plan.tiles} tiles each"
+        )
+        plots.draw(plots.rows_of(config, plan, gpus), title, room, arguments.plot)
     if arguments.json:
         document = {
             "plan": asdict(plan),

@@ -22,7 +22,7 @@ def run(config: Mapping, arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: an option that training does not have, or a value out of range.
     """
-    from paddle_internvl.estimation import TrainPlan, estimate_training
+    from paddle_internvl.estimation import TrainPlan, estimate_training, plots
 
     if arguments.tp is not None:
         raise ValueError("--tp is not for --train")
@@ -35,15 +35,18 @@ def run(config: Mapping, arguments: argparse.Namespace) -> int:
     room = None if arguments.memory is None else int(arguments.memory * _GB)
     fits = None if room is None else estimated.total <= room
     others = []
-    if fits is False:
-        pairs = ((change, estimate_training(config, other)) for change, other in _milder(plan))
-        others = [(change, other) for change, other in pairs if other.total <= room]
+    if fits is False or arguments.plot:
+        milder = [(change, estimate_training(config, other)) for change, other in _milder(plan)]
+        others = [(change, other) for change, other in milder if fits is False and other.total <= room]
+    if arguments.plot:
+        rows = [(label, _parts(other)) for label, other in [("the recipe", estimated), *milder]]
+        plots.draw(rows, arguments.train.stem, room, arguments.plot)
     if arguments.json:
-        parts = asdict(estimated)
-        trained, at_once = parts.pop("trained"), parts.pop("peak")
+        parts = {**asdict(estimated), "gradients and activations at once": estimated.peak, "total": estimated.total}
+        trained, _ = parts.pop("trained"), parts.pop("peak")
         document = {
             "plan": asdict(plan),
-            "bytes on each device": {**parts, "gradients and activations at once": at_once, "total": estimated.total},
+            "bytes on each device": parts,
             "trained parameters": trained,
             "memory": room,
             "fits": fits,
@@ -70,6 +73,12 @@ def _milder(plan) -> Iterator[tuple[str, object]]:
         yield "reference_log_probs FILE", replace(plan, reference_model=False)
     for stage in range(plan.sharding + 1, 4) if plan.gpus > 1 else ():
         yield f"sharding stage{stage}", replace(plan, sharding=stage)
+
+
+def _parts(estimated) -> dict[str, int]:
+    """The parts that add up to the total."""
+    parts = {name: getattr(estimated, name) for name in ("weights", "reference", "optimizer", "runtime")}
+    return {**parts, "gradients and activations at once": estimated.peak}
 
 
 def _show(plan, estimated, room: int | None, others) -> None:

@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
-from paddle_internvl.cli.argument_types import picture_file
+from paddle_internvl.cli.argument_types import plot_file
 
 _CARDS = ("mpo", "internvl2", "internvl2-video", "internvl2-grounding")
 _FORMATS = ("markdown", "csv", "latex")
@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=_FORMATS, default="markdown", help="of the tables (default: markdown)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file of the tables (default: print them)")
     parser.add_argument(
-        "--radar", type=picture_file, metavar="FILE", help="draw the figures of the first table as a radar"
+        "--radar", type=plot_file, metavar="FILE", help="draw the figures of the first table as a radar"
     )
-    parser.add_argument("--bars", type=picture_file, metavar="FILE", help="draw them as bars")
+    parser.add_argument("--bars", type=plot_file, metavar="FILE", help="draw them as bars")
     parser.add_argument("--json", action="store_true", help="print the tables as one JSON document")
 
 

@@ -19,11 +19,10 @@ import json
 import os
 from dataclasses import asdict
 from math import isfinite
-from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl.cli import conventions
-from paddle_internvl.cli.argument_types import integer
+from paddle_internvl.cli.argument_types import integer, plot_file
 
 _IDS = ("tiles", "prompt", "tokens")  # integers: equal or not
 
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tp", type=integer(1), default=1, metavar="N", help="processes that share DST; SRC is run by one"
     )
     parser.add_argument(
-        "--plot", metavar="OUT", type=Path, help="draw the error by stage into OUT (.png, .svg, .pdf …)"
+        "--plot", metavar="OUT", type=plot_file, help="draw the error by stage into OUT (.png, .svg, .pdf …)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -52,11 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     picture = open_image(arguments.image) if arguments.image else None
     source, destination = chat_folder(arguments.source), chat_folder(arguments.destination)
     startup.import_paddle()
-    from paddle_internvl.verification import plotting, stages
+    from paddle_internvl.verification import plots, stages
     from paddle_internvl.verification.reference import capture_reference_stages
 
-    if arguments.plot:
-        plotting.check_target(arguments.plot)
     picture = picture or stages.sample_picture()
     difference = stages.difference(source, destination)
     question = (picture, arguments.question, arguments.max_new_tokens)
@@ -73,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_OK  # every rank computes the stages, rank 0 reports them
     results = stages.compare_stages(reference, candidate, difference)
     if arguments.plot:
-        plotting.save(results, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
+        plots.save(results, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
     first = next((result for result in results if not result.holds), None)
     if arguments.json:
         document = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_internvl import plotting
 from paddle_internvl.evaluation.published import CARDS
 from paddle_internvl.evaluation.run_scores import RunScores
 from paddle_internvl.evaluation.table import cards_of, compare_with_card
@@ -56,14 +57,6 @@ def plotted_card(
     raise ValueError("no run has a complete figure of a card's table")
 
 
-def _figure(width: float, height: float):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("plots need matplotlib: pip install 'paddle_internvl[plots]'") from None
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def draw_radar(plotted: PlottedCard, file: Path) -> None:
     """Draw an axis for each benchmark and a polygon for each model.
 
@@ -74,7 +67,7 @@ def draw_radar(plotted: PlottedCard, file: Path) -> None:
     count = len(plotted.names)
     if count < _LEAST_AXES:
         raise ValueError(f"a radar needs {_LEAST_AXES} benchmarks with a figure, here are {count}; draw --bars")
-    figure = _figure(8, 7)
+    figure = plotting.new_figure(8, 7)
     axes = figure.add_subplot(projection="polar")
     angles = [2 * math.pi * i / count for i in range(count)]
     for model, values in plotted.series.items():
@@ -84,13 +77,13 @@ def draw_radar(plotted: PlottedCard, file: Path) -> None:
     axes.set_ylim(0, 100)
     axes.set_title(plotted.title)
     figure.legend(loc="outside lower center", ncols=2)
-    figure.savefig(file)
+    plotting.save(figure, file)
 
 
 def draw_bars(plotted: PlottedCard, file: Path) -> None:
     """Draw a group of bars for each benchmark, a bar for each model. Errors: see `draw_radar`."""
     count = len(plotted.series)
-    figure = _figure(max(6, 0.5 * len(plotted.names) * (count + 1)), 5)
+    figure = plotting.new_figure(max(6, 0.5 * len(plotted.names) * (count + 1)), 5)
     axes = figure.add_subplot()
     width = 0.8 / count
     for number, (model, values) in enumerate(plotted.series.items()):
@@ -100,7 +93,7 @@ def draw_bars(plotted: PlottedCard, file: Path) -> None:
     axes.set_xticks(range(len(plotted.names)), plotted.names, rotation=30, ha="right")
     axes.set(ylabel="per cent of the best figure", title=plotted.title, ylim=(0, 115))
     figure.legend(loc="outside lower center", ncols=2)
-    figure.savefig(file)
+    plotting.save(figure, file)
 
 
 def _line(model: str) -> str:

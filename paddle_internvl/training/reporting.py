@@ -12,6 +12,7 @@ from pathlib import Path
 
 from paddlenlp.trainer import TrainerCallback
 
+from paddle_internvl import plotting
 from paddle_internvl.progress import bar
 from paddle_internvl.training.metrics import MetricsWriter
 
@@ -104,30 +105,10 @@ def summary(lines: Sequence[Mapping]) -> str:
     )
 
 
-def require_plot(file: Path) -> None:
-    """Check before a run that `plot_loss` can write a file.
-
-    Raises:
-        ValueError: the file's ending is no picture's, or its folder does not exist.
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("plot needs matplotlib: pip install matplotlib") from None
-    endings = Figure().canvas.get_supported_filetypes()
-    if file.suffix[1:] not in endings:
-        raise ValueError(f"plot: {file} has the ending of no picture; use {', '.join(sorted(endings))}")
-    if not file.absolute().parent.is_dir():
-        raise ValueError(f"plot: there is no folder {file.absolute().parent}")
-
-
 def plot_loss(lines: Sequence[Mapping], file: Path) -> None:
     """Draw loss and learning rate over the steps into a picture file; of preference optimisation the rewards, too."""
-    from matplotlib.figure import Figure
-
     rewarded = [line for line in lines if "rewards/margins" in line]
-    figure = Figure(figsize=(8, 9 if rewarded else 5), layout="constrained")
+    figure = plotting.new_figure(8, 9 if rewarded else 5)
     axes, *rest = figure.subplots(2 if rewarded else 1, squeeze=False).flat
     for rewards in rest:
         for name in ("chosen", "rejected", "margins"):
@@ -136,9 +117,9 @@ def plot_loss(lines: Sequence[Mapping], file: Path) -> None:
         rewards.set(xlabel="step", ylabel="reward")
         rewards.legend()
     steps = [line["step"] for line in lines]
-    axes.plot(steps, [line["loss"] for line in lines], color="tab:blue")
+    axes.plot(steps, [line["loss"] for line in lines], color=plotting.BLUE)
     axes.set(xlabel="step", ylabel="loss")
     rates = axes.twinx()
-    rates.plot(steps, [line["learning_rate"] for line in lines], color="tab:gray", linestyle="--")
+    rates.plot(steps, [line["learning_rate"] for line in lines], color=plotting.GREY, linestyle="--")
     rates.set(ylabel="learning rate")
-    figure.savefig(file)
+    plotting.save(figure, file)

@@ -11,6 +11,7 @@ from pathlib import Path
 import paddle
 from paddlenlp.trainer import TrainingArguments, set_seed
 
+from paddle_internvl import plotting
 from paddle_internvl.jsonl import read_objects
 from paddle_internvl.training.assembly import config_fields, initial_checkpoint
 from paddle_internvl.training.dataset import SFTDataset
@@ -19,7 +20,7 @@ from paddle_internvl.training.metrics import METRICS
 from paddle_internvl.training.mpo import MpoTrainer
 from paddle_internvl.training.preferences import PreferenceDataset
 from paddle_internvl.training.recipe import Recipe
-from paddle_internvl.training.reporting import plot_loss, require_plot
+from paddle_internvl.training.reporting import plot_loss
 from paddle_internvl.training.sft import SftTrainer
 from paddle_internvl.training.sharding import shards_parameters, stage_of
 from paddle_internvl.training.trainable import set_drop_path, set_load_balancing, set_trainable
@@ -51,7 +52,7 @@ def train(config: Mapping, model=None, dataset=None, method: str = "sft"):
     recipe = Recipe.from_dict(config, method)
     dataset_class, trainer_class = _CLASSES[method]
     if recipe.run.plot is not None:
-        require_plot(Path(recipe.run.plot))
+        plotting.plot_file(recipe.run.plot)
     arguments = trainer_arguments(recipe.trainer)
     if recipe.run.eval_benchmarks and stage_of(arguments) > 1:
         raise ValueError(

@@ -1,11 +1,13 @@
 """Plans that fit where one does not, and `paddle-internvl estimate`."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from paddle_internvl import plotting
 from paddle_internvl.cli.main import main
 from paddle_internvl.estimation import Plan, estimate, fitting_plans
 from tests.random_checkpoints import ROOT
@@ -80,3 +82,38 @@ def test_nothing_heavy_is_imported():
     code = f"import sys; from paddle_internvl.cli.main import main; {call}; print('paddle' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.splitlines()[-1] == "False"
+
+
+def test_plot_has_the_figures_of_the_document(tmp_path, capsys, monkeypatch):
+    """A bar for each degree and bits; its parts are those of the JSON document of such a plan."""
+    pytest.importorskip("matplotlib")
+    figures = []
+    monkeypatch.setattr(plotting, "save", lambda figure, file: figures.append(figure))
+    assert main(["estimate", BIG, "--memory", "80", "--plot", str(tmp_path / "memory.svg")]) == 1
+    capsys.readouterr()
+    (axes,) = figures[0].axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    drawn = {name.get_label(): [bar.get_width() for bar in name] for name in axes.containers}
+    assert labels[:4] == ["1 card, bfloat16", "1 card, 8 bits", "1 card, 4 bits", "2 cards, bfloat16"]
+    assert main(["estimate", BIG, "--gpus", "2", "--tp", "2", "--bits", "4", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)["bytes on each device"]
+    row = labels.index("2 cards, 4 bits")
+    assert {name: values[row] for name, values in drawn.items()} == pytest.approx(
+        {name.replace("_", " "): size / (1 << 30) for name, size in parts.items() if name != "total"}
+    )
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == [80]
+
+
+def test_plot_of_a_recipe(tmp_path, capsys, monkeypatch):
+    """The recipe and its changes, each with the total of the text."""
+    pytest.importorskip("matplotlib")
+    figures = []
+    monkeypatch.setattr(plotting, "save", lambda figure, file: figures.append(figure))
+    recipe = str(ROOT / "demo/finetune/captions.json")
+    words = ["estimate", BIG, "--train", recipe, "--gpus", "8", "--memory", "1", "--plot", str(tmp_path / "memory.svg")]
+    assert main(words) == 1
+    shown = capsys.readouterr().out
+    (axes,) = figures[0].axes
+    totals = [sum(bar[row].get_width() for bar in axes.containers) for row in range(len(axes.get_yticklabels()))]
+    assert re.search(r"total +([\d.]+) GiB", shown)[1] == f"{totals[0]:.2f}"
+    assert axes.get_yticklabels()[0].get_text() == "the recipe" and min(totals[1:]) < totals[0]

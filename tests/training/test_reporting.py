@@ -60,7 +60,7 @@ def test_reporters_and_plots_that_can_t_be_written(tmp_path, monkeypatch):
         reporters("wandb")
     with pytest.raises(ValueError, match="'tensorboard' needs tensorboardX; pip install tensorboardX"):
         run(tmp_path, report_to="tensorboard")
-    with pytest.raises(ValueError, match=r"loss.txt has the ending of no picture; use .*png"):
+    with pytest.raises(ValueError, match=r"loss.txt has the ending of no plot; use .*png"):
         run(tmp_path, plot=str(tmp_path / "loss.txt"))
 
 

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_internvl import plotting
 from paddle_internvl.cli.main import main
 from paddle_internvl.verification.stages import StageResult
 from tests.random_checkpoints import ROOT
@@ -15,7 +15,7 @@ from tests.random_checkpoints import ROOT
 pytest.importorskip("matplotlib")
 from matplotlib.colors import to_rgb
 
-from paddle_internvl.verification import plotting, stages
+from paddle_internvl.verification import plots, stages
 
 CHECKPOINT = ROOT / "demo/checkpoints/internvl-tiny"
 RESULTS = [
@@ -35,7 +35,7 @@ def drawn(figure) -> dict:
 
 
 def test_dots_and_bounds_stand_where_they_should():
-    figure = plotting.figure_of(RESULTS)
+    figure = plots.figure_of(RESULTS)
     left, right = figure.axes[0].get_xlim()
     lines = drawn(figure)
     expected = {"tiles": left, "vit.embed": 3e-7, "vit.block.0": 4e-3, "projector": right, "tokens": 1.0}
@@ -51,7 +51,7 @@ def test_dots_and_bounds_stand_where_they_should():
 
 
 def test_marks_tell_verdicts_apart():
-    lines = drawn(plotting.figure_of(RESULTS))
+    lines = drawn(plots.figure_of(RESULTS))
     colors = [lines[result.stage].get_color() for result in RESULTS]
     assert colors[0] == colors[1] and colors[2] == colors[3] and len(set(colors)) == 3
     assert lines["tiles"].get_markerfacecolor() == "white" and lines["projector"].get_marker() == ">"
@@ -59,15 +59,15 @@ def test_marks_tell_verdicts_apart():
 
 def test_nothing_apart_at_all():
     results = [StageResult("tiles", (1,), 0.0, 2e-5), StageResult("tokens", (1,), 0.0, None)]
-    figure = plotting.figure_of(results)
+    figure = plots.figure_of(results)
     assert drawn(figure)["tokens"].get_xdata()[0] == figure.axes[0].get_xlim()[0] < 2e-5
 
 
 def test_the_file_shows_a_stage_out_of_its_bound(tmp_path):
-    red = np.array([round(255 * each) for each in to_rgb(plotting.OUT_OF_BOUND)])
+    red = np.array([round(255 * each) for each in to_rgb(plots.OUT_OF_BOUND)])
     seen = {}
     for name, results in (("all", RESULTS), ("held", RESULTS[:2])):
-        plotting.save(results, "B against A", tmp_path / f"{name}.png")
+        plots.save(results, "B against A", tmp_path / f"{name}.png")
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
         seen[name] = int((abs(pixels - red).max(axis=2) < 8).sum())
     # the legend holds one dot of the kind in both
@@ -77,7 +77,7 @@ def test_the_file_shows_a_stage_out_of_its_bound(tmp_path):
 def test_command(tmp_path, capsys, monkeypatch):
     """The plot shows the numbers of the JSON document."""
     shown = []
-    monkeypatch.setattr(plotting, "figure_of", lambda results, title, made=plotting.figure_of: (
+    monkeypatch.setattr(plots, "figure_of", lambda results, title, made=plots.figure_of: (
         shown.append((results, title)) or made(results, title)
     ))  # fmt: skip
     monkeypatch.setattr(stages, "sample_picture", lambda: Image.effect_noise((448, 448), 60).convert("RGB"))
@@ -91,16 +91,17 @@ def test_command(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "target, message", [("out.xyz", "its ending must be one of"), ("no/out.png", "there is no folder")]
+    "target, message", [("out.xyz", "has the ending of no plot; use one of"), ("no/out.png", "there is no folder")]
 )
 def test_an_invalid_target_is_refused_before_the_stages_run(target, message, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stages, "capture_stages", lambda *_, **__: pytest.fail("it computes first"))
-    assert main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--plot", str(tmp_path / target)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CHECKPOINT), str(CHECKPOINT), "--plot", str(tmp_path / target)])
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    with pytest.raises(ImportError, match=r"--plot needs matplotlib; pip install 'paddle_internvl\[plots\]'"):
-        plotting.check_target(Path("out.png"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"plots need matplotlib; pip install 'paddle_internvl\[plots\]'"):
+        plotting.plot_file("out.png")

@@ -9,31 +9,11 @@ from collections.abc import Sequence
 from math import floor, isfinite, log10
 from pathlib import Path
 
+from paddle_internvl import plotting
 from paddle_internvl.verification.stages import StageResult
 
-_HOLDS, OUT_OF_BOUND, _SHOWN, _BOUND = "#00629b", "#c0392b", "#6b7280", "#1f2937"
+_HOLDS, OUT_OF_BOUND, _SHOWN, _BOUND = plotting.BLUE, plotting.RED, plotting.GREY, plotting.DARK
 _ROW, _HEAD = 0.24, 1.6  # inches: of a stage, and of everything else
-
-
-def check_target(target: Path) -> None:
-    """Refuse a file that can't be written, before the stages are computed.
-
-    Args:
-        target: of --plot.
-    Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: an ending of no picture format.
-        FileNotFoundError: no such folder.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError:
-        raise ImportError("--plot needs matplotlib; pip install 'paddle_internvl[plots]'") from None
-    endings = sorted(FigureCanvasAgg.get_supported_filetypes())
-    if target.suffix[1:].lower() not in endings:
-        raise ValueError(f"--plot {target}: its ending must be one of {', '.join(endings)}")
-    if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--plot {target}: there is no folder {target.absolute().parent}")
 
 
 def figure_of(results: Sequence[StageResult], title: str = ""):
@@ -46,12 +26,11 @@ def figure_of(results: Sequence[StageResult], title: str = ""):
         results: stages in the order of computation, see `stages.compare_stages`.
         title: of the plot.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     sizes = [size for result in results for size in (result.error, result.bound) if size and isfinite(size)] or [1.0]
     left, right = 10.0 ** (floor(log10(min(sizes))) - 1), 10.0 ** (floor(log10(max(sizes))) + 2)
-    figure = Figure(figsize=(8, _HEAD + _ROW * len(results)), layout="constrained")
+    figure = plotting.new_figure(8, _HEAD + _ROW * len(results))
     axes = figure.add_subplot(xscale="log", xlim=(left, right), ylim=(len(results) - 0.5, -0.5))
     axes.set_title(title, fontsize=11, parse_math=False)  # names of folders
     for row, result in enumerate(results):
@@ -77,4 +56,4 @@ def figure_of(results: Sequence[StageResult], title: str = ""):
 
 def save(results: Sequence[StageResult], title: str, target: Path) -> None:
     """Write the plot into a file; its ending selects the format: png, svg, pdf …"""
-    figure_of(results, title).savefig(target, dpi=120)
+    plotting.save(figure_of(results, title), target)
