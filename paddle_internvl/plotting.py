@@ -60,8 +60,8 @@ def save(figure, file: Path) -> Path:
     from matplotlib import rc_context
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    # The same figure is the same file: no random ids and no date in an SVG.
-    with rc_context({"svg.hashsalt": "paddle_internvl"}):
+    # The same figure is the same SVG: no random ids, no date; its text is text, not paths.
+    with rc_context({"svg.hashsalt": "paddle_internvl", "svg.fonttype": "none"}):
         metadata = {"Date": None} if file.suffix.lower() == ".svg" else None
         figure.savefig(file, dpi=_DOTS_PER_INCH, metadata=metadata)
     return file

@@ -1,4 +1,4 @@
-"""Progress bars on stderr: only on a terminal, not with --quiet, and after a second.
+"""Progress bars on stderr: only on a terminal, not with --quiet, and after a second; a line in place of a long one.
 
 In: the amount of work. Out: a tqdm bar to be updated.
 """
@@ -29,6 +29,12 @@ def shown() -> bool:
     if _stream is not None:
         return True
     return not _quiet and sys.stderr is not None and sys.stderr.isatty()
+
+
+def line(text: str) -> None:
+    """Write a line to stderr in place of a bar: without a terminal, and not with --quiet."""
+    if not _quiet and sys.stderr is not None and not sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
 
 
 def bar(description: str, total: int | None = None, unit: str = "it", delay: float = 1.0):

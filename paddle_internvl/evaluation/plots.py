@@ -1,4 +1,5 @@
-"""Plots of runs beside the published figures: a radar and bars, in per cent of each benchmark's best figure."""
+"""Plots of runs: a radar and bars, beside the published figures in per cent of each benchmark's best figure; of a
+benchmark that stands on no card its scores, in per cent."""
 
 from __future__ import annotations
 
@@ -23,20 +24,26 @@ class PlottedCard:
         title: of the table.
         names: of the columns for which a run has a figure.
         series: by model, a figure in per cent of the best one for each column, or None.
+        unit: of the figures.
     """
 
     title: str
     names: tuple[str, ...]
     series: Mapping[str, tuple[float | None, ...]]
+    unit: str = "per cent of the best figure"
 
 
 def plotted_card(
     runs: Sequence[RunScores], cards: Sequence[str] | None = None, beside: str | None = None
 ) -> PlottedCard:
-    """The first card's table for which a run has figures. Arguments: see `table.tables_of`.
+    """The first card's table for which a run has figures; where none has, the scores of one benchmark.
 
+    Args:
+        runs: scores.
+        cards: see `table.tables_of`.
+        beside: see `table.tables_of`.
     Raises:
-        ValueError: no run has a figure for a card.
+        ValueError: no run has a figure for a named card, or a complete figure at all.
     """
     for name in cards or cards_of(runs, beside):
         card = CARDS[name]
@@ -54,7 +61,21 @@ def plotted_card(
                 for model, row in series.items()
             }
             return PlottedCard(card.title, tuple(card.columns[i].name for i in drawn), scaled)
+    if not cards:
+        return _scores(runs)
     raise ValueError("no run has a complete figure of a card's table")
+
+
+def _scores(runs: Sequence[RunScores]) -> PlottedCard:
+    """Scores of the first benchmark that every run has whole, a column for each of its rows."""
+    shared = set.intersection(*(set(run.documents) for run in runs))
+    for name in sorted(shared):
+        documents = {f"{run.model} (run)": run.documents[name] for run in runs}
+        if all(document["scored"] == document["expected"] for document in documents.values()):
+            rows = list(dict.fromkeys(row for document in documents.values() for row in document["scores"]))
+            series = {model: tuple(map(document["scores"].get, rows)) for model, document in documents.items()}
+            return PlottedCard(name, tuple(row.removeprefix("none/") for row in rows), series, "per cent")
+    raise ValueError("no benchmark is scored whole in every run")
 
 
 def draw_radar(plotted: PlottedCard, file: Path) -> None:
@@ -91,7 +112,7 @@ def draw_bars(plotted: PlottedCard, file: Path) -> None:
         bars = axes.bar(places, [value or 0 for value in values], width, label=model)
         axes.bar_label(bars, ["-" if value is None else f"{value:.1f}" for value in values], rotation=90, padding=2)
     axes.set_xticks(range(len(plotted.names)), plotted.names, rotation=30, ha="right")
-    axes.set(ylabel="per cent of the best figure", title=plotted.title, ylim=(0, 115))
+    axes.set(ylabel=plotted.unit, title=plotted.title, ylim=(0, 115))
     figure.legend(loc="outside lower center", ncols=2)
     plotting.save(figure, file)
 

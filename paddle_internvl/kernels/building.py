@@ -156,6 +156,7 @@ def _build(folder: Path, paddle: Path, compiler: str) -> None:
         objects = [Path(aside) / f"{source.stem}.o" for source in sources()]
         headers = [f"-I{paddle / 'include'}", f"-I{paddle / 'include' / 'third_party'}"]
         commands = [[compiler, *FLAGS, *headers, "-c", str(s), "-o", str(o)] for s, o in zip(sources(), objects)]
+        progress.line("building CPU kernels, once: about half a minute")
         bar = progress.bar("building CPU kernels, once", len(commands), "file", delay=0)
         with bar, ThreadPoolExecutor(runtime.cpu_cores()) as pool:
             results = []

@@ -14,7 +14,7 @@ from tests.docs.pages import ENGLISH, blocks, commands, twins
 from tests.random_checkpoints import ROOT
 
 ALL = [*ENGLISH, *(chinese for _, chinese in twins())]
-LANGUAGES = {"python", "bash", "text", "json", "yaml", ""}
+LANGUAGES = {"bibtex", "python", "bash", "text", "json", "yaml", ""}
 each_page = pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
 each_pair = pytest.mark.parametrize("english, chinese", twins(), ids=lambda page: page.name)
 
@@ -135,6 +135,15 @@ def test_pictures_of_tiles_are_current():
             assert saved.size == drawn.size, "renew them: python -m docs.building.tiles"
             difference = ImageChops.difference(saved.convert("RGB"), drawn)
             assert max(high for _, high in difference.getextrema()) <= 8, "renew them: python -m docs.building.tiles"
+
+
+def test_weights_of_every_member_are_linked():
+    """On both hubs; a member's config has its name in lower case."""
+    members = {file.stem for file in (ROOT / "configs").glob("*.json")}
+    for page in ("README.md", "README_zh.md"):
+        for hub in ("huggingface.co", "modelscope.cn/models"):
+            linked = re.findall(rf"\(https://{hub}/OpenGVLab/(InternVL[\w-]+)\)", (ROOT / page).read_text("utf-8"))
+            assert {name.lower() for name in linked} == members and len(linked) == len(members)
 
 
 def test_every_command_has_its_row():

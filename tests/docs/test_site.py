@@ -60,6 +60,15 @@ def test_chinese_words_are_in_the_search_index(site):
     assert any(not entry["location"].startswith("zh/") for entry in index["docs"])
 
 
+def test_a_page_opened_from_a_folder_has_the_search(site):
+    """A browser reads no JSON there and starts no worker: the index is a script, and another one stands in."""
+    script = (site / "search/search_index.js").read_text(encoding="utf-8")
+    assert json.loads(script.partition("=")[2]) == json.loads((site / "search/search_index.json").read_text("utf-8"))
+    for page in ("index.html", "zh/chat.html"):
+        (shim,) = re.findall(r'<script src="([^"]*iframe-worker[^"]*)"', (site / page).read_text(encoding="utf-8"))
+        assert (site / page).parent.joinpath(shim).is_file()
+
+
 def test_reference_has_a_row_for_each_argument(site):
     text = (site / "api.html").read_text(encoding="utf-8")
     for name in ("pixel_values", "num_patches_list", "return_history", "tensor_parallel_degree", "max_new_tokens"):

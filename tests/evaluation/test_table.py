@@ -8,6 +8,7 @@ import json
 import pytest
 
 from paddle_internvl.cli import eval_table
+from paddle_internvl.evaluation.plots import plotted_card
 from paddle_internvl.evaluation.published import CARDS
 from paddle_internvl.evaluation.run_scores import read_runs
 from paddle_internvl.evaluation.table import tables_of
@@ -124,3 +125,19 @@ def test_command(run_folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no \*.score.json"):
         run(tmp_path / "empty")
+
+
+def test_bars_of_a_benchmark_that_stands_on_no_card(tmp_path):
+    """Its score rows in per cent, for each run; a radar beside a card stays refused."""
+    scores = {"none/Overall": 75.0, "none/colour": 100.0, "none/yes/no": 50.0}
+    for model, changed in (("tiny", 50.0), ("tiny-mpo", 60.0)):
+        write(tmp_path / model, model, "Tiny_DEV", 75.0, 20, scores={**scores, "none/yes/no": changed})
+    runs = read_runs([tmp_path / "tiny", tmp_path / "tiny-mpo"])
+    plotted = plotted_card(runs)
+    assert plotted.names == ("Overall", "colour", "yes/no") and plotted.unit == "per cent"
+    assert plotted.series == {"tiny (run)": (75.0, 100.0, 50.0), "tiny-mpo (run)": (75.0, 100.0, 60.0)}
+    with pytest.raises(ValueError, match="no run has a complete figure of a card's table"):
+        plotted_card(runs, ["mpo"])
+    write(tmp_path / "tiny", "tiny", "Tiny_DEV", None, 19, 20)
+    with pytest.raises(ValueError, match="no benchmark is scored whole in every run"):
+        plotted_card(read_runs([tmp_path / "tiny"]))

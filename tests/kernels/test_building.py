@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_internvl import progress
 from paddle_internvl.kernels import building, library
 from paddle_internvl.kernels.operators import mapped_file
 from paddle_internvl.ops import dispatch
@@ -41,7 +42,8 @@ def calls(folder) -> int:
     return (folder / "calls").read_text().count("called") if (folder / "calls").exists() else 0
 
 
-def test_built_once_by_several_at_once(compiler):
+def test_built_once_by_several_at_once(compiler, capsys, request):
+    request.addfinalizer(lambda: progress.be_quiet(False))
     with ThreadPoolExecutor(4) as pool:
         made = set(pool.map(lambda _: building.library(), range(4)))
     (path,) = made
@@ -49,10 +51,13 @@ def test_built_once_by_several_at_once(compiler):
     once = len(building.sources()) + 1  # and the link
     assert calls(compiler) == once
     assert building.library() == path and calls(compiler) == once
+    assert capsys.readouterr().err == "building CPU kernels, once: about half a minute\n"
+    progress.be_quiet()
     assert building.library(force=True) == path and calls(compiler) == 2 * once
     assert {file.name for file in path.parent.iterdir()} == {
         "lock", building.LIBRARY, f"{building.LIBRARY}.sha256", "build.log",
     }  # fmt: skip
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
