@@ -101,13 +101,15 @@ def test_calls_are_split(form):
     answer, whole = split_calls(text, form, "id")
     assert answer == "I <tool_ <|action look." and [call.arguments for call in whole] == arguments
     assert [(call.id, call.name) for call in whole] == [(f"call_id{i}", "get_x") for i in range(3)]
-    splitter, texts, deltas = CallSplitter(form, "id"), [], []
-    for character in text:
-        new, calls = splitter.push(character)
-        texts.append(new)
-        deltas += calls
-    assert "".join([*texts, splitter.finish()]) == answer and collect_calls(deltas) == whole
-    assert len(deltas) > 40  # arguments are streamed
+    for size, most in ((1, 40), (9, 6), (60, 3), (len(text), 2)):
+        splitter, texts, deltas = CallSplitter(form, "id"), [], []
+        for start in range(0, len(text), size):
+            new, calls = splitter.push(text[start : start + size])
+            assert len({call.index for call in calls}) == len(calls)  # one object of each call in a chunk of a stream
+            texts.append(new)
+            deltas += calls
+        assert "".join([*texts, splitter.finish()]) == answer and collect_calls(deltas) == whole
+        assert len(deltas) > most  # arguments are streamed
     for end in range(len(text)):  # an answer that is cut
         answer, calls = split_calls(text[:end], form, "id")
         assert text.startswith(answer.rstrip()) and all(a.startswith(c.arguments) for a, c in zip(arguments, calls))
