@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, ModuleType
 
 from convert import command_line
@@ -130,6 +131,16 @@ def log_to_stderr(level: str | None) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter(_FORMAT))
         logger.handlers, logger.propagate = [handler], False
+
+
+def print_tables(tables: Iterable) -> None:
+    """Print rich tables to stdout, one below the other; off a terminal without blanks at the ends of lines."""
+    out = console()
+    with out.capture() as captured:
+        for table in tables:
+            out.print(table)
+    text = captured.get()
+    sys.stdout.write(text if sys.stdout.isatty() else re.sub(r" +$", "", text, flags=re.M))
 
 
 def console():

@@ -6,6 +6,7 @@ CPU's, speed beside the card's peak; the report goes to a file to send in. Exit 
 examples:
   paddle-internvl doctor
   paddle-internvl doctor --json
+  paddle-internvl doctor --report          # Markdown, to be pasted into an issue
   paddle-internvl doctor --gpu --out gpu.json
 """
 
@@ -23,6 +24,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
+from paddle_internvl import __version__
 from paddle_internvl.cli import conventions
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -32,6 +34,9 @@ _OPTIONAL = {  # distribution -> purpose
     "opencv-python-headless": "videos without av",
     "decord": "the model cards' own video examples",
     "fastapi": "the server",
+    "prompt_toolkit": "line editing in chat",
+    "ray": "replicas and batches on several processes",
+    "matplotlib": "--plot",
     "gradio": "the web demo",
     "torch": "live comparison with the reference in tests",
 }
@@ -61,7 +66,9 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    shapes = parser.add_mutually_exclusive_group()
+    shapes.add_argument("--json", action="store_true", help="print one JSON document")
+    shapes.add_argument("--report", action="store_true", help="print Markdown for an issue: machine, versions, caches")
     parser.add_argument("--gpu", action="store_true", help="measure the card, and write what was found to a file")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), metavar="F", help="(default: gpu.json)")
     parser.add_argument(
@@ -72,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def findings() -> list[Finding]:
     """All checks, in the order in which a problem would show."""
-    found = [_python(), *_packages()]
+    found = [Finding("paddle_internvl", OK, __version__), _python(), *_packages()]
     paddle = _paddle()
     found.append(paddle)
     if paddle.state != PROBLEM:
@@ -232,6 +239,10 @@ def run(arguments: argparse.Namespace) -> int:
     found = findings()
     if arguments.json:
         print(json.dumps([finding.document() for finding in found], ensure_ascii=False))
+    elif arguments.report:
+        from paddle_internvl.cli import doctor_report
+
+        print(doctor_report.markdown(found), end="")
     else:
         from rich.table import Table
 
@@ -241,5 +252,5 @@ def run(arguments: argparse.Namespace) -> int:
             table.add_row(
                 f"[{colors[finding.state]}]{finding.state}[/]", finding.subject, finding.detail, finding.advice
             )
-        conventions.console().print(table)
+        conventions.print_tables([table])
     return EXIT_DIFFERENT if any(finding.state == PROBLEM for finding in found) else EXIT_OK

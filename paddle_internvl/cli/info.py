@@ -126,19 +126,6 @@ def plot(config: dict, image: str, max_num: int | None, target: Path) -> None:
     draw_tiles(picture, _grid(config, *picture.size, max_num), tile_sizes(config).tokens).save(target)
 
 
-def _human(value) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_human(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        separator = ", " if all(isinstance(item, str) for item in value) else " .. "  # names, or limits
-        return separator.join(map(str, value)) or "none"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _gigabytes(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{dtype} {size / 1e9:.2f} GB" for dtype, size in sizes.items())
-
-
 def _cell(value) -> str:
     """A value of a loading plan; of the many tensors of all experts the first and the last."""
     if not isinstance(value, list):
@@ -165,8 +152,6 @@ def print_plan(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rich.table import Table
-
     from convert.folder import read_config
     from convert.mappings import paddle_config
     from paddle_internvl.checkpoints.folder_checks import chat_folder
@@ -185,8 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document, ensure_ascii=False))
         return EXIT_OK
-    table = Table(show_header=False, box=None)
-    for name, value in document.items():
-        table.add_row(name, _gigabytes(value) if name == "weights bytes" else _human(value))
-    conventions.console().print(table)
+    from paddle_internvl.cli.info_tables import tables
+
+    conventions.print_tables(tables(document))
     return EXIT_OK

@@ -2,9 +2,12 @@
 
 import io
 import json
+import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -173,7 +176,7 @@ def test_info(checkpoint, picture, models, capsys):
                                    "tiles": 3, "visual tokens": 12}  # fmt: skip
     assert main(["info", str(TINY / "biased_v1.json"), "--image", picture]) == 0
     shown = capsys.readouterr().out
-    assert "112 .. 56" in shown and "total" in shown
+    assert "112 x 56 px" in shown and "total" in shown and "KiB" in shown and " \n" not in shown
 
 
 def test_info_loads_no_weights(checkpoint):
@@ -197,6 +200,17 @@ def test_doctor(capsys):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert "Paddle" in shown and "sm80" not in shown  # there is no card here; its own line has the advice
+
+
+def test_doctor_report(capsys, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "https://user:secret@mirror.corp")
+    assert main(["doctor", "--report"]) == 0
+    shown = capsys.readouterr().out
+    rows = dict(re.findall(r"^\| ([^|]+) \| (.*?) \|", shown, re.M))
+    assert rows["paddle_internvl"] and rows["system"] == platform.platform() and "cores for this process" in shown
+    assert f"numpy {metadata.version('numpy')}" in shown and " GiB free" in rows["memory"]
+    assert "HF_ENDPOINT is set" in shown and "secret" not in shown and "mirror" not in shown
+    assert str(Path.home()) not in shown.replace("/root/.pyenv", "")
 
 
 def test_doctor_has_advice_for_problems(capsys, monkeypatch):
