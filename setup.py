@@ -54,6 +54,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8"],
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "mkdocs-static-i18n>=1.2"],
     "bench": ["torch==2.13.0", "transformers==4.55.4", "psutil>=5.9"],
+    "rivals": ["openvino>=2026.2", "llama-cpp-python>=0.3.30", "gguf>=0.17"],  # beside `bench`; see docs/speed.md
     "captions": ["pycocoevalcap>=1.2"],  # CIDEr of `eval score`; upstream's rules also need Java
     "train": ["visualdl>=2.5"],
     "curate": [

@@ -10,14 +10,26 @@ import os
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from paddle_internvl import runtime, startup
 
-_ISAS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "fma")
-_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "numpy", "pillow")
+_ISAS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "fma")
+_PACKAGES = (
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "paddlenlp",
+    "torch",
+    "transformers",
+    "openvino",
+    "llama_cpp_python",
+    "numpy",
+    "pillow",
+)
+_DOTS = ("int8", "bfloat16", "AMX bfloat16", "AMX int8")  # kinds of csrc/limits_dots.cc
 _IDLE = (3, 4)  # fields of a processor's line in /proc/stat: idle, iowait
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _REPEATS, _REST_SECONDS = 8, 0.2  # a processor's clock varies: the best of several tries, apart from each other
@@ -47,12 +59,13 @@ def _version(package: str) -> str | None:
 
 
 def peaks() -> dict[str, float]:
-    """Peak FLOP/s and bytes/s of this machine, measured by loops of the C++ library (csrc/limits.h).
+    """Peak FLOP/s and bytes/s of this machine, measured by loops of the C++ library (csrc/limits*).
 
     Returns:
         'flops': float32 multiply-adds in registers, two operations each. 'bandwidth': memory that is read, more of it
-        than any cache holds. Both on all threads; 'flops of a thread' and 'bandwidth of a thread' on one. Empty where
-        the library can't be built: no other loop here reaches the peaks.
+        than any cache holds. 'int8' (VNNI), 'bfloat16' (avx512_bf16), 'AMX bfloat16' and 'AMX int8': dot products, if
+        the machine has the instruction. All on all threads; 'flops of a thread' and 'bandwidth of a thread' on one.
+        Empty where the library can't be built: no other loop here reaches the peaks.
     """
     from paddle_internvl.kernels import library
 
@@ -62,17 +75,23 @@ def peaks() -> dict[str, float]:
         return {}
     functions = library.functions()
     loops = {"flops": functions.internvl_flops, "bandwidth": functions.internvl_reading}
-    measured = {}
-    threads = functions.internvl_threads()
+    dots = {name: partial(functions.internvl_dots, kind) for kind, name in enumerate(_DOTS)}
+    for function in (functions.internvl_flops, functions.internvl_reading, functions.internvl_dots):
+        function.restype = ctypes.c_double
+    measured, threads = {}, functions.internvl_threads()
     try:
-        for suffix, count in (("", threads), (" of a thread", 1)):
+        for suffix, count, measuring in (("", threads, {**loops, **dots}), (" of a thread", 1, loops)):
             functions.internvl_set_threads(count)
-            for name, loop in loops.items():
-                loop.restype = ctypes.c_double
+            for name, loop in measuring.items():
                 measured[name + suffix] = max(_after_rest(loop) for _ in range(_REPEATS))
     finally:
         functions.internvl_set_threads(threads)
-    return measured
+    return {name: peak for name, peak in measured.items() if peak}
+
+
+def higher(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """The higher of two measurements of each peak: a processor's clock depends on its neighbours."""
+    return {name: max(first.get(name, 0), second.get(name, 0)) for name in {**first, **second}}
 
 
 def _after_rest(loop) -> float:

@@ -1,5 +1,6 @@
-"""The benchmark of a model's stages beside PyTorch: makes the checkpoint folders, runs the stages, collects a document.
+"""The benchmark of a model's stages beside PyTorch, OpenVINO and llama.cpp.
 
+Makes the checkpoint folders, runs the stages, collects a document.
 In: a config.json (random weights are drawn) or a raw checkpoint folder. Out: a dict for JSON. `stages` is the table of
 stages, `trials` times them, `figures` summarises.
 """
@@ -8,9 +9,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
@@ -18,19 +18,14 @@ from convert.folder import read_config
 from convert.mappings import rules_for
 from convert.safetensors_io import Checkpoint
 from convert.streaming import convert, is_paddle_layout
-from paddle_internvl.bench import conversion, figures, machine
+from paddle_internvl.bench import conversion, figures, machine, rivals
 from paddle_internvl.bench.random_checkpoint import write_random
-from paddle_internvl.bench.stages import CONTENDERS, CONVERTED, select
+from paddle_internvl.bench.stages import CONTENDERS, CONVERSION, LLAMA, Contender, select
 from paddle_internvl.bench.trials import FOREIGN_LIMIT, TrialRunner
 from paddle_internvl.bench.work import Costs
 
 KERNELS = "PADDLE_INTERNVL_KERNELS"
 _PARTS = {"vision": ("vision_model.", "mlp1."), "language": ("language_model.",), "all": ("",), "": ()}
-
-
-def has_reference() -> bool:
-    """Whether torch and transformers are installed."""
-    return all(find_spec(name) for name in ("torch", "transformers"))
 
 
 def measured_machine() -> dict:
@@ -45,7 +40,7 @@ def bench_model(
     stages: Sequence[str] | None = None,
     rounds: int = 3,
     kernels: bool = True,
-    reference: bool = True,
+    interpreters: Mapping[str, str] | None = None,
     device: str | None = None,
     scratch: Path | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
@@ -61,7 +56,7 @@ def bench_model(
         stages: names or kinds of stages; None: all.
         rounds: trials of each contender.
         kernels: False runs our side without its C++ operators.
-        reference: whether torch takes part.
+        interpreters: rival -> its Python interpreter, see `rivals.interpreters`; None: no rivals.
         device: 'cpu', 'gpu' or None.
         scratch: working folder; conversion measures its disk. None: the temporary folder.
         on_progress: called with a line before each trial.
@@ -74,6 +69,8 @@ def bench_model(
         ValueError: an unknown stage, a folder in Paddle's layout, or a contender that failed.
     """
     selected, with_conversion = select(stages)
+    interpreters = dict(interpreters or {})
+    sides = {"ours", *interpreters}
     config = read_config(checkpoint)
     costs, part_bytes = Costs(config), part_bytes_of(config)
     document = {
@@ -86,27 +83,52 @@ def bench_model(
         "foreign limit": FOREIGN_LIMIT,
         "stages": [],
     }
-    with _folders(checkpoint, config, any(CONVERTED in stage.contenders for stage in selected), scratch) as folders:
+    contenders = {name: contender for name, contender in CONTENDERS.items() if contender.side in sides}
+    lacking = lacking_instructions(contenders, described_machine["instruction sets"], kernels)
+    contenders = {name: contender for name, contender in contenders.items() if name not in lacking}
+    used = {contenders[name].folder for stage in selected for name in stage.contenders if name in contenders}
+    with _folders(checkpoint, config, used, interpreters, scratch) as folders:
         with TrialRunner(
-            contenders={name: c for name, c in CONTENDERS.items() if reference or c.side == "ours"},
+            contenders=contenders,
             folders=folders,
             scratch=folders["scratch"],
             rounds=rounds,
             tries=tries,
             least_seconds=least_seconds,
             environment={} if kernels else {KERNELS: "off"},
+            interpreters=interpreters,
             device=device,
             part_bytes=part_bytes,
             on_progress=on_progress,
         ) as runner:
             for stage in selected:
                 summary = figures.summary(stage, *runner.run(stage), costs, described_machine["peaks"])
+                summary["lacking"] = {name: lacking[name] for name in stage.contenders if name in lacking}
                 document["stages"].append(summary)
                 on_stage(document)
         if with_conversion:
             document["stages"].append(conversion.run(runner))
-            on_stage(document)
+    described_machine["peaks"] = machine.higher(described_machine["peaks"], measured_machine()["peaks"])
+    for summary in document["stages"]:
+        if summary["stage"] != CONVERSION:
+            figures.add_shares(summary, costs, described_machine["peaks"])
+    on_stage(document)
     return document
+
+
+def lacking_instructions(contenders: Mapping[str, Contender], sets: Sequence[str], kernels: bool) -> dict[str, str]:
+    """Contenders that can't run here as their names say, and the instruction set that is lacking.
+
+    Args:
+        contenders: name -> contender.
+        sets: instruction sets of the machine.
+        kernels: whether our C++ operators are used, which alone use such instructions.
+    """
+    return {
+        name: contender.needs
+        for name, contender in contenders.items()
+        if contender.needs and (contender.needs not in sets or (contender.side == "ours" and not kernels))
+    }
 
 
 def part_bytes_of(config: dict) -> dict[str, int]:
@@ -116,8 +138,10 @@ def part_bytes_of(config: dict) -> dict[str, int]:
 
 
 @contextmanager
-def _folders(checkpoint: Path, config: dict, convert_too: bool, scratch: Path | None) -> Iterator[dict[str, Path]]:
-    """Folders 'hf', 'paddle' (if `convert_too`) and 'scratch'; temporary ones are removed at the end."""
+def _folders(
+    checkpoint: Path, config: dict, used: set[str], interpreters: Mapping[str, str], scratch: Path | None
+) -> Iterator[dict[str, Path]]:
+    """Folders 'hf' and 'scratch', and of 'paddle' and 'gguf' those in `used`; temporary ones are removed at the end."""
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="paddle-internvl-bench-", dir=scratch))
@@ -127,11 +151,13 @@ def _folders(checkpoint: Path, config: dict, convert_too: bool, scratch: Path | 
         else:
             folder = checkpoint
             if is_paddle_layout(Checkpoint(folder)):
-                raise ValueError(f"{folder} is in Paddle's layout; torch reads raw Hugging Face folders, so give one")
+                raise ValueError(f"{folder} is in Paddle's layout; rivals read raw Hugging Face folders, so give one")
         folders = {"hf": folder, "scratch": work}
-        if convert_too:
+        if "paddle" in used:
             convert(folder, work / "paddle", to_paddle=True)
             folders["paddle"] = work / "paddle"
+        if "gguf" in used:
+            folders["gguf"] = rivals.write_gguf(interpreters["llama.cpp"], folder, work / "gguf", [*LLAMA])
         yield folders
     finally:
         shutil.rmtree(work)

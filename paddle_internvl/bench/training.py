@@ -6,7 +6,6 @@ In: a config.json. Out: a dict for JSON, as of `model.bench_model`. `training_st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from convert.folder import read_config
@@ -20,11 +19,6 @@ from paddle_internvl.bench.work import Costs
 _STATES = 4  # weights, gradients and two moments
 
 
-def has_reference(names: Sequence[str] = ("torch", "transformers", "peft")) -> bool:
-    """Whether the packages of PyTorch's side are installed."""
-    return all(find_spec(name) for name in names)
-
-
 def bench_training(
     checkpoint: Path,
     described_machine: dict,
@@ -34,7 +28,7 @@ def bench_training(
     stages: Sequence[str] | None = None,
     rounds: int = 3,
     tries: int = 3,
-    reference: bool = True,
+    torch: str | None = None,
     device: str | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
     on_stage: Callable[[dict], None] = lambda document: None,
@@ -50,7 +44,7 @@ def bench_training(
         stages: names of stages; None: all.
         rounds: trials of each contender.
         tries: of a disturbed trial, see `TrialRunner`.
-        reference: whether torch takes part.
+        torch: the Python interpreter of torch's side; None: torch takes no part.
         device: 'cpu', 'gpu' or None.
         on_progress: called with a line before each trial.
         on_stage: called with the document after each stage.
@@ -75,10 +69,10 @@ def bench_training(
         if stages and stage.name not in stages:
             continue
         with TrialRunner(  # a stage's processes are its own: another one trains other parameters
-            contenders={name: c for name, c in TRAINING_CONTENDERS.items() if reference or c.side == "ours"},
+            contenders={name: c for name, c in TRAINING_CONTENDERS.items() if torch or c.side == "ours"},
             folders=folders, scratch=scratch, rounds=rounds, tries=tries, least_seconds=least_seconds, device=device,
-            environment={KERNELS: "on"}, part_bytes={name: _STATES * size for name, size in sizes.items()},
-            on_progress=on_progress,
+            environment={KERNELS: "on"}, interpreters={"torch": torch} if torch else {},
+            part_bytes={name: _STATES * size for name, size in sizes.items()}, on_progress=on_progress,
         ) as runner:  # fmt: skip
             summary = figures.summary(stage, *runner.run(stage), costs, described_machine["peaks"])
         document["stages"].append(summary)

@@ -6,6 +6,7 @@ other processes used the processors, and marked as disturbed if repeating does n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,7 @@ class TrialRunner:
         tries: of a trial that is disturbed.
         least_seconds: of a trial; short runs are repeated.
         environment: variables of our own side's processes.
+        interpreters: side -> Python interpreter of its processes; sides left out: this one.
         device: 'cpu', 'gpu' or None, see `runtime.choose_device`.
         part_bytes: part of the model -> bytes of its weights in float32.
         on_progress: called with a line before each trial.
@@ -75,6 +77,7 @@ class TrialRunner:
     tries: int = 3
     least_seconds: float = 0.5
     environment: Mapping[str, str] = field(default_factory=dict)
+    interpreters: Mapping[str, str] = field(default_factory=dict)
     device: str | None = None
     part_bytes: Mapping[str, int] = field(default_factory=dict)
     on_progress: Callable[[str], None] = lambda line: None
@@ -127,7 +130,7 @@ class TrialRunner:
         for name in names:
             contender = self.contenders[name]
             # Our side loads a whole model, as users do.
-            part = stage.part if contender.side == "reference" or not stage.part else "all"
+            part = stage.part if contender.side != "ours" or not stage.part else "all"
             needed += _PROCESS_BYTES + self.part_bytes.get(part, 0) * contender.memory
         return bool(self._workers) or needed <= runtime.free_memory("cpu")
 
@@ -154,7 +157,12 @@ class TrialRunner:
 
     def _start(self, stage: Stage, contender: Contender) -> tuple[Worker, dict | None]:
         environment = self.environment if contender.side == "ours" else {}
-        worker = Worker(contender.side, {**environment, **contender.environment}, self.device)
+        worker = Worker(
+            contender.side,
+            {**environment, **contender.environment},
+            self.device,
+            self.interpreters.get(contender.side, sys.executable),
+        )
         try:
             worker.send({"command": "ping"})
             if not stage.part:

@@ -3,7 +3,7 @@
 Commands and replies are lines of JSON: {"command": "load", ...} and {"command": "run", ...}; the process ends with its
 input. It times a run itself, so that no time of the controller is part of it.
 
-    python -m paddle_internvl.bench.worker ours|reference
+    python -m paddle_internvl.bench.worker ours|torch|openvino|llama.cpp
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from paddle_internvl.bench import machine
+from paddle_internvl.bench import machine, rivals
 
 _WARM_UP_BELOW = 5.0  # seconds: a first run that is shorter warms up and does not count
 _END_SECONDS = 30
@@ -30,17 +31,24 @@ class Worker:
     """A contender's process; a context that ends it.
 
     Args:
-        side: 'ours' or 'reference'.
+        side: a key of `_SIDES`.
         environment: variables besides this process's own.
         device: 'cpu', 'gpu' or None, see `runtime.choose_device`.
+        python: the interpreter.
     """
 
-    def __init__(self, side: str, environment: dict[str, str] | None = None, device: str | None = None):
-        arguments = [sys.executable, "-m", "paddle_internvl.bench.worker", side, *([device] if device else [])]
+    def __init__(
+        self,
+        side: str,
+        environment: dict[str, str] | None = None,
+        device: str | None = None,
+        python: str = sys.executable,
+    ):
+        arguments = [python, "-m", "paddle_internvl.bench.worker", side, *([device] if device else [])]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (open for as long as the process is)
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **rivals.environment(), **(environment or {})},
         )  # fmt: skip
 
     def send(self, command: dict) -> dict:
@@ -113,12 +121,17 @@ def measure(run: Callable[[], object], least_seconds: float, is_warm: bool = Fal
     return {**figures, "mapped": machine.mapped()}, result
 
 
+_SIDES = {  # name -> module and class; each imports its own framework
+    "ours": ("ours", "Ours"),
+    "torch": ("reference", "Reference"),
+    "openvino": ("rivals.openvino_side", "OpenVINO"),
+    "llama.cpp": ("rivals.llama_cpp_side", "LlamaCpp"),
+}
+
+
 def _side(name: str, device: str | None):
-    if name == "ours":
-        from paddle_internvl.bench.ours import Ours as Side
-    else:
-        from paddle_internvl.bench.reference import Reference as Side
-    return Side(device)
+    module, kind = _SIDES[name]
+    return getattr(import_module(f"paddle_internvl.bench.{module}"), kind)(device)
 
 
 class CommandLoop:

@@ -1,7 +1,9 @@
-"""Time every stage of a model beside PyTorch, in turn, on random weights of a published shape.
+"""Time every stage of a model beside PyTorch, OpenVINO and llama.cpp, in turn, on random weights of a published shape.
 
-A config.json gets random weights, written once and loaded by both sides; a folder is taken as it is. With torch and
-transformers installed (the extra `bench`) trials of ours, torch's default and torch's fastest form are interleaved.
+A config.json gets random weights, written once and loaded by all sides; a folder is taken as it is. Every rival that is
+installed takes part (the extras `bench` and `rivals`), or those that --rivals names, each optionally with the Python
+interpreter of its own environment. A ratio is to the fastest rival of the same precision: of the arithmetic, or of the
+weights where tokens are decoded. A rival whose output is another one than torch's is an error.
 Trials that other processes disturb are repeated, then left out, or marked with * if all were disturbed.
 
 stages: preprocess, vision, projector, prefill, decode, answer, load, cold, conversion, or a stage's whole name
@@ -9,6 +11,7 @@ stages: preprocess, vision, projector, prefill, decode, answer, load, cold, conv
 examples:
   paddle-internvl bench model                                 # InternVL2_5-1B and 2B
   paddle-internvl bench model configs/internvl2_5-4b.json --stages vision decode --rounds 5
+  paddle-internvl bench model configs/internvl2_5-1b.json --rivals openvino=/opt/ov/bin/python llama.cpp
   paddle-internvl bench model HF_DIR --json run.json --plot plots
 """
 
@@ -24,6 +27,7 @@ from paddle_internvl.cli import conventions
 from paddle_internvl.cli.argument_types import integer
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
+_PEAKS = ("int8", "bfloat16", "AMX int8", "AMX bfloat16")  # of `machine.peaks`, beside float32's
 _DEFAULT = ("internvl2_5-1b.json", "internvl2_5-2b.json")
 
 
@@ -35,11 +39,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=integer(1), default=3, help="trials of each (default: 3)")
     parser.add_argument("--tries", type=integer(1), default=3, help="of a disturbed trial (default: 3)")
     parser.add_argument("--kernels", choices=("on", "off"), default="on", help="our C++ operators (default: on)")
-    parser.add_argument("--no-torch", action="store_true", help="our figures only")
+    add_rivals(parser)
     parser.add_argument("--device", choices=("cpu", "gpu"), help="(default: a card where there is one)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to work (default: the temporary folder)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw plots there")
+
+
+def add_rivals(parser: argparse.ArgumentParser, names: str = "torch, openvino, llama.cpp") -> None:
+    """Add --rivals and --no-torch."""
+    parser.add_argument(
+        "--rivals", nargs="*", metavar="NAME[=PYTHON]",
+        help=f"of {names}, and the interpreter that has it; none: our figures only (default: all that are installed)",
+    )  # fmt: skip
+    parser.add_argument("--no-torch", action="store_true", help="without torch, though it is installed")
+
+
+def interpreters(arguments: argparse.Namespace) -> dict[str, str]:
+    """Rival -> Python interpreter, of the options of `add_rivals`.
+
+    Raises:
+        ValueError: a rival that is named can't run.
+    """
+    from paddle_internvl.bench import rivals
+
+    named = None if arguments.rivals is None else dict(rival.partition("=")[::2] for rival in arguments.rivals)
+    found = rivals.interpreters(named)
+    return {name: python for name, python in found.items() if not (name == "torch" and arguments.no_torch)}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     from convert.folder import read_config
     from paddle_internvl import plotting, progress
     from paddle_internvl.bench import figures, plots
-    from paddle_internvl.bench.model import bench_model, has_reference, measured_machine
+    from paddle_internvl.bench.model import bench_model, measured_machine
     from paddle_internvl.bench.stages import select
 
     if arguments.plot:
@@ -57,9 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
     select(arguments.stages)  # a wrong call is refused before the machine's peaks are measured
     for model in models:
         read_config(model)
-    reference = has_reference() and not arguments.no_torch
-    if not reference and not arguments.no_torch:
-        print('torch is not installed, so only our figures are shown: pip install -e ".[bench]"', file=sys.stderr)
+    found = interpreters(arguments)
+    if not found and not arguments.no_torch and arguments.rivals is None:
+        print('no rival is installed, so only our figures are shown: pip install -e ".[bench,rivals]"', file=sys.stderr)
     machine, documents, console = measured_machine(), [], conventions.console()
     console.print(machine_line(machine))
     for model in models:
@@ -71,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
                 rounds=arguments.rounds,
                 tries=arguments.tries,
                 kernels=arguments.kernels == "on",
-                reference=reference,
+                interpreters=found,
                 device=arguments.device,
                 scratch=arguments.folder,
                 on_progress=bar.set_description_str,
@@ -104,6 +130,8 @@ def machine_line(machine: dict) -> str:
     peaks = machine["peaks"]
     limits = "peaks not measured: no C++ library"
     if peaks:
-        limits = f"at most {peaks['flops'] / 1e9:.0f} GFLOP/s and {peaks['bandwidth'] / 1e9:.0f} GB/s"
+        others = [f"{name} {peaks[name] / 1e9:.0f}" for name in _PEAKS if name in peaks]
+        limits = f"at most {peaks['flops'] / 1e9:.0f} GFLOP/s ({', '.join(others) or 'no dot products'}) and "
+        limits += f"{peaks['bandwidth'] / 1e9:.0f} GB/s"
     sets = " ".join(machine["instruction sets"])
     return f"{machine['processor']}, {machine['cores']} cores, {sets}; {limits}; {versions}"

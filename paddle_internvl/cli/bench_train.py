@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these (default: all)")
     parser.add_argument("--rounds", type=integer(1), default=3, help="trials of each (default: 3)")
     parser.add_argument("--tries", type=integer(1), default=3, help="of a disturbed trial (default: 3)")
-    parser.add_argument("--no-torch", action="store_true", help="our figures only")
+    bench_model.add_rivals(parser, "torch")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="(default: a card where there is one)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to work (default: the temporary folder)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
@@ -41,10 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl import progress
     from paddle_internvl.bench import figures
     from paddle_internvl.bench.model import measured_machine
-    from paddle_internvl.bench.training import bench_training, has_reference
+    from paddle_internvl.bench.training import bench_training
 
-    reference = has_reference() and not arguments.no_torch
-    if not reference and not arguments.no_torch:
+    torch = bench_model.interpreters(arguments).get("torch")
+    if not torch and not arguments.no_torch:
         print("torch, transformers and peft are not all installed, so only our figures are shown", file=sys.stderr)
     machine, console = measured_machine(), conventions.console()
     console.print(bench_model.machine_line(machine))
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         document = bench_training(
             arguments.config, machine, Path(scratch), layers=arguments.layers, stages=arguments.stages,
-            rounds=arguments.rounds, tries=arguments.tries, reference=reference, device=arguments.device,
+            rounds=arguments.rounds, tries=arguments.tries, torch=torch, device=arguments.device,
             on_progress=bar.set_description_str, on_stage=lambda made: bench_model.write(arguments.json, [made]),
         )  # fmt: skip
     console.print(f"\n{document['model']}, {document['parameters'] / 1e6:.0f} million parameters, random weights")

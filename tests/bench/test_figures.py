@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from paddle_internvl.bench import figures, growth, plots
-from paddle_internvl.bench.stages import BEST, INT8, OURS, TORCH, TORCH_INT8, Stage
+from paddle_internvl.bench.stages import BEST, BFLOAT16, INT8, LLAMA, OPENVINO, OURS, TORCH, TORCH_INT8, Stage
 from paddle_internvl.bench.trials import Trial
 from paddle_internvl.bench.work import Costs
 from tests.random_checkpoints import tiny_config
@@ -20,7 +20,7 @@ STAGE = Stage(
 
 
 def trial(name, seconds, foreign=0.0, peak=100):
-    return Trial(name, 0, seconds, 1, foreign, peak, 50, stored=16)
+    return Trial(name, 0, seconds, 1, foreign, peak, 50, stored=32 if name in (TORCH, BEST) else 16)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def summary():
 def test_medians_and_ratios(summary):
     ours, int8, torch = (summary["contenders"][name] for name in (OURS, INT8, TORCH))
     assert ours["seconds"] == [1.0, 2.0, 25.0] and ours["median"] == 2.0  # per token: four are decoded
-    assert ours["of torch"] == 0.5 == ours["goal of torch"] and ours["of rival"] == 0.8 and ours["rival"] == BEST
+    assert ours["of torch"] == 0.5 == ours["goal of torch"] and ours["rival"] is None  # no rival reads 16 bits a weight
     assert int8["of rival"] == 0.5 and int8["rival"] == TORCH_INT8 and int8["goal of rival"] == 0.55
     assert int8["calm"] == 0 and ours["calm"] == 3
     assert "of torch" not in torch and torch["median"] == 4.0
@@ -66,6 +66,26 @@ def test_without_torch_there_are_no_ratios():
 def test_without_peaks_there_are_no_shares():
     row = figures.summary(STAGE, [trial(OURS, 4.0)], {}, COSTS, {})["contenders"][OURS]
     assert "flops share" not in row and "bandwidth share" not in row
+
+
+def test_the_fastest_rival_of_the_same_precision():
+    names = [OURS, BFLOAT16, TORCH, *OPENVINO.values(), *LLAMA.values()]
+    seconds = dict(zip(names, (4.0, 3.0, 9.0, 5.0, 2.0, 1.0, 0.5, 1.5, 0.8, 0.6)))
+    prefill = Stage("prefill 5", "prefill", {"length": 5}, tuple(names))
+    rows = figures.summary(prefill, [trial(*of) for of in seconds.items()], {}, COSTS, {})["contenders"]
+    assert (rows[OURS]["rival"], rows[OURS]["of rival"]) == (OPENVINO["float32"], 0.8)
+    assert (rows[BFLOAT16]["rival"], rows[BFLOAT16]["of rival"]) == (LLAMA["bf16"], 2.0)
+    decode = figures.summary(STAGE, [trial(*of) for of in seconds.items()], {}, COSTS, {})["contenders"]
+    assert decode[OURS]["rival"] == LLAMA["bf16"]  # by the weights that are read, which are bfloat16
+
+
+def test_a_rival_that_computes_something_else():
+    trials = [trial(OURS, 1.0), trial(OPENVINO["bfloat16"], 1.0)]
+    outputs = {OURS: np.array([1.0, 2.0]), OPENVINO["bfloat16"]: np.array([1.0, 2.1])}
+    made = figures.summary(STAGE, trials, outputs, COSTS, {})["contenders"]
+    assert made[OPENVINO["bfloat16"]]["error"] == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="OpenVINO bfloat16 computes something else than ours in decode at 5"):
+        figures.summary(STAGE, trials, {**outputs, OPENVINO["bfloat16"]: np.array([2.0, 1.0])}, COSTS, {})
 
 
 def test_errors():

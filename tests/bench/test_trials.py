@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from paddle_internvl import runtime
-from paddle_internvl.bench import trials
-from paddle_internvl.bench.stages import CONTENDERS, OURS, STAGES, TORCH, Stage, select
+from paddle_internvl.bench import figures, rivals, trials
+from paddle_internvl.bench.model import lacking_instructions
+from paddle_internvl.bench.stages import BFLOAT16, CONTENDERS, OPENVINO, OURS, STAGES, TORCH, Stage, select
 from paddle_internvl.bench.trials import TrialRunner
 
 
@@ -16,7 +17,7 @@ class FakeWorker:
     foreign: list = []
     alive = 0
 
-    def __init__(self, side, environment=None, device=None):
+    def __init__(self, side, environment=None, device=None, python=""):
         self.side, self.environment = side, environment
         FakeWorker.alive += 1
 
@@ -58,7 +59,7 @@ def runs():
 def test_trials_are_interleaved(runner, tmp_path):
     stage = Stage("vision", "vision", {"tiles": 1}, (OURS, TORCH, "best torch"), "vision")
     results, outputs = runner.run(stage)
-    assert runs() == ["ours", "reference", "ours", "reference"]  # an absent contender is left out
+    assert runs() == ["ours", "torch", "ours", "torch"]  # an absent contender is left out
     assert [(trial.contender, trial.round) for trial in results] == [(OURS, 0), (TORCH, 0), (OURS, 1), (TORCH, 1)]
     assert {trial.stored for trial in results} == {16}
     assert {name: array[0] for name, array in outputs.items()} == {OURS: 1, TORCH: 2}
@@ -78,7 +79,7 @@ def test_a_disturbed_trial_is_repeated_and_its_best_try_counts(runner):
     results, _ = runner.run(Stage("vision", "vision", {"tiles": 1}, (OURS, TORCH), "vision"))
     assert [trial.foreign for trial in results] == [0.05, 0.0, 0.3, 0.0]
     assert [trial.disturbed for trial in results] == [False, False, True, False]
-    assert runs() == ["ours"] * 2 + ["reference"] + ["ours"] * 3 + ["reference"]
+    assert runs() == ["ours"] * 2 + ["torch"] + ["ours"] * 3 + ["torch"]
 
 
 def test_every_trial_of_loading_starts_a_process(runner):
@@ -108,5 +109,27 @@ def test_selecting_stages():
 def test_contenders_and_rivals_of_stages_exist():
     for stage in STAGES:
         assert set(stage.contenders) <= CONTENDERS.keys() and set(stage.goals) <= set(stage.contenders)
+        rows = {name: {"precision": figures.precision(stage, name, 16), "median": 1.0} for name in stage.contenders}
         for name, (_, of_rival) in stage.goals.items():
-            assert of_rival is None or CONTENDERS[name].rival in stage.contenders, stage.name
+            assert of_rival is None or figures.fastest_rival(stage, name, rows), stage.name
+
+
+def test_what_the_machine_lacks():
+    assert lacking_instructions(CONTENDERS, ["avx512_bf16"], True) == {}
+    lacking = lacking_instructions(CONTENDERS, ["avx512_bf16"], False)
+    assert lacking == {BFLOAT16: "avx512_bf16"}
+    assert lacking_instructions(CONTENDERS, ["avx2"], True) == {**lacking, OPENVINO["bfloat16"]: "avx512_bf16"}
+
+
+def test_interpreters_of_rivals():
+    with pytest.raises(ValueError, match="'moon' is no rival of the benchmark; choose torch, openvino, llama.cpp"):
+        rivals.interpreters({"moon": ""})
+    assert rivals.interpreters({}) == {}
+
+
+def test_a_rival_that_is_not_installed(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(ValueError, match=f"openvino are not installed for {python}, so openvino can't run"):
+        rivals.interpreters({"openvino": str(python)})

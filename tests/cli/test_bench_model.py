@@ -25,7 +25,7 @@ def small_machine(monkeypatch):
 class WorkerHere:
     """A `Worker` within this process: its commands and replies are the same."""
 
-    def __init__(self, side, environment=None, device=None):
+    def __init__(self, side, environment=None, device=None, python=""):
         self.loop = CommandLoop(Ours(device))
 
     def send(self, command):
