@@ -1,53 +1,21 @@
 """OpenVINO graphs of a checkpoint's vision tower, projector and decoder, made of the checkpoint's own weights.
 
 In: tensors under our names and a config.json's dict. Out: `openvino.Model`s. The patterns are those that OpenVINO's CPU
-plugin fuses: RMSNorm, rope, attention with a KV cache in states, linear layers with compressed weights. Weights stay
-bfloat16 in memory, or become 8 or 4 bits as NNCF's default compression does: 8 bits asymmetric per output channel; 4
-bits asymmetric in groups of 128 within the layers, with table and head in 8 bits.
+plugin fuses: RMSNorm, rope, attention with a KV cache in states, linear layers with compressed weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import openvino as ov
 import openvino.opset13 as op
 
-from convert.dtypes import cast
 from convert.sizes import DecoderSizes, decoder_sizes, tile_sizes
+from paddle_internvl.bench.rivals.openvino_weights import Weights, constant, integer, integers
 
-_GROUP = 128  # inputs of a linear layer that share a scale in 4 bits
 Node = ov.Node
-
-
-class Weights:
-    """Constants of a graph.
-
-    Args:
-        floats: name -> float32 array of a tensor under our name; linear layers are [in, out].
-        bits: of a linear layer's weight, 16, 8 or 4; of 4, table and head have 8.
-    """
-
-    def __init__(self, floats: Callable[[str], np.ndarray], bits: int):
-        self._floats, self._bits = floats, bits
-
-    def vector(self, name: str) -> Node:
-        """A float32 constant."""
-        return _constant(self._floats(name))
-
-    def linear(self, x: Node, name: str, bias: bool = False) -> Node:
-        """A linear layer."""
-        matrix = np.ascontiguousarray(self._floats(f"{name}.weight").T)
-        y = op.matmul(x, _compressed(matrix, self._bits_of(name)), False, True)
-        return op.add(y, self.vector(f"{name}.bias")) if bias else y
-
-    def rows(self, ids: Node, name: str) -> Node:
-        """Rows of an embedding table."""
-        return op.gather(_compressed(self._floats(f"{name}.weight"), self._bits_of(name)), ids, _integer(0))
-
-    def _bits_of(self, name: str) -> int:
-        return self._bits if ".layers." in name else max(8, self._bits)
 
 
 def vision_graph(config: Mapping, weights: Weights) -> ov.Model:
@@ -59,11 +27,11 @@ def vision_graph(config: Mapping, weights: Weights) -> ov.Model:
     kernel = weights.vector("vision_model.embeddings.patch_embedding.weight")
     patches = op.convolution(pixels, kernel, [size, size], [0, 0], [0, 0], [1, 1])
     bias = weights.vector("vision_model.embeddings.patch_embedding.bias")
-    patches = op.add(patches, op.reshape(bias, _integers(1, width, 1, 1), False))
-    patches = op.transpose(op.reshape(patches, _integers(0, 0, -1), True), _integers(0, 2, 1))
-    tiles = op.gather(op.shape_of(pixels), _integers(0), _integer(0))
+    patches = op.add(patches, op.reshape(bias, integers(1, width, 1, 1), False))
+    patches = op.transpose(op.reshape(patches, integers(0, 0, -1), True), integers(0, 2, 1))
+    tiles = op.gather(op.shape_of(pixels), integers(0), integer(0))
     first = op.broadcast(
-        weights.vector("vision_model.embeddings.class_embedding"), op.concat([tiles, _integers(1, width)], 0)
+        weights.vector("vision_model.embeddings.class_embedding"), op.concat([tiles, integers(1, width)], 0)
     )
     x = op.concat([first, patches], 1)
     x = op.add(x, weights.vector("vision_model.embeddings.position_embedding"))
@@ -72,7 +40,7 @@ def vision_graph(config: Mapping, weights: Weights) -> ov.Model:
         layer, eps = f"vision_model.encoder.layers.{number}.", vision["layer_norm_eps"]
         y = norm(weights, x, f"{layer}norm1", eps)
         qkv = weights.linear(y, f"{layer}attn.qkv", vision["qkv_bias"])
-        q, k, v = op.split(qkv, _integer(2), 3).outputs()
+        q, k, v = op.split(qkv, integer(2), 3).outputs()
         if vision["qk_normalization"]:
             q = _rms_norm(weights, q, f"{layer}attn.q_norm", eps)
             k = _rms_norm(weights, k, f"{layer}attn.k_norm", eps)
@@ -91,9 +59,9 @@ def projector_graph(config: Mapping, weights: Weights) -> ov.Model:
     tile, width = tile_sizes(config), config["vision_config"]["hidden_size"]
     merge, grid = tile.merge, tile.grid
     hidden = op.parameter([-1, 1 + tile.patches, width], ov.Type.f32, "hidden")
-    x = op.slice(hidden, _integers(1), _integers(1 + tile.patches), _integers(1), _integers(1))
-    x = op.reshape(x, _integers(-1, grid // merge, merge, grid // merge, merge * width), False)
-    x = op.reshape(op.transpose(x, _integers(0, 1, 3, 2, 4)), _integers(0, tile.tokens, -1), True)
+    x = op.slice(hidden, integers(1), integers(1 + tile.patches), integers(1), integers(1))
+    x = op.reshape(x, integers(-1, grid // merge, merge, grid // merge, merge * width), False)
+    x = op.reshape(op.transpose(x, integers(0, 1, 3, 2, 4)), integers(0, tile.tokens, -1), True)
     x = _layer_norm(weights, x, "mlp1.0", 1e-5)
     x = weights.linear(op.gelu(weights.linear(x, "mlp1.1", True), "erf"), "mlp1.3", True)
     return _model("projector", [x], [], {"hidden": hidden})
@@ -123,7 +91,7 @@ def decoder_graph(config: Mapping, weights: Weights) -> ov.Model:
         gate = op.swish(weights.linear(y, f"{layer}mlp.gate_proj"))
         y = op.multiply(gate, weights.linear(y, f"{layer}mlp.up_proj"))
         x = op.add(x, weights.linear(y, f"{layer}mlp.down_proj"))
-    x = op.gather(x, _integers(-1), _integer(1))
+    x = op.gather(x, integers(-1), integer(1))
     x = _rms_norm(weights, x, f"{root}norm", llm["rms_norm_eps"])
     logits = weights.linear(x, "language_model.lm_head")
     return _model("decoder", [logits], shared.sinks, inputs)
@@ -143,8 +111,8 @@ def _attention(weights: Weights, x: Node, layer: str, sizes: DecoderSizes, eps: 
     k = _in_heads(weights.linear(x, f"{name}k_proj", bias), groups, dim, transpose=not sizes.qk_norm)
     v = _in_heads(weights.linear(x, f"{name}v_proj", bias), groups, dim)
     if sizes.qk_norm:
-        q = op.transpose(_rms_norm(weights, q, f"{name}q_norm", eps), _integers(0, 2, 1, 3))
-        k = op.transpose(_rms_norm(weights, k, f"{name}k_norm", eps), _integers(0, 2, 1, 3))
+        q = op.transpose(_rms_norm(weights, q, f"{name}q_norm", eps), integers(0, 2, 1, 3))
+        k = op.transpose(_rms_norm(weights, k, f"{name}k_norm", eps), integers(0, 2, 1, 3))
     q, k = _rotated(q, shared.rope, dim), _rotated(k, shared.rope, dim)
     k, v = (shared.cached(part, f"{layer}{kind}", groups, dim) for kind, part in (("key", k), ("value", v)))
     k, v = (_repeated(part, heads, groups, dim) for part in (k, v))
@@ -169,13 +137,13 @@ class _Shared:
         self._beams, self.sinks = parameters["beam_idx"], []
         positions = parameters["position_ids"]
         inverse = (1.0 / llm["rope_theta"] ** (np.arange(0, dim, 2, dtype=np.float64) / dim)).astype(np.float32)
-        angles = op.multiply(op.unsqueeze(op.convert(positions, ov.Type.f32), _integer(-1)), _constant(inverse))
-        angles = op.unsqueeze(op.concat([angles, angles], -1), _integer(1))
+        angles = op.multiply(op.unsqueeze(op.convert(positions, ov.Type.f32), integer(-1)), constant(inverse))
+        angles = op.unsqueeze(op.concat([angles, angles], -1), integer(1))
         self.rope = op.cos(angles), op.sin(angles)
-        lengths = op.gather(op.shape_of(parameters["attention_mask"]), _integer(1), _integer(0))
-        keys = op.range(_integer(0), lengths, _integer(1), ov.Type.i64)
-        rows = op.unsqueeze(op.unsqueeze(positions, _integer(1)), _integer(-1))
-        self.mask = op.select(op.less_equal(keys, rows), _constant(np.float32(0)), _constant(np.float32(-np.inf)))
+        lengths = op.gather(op.shape_of(parameters["attention_mask"]), integer(1), integer(0))
+        keys = op.range(integer(0), lengths, integer(1), ov.Type.i64)
+        rows = op.unsqueeze(op.unsqueeze(positions, integer(1)), integer(-1))
+        self.mask = op.select(op.less_equal(keys, rows), constant(np.float32(0)), constant(np.float32(-np.inf)))
 
     def cached(self, new: Node, name: str, groups: int, dim: int) -> Node:
         """The state `name` with the new keys or values [B, K, L, E] behind it."""
@@ -183,16 +151,16 @@ class _Shared:
         info.variable_id, info.data_type, info.data_shape = name, ov.Type.f32, ov.PartialShape([-1, groups, -1, dim])
         variable = ov.op.util.Variable(info)
         rows = op.shape_of(self._beams)
-        empty = op.broadcast(_constant(np.float32(0)), op.concat([rows, _integers(groups, 0, dim)], 0))
-        state = op.gather(ov.op.read_value(empty, variable), self._beams, _integer(0))
+        empty = op.broadcast(constant(np.float32(0)), op.concat([rows, integers(groups, 0, dim)], 0))
+        state = op.gather(ov.op.read_value(empty, variable), self._beams, integer(0))
         whole = op.concat([state, new], 2)
         self.sinks.append(ov.op.assign(whole, variable))
         return whole
 
 
 def _rotated(x: Node, rope: tuple[Node, Node], dim: int) -> Node:
-    first, second = op.variadic_split(x, _integer(3), _integers(dim // 2, dim // 2)).outputs()
-    turned = op.concat([op.multiply(second, _constant(np.float32(-1))), first], -1)
+    first, second = op.variadic_split(x, integer(3), integers(dim // 2, dim // 2)).outputs()
+    turned = op.concat([op.multiply(second, constant(np.float32(-1))), first], -1)
     return op.add(op.multiply(x, rope[0]), op.multiply(turned, rope[1]))
 
 
@@ -200,78 +168,28 @@ def _repeated(x: Node, heads: int, groups: int, dim: int) -> Node:
     """Keys or values of every query head, [B, H, M, E]."""
     if heads == groups:
         return x
-    times = _integers(1, 1, heads // groups, 1, 1)
-    wide = op.broadcast(op.unsqueeze(x, _integer(2)), times, broadcast_spec="BIDIRECTIONAL")
-    return op.reshape(wide, _integers(0, heads, -1, dim), True)
+    times = integers(1, 1, heads // groups, 1, 1)
+    wide = op.broadcast(op.unsqueeze(x, integer(2)), times, broadcast_spec="BIDIRECTIONAL")
+    return op.reshape(wide, integers(0, heads, -1, dim), True)
 
 
 def _in_heads(x: Node, heads: int, dim: int, transpose: bool = True) -> Node:
     """[B, L, H * E] -> [B, H, L, E], or [B, L, H, E] without `transpose`."""
-    x = op.reshape(x, _integers(0, 0, heads, dim), True)
-    return op.transpose(x, _integers(0, 2, 1, 3)) if transpose else x
+    x = op.reshape(x, integers(0, 0, heads, dim), True)
+    return op.transpose(x, integers(0, 2, 1, 3)) if transpose else x
 
 
 def _joined(x: Node, width: int) -> Node:
     """[B, H, L, E] -> [B, L, H * E]."""
-    return op.reshape(op.transpose(x, _integers(0, 2, 1, 3)), _integers(0, 0, width), True)
+    return op.reshape(op.transpose(x, integers(0, 2, 1, 3)), integers(0, 0, width), True)
 
 
 def _rms_norm(weights: Weights, x: Node, name: str, eps: float) -> Node:
-    squares = op.reduce_mean(op.power(x, _constant(np.float32(2))), _integers(-1), True)
-    scale = op.power(op.add(squares, _constant(np.float32(eps))), _constant(np.float32(-0.5)))
+    squares = op.reduce_mean(op.power(x, constant(np.float32(2))), integers(-1), True)
+    scale = op.power(op.add(squares, constant(np.float32(eps))), constant(np.float32(-0.5)))
     return op.multiply(op.multiply(x, scale), weights.vector(f"{name}.weight"))
 
 
 def _layer_norm(weights: Weights, x: Node, name: str, eps: float) -> Node:
-    y = op.mvn(x, _integers(-1), True, eps, "inside_sqrt")
+    y = op.mvn(x, integers(-1), True, eps, "inside_sqrt")
     return op.add(op.multiply(y, weights.vector(f"{name}.weight")), weights.vector(f"{name}.bias"))
-
-
-def _compressed(matrix: np.ndarray, bits: int) -> Node:
-    """A float32 matrix [out, in] as a constant of so many bits and the nodes that make float32 of it."""
-    if bits == 16:
-        halves = cast(matrix.view(np.uint32), "F32", "BF16")
-        return op.convert(_tensor(halves, ov.Type.bf16, matrix.shape), ov.Type.f32)
-    outputs, inputs = matrix.shape
-    group = inputs if bits == 8 or inputs % _GROUP else _GROUP
-    grouped = matrix.reshape(outputs, inputs // group, group)
-    low, high = (bound(grouped, axis=-1, keepdims=True) for bound in (np.min, np.max))
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    levels = 2**bits - 1
-    scale = np.maximum(high - low, 1e-9) / levels
-    zero = np.clip(np.round(-low / scale), 0, levels)
-    codes = np.clip(np.round(grouped / scale) + zero, 0, levels).astype(np.uint8)
-    shape = matrix.shape if bits == 8 else grouped.shape
-    if bits == 8:
-        scale, zero = scale[:, 0], zero[:, 0]
-    stored = [
-        _few_bits(part.astype(np.uint8), part_shape, bits) for part, part_shape in ((codes, shape), (zero, zero.shape))
-    ]
-    wide = op.subtract(*(op.convert(part, ov.Type.f16) for part in stored))
-    wide = op.multiply(wide, _tensor(scale.astype(np.float16), ov.Type.f16, scale.shape))
-    if bits == 4:
-        wide = op.reshape(wide, _integers(*matrix.shape), False)
-    return op.convert(wide, ov.Type.f32)
-
-
-def _few_bits(codes: np.ndarray, shape: tuple[int, ...], bits: int) -> Node:
-    if bits == 8:
-        return _tensor(codes, ov.Type.u8, shape)
-    pairs = codes.reshape(-1, 2)
-    return _tensor(pairs[:, 0] | pairs[:, 1] << 4, ov.Type.u4, shape)
-
-
-def _tensor(array: np.ndarray, kind: ov.Type, shape: tuple[int, ...]) -> Node:
-    return ov.op.Constant(ov.Tensor(np.ascontiguousarray(array), ov.Shape(shape), kind), shared_memory=False)
-
-
-def _constant(values) -> Node:
-    return op.constant(np.ascontiguousarray(values))
-
-
-def _integers(*values: int) -> Node:
-    return op.constant(np.array(values, np.int64))
-
-
-def _integer(value: int) -> Node:
-    return op.constant(np.int64(value))

@@ -16,7 +16,8 @@ from convert.safetensors_io import Checkpoint
 from convert.sizes import tile_sizes
 from paddle_internvl import runtime
 from paddle_internvl.bench import inputs
-from paddle_internvl.bench.rivals.openvino_graph import Weights, decoder_graph, projector_graph, vision_graph
+from paddle_internvl.bench.rivals.openvino_graph import decoder_graph, projector_graph, vision_graph
+from paddle_internvl.bench.rivals.openvino_weights import Weights
 from paddle_internvl.checkpoints.view import CheckpointView
 
 _PROPERTIES = {
