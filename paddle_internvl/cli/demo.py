@@ -95,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     if find_spec("gradio") is None:
         raise ImportError("the demo needs Gradio; pip install 'paddle_internvl[demo]'")
     adapters = dict(map(_adapter, arguments.adapters))
+    if len(adapters) < len(arguments.adapters):
+        raise ValueError("two adapters have the same name; give --adapters as NAME=DIR with different names")
     checkpoint = str(chat_folder(arguments.checkpoint or _BUNDLED))
     from paddle_internvl import startup
 

@@ -84,5 +84,5 @@ def _number(draw: ImageDraw.ImageDraw, tile: tuple, number: int, tokens: int | N
     x, y = left + 4, top + 4  # beside the border
     box = draw.multiline_textbbox((x + 2, y + 1), words, font=letters)
     if box[2] + 4 < right and box[3] + 4 < bottom:
-        draw.rectangle((x, y, box[2] + 2, box[3] + 2), fill=_DARK)
-        draw.multiline_text((x + 2, y + 1), words, fill=_LIGHT, font=letters)
+        # Outlined letters: a filled label would hide what is behind it.
+        draw.multiline_text((x + 2, y + 1), words, fill=_LIGHT, font=letters, stroke_width=2, stroke_fill=_DARK)
