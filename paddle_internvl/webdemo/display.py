@@ -73,7 +73,7 @@ def _drawn(each: Round, language: str) -> str:
 def _notes(each: Round, language: str) -> list[str]:
     notes = []
     if each.error is not None:
-        notes.append(problem(each.error, language))
+        notes.append(error(each.error, language))
     if each.ending is not None and each.timing.first is not None:
         notes.append(f'<p class="note timing">{html.escape(_timing(each.timing, language))}</p>')
     name = {"length": "cut", "stopped": "stopped"}.get(each.ending)
@@ -89,10 +89,14 @@ def _speed(name: str, per_second: float, language: str) -> str:
     return text(name, language, speed=f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.1f}")
 
 
-def problem(message: str, language: str) -> str:
-    """An English error message as HTML in the language of the page."""
-    line = f"{text('error', language)}: {error_text(message, language)}"
-    return f'<p class="problem" role="alert">{html.escape(line)}</p>'
+def problem(message: str) -> str:
+    """The HTML of an error message, which is plain text."""
+    return f'<p class="problem" role="alert">{html.escape(message)}</p>'
+
+
+def error(message: str, language: str) -> str:
+    """The HTML of an English error message of a question, in the language of the page."""
+    return problem(f"{text('error', language)}: {error_text(message, language)}")
 
 
 def model_strip(name: str, facts: Mapping, length: int, speed: float | None, language: str) -> str:
@@ -140,11 +144,7 @@ def preview(attachments: Sequence[Attachment], cost: PromptCost, length: int, ti
         + "".join(strips)
         + ("" if media else f'<p class="note">{html.escape(text("nothing", language))}</p>')
         + f'<p class="total">{html.escape(total)}</p>'
-        + (
-            ""
-            if cost.total < length
-            else f'<p class="problem" role="alert">{html.escape(text("overflow", language))}</p>'
-        )
+        + ("" if cost.total < length else problem(text("overflow", language)))
     )
 
 

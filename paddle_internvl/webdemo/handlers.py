@@ -71,7 +71,7 @@ class Handlers:
             count = partial(prompt_cost, engine.model, engine.tokenizer, state, question, attachments, **options)
             cost = await anyio.to_thread.run_sync(count, limiter=self._count_slots)
         except ValueError as error:
-            return display.problem(str(error), language)
+            return display.error(str(error), language)
         length, tile_tokens = engine.config.session_len, engine.model.num_image_token
         return await anyio.to_thread.run_sync(display.preview, attachments, cost, length, tile_tokens, language)
 

@@ -85,6 +85,22 @@ def test_the_server_s_model(adapter, answer):
     assert model.chat_messages(messages, {"max_new_tokens": LENGTH}).text == answer
 
 
+def test_the_demo_s_adapters(adapter, answer, monkeypatch):
+    """Each name has the model of its folder; "" has the one without an adapter."""
+    pytest.importorskip("gradio")
+    hosts = []
+    monkeypatch.setattr("paddle_internvl.webdemo.launching.prepare", lambda host, *_: hosts.append(host))
+    monkeypatch.setattr("paddle_internvl.webdemo.launching.launch", lambda *_, **__: None)
+    monkeypatch.setattr("paddle_internvl.webdemo.launching.check_port", lambda *_: None)
+    assert main(["demo", str(CHECKPOINT), "--session-len", "512", "--adapters", f"mine={adapter}"]) == 0
+    messages, options = [{"role": "user", "content": QUESTION}], {"max_new_tokens": LENGTH}
+    models = [hosts[0].engine_of(name).engine.model for name in ("mine", "")]
+    hosts[0].close()
+    texts = [model.chat_messages(messages, options).text for model in models]
+    assert texts[0] == answer != texts[1] and hosts[0].adapters == ("mine",)
+    assert main(["demo", str(CHECKPOINT), "--adapters", str(adapter), str(adapter)]) == 2
+
+
 @pytest.mark.parametrize("command", [["chat"], ["serve"], ["batch", "in", "out"], ["eval", "run"]])
 def test_a_folder_that_is_no_adapter(command, capsys):
     data = ["--data", "MMStar=/nowhere"] if command[0] == "eval" else []
