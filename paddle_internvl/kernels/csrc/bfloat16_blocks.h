@@ -101,17 +101,14 @@ INLINE void take_pair(const Weight& w, long k, long column, long n, __m512i& eve
 // there are zero. A row's columns are taken together: another row lies on another page. Rows `ahead` further on are fetched.
 template <Kind kind>
 static void pack(const Weight& w, long column, long columns, long k, long blocks, long ahead, Half* to, long apart) {
-  const long pitch = row_bytes(kind, w.N), shared = rows_in_a_byte(kind), wide = row_bytes(kind, columns);
+  const long pitch = row_bytes(kind, w.N), shared = rows_in_a_byte(kind);
   const char* soon = (const char*)w.data + row_bytes(kind, column) + (k + ahead) / shared * pitch;
   const long end = k + blocks * kSide, last = end < w.K ? end : w.K;
   for (; k < end; k += 2, to += 2 * kSide, soon += 2 / shared * pitch) {
-    if (k < last)
-      for (long i = 0; i < wide; i += 64) {
-        prefetch(soon + i);
-        if (shared == 1) prefetch(soon + pitch + i);
-      }
     Half* here = to;
     for (long c = 0; c < columns; c += kSide, here += apart) {
+      prefetch(soon + row_bytes(kind, c));
+      if (shared == 1) prefetch(soon + row_bytes(kind, c) + pitch);
       __m512i even = {}, odd = {};
       if (k < last) take_pair<kind>(w, k, column + c, columns - c, even, odd);
       store_pairs(here, even, odd);

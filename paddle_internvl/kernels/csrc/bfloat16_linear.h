@@ -78,7 +78,7 @@ static Shares shares_of(const Product& a) {
   s.panels = shallow ? kPanels : kWidest;
   const long most = shallow ? kRows / (deep * kSquare) : kTallest;  // blocks of rows of a chunk
   s.chunks = (rows + most - 1) / most;
-  const long wanted = (threads() + s.chunks - 1) / s.chunks;  // groups that keep all threads at work
+  const long wanted = (4 * threads() + s.chunks - 1) / s.chunks;  // groups that let all threads end together
   if ((panels + s.panels - 1) / s.panels < wanted) s.panels = (panels + wanted - 1) / wanted;
   s.groups = (panels + s.panels - 1) / s.panels;
   s.panels = (panels + s.groups - 1) / s.groups;
