@@ -18,7 +18,9 @@ INSTALL = $(UV) pip install --system-certs $(if $(MAKE_TERMOUT),,--quiet) $(addp
 
 TINY := demo/checkpoints/internvl-tiny
 
-.PHONY: setup demo eval-demo test test-clients lint bench docs goldens lock sanitize
+# make first-hour   a newcomer's walk: README.md's commands on a clean clone
+
+.PHONY: setup demo eval-demo test first-hour test-clients lint bench docs goldens lock sanitize
 setup: $(READY)
 
 $(UV):
@@ -50,8 +52,16 @@ eval-demo: .venv/ready-cpu
 	$(BIN)/paddle-internvl eval run $(TINY) --data Tiny_DEV=build/Tiny_DEV.tsv --work-dir build/outputs
 	$(BIN)/paddle-internvl eval table build/outputs/internvl-tiny
 
+# One worker more than cores: half of the time a test waits, for a process that it started, a server or a browser.
+# The kernels are built before, by all cores, and not by one worker while the others wait.
+WORKERS = $(shell $(BIN)/python -c "import os; print(len(os.sched_getaffinity(0)) + 1)")
 test: $(READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	-$(BIN)/paddle-internvl build-kernels --quiet
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Every command of README.md on a clean clone with empty caches; .venv/ready only for the walk's own imports.
+first-hour: $(READY)
+	$(BIN)/python -m tests.first_hour.walk
 
 # Clients that are no part of the project's environment, in one of their own, against a server of this one.
 CLIENTS = langchain-openai==1.7.4 litellm==1.110.2 instructor==1.17.0 openai==3.3.0 httpx pytest==9.2.0

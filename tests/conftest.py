@@ -25,9 +25,9 @@ from tests.random_checkpoints import random_checkpoint, tiny_config  # noqa: E40
 # Begun first, so that no worker of pytest-xdist is left alone with one of them at the end. test_accessibility.py begins
 # in a fresh worker: at the end of two whole runs its page kept a core busy for minutes, for a reason that is not known.
 LONGEST = (
-    "webdemo/test_browser.py", "webdemo/test_accessibility.py", "demo/test_notebooks.py", "cli/test_batch.py",
-    "gpu/test_graphs.py", "parallel/test_sharded_layers.py", "serve/test_replicas.py", "parallel/test_processes.py",
-    "serve/test_fuzz.py",
+    "webdemo/test_browser.py", "webdemo/test_accessibility.py", "demo/test_notebooks.py", "training/test_ranks.py",
+    "cli/test_batch.py", "gpu/test_graphs.py", "parallel/test_sharded_layers.py", "serve/test_replicas.py",
+    "parallel/test_processes.py", "serve/test_fuzz.py",
 )  # fmt: skip
 
 

@@ -156,10 +156,11 @@ def kill_a_worker(run: subprocess.Popen, begun) -> bool:
     """Kill -9 one of the actors below a process once it has begun to work."""
     until = time.monotonic() + WAIT
     while time.monotonic() < until and run.poll() is None:
-        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if begun() and "MapWorker" in title(p)]
-        if workers:
-            workers[0].kill()
-            return True
+        if begun():  # before the processes are listed, which takes a core
+            for worker in psutil.Process(run.pid).children(recursive=True):
+                if "MapWorker" in title(worker):
+                    worker.kill()
+                    return True
         time.sleep(0.02)
     return False
 

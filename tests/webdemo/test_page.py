@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -16,7 +18,7 @@ from paddle_internvl.webdemo.uploads import LIMITS
 from tests.random_checkpoints import ROOT
 from tests.webdemo.conftest import ASSETS, free_port
 
-gr = pytest.importorskip("gradio")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="Gradio is not installed")
 http = httpx.Client(trust_env=False, verify=False, timeout=30)
 
 
@@ -112,14 +114,15 @@ def test_process_ends_at_sigterm(tmp_path):
     assert not [each for each in tmp_path.iterdir() if each.name.startswith("paddle-internvl-demo-")]
 
 
-def test_app_has_a_demo(tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["app.py", "app.gradio.py"])
+def test_app_has_a_demo(file, tmp_path, monkeypatch):
     """As a host of Gradio's loads it: the model untouched, the temporary folder removed at exit."""
     at_exit = []
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("atexit.register", lambda *call, **options: at_exit.append((*call, options)))
     monkeypatch.setattr("paddle_internvl.serve.server.load_engine", lambda *_: pytest.fail("it loads the model"))
-    assert isinstance(runpy.run_path(str(ROOT / "demo/app.py"), run_name="app")["demo"], gr.Blocks)
+    assert isinstance(runpy.run_path(str(ROOT / "demo" / file), run_name="app")["demo"], import_module("gradio").Blocks)
     assert [each.name.startswith("paddle-internvl-demo-") for each in tmp_path.iterdir()] == [True]
     for remove, folder, options in at_exit:
         remove(folder, **options)
