@@ -155,13 +155,14 @@ def test_workers_answer_the_same_and_one_may_die(source, tmp_path):
 def kill_a_worker(run: subprocess.Popen, begun) -> bool:
     """Kill -9 one of the actors below a process once it has begun to work."""
     until = time.monotonic() + WAIT
+    workers: list[psutil.Process] = []
     while time.monotonic() < until and run.poll() is None:
-        if begun():  # before the processes are listed, which takes a core
-            for worker in psutil.Process(run.pid).children(recursive=True):
-                if "MapWorker" in title(worker):
-                    worker.kill()
-                    return True
-        time.sleep(0.02)
+        if not workers:  # found before, since listing processes takes long on a busy machine
+            workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "MapWorker" in title(p)]
+        elif begun():
+            workers[0].kill()
+            return True
+        time.sleep(0.02 if workers else 0.2)
     return False
 
 

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -18,7 +16,7 @@ from paddle_internvl.webdemo.uploads import LIMITS
 from tests.random_checkpoints import ROOT
 from tests.webdemo.conftest import ASSETS, free_port
 
-pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="Gradio is not installed")
+gr = pytest.importorskip("gradio")
 http = httpx.Client(trust_env=False, verify=False, timeout=30)
 
 
@@ -122,7 +120,7 @@ def test_app_has_a_demo(file, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("atexit.register", lambda *call, **options: at_exit.append((*call, options)))
     monkeypatch.setattr("paddle_internvl.serve.server.load_engine", lambda *_: pytest.fail("it loads the model"))
-    assert isinstance(runpy.run_path(str(ROOT / "demo" / file), run_name="app")["demo"], import_module("gradio").Blocks)
+    assert isinstance(runpy.run_path(str(ROOT / "demo" / file), run_name="app")["demo"], gr.Blocks)
     assert [each.name.startswith("paddle-internvl-demo-") for each in tmp_path.iterdir()] == [True]
     for remove, folder, options in at_exit:
         remove(folder, **options)
