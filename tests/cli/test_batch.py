@@ -155,14 +155,12 @@ def test_workers_answer_the_same_and_one_may_die(source, tmp_path):
 def kill_a_worker(run: subprocess.Popen, begun) -> bool:
     """Kill -9 one of the actors below a process once it has begun to work."""
     until = time.monotonic() + WAIT
-    workers: list[psutil.Process] = []
     while time.monotonic() < until and run.poll() is None:
-        if not workers:  # found before, since listing processes takes long on a busy machine
-            workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "MapWorker" in title(p)]
-        elif begun():
+        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if begun() and "MapWorker" in title(p)]
+        if workers:
             workers[0].kill()
             return True
-        time.sleep(0.02 if workers else 0.2)
+        time.sleep(0.02)
     return False
 
 
