@@ -3,12 +3,12 @@
 A row is {"messages": [...]} or {"prompt": text, "images": [...]}, optionally with an "id" and "generation" settings of
 its own; paths of pictures start from IN's folder. Rows that OUT answers already are not done again; a run with another
 model or other settings than OUT was begun with (OUT.settings.json) moves OUT to OUT.1 and answers every row anew. Exit
-code 1 if rows failed; OUT has the reasons. --workers N are processes of Ray, each with a model; 0: this process,
-without Ray.
+code 1 if rows failed; OUT has the reasons. --workers N are processes of Ray, each with a model; without it this
+process answers.
 
 examples:
   paddle-internvl batch questions.jsonl answers.jsonl CKPT
-  paddle-internvl batch questions.jsonl answers.jsonl CKPT --workers 0 --max-new-tokens 64
+  paddle-internvl batch questions.jsonl answers.jsonl CKPT --max-new-tokens 64
   paddle-internvl batch questions.jsonl answers.jsonl CKPT --workers 8 --ray-address auto
   paddle-internvl batch questions.jsonl answers.jsonl CKPT --thinking --max-new-tokens 16384
 """
@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder, converted or raw, or a hub id")
     add_adapter_flag(parser)
     parser.add_argument(
-        "--workers", type=integer(0), default=1, metavar="N", help="processes under Ray (default: 1); 0: none"
+        "--workers",
+        type=integer(0),
+        metavar="N",
+        help="processes under Ray; 0: this process alone, without Ray (default: 0, with --ray-address 1)",
     )
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, or auto (default: this machine alone)")
     parser.add_argument(
@@ -56,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl import progress
     from paddle_internvl.scale import batch
 
+    if arguments.workers is None:
+        arguments.workers = 1 if arguments.ray_address else 0
     job = _job(arguments, batch.Job)
     with progress.bar("answered", unit="row", delay=0) as bar:
 
