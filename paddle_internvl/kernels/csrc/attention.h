@@ -12,9 +12,7 @@ namespace attending {
 
 constexpr int kGroup = 6;                    // query rows whose products are in registers
 constexpr int kWide = LANES == 16 ? 4 : 2;   // vectors of keys or values beside them
-constexpr int64_t kPanel = kWide * LANES;    // keys of a panel
-constexpr int64_t kQueries = 48;             // query rows of a task
-constexpr int64_t kChunk = 512;              // keys between two looks at the running maximum
+constexpr int64_t kChunk = 512;              // scores of a query in memory
 constexpr int64_t kStrip = 64;               // keys whose values stay in the first cache
 constexpr int64_t kSplit = 256;              // positions of a decode task
 constexpr int64_t kFew = 4;                  // up to so many queries of a row are decode work
@@ -34,31 +32,6 @@ INLINE float* at(const Heads& x, int64_t b, int64_t l, int64_t h) {
 INLINE float* at(const Places& x, int64_t b, int64_t h, int64_t p) {
   const int64_t block = x.table ? x.table[b * x.width + p / x.block] : b;
   return x.base + block * x.block_stride + h * x.head_stride + p % x.block * x.position_stride;
-}
-
-// s[r][0..kPanel) = q[r] . each key of a panel [E][kPanel]
-template <int R>
-static void score(const float* q, int64_t e, const float* panel, float* s) {
-  V a[R][kWide];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-    for (int j = 0; j < kWide; j++) a[r][j] = zero();
-  for (int64_t d = 0; d < e; d++, panel += kPanel) {
-    V k[kWide];
-#pragma GCC unroll 8
-    for (int j = 0; j < kWide; j++) k[j] = load(panel + j * LANES);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const V x = set(q[r * e + d]);
-#pragma GCC unroll 8
-      for (int j = 0; j < kWide; j++) a[r][j] = fma(x, k[j], a[r][j]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-    for (int j = 0; j < kWide; j++) store(s + r * kChunk + j * LANES, a[r][j]);
 }
 
 // o[r] += sum over i of p[r][i] v[i], in C vectors
@@ -90,7 +63,7 @@ static void blend_columns(const float* p, const float* v, int64_t apart, int64_t
 template <int R>
 static void blend(const float* p, const float* v, int64_t apart, int64_t n, float* o, int64_t width) {
   int64_t c = 0;
-  for (; c + kPanel <= width; c += kPanel) blend_columns<R, kWide>(p, v + c, apart, n, o + c, width);
+  for (; c + kWide * LANES <= width; c += kWide * LANES) blend_columns<R, kWide>(p, v + c, apart, n, o + c, width);
   if (kWide > 2 && c + 2 * LANES <= width) {
     blend_columns<R, 2>(p, v + c, apart, n, o + c, width);
     c += 2 * LANES;
@@ -145,11 +118,6 @@ static float weigh(float* s, int64_t n, int64_t low, int64_t high, const uint8_t
   const float shrink = exp(set(seen.top - now))[0];
   seen = {now, seen.sum * shrink + sum(total)};
   return shrink;
-}
-
-INLINE void multiply(float* o, int64_t width, float x) {
-  const V by = set(x);
-  for (int64_t i = 0; i < width; i += LANES) store(o + i, load(o + i) * by);
 }
 
 // A finished head: o / sum, of which the first e floats are wanted.

@@ -1,102 +1,158 @@
 // Attention of many queries: prompts, and the patches of a picture. See attention.h.
+//
+// A task is kPanel queries of a head. Scores are made transposed, [keys][kPanel queries]: a query is a lane, so that its
+// maximum and sum need nothing across lanes, and both products are those of tiles.h: tiles of keys times a panel of
+// queries, tiles of values times the panel of weights.
 
 namespace ISA {
 namespace attending {
 
+constexpr int64_t kKeys = 252 / kTile * kTile;  // keys between two looks at the running maximum
+constexpr int kParts = kPanel / LANES;          // vectors of queries
+
 // Keys and values of some kv heads of a row, laid out for the products.
 struct LaidOut {
   int64_t row, first_head, heads;  // whose
-  int64_t first, end;              // positions, the first a multiple of kPanel
-  int64_t width;                   // floats of a value: E, up to whole vectors
-  float *keys, *values;            // per head panels [E][kPanel], and rows [width]
-  int64_t keys_apart, values_apart;
+  int64_t first, end;              // positions
+  int64_t height;                  // floats of a value in a tile
+  float *keys, *values;            // per head tiles of keys [E][kTile], and tiles of values' floats [end - first][kTile]
+  int64_t keys_apart, values_apart, tile_apart;
 };
 
-// Lay out the positions [p, p + kPanel) of a head; those behind the row's end are zero.
+// Lay out the positions [p, p + kTile) of a head, those before the row's end.
 static void lay_out(const Attention& call, const LaidOut& to, int64_t head, int64_t p) {
-  const int64_t e = call.head_dim, here = least(kPanel, to.end - p);
-  float* keys = to.keys + head * to.keys_apart + (p - to.first) * e;
-  float* values = to.values + head * to.values_apart + (p - to.first) * to.width;
+  const int64_t e = call.head_dim, here = least(kTile, to.end - p), kv_head = to.first_head + head;
+  tile_rows([&](long i) { return at(call.keys, to.row, kv_head, p + i); }, here, e,
+            to.keys + head * to.keys_apart + (p - to.first) * e);
   for (int64_t i = 0; i < here; i++) {
-    const float* k = at(call.keys, to.row, to.first_head + head, p + i);
-    for (int64_t d = 0; d < e; d++) keys[d * kPanel + i] = k[d];
-    const float* v = at(call.values, to.row, to.first_head + head, p + i);
-    for (int64_t d = 0; d < e; d++) values[i * to.width + d] = v[d];
-    fill(values + i * to.width + e, to.width - e, 0.f);
-  }
-  if (here < kPanel) {
-    for (int64_t d = 0; d < e; d++) fill(keys + d * kPanel + here, kPanel - here, 0.f);
-    fill(values + here * to.width, (kPanel - here) * to.width, 0.f);
+    const float* v = at(call.values, to.row, kv_head, p + i);
+    float* out = to.values + head * to.values_apart + (p - to.first + i) * kTile;
+    for (int64_t d = 0; d < e; d += to.height, out += to.tile_apart) {
+      const int64_t n = least(to.height, e - d);
+      if (n == to.height && d + LANES <= e && i + 1 < here) store(out, load(v + d));
+      else
+        for (int64_t c = 0; c < n; c++) out[c] = v[d + c];
+    }
   }
 }
 
-// Query rows [first, end) of one head.
-static void attend_block(const Attention& call, const LaidOut& laid, int64_t head, int64_t first, int64_t end) {
-  const int64_t e = call.head_dim, width = laid.width, count = end - first;
-  const int64_t kv_head = head / (call.heads / call.kv_heads) - laid.first_head;
-  const int64_t before = call.totals[laid.row] - call.length;  // positions before the first query
-  float* s = scratch(kAttention3, kQueries * (kChunk + e + width));
-  float *q = s + kQueries * kChunk, *o = q + kQueries * e;
-  Seen seen[kQueries];
-  for (int64_t r = 0; r < count; r++) {
-    take_query(at(call.q, laid.row, first + r, head), e, e, call.scale, q + r * e);
-    seen[r] = {kLow, 0.f};
-  }
-  fill(o, count * width, 0.f);
-
-  const int64_t stop = call.causal ? least(laid.end, before + end) : laid.end;
-  int64_t start = laid.first;
-  if (call.causal && call.window) start = most(start, before + first - call.window + 1) / kPanel * kPanel;
-  for (int64_t p = start; p < stop; p += kChunk) {
-    const int64_t here = least(kChunk, rounded_up(stop - p, kPanel));
-    const float* keys = laid.keys + kv_head * laid.keys_apart + (p - laid.first) * e;
-    const float* values = laid.values + kv_head * laid.values_apart + (p - laid.first) * width;
-    for (int64_t i = 0; i < here; i += kPanel)
-      in_groups(count, [&](auto rows, int64_t r) {
-        score<decltype(rows)::value>(q + r * e, e, keys + i * e, s + r * kChunk + i);
-      });
-    for (int64_t r = 0; r < count; r++) {
-      const int64_t own = before + first + r;
-      const int64_t high = call.causal ? own + 1 : laid.end, low = call.window ? own + 1 - call.window : 0;
-      const uint8_t* keep = call.mask ? call.mask + laid.row * call.mask_width + p : nullptr;
-      const float shrink = weigh(s + r * kChunk, here, most(low - p, 0), most(high - p, 0), keep, seen[r]);
-      if (shrink != 1.f) multiply(o + r * width, width, shrink);
+// Scores [n][kPanel] of the keys from position p on that a query must not see become minus infinity; own: of the first.
+static void hide(const Attention& call, const LaidOut& laid, float* s, int64_t p, int64_t n, int64_t own) {
+  const uint8_t* keep = call.mask ? call.mask + laid.row * call.mask_width : nullptr;
+  const bool last = call.causal && p + n - 1 > own, first = call.causal && call.window && p <= own + kPanel - 1 - call.window;
+  if (!keep && !last && !first) return;
+  I lanes;
+  for (int i = 0; i < LANES; i++) lanes[i] = i;
+  for (int64_t i = 0; i < n; i++)
+    for (int c = 0; c < kParts; c++) {
+      float* here = s + i * kPanel + c * LANES;
+      const I at = lanes + integers(int32_t(own + c * LANES - p - i));  // of the queries, beside the key's
+      V x = load(here);
+      if (keep && !keep[p + i]) x = set(kHidden);
+      if (last) x = at < integers(0) ? set(kHidden) : x;
+      if (first) x = at >= integers(int32_t(call.window)) ? set(kHidden) : x;
+      store(here, x);
     }
-    for (int64_t i = 0; i < here; i += kStrip)
-      in_groups(count, [&](auto rows, int64_t r) {
-        blend<decltype(rows)::value>(s + r * kChunk + i, values + i * width, width, least(kStrip, here - i), o + r * width,
-                                     width);
-      });
+}
+
+// Scores [n][kPanel], multiplied by log2(e), become weights; sums of `width` floats a query shrink with a new maximum.
+static void weigh_panel(float* s, int64_t n, V* tops, V* totals, float* sums, int64_t width) {
+  for (int c = 0; c < kParts; c++) {
+    float* here = s + c * LANES;
+    V top = tops[c];
+    for (int64_t i = 0; i < n; i++) top = max(load(here + i * kPanel), top);
+    const V shrink = exp2(tops[c] - top);
+    V total = totals[c] * shrink;
+    for (int64_t i = 0; i < n; i++) {
+      const V weight = exp2(load(here + i * kPanel) - top);
+      total = total + weight;
+      store(here + i * kPanel, weight);
+    }
+    tops[c] = top;
+    totals[c] = total;
+    for (int64_t d = 0; d < width; d++) store(sums + d * kPanel + c * LANES, load(sums + d * kPanel + c * LANES) * shrink);
   }
-  for (int64_t r = 0; r < count; r++) finish(o + r * width, e, seen[r].sum, at(call.out, laid.row, first + r, head));
+}
+
+// Sums [E][kPanel] of `count` queries as output rows.
+static void write_rows(const Attention& call, int64_t row, int64_t head, int64_t first, int64_t count, float* sums,
+                    const V* totals) {
+  const int64_t e = call.head_dim;
+  for (int c = 0; c < kParts; c++) {
+    const V by = totals[c] == zero() ? zero() : set(1.f) / totals[c];
+    for (int64_t d = 0; d < e; d += LANES) {
+      V block[LANES];
+      for (int64_t i = 0; i < LANES; i++)
+        block[i] = d + i < e ? load(sums + (d + i) * kPanel + c * LANES) * by : zero();
+      transpose(block);
+      for (int64_t i = 0; i < LANES && c * LANES + i < count; i++) {
+        float* out = at(call.out, row, first + c * LANES + i, head) + d;
+        if (d + LANES <= e) store(out, block[i]);
+        else store_first(out, block[i], e - d);
+      }
+    }
+  }
+}
+
+// Query rows [first, end) of one head, at most kPanel.
+static void attend_block(const Attention& call, const LaidOut& laid, int64_t head, int64_t first, int64_t end) {
+  const int64_t e = call.head_dim, kv_head = head / (call.heads / call.kv_heads) - laid.first_head;
+  const int64_t own = call.totals[laid.row] - call.length + first;  // position of the first query
+  float* s = scratch(kAttention3, (kKeys + 2 * e) * kPanel);
+  float *panel = s + kKeys * kPanel, *sums = panel + e * kPanel;
+  panel_rows([&](long i) { return at(call.q, laid.row, first + i, head); }, end - first, e, call.scale * 1.44269504f, panel);
+  fill(sums, e * kPanel, 0.f);
+  V tops[kParts], totals[kParts];
+  for (int c = 0; c < kParts; c++) tops[c] = set(kLow), totals[c] = zero();
+
+  const int64_t stop = call.causal ? least(laid.end, own + end - first) : laid.end;
+  int64_t start = laid.first;
+  if (call.causal && call.window) start += most(0, own - call.window + 1 - start) / kTile * kTile;
+  for (int64_t p = start; p < stop; p += kKeys) {
+    const int64_t n = least(kKeys, stop - p);
+    const float* keys = laid.keys + kv_head * laid.keys_apart + (p - laid.first) * e;
+    const float* values = laid.values + kv_head * laid.values_apart + (p - laid.first) * kTile;
+    for (int64_t i = 0; i < n; i += kTile)
+      for (int c = 0; c < kPanel; c += kColumns)
+        multiply_of(least(kTile, n - i))(keys + i * e, panel + c, e, s + i * kPanel + c, kPanel, false, {keys + (i + kTile) * e, 64});
+    if (call.mask || call.causal) hide(call, laid, s, p, n, own);
+    weigh_panel(s, n, tops, totals, sums, e);
+    for (int64_t d = 0; d < e; d += laid.height, values += laid.tile_apart)
+      for (int c = 0; c < kPanel; c += kColumns)
+        multiply_of(least(laid.height, e - d))(values, s + c, n, sums + d * kPanel + c, kPanel, true,
+                                             {values + laid.tile_apart, 64});
+  }
+  write_rows(call, laid.row, head, first, end - first, sums, totals);
 }
 
 static void attend_many(const Attention& call) {
   const int64_t e = call.head_dim, group = call.heads / call.kv_heads;
   LaidOut laid;
-  laid.width = rounded_up(e, LANES);
+  const int64_t tiles = (e + kTile - 1) / kTile;
+  laid.height = (e + tiles - 1) / tiles;
   for (laid.row = 0; laid.row < call.rows; laid.row++) {
     laid.end = call.totals[laid.row];
-    laid.first = 0;
-    if (call.causal && call.window) laid.first = most(0, laid.end - call.length + 1 - call.window) / kPanel * kPanel;
-    const int64_t panels = (laid.end - laid.first + kPanel - 1) / kPanel;
-    laid.keys_apart = panels * kPanel * e;
-    laid.values_apart = panels * kPanel * laid.width;
+    laid.first = call.causal && call.window ? most(0, laid.end - call.length + 1 - call.window) : 0;
+    const int64_t key_tiles = (laid.end - laid.first + kTile - 1) / kTile;
+    laid.keys_apart = key_tiles * kTile * e;
+    laid.tile_apart = key_tiles * kTile * kTile;
+    laid.values_apart = tiles * laid.tile_apart;
     const int64_t at_once = most(1, least(call.kv_heads, kLaidOut / (laid.keys_apart + laid.values_apart)));
     laid.keys = scratch(kAttention1, at_once * laid.keys_apart);
     laid.values = scratch(kAttention2, at_once * laid.values_apart);
-    const int64_t blocks = (call.length + kQueries - 1) / kQueries;
+    const int64_t blocks = (call.length + kPanel - 1) / kPanel;
     for (laid.first_head = 0; laid.first_head < call.kv_heads; laid.first_head += at_once) {
       laid.heads = least(at_once, call.kv_heads - laid.first_head);
+      const int64_t tasks = laid.heads * group * blocks, together = most(1, tasks / (8 * threads()));
 #pragma omp parallel num_threads(threads())
       {
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < laid.heads * panels; i++)
-          lay_out(call, laid, i / panels, laid.first + i % panels * kPanel);
-#pragma omp for schedule(monotonic : dynamic, 1)
-        for (int64_t i = 0; i < laid.heads * group * blocks; i++) {
-          const int64_t first = (blocks - 1 - i % blocks) * kQueries;  // causal: the longest first
-          attend_block(call, laid, laid.first_head * group + i / blocks, first, least(call.length, first + kQueries));
+        for (int64_t i = 0; i < laid.heads * key_tiles; i++)
+          lay_out(call, laid, i / key_tiles, laid.first + i % key_tiles * kTile);
+#pragma omp for schedule(monotonic : dynamic, together)
+        for (int64_t i = 0; i < tasks; i++) {
+          const int64_t first = (blocks - 1 - i % blocks) * kPanel;  // causal: the longest first
+          attend_block(call, laid, laid.first_head * group + i / blocks, first, least(call.length, first + kPanel));
         }
       }
     }

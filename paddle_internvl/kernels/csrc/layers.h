@@ -260,20 +260,44 @@ static void prefill_last(const DecoderLayer& a, const DecoderCall& call) {
   add_shares(a, last, attended, call.out, b);
 }
 
+// The norm of rows as tiles (linear_many.h), each made by the thread that has its rows at hand.
+static void norm_tiles(const Norm& a, const Tiles& to) {
+#pragma omp parallel for schedule(static) num_threads(threads())
+  for (long t = 0; t < to.count; t++) {
+    Norm part = a;
+    part.x += t * to.height * a.x_apart;
+    part.out = scratch(kLinearSums, kTile * a.width);
+    norm_rows(part, 0, to.rows(t));
+    fill_tile(to, t, [&](long r) { return part.out + r * a.width; });
+  }
+}
+
+// A product of a norm's rows; many of them never become rows.
+static Linear normed_product(const Norm& a, const Dense& dense, float* out, int64_t out_apart) {
+  Linear product = layering::product(dense, a.out, a.rows, out, out_apart);
+  if (a.rows <= kFewRows) return norm(a), product;
+  norm_tiles(a, tiles_of(a.rows, a.width, a.out));
+  product.x_tiles = a.out;
+  return product;
+}
+
 // Tiles whose rows fit a strip, at least one.
 static void see(const VisionLayer& a, const VisionCall& call) {
   const int64_t c = a.width, e = c / a.heads, most = kStrip / call.length > 1 ? kStrip / call.length : 1;
   const int64_t strip = (most < call.tiles ? most : call.tiles) * call.length;
-  float *normed = scratch(kLayer4, strip * c), *qkv = scratch(kLayer1, strip * 3 * c);
-  float *attended = scratch(kLayer2, strip * c), *inner = scratch(kLayer3, strip * a.features);
+  float *normed = scratch(kLayer4, tiled(strip, c)), *qkv = scratch(kLayer1, strip * 3 * c);
+  float *attended = scratch(kLayer2, strip * c), *inner = scratch(kLayer3, tiled(strip, a.features));
+  const bool by_head = e % LANES == 0 && !a.q_norm;  // a head's queries, keys and values each lie side by side
   int64_t totals[kStrip];
   for (int64_t& total : totals) total = call.length;
   for (int64_t tile = 0; tile < call.tiles; tile += most) {
     const int64_t tiles = call.tiles - tile < most ? call.tiles - tile : most, n = tiles * call.length;
     const float* x = call.x + tile * call.length * c;
     float* out = call.out + tile * call.length * c;
-    norm(norm_of(x, a.norm1, a.norm1_bias, normed, n, c, a.eps, a.centred));
-    linear(product(a.qkv, normed, n, qkv, 3 * c));
+    const Norm norm1 = norm_of(x, a.norm1, a.norm1_bias, normed, n, c, a.eps, a.centred);
+    Linear to_heads = normed_product(norm1, a.qkv, qkv, by_head ? e : 3 * c);
+    if (by_head) to_heads.out_block = e, to_heads.out_block_stride = n * e;
+    linear(to_heads);
     for (int part = 0; part < 2; part++) {
       const float* weight = part ? a.k_norm : a.q_norm;
       if (!weight) continue;
@@ -282,11 +306,12 @@ static void see(const VisionLayer& a, const VisionCall& call) {
       norm(over_heads);
     }
     Attention all;
-    all.q = {qkv, call.length * 3 * c, 3 * c, e};
+    const int64_t position = by_head ? e : 3 * c, head = by_head ? n * e : e, part = by_head ? n * c : c;
+    all.q = {qkv, call.length * position, position, head};
     all.out = {attended, call.length * c, c, e};
-    all.keys = {qkv + c, nullptr, 0, call.length, call.length * 3 * c, e, 3 * c};
+    all.keys = {qkv + part, nullptr, 0, call.length, call.length * position, head, position};
     all.values = all.keys;
-    all.values.base = qkv + 2 * c;
+    all.values.base = qkv + 2 * part;
     all.rows = tiles;
     all.length = call.length;
     all.heads = all.kv_heads = a.heads;
@@ -295,11 +320,13 @@ static void see(const VisionLayer& a, const VisionCall& call) {
     all.scale = 1.f / std::sqrt(float(e));
     attention(all);
     linear(added(a.proj, attended, n, out, x, a.scale1));
-    norm(norm_of(out, a.norm2, a.norm2_bias, normed, n, c, a.eps, a.centred));
-    Linear widened = product(a.fc1, normed, n, inner, a.features);
+    const Norm norm2 = norm_of(out, a.norm2, a.norm2_bias, normed, n, c, a.eps, a.centred);
+    Linear widened = normed_product(norm2, a.fc1, inner, a.features);
+    Linear narrowed = added(a.fc2, inner, n, out, out, a.scale2);
     widened.activation = Activation::kGelu;
+    if (n > kFewRows) narrowed.x_tiles = widened.out_tiles = inner;
     linear(widened);
-    linear(added(a.fc2, inner, n, out, out, a.scale2));
+    linear(narrowed);
   }
 }
 

@@ -1,5 +1,6 @@
 // Matrix products x W, and what follows them in the same pass (linear_arguments.h).
 #include "panels.h"
+#include "tiles.h"
 #include "linear_stream.h"
 #include "linear_digits.h"
 #include "linear_few.h"

@@ -6,10 +6,8 @@
 
 namespace ISA {
 
-constexpr int kTile = LANES == 16 ? 14 : LANES == 8 ? 6 : 4;  // rows of a register tile, at most
-constexpr int kColumns = 2 * LANES;                           // and its columns
-constexpr int kGroup = 4;                                     // panels that are worked on together
-constexpr long kDepth = 1024;                                 // rows of W that are worked on together
+constexpr int kGroup = 4;     // panels that are worked on together
+constexpr long kDepth = 1024; // rows of W that are worked on together
 
 // Rows [k, end) of up to 32 columns as floats [end - k][32]; columns that are not there are zero.
 template <Kind kind>
@@ -51,113 +49,123 @@ static Decode decode_of(Kind kind) {
                                    : decode<Kind::kInt4>;
 }
 
-// x's rows as tiles [tiles][K][kTile], `height` rows in each; others are zero. Tile `tile` of it. A column is stored as
-// LANES floats, whose last ones the next column overwrites; the tile's last columns are stored one by one.
-static void tile_rows(const Linear& a, long tile, long height, float* out) {
-  const long K = a.weight.K, first = tile * height, rows = a.M - first < height ? a.M - first : height;
-  const float* x = a.x + first * a.x_stride;
-  long k = 0;
-  for (; k + LANES < K; k += LANES) {
+// Rows [M, K] in tiles of equal height. All tiles of kDepth columns, which are worked on together, lie side by side.
+struct Tiles {
+  float* x;  // [K / kDepth][count][kDepth][kTile]
+  long M, K, count, height;
+
+  long rows(long tile) const { return M - tile * height < height ? M - tile * height : height; }
+  long depth(long k) const { return K - k < kDepth ? K - k : kDepth; }
+  // Column k, the first of its kDepth ones.
+  float* at(long tile, long k) const { return x + (count * k + tile * depth(k)) * kTile; }
+};
+
+static Tiles tiles_of(long M, long K, float* x) {
+  const long count = (M + kTile - 1) / kTile;
+  return {x, M, K, count, (M + count - 1) / count};
+}
+
+// Floats of tiles.
+static long tiled(long M, long K) { return (M + kTile - 1) / kTile * kTile * K; }
+
+// Rows row(0..) of a tile.
+template <class Row>
+INLINE void fill_tile(const Tiles& tiles, long tile, Row row) {
+  for (long k = 0; k < tiles.K; k += kDepth)
+    tile_rows([&](long r) { return row(r) + k; }, tiles.rows(tile), tiles.depth(k), tiles.at(tile, k));
+}
+
+// The same of sums, as `finish` writes rows.
+static void finish_tile(const Linear& a, const Tiles& to, long tile, const float* sums, const float* up, long stride,
+                        long column, long columns) {
+  const long rows = to.rows(tile);
+  for (long c = 0; c < columns; c += LANES) {
+    const long n = columns - c < LANES ? columns - c : LANES, k = (column + c) / kDepth * kDepth;
     V block[LANES];
-#pragma GCC unroll 16
-    for (int r = 0; r < LANES; r++) block[r] = r < rows ? load(x + r * a.x_stride + k) : zero();
+    for (long r = 0; r < LANES; r++)
+      block[r] = r < rows ? finished(a, sums + r * stride + c, up + r * stride + c, tile * to.height + r, column + c, n) : zero();
     transpose(block);
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) store(out + (k + i) * kTile, block[i]);
+    float* out = to.at(tile, k) + (column + c - k) * kTile;
+    for (long i = 0; i < n; i++) __builtin_memcpy(out + i * kTile, &block[i], kTile * sizeof(float));
   }
-  for (; k < K; k++)
-    for (int r = 0; r < kTile; r++) out[k * kTile + r] = r < rows ? x[r * a.x_stride + k] : 0.f;
 }
 
-// sums[rows][kColumns] (rows `stride` apart) = or += a tile of x times kColumns columns of a panel, `depth` deep.
-template <int rows>
-static void multiply(const float* x, const float* panel, long depth, float* sums, long stride, bool more) {
-  constexpr int vectors = kColumns / LANES;
-  V sum[rows][vectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; v++) sum[r][v] = zero();
-  for (long k = 0; k < depth; k++, x += kTile, panel += kPanel) {
-    V w[vectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; v++) w[v] = load(panel + v * LANES);
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; r++) {
-      const V here = set(x[r]);
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors; v++) sum[r][v] = fma(here, w[v], sum[r][v]);
-    }
+// A group of columns of a product. Of kSwiglu half of the panels are the second weight's.
+struct Group {
+  const Linear& a;
+  long half, first, columns;  // panels of one weight, columns
+
+  Group(const Linear& linear, long group) : a(linear) {
+    half = a.activation == Activation::kSwiglu ? kGroup / 2 : kGroup;
+    first = group * half * kPanel;
+    columns = a.weight.N - first < half * kPanel ? a.weight.N - first : half * kPanel;
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; v++) {
-      float* to = sums + r * stride + v * LANES;
-      store(to, more ? load(to) + sum[r][v] : sum[r][v]);
-    }
-}
+  const Weight& weight(long panel) const { return panel < half ? a.weight : a.up; }
+  long column(long panel) const { return panel % half * kPanel; }
 
-typedef void (*Multiply)(const float*, const float*, long, float*, long, bool);
+  // Line `i` of each of the rows from k on, of the lines that a row has in all panels; of none: `other`.
+  Soon lines(long i, long k, Soon other) const {
+    const long each = (row_bytes(a.weight.kind, kPanel) + 63) / 64, panel = i / each;
+    if (panel >= kGroup || column(panel) >= columns) return other;
+    const Weight& w = weight(panel);
+    const long pitch = row_bytes(w.kind, w.N);
+    return {(const char*)w.data + k / rows_in_a_byte(w.kind) * pitch + row_bytes(w.kind, first + column(panel)) + i % each * 64, pitch};
+  }
+};
 
-static Multiply multiply_of(long rows) {
-#if LANES == 16
-  static const Multiply table[] = {multiply<1>, multiply<2>, multiply<3>, multiply<4>, multiply<5>, multiply<6>,
-                                   multiply<7>, multiply<8>, multiply<9>, multiply<10>, multiply<11>, multiply<12>,
-                                   multiply<13>, multiply<14>};
-#elif LANES == 8
-  static const Multiply table[] = {multiply<1>, multiply<2>, multiply<3>, multiply<4>, multiply<5>, multiply<6>};
-#else
-  static const Multiply table[] = {multiply<1>, multiply<2>, multiply<3>, multiply<4>};
-#endif
-  static_assert(sizeof table / sizeof *table == kTile, "one for each number of rows");
-  return table[rows - 1];
-}
-
-// Tiles [tile, end) times group `group` of columns; `tiles` is x as `tile_rows` leaves it. Of kSwiglu half of the panels
-// are the second weight's.
-static void block(const Linear& a, const float* tiles, long height, long tile, long end, long group) {
-  const bool pairs = a.activation == Activation::kSwiglu, once = a.weight.K <= kDepth;
-  const long K = a.weight.K, N = a.weight.N, half = pairs ? kGroup / 2 : kGroup, stride = kGroup * kPanel;
-  const long column = group * half * kPanel, columns = N - column < half * kPanel ? N - column : half * kPanel;
+// Tiles [tile, end) times group `group` of columns. While a tile is multiplied the next one is fetched, and the rows of
+// W that come next.
+static void block(const Linear& a, const Tiles& tiles, long tile, long end, long group, long next_group) {
+  const Group g(a, group), next(a, next_group);
+  const long K = a.weight.K, stride = kGroup * kPanel;
+  const bool once = K <= kDepth;
   float* sums = scratch(kLinearSums, (once ? kTile : (end - tile) * kTile) * stride);
   float* decoded = scratch(kLinearPanels, kGroup * kDepth * kPanel);
   for (long k = 0; k < K; k += kDepth) {
-    const long depth = K - k < kDepth ? K - k : kDepth;
+    const long depth = tiles.depth(k), after = k + kDepth < K ? k + kDepth : 0;
     for (long p = 0; p < kGroup; p++) {
-      const Weight& w = p < half ? a.weight : a.up;
-      const long at = p % half * kPanel;
-      if (at < columns) decode_of(w.kind)(w, column + at, columns - at, k, k + depth, decoded + p * kDepth * kPanel);
+      const Weight& w = g.weight(p);
+      const long at = g.column(p);
+      if (at < g.columns)
+        decode_of(w.kind)(w, g.first + at, g.columns - at, k, k + depth, decoded + p * kDepth * kPanel);
     }
+    long line = 0;
     for (long t = tile; t < end; t++) {
       float* here = sums + (once ? 0 : (t - tile) * kTile * stride);
-      const long rows = a.M - t * height < height ? a.M - t * height : height;
-      const Multiply multiply = multiply_of(rows);
+      const float* x = tiles.at(t, k);
+      const Soon following = {t + 1 < end ? tiles.at(t + 1, k) : tiles.at(tile, after), 64};
+      const Multiply multiply = multiply_of(tiles.rows(t));
       for (long p = 0; p < kGroup; p++)
-        for (long c = 0; c < kPanel && p % half * kPanel + c < columns; c += kColumns)
-          multiply(tiles + (t * K + k) * kTile, decoded + p * kDepth * kPanel + c, depth, here + p * kPanel + c, stride,
-                   k > 0);
-      if (k + depth == K) finish(a, here, here + half * kPanel, stride, t * height, rows, column, columns);
+        for (long c = 0; c < kPanel && g.column(p) + c < g.columns; c += kColumns)
+          multiply(x, decoded + p * kDepth * kPanel + c, depth, here + p * kPanel + c, stride, k > 0,
+                   p == 0 ? following : (after ? g : next).lines(line++, after, {x, 0}));
+      if (k + depth < K) continue;
+      const float* up = here + g.half * kPanel;
+      if (a.out_tiles) finish_tile(a, tiles_of(a.M, a.weight.N, a.out_tiles), t, here, up, stride, g.first, g.columns);
+      else finish(a, here, up, stride, t * tiles.height, tiles.rows(t), g.first, g.columns);
     }
   }
 }
 
 static void linear_many(const Linear& a) {
-  const long width = kPanel * (a.activation == Activation::kSwiglu ? kGroup / 2 : kGroup);
-  const long groups = (a.weight.N + width - 1) / width, tiles = (a.M + kTile - 1) / kTile;
-  const long height = (a.M + tiles - 1) / tiles;
+  const long width = kPanel * (a.activation == Activation::kSwiglu ? kGroup / 2 : kGroup), K = a.weight.K;
+  const long groups = (a.weight.N + width - 1) / width;
+  const Tiles tiles = tiles_of(a.M, K, a.x_tiles ? const_cast<float*>(a.x_tiles) : scratch(kLinearRows, tiled(a.M, K)));
   long chunks = (12 * threads() + groups - 1) / groups;  // enough pieces of work for the threads to end together
-  const long longest = (tiles + 31) / 32, shortest = (tiles + 5) / 6;
+  const long longest = (tiles.count + 31) / 32, shortest = (tiles.count + 5) / 6;
   chunks = chunks < longest ? longest : chunks > shortest ? shortest : chunks;
-  float* x = scratch(kLinearRows, tiles * kTile * a.weight.K);
 #pragma omp parallel num_threads(threads())
   {
-#pragma omp for schedule(static, 1)
-    for (long t = 0; t < tiles; t++) tile_rows(a, t, height, x + t * kTile * a.weight.K);
+    if (!a.x_tiles) {
+#pragma omp for schedule(static)
+      for (long t = 0; t < tiles.count; t++)
+        fill_tile(tiles, t, [&](long r) { return a.x + (t * tiles.height + r) * a.x_stride; });
+    }
 #pragma omp for schedule(monotonic : dynamic, 1)
     for (long i = 0; i < groups * chunks; i++) {
-      const long c = i % chunks;
-      block(a, x, height, tiles * c / chunks, tiles * (c + 1) / chunks, i / chunks);
+      const long c = i / groups;
+      block(a, tiles, tiles.count * c / chunks, tiles.count * (c + 1) / chunks, i % groups,
+            (i + threads()) % groups);
     }
   }
 }

@@ -32,20 +32,28 @@ INLINE void weights(const char* at, long n, V& low, V& high) {
 
 INLINE V some(const float* p, long n) { return n >= LANES ? load(p) : load_first(p, n); }
 
-// Writes rows x columns of sums to where they belong. Sums lie `stride` apart; of kSwiglu `up` are the second weight's.
+// What becomes of up to LANES sums of a row, of `n` columns; of kSwiglu `up` are the second weight's.
+INLINE V finished(const Linear& a, const float* sums, const float* up, long row, long column, long n) {
+  V y = load(sums);
+  if (a.bias) y += some(a.bias + column, n);
+  if (a.activation == Activation::kGelu) y = gelu(y);
+  if (a.activation == Activation::kSwiglu) y = silu(y) * load(up);
+  if (a.layer_scale) y *= some(a.layer_scale + column, n);
+  if (a.residual) y += some(a.residual + row * a.out_stride + column, n);
+  return y;
+}
+
+// Writes rows x columns of sums to where they belong. Sums lie `stride` apart.
 static void finish(const Linear& a, const float* sums, const float* up, long stride, long row, long rows, long column,
                    long columns) {
   for (long r = 0; r < rows; r++)
     for (long c = 0; c < columns; c += LANES) {
-      const long n = columns - c, at = (row + r) * a.out_stride + column + c;
-      V y = load(sums + r * stride + c);
-      if (a.bias) y += some(a.bias + column + c, n);
-      if (a.activation == Activation::kGelu) y = gelu(y);
-      if (a.activation == Activation::kSwiglu) y = silu(y) * load(up + r * stride + c);
-      if (a.layer_scale) y *= some(a.layer_scale + column + c, n);
-      if (a.residual) y += some(a.residual + at, n);
-      if (n >= LANES) store(a.out + at, y);
-      else store_first(a.out + at, y, n);
+      const long n = columns - c;
+      const V y = finished(a, sums + r * stride + c, up + r * stride + c, row + r, column + c, n);
+      const long at = column + c, apart = a.out_block ? at / a.out_block * a.out_block_stride + at % a.out_block : at;
+      float* to = a.out + (row + r) * a.out_stride + apart;
+      if (n >= LANES) store(to, y);
+      else store_first(to, y, n);
     }
 }
 
