@@ -22,8 +22,10 @@ from paddle_internvl.ops.dispatch import Case
 from paddle_internvl.ops.linear import NativeLinear, VectorLinear, WideningEmbedding
 from paddle_internvl.ops.native_layers import (
     NativeDecoder,
+    NativeLayer,
     UnsupportedLayerError,
     native_decoder_layer,
+    native_projector,
     native_vision_layer,
 )
 
@@ -87,6 +89,19 @@ def _build_native_layers(model: nn.Layer, bfloat16: bool) -> None:
         elif isinstance(network, InternVisionNetwork):
             layers = network.encoder.layers
             _build(layers, native_vision_layer, network.config, layers[0].attn.head_dim, bfloat16)
+        elif isinstance(network, InternVLNetwork) and not bfloat16:
+            network.native_projector = _build_projector(network)
+
+
+def _build_projector(model: InternVLNetwork) -> NativeLayer | None:
+    """The C struct of the projector, if the kernels implement it."""
+    if dispatch.choose_for("layers", Case("cpu", "float32")) != "native":
+        return None
+    try:
+        return native_projector(model.mlp1, model.config.tile_sizes.merge, model.ps_version)
+    except UnsupportedLayerError as obstacle:
+        logger.info(f"the projector runs as modules: {obstacle}")
+        return None
 
 
 def _build(layers: nn.LayerList, native_layer: Callable, config, head_dim: int, bfloat16: bool) -> bool:

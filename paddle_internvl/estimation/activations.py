@@ -40,9 +40,9 @@ _LIVE = {
     },
     "kernels": {"vision": ({"width": 4},), "prefill": ({"width": 1.5},), "decode": ({},)},
 }
-# The kernels' scratch memory, which stays between calls: the projector's input of a micro-batch, and the larger of a
-# tile's buffers and a prompt's; the MLP of a prompt works on a strip of rows at a time.
-_PROJECTOR, _TILE = {"width": 1}, {"width": 10, "features": 2}
+# The kernels' scratch memory, which stays between calls: the larger of a tile's buffers and a prompt's; the MLP of a
+# prompt works on a strip of rows at a time.
+_TILE = {"width": 9, "features": 1}
 _PROMPT, _STRIP = {"width": 1, "queries": 2, "keys": 2}, {"width": 1, "features": 2}
 _STRIP_ROWS, _REORDERED_KEYS, _THREAD_BYTES = 1024, 4 << 20, 2 << 20
 
@@ -96,4 +96,4 @@ def _scratch_bytes(plan: Plan, tiles: int, patches: int, widths: Mapping[str, Ma
     prompt = plan.context * _numbers(_PROMPT, decoder) + min(_STRIP_ROWS, plan.context) * _numbers(_STRIP, decoder)
     prompt += min(_REORDERED_KEYS, 2 * decoder["keys"] * plan.context)
     tile = min(tiles, 1) * patches * _numbers(_TILE, tower)
-    return 4 * (tiles * patches * _numbers(_PROJECTOR, tower) + max(tile, prompt)) + cpu_threads() * _THREAD_BYTES
+    return 4 * max(tile, prompt) + cpu_threads() * _THREAD_BYTES

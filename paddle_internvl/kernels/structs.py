@@ -50,7 +50,12 @@ VisionLayer = _struct(
     heads=_NUMBER, features=_NUMBER, centred=_NUMBER, eps=_FLOAT, bfloat16=_NUMBER,
 )  # fmt: skip
 VisionCall = _struct("VisionCall", x=_POINTER, out=_POINTER, tiles=_NUMBER, length=_NUMBER)
-_STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall)
+Projector = _struct(
+    "Projector", fc1=Dense, fc2=Dense, norm=_POINTER, norm_bias=_POINTER, width=_NUMBER, merge=_NUMBER,
+    transposed=_NUMBER, eps=_FLOAT,
+)  # fmt: skip
+ProjectorCall = _struct("ProjectorCall", x=_POINTER, out=_POINTER, tiles=_NUMBER, side=_NUMBER)
+_STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall, Projector, ProjectorCall)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,15 @@ def run_vision_layer(layer, call) -> None:
     _raise_on_error(_functions().internvl_vision_layer(ctypes.byref(layer), ctypes.byref(call)))
 
 
+def run_projector(projector, call) -> None:
+    """Pixel shuffle and the projector, from a call's x into its out.
+
+    Raises:
+        RuntimeError: the kernel failed.
+    """
+    _raise_on_error(_functions().internvl_projector(ctypes.byref(projector), ctypes.byref(call)))
+
+
 def _raise_on_error(error: bytes | None) -> None:
     if error:
         raise RuntimeError(f"the kernel failed: {error.decode()}")
@@ -161,10 +175,10 @@ def _sized(tensor: paddle.Tensor | None, count: int, name: str) -> None:
 @cache
 def _functions() -> ctypes.CDLL:
     functions = library.functions()
-    for function in (functions.internvl_decoder_layers, functions.internvl_vision_layer):
+    for function in (functions.internvl_decoder_layers, functions.internvl_vision_layer, functions.internvl_projector):
         function.restype = ctypes.c_char_p
     functions.internvl_decoder_layers.argtypes = (_POINTER, _NUMBER, _POINTER, _POINTER, _POINTER)
-    functions.internvl_vision_layer.argtypes = (_POINTER, _POINTER)
+    functions.internvl_vision_layer.argtypes = functions.internvl_projector.argtypes = (_POINTER, _POINTER)
     functions.internvl_size_of.restype = _NUMBER
     for i, struct in enumerate(_STRUCTS):
         if ctypes.sizeof(struct) != functions.internvl_size_of(i):

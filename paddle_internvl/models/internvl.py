@@ -17,6 +17,7 @@ from paddle_internvl.models.loss import CausalLMOutput, row_log_probs
 from paddle_internvl.models.pretrained import InternVLPretrainedModel
 from paddle_internvl.models.projector import build_projector, pixel_shuffle
 from paddle_internvl.models.vision import InternVisionNetwork
+from paddle_internvl.ops.native_layers import NativeLayer
 
 
 class InternVLNetwork(InternVLPretrainedModel):
@@ -32,6 +33,7 @@ class InternVLNetwork(InternVLPretrainedModel):
         end_token_ids: end tokens of the folder's generation_config.json.
         vit_batch_size: maximum number of tiles that run through the vision tower at once.
         vision_as_trained: whether a frozen vision tower runs by the operations of a trained one, for equal numbers.
+        native_projector: pixel shuffle and projector as one native call, of a model prepared for inference.
         feature_cache: cache of visual tokens by picture; it keeps nothing until the model is prepared for inference.
     """
 
@@ -51,6 +53,7 @@ class InternVLNetwork(InternVLPretrainedModel):
         self.vit_batch_size = 16
         self.vision_as_trained = False
         self.feature_cache = FeatureCache(0)
+        self.native_projector: NativeLayer | None = None
         self.vision_model = InternVisionNetwork(config.vision_config)
         self.mlp1 = build_projector(config)
         self.language_model = DecoderForCausalLM(config.llm_config)
@@ -100,6 +103,9 @@ class InternVLNetwork(InternVLPretrainedModel):
 
     def project(self, hidden_state: paddle.Tensor) -> paddle.Tensor:
         """Visual tokens from a hidden state of the vision tower: [T, 1+P, C] -> [T, N, D]."""
+        native = self.native_projector
+        if native is not None and not native.hooked and hidden_state.dtype == paddle.float32:
+            return native.project(hidden_state)
         x = hidden_state[:, 1:]  # [T, P, C]: no class token
         side = int(x.shape[1] ** 0.5)
         x = pixel_shuffle(x.reshape([x.shape[0], side, side, -1]), self.downsample_ratio, self.ps_version)

@@ -8,6 +8,7 @@ layer is built once, by `checkpoints.preparation`; it points at the layer's tens
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class NativeLayer:
     """C struct of one layer.
 
     Attributes:
-        struct: a `structs.DecoderLayer` or `structs.VisionLayer`.
+        struct: a `structs.DecoderLayer`, `structs.VisionLayer` or `structs.Projector`.
         tensors: every tensor that the struct points at.
         within: the layers within; a native call would skip their forward hooks, and a forward of their own.
     """
@@ -76,6 +77,14 @@ class NativeLayer:
         x = x.contiguous()
         out = _empty(x.shape, x)
         structs.run_vision_layer(self.struct, structs.VisionCall(x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1]))
+        return out
+
+    def project(self, hidden_state: paddle.Tensor) -> paddle.Tensor:
+        """Pixel shuffle and the projector: [T, 1+P, C] -> [T, N, D]."""
+        require_no_grad(hidden_state)
+        x, side = hidden_state.contiguous(), math.isqrt(hidden_state.shape[1] - 1)
+        out = _empty([x.shape[0], (side // self.struct.merge) ** 2, self.struct.fc2.outputs], x)
+        structs.run_projector(self.struct, structs.ProjectorCall(x.data_ptr(), out.data_ptr(), x.shape[0], side))
         return out
 
     def __deepcopy__(self, _memo):
@@ -201,6 +210,24 @@ def native_vision_layer(layer, config: UpstreamConfig, bfloat16: bool = False) -
         bfloat16,
     )  # fmt: skip
     return builder.build(struct)
+
+
+def native_projector(projector: nn.Sequential, merge: int, version: str) -> NativeLayer:
+    """The C struct of `models.projector`'s pixel shuffle and `mlp1`.
+
+    Args:
+        projector: `mlp1`.
+        merge: patches along the side of a visual token.
+        version: of the pixel shuffle, 'v1' or 'v2'.
+    Raises:
+        UnsupportedLayerError: the kernels don't implement the projector.
+    """
+    builder, norm = _StructBuilder(projector), projector[0]
+    fc1, fc2 = builder.linear("1"), builder.linear("3")
+    floats = [builder.floats(tensor) for tensor in (norm.weight, norm.bias)]
+    width = fc1.inputs // merge**2
+    built = builder.build(structs.Projector(fc1, fc2, *floats, width, merge, version == "v1", norm._epsilon))
+    return NativeLayer(built.struct, built.tensors, [projector, *built.within])
 
 
 def _require_supported_fields(config: UpstreamConfig, supported: set[str]) -> None:

@@ -62,6 +62,24 @@ def test_vision_tower(isa, pair):
     assert_close(pair, lambda model: list(model.vision_model.hidden_states(pixels, -1)))
 
 
+@pytest.mark.parametrize("tiles", [1, 3])
+def test_projector(isa, pair, tiles):
+    config = pair[0].config
+    shape = [tiles, 1 + config.tile_sizes.patches, config.vision_config.hidden_size]
+    hidden = paddle.to_tensor(np.random.default_rng(tiles).standard_normal(shape, np.float32))
+    assert_close(pair, lambda model: [model.project(hidden)])
+    assert pair[1].native_projector is not None
+
+
+def test_hooks_of_the_projector_are_called(hf_folders):
+    model = AutoModel.from_pretrained(str(hf_folders["qwen2"]))
+    seen = []
+    model.mlp1.register_forward_post_hook(lambda layer, inputs, output: seen.append(output))
+    config = model.config
+    tokens = model.project(paddle.zeros([1, 1 + config.tile_sizes.patches, config.vision_config.hidden_size]))
+    assert len(seen) == 1 and (seen[0] == tokens).all()
+
+
 @pytest.mark.parametrize("length", [1, 3, 6, 33])
 def test_prompts_without_a_cache(isa, pair, length):
     assert_close(pair, lambda model: [model.language_model(input_ids=ids(0, 2, length))])

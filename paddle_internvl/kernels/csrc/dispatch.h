@@ -27,6 +27,7 @@ struct Kernels {
   void (*experts)(const Experts&);
   void (*decoder_layer)(const DecoderLayer&, const DecoderCall&);
   void (*vision_layer)(const VisionLayer&, const VisionCall&);
+  void (*projector)(const Projector&, const ProjectorCall&);
   double (*flops)();    // FLOP/s of the machine, measured
   double (*reading)();  // bytes/s
 };

@@ -7,6 +7,7 @@
 #include "pointwise.h"
 #include "experts.h"
 #include "layers.h"
+#include "layers_vision.h"
 #include "limits.h"
 
 namespace ISA {
@@ -14,7 +15,7 @@ namespace ISA {
 extern const Kernels table;
 const Kernels table = {
     NAME,
-    linear, attention, norm, turn, elements, experts, decoder_layer, vision_layer, flops, reading,
+    linear, attention, norm, turn, elements, experts, decoder_layer, vision_layer, projector, flops, reading,
 };
 
 }  // namespace ISA

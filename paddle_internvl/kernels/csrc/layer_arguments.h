@@ -59,3 +59,18 @@ struct VisionCall {
   float* out = nullptr;      // [T, P, C], other memory than x
   int64_t tiles = 0, length = 0;
 };
+
+// Visual tokens of a hidden state: fc2(gelu(fc1(layer norm(pixel shuffle(x without class token)))))
+struct Projector {
+  Dense fc1, fc2;                                    // [merge^2 C, D], [D, D]
+  const float *norm = nullptr, *norm_bias = nullptr;  // [merge^2 C]
+  int64_t width = 0, merge = 0;                      // C, patches along the side of a token
+  int64_t transposed = 0;                            // pixel shuffle v1: the grid of tokens by columns
+  float eps = 0;
+};
+
+struct ProjectorCall {
+  const float* x = nullptr;  // [T, 1 + side^2, C]
+  float* out = nullptr;      // [T, (side / merge)^2, D]
+  int64_t tiles = 0, side = 0;
+};

@@ -1,4 +1,4 @@
-// Whole layers: one call, in which no operation is left to Python. See layer_arguments.h.
+// Whole layers of the decoder: one call, in which no operation is left to Python. See layer_arguments.h.
 //
 // Many rows are worked on in strips, so that what lies between two products stays in a bounded piece of memory. Few rows
 // (decoding) run in one parallel region, since starting threads would cost as much as some of the products.
@@ -260,76 +260,6 @@ static void prefill_last(const DecoderLayer& a, const DecoderCall& call) {
   add_shares(a, last, attended, call.out, b);
 }
 
-// The norm of rows as tiles (linear_many.h), each made by the thread that has its rows at hand.
-static void norm_tiles(const Norm& a, const Tiles& to) {
-#pragma omp parallel for schedule(static) num_threads(threads())
-  for (long t = 0; t < to.count; t++) {
-    Norm part = a;
-    part.x += t * to.height * a.x_apart;
-    part.out = scratch(kLinearSums, kTile * a.width);
-    norm_rows(part, 0, to.rows(t));
-    fill_tile(to, t, [&](long r) { return part.out + r * a.width; });
-  }
-}
-
-// A product of a norm's rows; many of them never become rows.
-static Linear normed_product(const Norm& a, const Dense& dense, float* out, int64_t out_apart) {
-  Linear product = layering::product(dense, a.out, a.rows, out, out_apart);
-  if (a.rows <= kFewRows) return norm(a), product;
-  norm_tiles(a, tiles_of(a.rows, a.width, a.out));
-  product.x_tiles = a.out;
-  return product;
-}
-
-// Tiles whose rows fit a strip, at least one.
-static void see(const VisionLayer& a, const VisionCall& call) {
-  const int64_t c = a.width, e = c / a.heads, most = kStrip / call.length > 1 ? kStrip / call.length : 1;
-  const int64_t strip = (most < call.tiles ? most : call.tiles) * call.length;
-  float *normed = scratch(kLayer4, tiled(strip, c)), *qkv = scratch(kLayer1, strip * 3 * c);
-  float *attended = scratch(kLayer2, strip * c), *inner = scratch(kLayer3, tiled(strip, a.features));
-  const bool by_head = e % LANES == 0 && !a.q_norm;  // a head's queries, keys and values each lie side by side
-  int64_t totals[kStrip];
-  for (int64_t& total : totals) total = call.length;
-  for (int64_t tile = 0; tile < call.tiles; tile += most) {
-    const int64_t tiles = call.tiles - tile < most ? call.tiles - tile : most, n = tiles * call.length;
-    const float* x = call.x + tile * call.length * c;
-    float* out = call.out + tile * call.length * c;
-    const Norm norm1 = norm_of(x, a.norm1, a.norm1_bias, normed, n, c, a.eps, a.centred);
-    Linear to_heads = normed_product(norm1, a.qkv, qkv, by_head ? e : 3 * c);
-    if (by_head) to_heads.out_block = e, to_heads.out_block_stride = n * e;
-    linear(to_heads);
-    for (int part = 0; part < 2; part++) {
-      const float* weight = part ? a.k_norm : a.q_norm;
-      if (!weight) continue;
-      Norm over_heads = norm_of(qkv + part * c, weight, nullptr, qkv + part * c, n, c, a.eps, false);
-      over_heads.x_apart = over_heads.out_apart = 3 * c;
-      norm(over_heads);
-    }
-    Attention all;
-    const int64_t position = by_head ? e : 3 * c, head = by_head ? n * e : e, part = by_head ? n * c : c;
-    all.q = {qkv, call.length * position, position, head};
-    all.out = {attended, call.length * c, c, e};
-    all.keys = {qkv + part, nullptr, 0, call.length, call.length * position, head, position};
-    all.values = all.keys;
-    all.values.base = qkv + 2 * part;
-    all.rows = tiles;
-    all.length = call.length;
-    all.heads = all.kv_heads = a.heads;
-    all.head_dim = e;
-    all.totals = totals;
-    all.scale = 1.f / std::sqrt(float(e));
-    attention(all);
-    linear(added(a.proj, attended, n, out, x, a.scale1));
-    const Norm norm2 = norm_of(out, a.norm2, a.norm2_bias, normed, n, c, a.eps, a.centred);
-    Linear widened = normed_product(norm2, a.fc1, inner, a.features);
-    Linear narrowed = added(a.fc2, inner, n, out, out, a.scale2);
-    widened.activation = Activation::kGelu;
-    if (n > kFewRows) narrowed.x_tiles = widened.out_tiles = inner;
-    linear(widened);
-    linear(narrowed);
-  }
-}
-
 }  // namespace layering
 
 static void decoder_layer(const DecoderLayer& a, const DecoderCall& call) {
@@ -338,7 +268,5 @@ static void decoder_layer(const DecoderLayer& a, const DecoderCall& call) {
   else
     call.last_only ? layering::prefill_last(a, call) : layering::prefill(a, call);
 }
-
-static void vision_layer(const VisionLayer& a, const VisionCall& call) { layering::see(a, call); }
 
 }  // namespace ISA

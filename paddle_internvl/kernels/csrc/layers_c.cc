@@ -48,8 +48,13 @@ EXPORT const char* internvl_vision_layer(const VisionLayer* layer, const VisionC
   return told([&] { (layer->bfloat16 ? require_bfloat16().vision_layer : kernels().vision_layer)(*layer, *call); });
 }
 
+EXPORT const char* internvl_projector(const Projector* projector, const ProjectorCall* call) {
+  return told([&] { kernels().projector(*projector, *call); });
+}
+
 // Bytes of the structs, which Python's must have too.
 EXPORT int64_t internvl_size_of(int which) {
-  const size_t sizes[] = {sizeof(DecoderLayer), sizeof(DecoderCall), sizeof(VisionLayer), sizeof(VisionCall)};
+  const size_t sizes[] = {sizeof(DecoderLayer), sizeof(DecoderCall), sizeof(VisionLayer), sizeof(VisionCall),
+                          sizeof(Projector), sizeof(ProjectorCall)};
   return sizes[which];
 }

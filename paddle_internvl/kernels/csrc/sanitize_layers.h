@@ -199,7 +199,34 @@ inline void vision_of(int64_t tiles, int64_t length, int64_t heads, int64_t e, i
     same(out[i], expected[i], 1e-4 * (1 + std::fabs(expected[i])), "vision layer beside its parts");
 }
 
+// `side` patches along a tile's side.
+inline void projector_of(int64_t tiles, int64_t side, int64_t merge, int64_t c, int64_t d, bool transposed, std::mt19937& numbers) {
+  const int64_t k = merge * merge * c, grid = side / merge, length = 1 + side * side;
+  std::vector<Exact<float>> held;
+  const auto x = random_floats(tiles * length * c, numbers), norm = random_floats(k, numbers), shift = random_floats(k, numbers);
+  Exact<float> out(tiles * grid * grid * d);
+  Projector a;
+  a.fc1 = dense_of(k, d, true, held, numbers);
+  a.fc2 = dense_of(d, d, true, held, numbers);
+  a.norm = norm.at();
+  a.norm_bias = shift.at();
+  a.width = c;
+  a.merge = merge;
+  a.transposed = transposed;
+  a.eps = 1e-5f;
+  ProjectorCall call;
+  call.x = x.at();
+  call.out = out.at();
+  call.tiles = tiles;
+  call.side = side;
+  kernels().projector(a, call);
+  finite(out, tiles * grid * grid * d, "projector");
+}
+
 inline void layers(std::mt19937& numbers) {
+  projector_of(1, 2, 2, 3, 5, false, numbers);
+  projector_of(3, 4, 2, 5, 33, true, numbers);
+  projector_of(5, 30, 2, 3, 17, false, numbers);
   for (int64_t width : {1, 5, 16, 33, 130})
     for (int64_t rows : {1, 3, 70}) pointwise_of(rows, width, numbers);
   for (bool last_only : {false, true}) {
