@@ -4,7 +4,7 @@ namespace ISA {
 namespace layering {
 
 // The norm of rows as tiles (linear_many.h), each made by the thread that has its rows at hand.
-static void norm_tiles(const Norm& a, const Tiles& to) {
+static void norm_tiles(const Norm& a, const TiledRows& to) {
 #pragma omp parallel for schedule(static) num_threads(threads())
   for (long t = 0; t < to.count; t++) {
     Norm part = a;

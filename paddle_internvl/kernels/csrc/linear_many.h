@@ -50,7 +50,7 @@ static Decode decode_of(Kind kind) {
 }
 
 // Rows [M, K] in tiles of equal height. All tiles of kDepth columns, which are worked on together, lie side by side.
-struct Tiles {
+struct TiledRows {
   float* x;  // [K / kDepth][count][kDepth][kTile]
   long M, K, count, height;
 
@@ -60,7 +60,7 @@ struct Tiles {
   float* at(long tile, long k) const { return x + (count * k + tile * depth(k)) * kTile; }
 };
 
-static Tiles tiles_of(long M, long K, float* x) {
+static TiledRows tiles_of(long M, long K, float* x) {
   const long count = (M + kTile - 1) / kTile;
   return {x, M, K, count, (M + count - 1) / count};
 }
@@ -70,13 +70,13 @@ static long tiled(long M, long K) { return (M + kTile - 1) / kTile * kTile * K; 
 
 // Rows row(0..) of a tile.
 template <class Row>
-INLINE void fill_tile(const Tiles& tiles, long tile, Row row) {
+INLINE void fill_tile(const TiledRows& tiles, long tile, Row row) {
   for (long k = 0; k < tiles.K; k += kDepth)
     tile_rows([&](long r) { return row(r) + k; }, tiles.rows(tile), tiles.depth(k), tiles.at(tile, k));
 }
 
 // The same of sums, as `finish` writes rows.
-static void finish_tile(const Linear& a, const Tiles& to, long tile, const float* sums, const float* up, long stride,
+static void finish_tile(const Linear& a, const TiledRows& to, long tile, const float* sums, const float* up, long stride,
                         long column, long columns) {
   const long rows = to.rows(tile);
   for (long c = 0; c < columns; c += LANES) {
@@ -104,7 +104,7 @@ struct Group {
   long column(long panel) const { return panel % half * kPanel; }
 
   // Line `i` of each of the rows from k on, of the lines that a row has in all panels; of none: `other`.
-  Soon lines(long i, long k, Soon other) const {
+  Ahead lines(long i, long k, Ahead other) const {
     const long each = (row_bytes(a.weight.kind, kPanel) + 63) / 64, panel = i / each;
     if (panel >= kGroup || column(panel) >= columns) return other;
     const Weight& w = weight(panel);
@@ -115,7 +115,7 @@ struct Group {
 
 // Tiles [tile, end) times group `group` of columns. While a tile is multiplied the next one is fetched, and the rows of
 // W that come next.
-static void block(const Linear& a, const Tiles& tiles, long tile, long end, long group, long next_group) {
+static void block(const Linear& a, const TiledRows& tiles, long tile, long end, long group, long next_group) {
   const Group g(a, group), next(a, next_group);
   const long K = a.weight.K, stride = kGroup * kPanel;
   const bool once = K <= kDepth;
@@ -133,7 +133,7 @@ static void block(const Linear& a, const Tiles& tiles, long tile, long end, long
     for (long t = tile; t < end; t++) {
       float* here = sums + (once ? 0 : (t - tile) * kTile * stride);
       const float* x = tiles.at(t, k);
-      const Soon following = {t + 1 < end ? tiles.at(t + 1, k) : tiles.at(tile, after), 64};
+      const Ahead following = {t + 1 < end ? tiles.at(t + 1, k) : tiles.at(tile, after), 64};
       const Multiply multiply = multiply_of(tiles.rows(t));
       for (long p = 0; p < kGroup; p++)
         for (long c = 0; c < kPanel && g.column(p) + c < g.columns; c += kColumns)
@@ -150,7 +150,7 @@ static void block(const Linear& a, const Tiles& tiles, long tile, long end, long
 static void linear_many(const Linear& a) {
   const long width = kPanel * (a.activation == Activation::kSwiglu ? kGroup / 2 : kGroup), K = a.weight.K;
   const long groups = (a.weight.N + width - 1) / width;
-  const Tiles tiles = tiles_of(a.M, K, a.x_tiles ? const_cast<float*>(a.x_tiles) : scratch(kLinearRows, tiled(a.M, K)));
+  const TiledRows tiles = tiles_of(a.M, K, a.x_tiles ? const_cast<float*>(a.x_tiles) : scratch(kLinearRows, tiled(a.M, K)));
   long chunks = (12 * threads() + groups - 1) / groups;  // enough pieces of work for the threads to end together
   const long longest = (tiles.count + 31) / 32, shortest = (tiles.count + 5) / 6;
   chunks = chunks < longest ? longest : chunks > shortest ? shortest : chunks;

@@ -52,14 +52,14 @@ INLINE void panel_rows(Row row, long rows, long K, float by, float* out) {
 }
 
 // Memory that is read soon: at every step of a product one more cache line of it is fetched, `step` bytes apart.
-struct Soon {
+struct Ahead {
   const void* at;
   long step;
 };
 
 // sums[rows][kColumns] (rows `stride` apart) = or += a tile of x times kColumns columns of a panel, `depth` deep.
 template <int rows>
-static void multiply(const float* x, const float* panel, long depth, float* sums, long stride, bool more, Soon soon) {
+static void multiply(const float* x, const float* panel, long depth, float* sums, long stride, bool more, Ahead soon) {
   constexpr int vectors = kColumns / LANES;
   V sum[rows][vectors];
 #pragma GCC unroll 16
@@ -88,7 +88,7 @@ static void multiply(const float* x, const float* panel, long depth, float* sums
     }
 }
 
-typedef void (*Multiply)(const float*, const float*, long, float*, long, bool, Soon);
+typedef void (*Multiply)(const float*, const float*, long, float*, long, bool, Ahead);
 
 static Multiply multiply_of(long rows) {
 #if LANES == 16
