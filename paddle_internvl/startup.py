@@ -38,7 +38,7 @@ def import_paddle() -> None:
     level = logging.getLogger("paddle_internvl").level
     logger.set_level(logging.getLevelName(level) if level else "ERROR")
     if level:
-        logger.handler.setStream(sys.stderr)  # it was made while stderr led nowhere
+        logger.handler.stream = sys.stderr  # its first one led nowhere; setStream flushes it, closed or not
     if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
         logger.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 

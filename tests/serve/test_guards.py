@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 from PIL import Image
 
+from paddle_internvl.serve import pages
 from paddle_internvl.serve.middleware import ApiKeys
 from paddle_internvl.serve.server import listen
 from paddle_internvl.serve.settings import Settings
@@ -274,7 +275,7 @@ def test_unsupported_fields_are_refused_by_name(serve, field, value):
 
 
 # ------------------------------------------------------------------------------------------------- keys, origins
-def test_row_16_every_route_but_health_needs_a_key(serve):
+def test_row_16_every_route_but_health_and_the_pages_needs_a_key(serve):
     server = serve(api_keys=("first", "sécond"))
     routes = [
         (method, route.path.replace("{model_id:path}", "tiny"))
@@ -287,7 +288,7 @@ def test_row_16_every_route_but_health_needs_a_key(serve):
             for key in (None, "Bearer wrong", "Bearer", "Bearer first ,", "Basic first", "first", "Bearer firs"):
                 headers = {"authorization": key} if key else {}
                 response = client.request(method, path, headers=headers)
-                if path == "/health":
+                if path in ("/health", *pages.FILES):
                     assert response.status_code in (200, 405)
                 else:
                     assert response.status_code == 401, (method, path, key)
@@ -307,7 +308,7 @@ def test_row_16_keys_are_compared_in_constant_time(monkeypatch):
     seen = []
     compare = middleware.hmac.compare_digest
     monkeypatch.setattr(middleware.hmac, "compare_digest", lambda a, b: seen.append((len(a), len(b))) or compare(a, b))
-    keys = ApiKeys(None, ("a", "bb", "c" * 100))
+    keys = ApiKeys(None, ("a", "bb", "c" * 100), public=())
     for key, accepted in (("a", True), ("c" * 100, True), ("d", False)):
         seen.clear()
         assert keys.accepts(f"Bearer {key}") is accepted

@@ -16,6 +16,9 @@
 #endif
 #endif
 
+// Rows, at most, of products and decoder layers that stay float32: reading the weights takes as long.
+constexpr int64_t kExactRows = 4;
+
 struct BFloat16Kernels {
   const char* name;  // of the instruction set
   void (*linear)(const Linear&);

@@ -208,7 +208,7 @@ static void see(const VisionLayer& a, const VisionCall& call) {
 
 static void decoder_layer_halved(const DecoderLayer& a, const DecoderCall& call) {
   const int64_t m = call.rows * call.length;
-  if (a.sparse.count || m <= halved::kExact) return kernels().decoder_layer(a, call);
+  if (a.sparse.count || m <= kExactRows) return kernels().decoder_layer(a, call);
   if (call.length <= attending::kFew && m <= halved::kFewRows && (!call.last_only || call.length == 1))
     return halved::decode(a, call);
   call.last_only ? halved::prefill_last(a, call) : halved::prefill(a, call);

@@ -13,7 +13,6 @@ constexpr long kRows = 1 << 19;      // numbers of x that stay in the second-lev
 constexpr long kPanels = 4;          // panels that pass by them at a time
 constexpr long kTallest = 16;        // blocks of rows and panels whose sums stay there: 1 MiB
 constexpr long kWidest = 16;
-constexpr long kExact = 4;           // rows, at most, that float32 sums of float32 activations take no longer for
 constexpr long kFewRows = 32;        // of x, which few_part takes at most
 constexpr long kStreamed = 512;      // columns whose sums few_part keeps
 constexpr long kStep = 2;            // blocks of rows of W between two looks at them
@@ -172,7 +171,7 @@ static void multiply_all(const Product& a) {
 }  // namespace halved
 
 static void linear_halved(const Linear& a) {
-  if (a.M <= halved::kExact) return kernels().linear(a);
+  if (a.M <= kExactRows) return kernels().linear(a);
   halved::Product to;
   to.weight = a.weight;
   to.up = a.up;

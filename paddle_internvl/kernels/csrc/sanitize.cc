@@ -80,8 +80,8 @@ void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activatio
     for (int64_t n = 0; n < N; n++) {
       double y = a.bias ? bias[n] : 0, other = 0, size = 1;
       for (int64_t k = 0; k < K; k++) {
-        y += taken(x[m * K + k]) * taken(w.means[k * N + n]);
-        other += taken(x[m * K + k]) * taken(up.means[k * N + n]);
+        y += taken(x[m * K + k], M) * taken(w.means[k * N + n], M);
+        other += taken(x[m * K + k], M) * taken(up.means[k * N + n], M);
         size += std::fabs(x[m * K + k]) * (std::fabs(w.means[k * N + n]) + std::fabs(up.means[k * N + n]));
       }
       if (activation == Activation::kGelu) y *= 0.5 * (1 + std::erf(y / std::sqrt(2.0)));

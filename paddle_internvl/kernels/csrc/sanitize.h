@@ -27,10 +27,10 @@ inline Exact<float> random_floats(int64_t count, std::mt19937& numbers) {
   return made;
 }
 
-// Whether the kernels with arithmetic in bfloat16 are under test, and a number as they take it.
+// Whether the kernels with arithmetic in bfloat16 are under test, and a number as a product of `rows` rows takes it there.
 inline bool in_bfloat16 = false;
-inline double taken(double x) {
-  if (!in_bfloat16) return x;
+inline double taken(double x, int64_t rows) {
+  if (!in_bfloat16 || rows <= kExactRows) return x;
   float y = float(x);
   uint32_t bits;
   memcpy(&bits, &y, 4);
