@@ -44,12 +44,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def logs_as_before():
-    """What a command sets up for its log ends with the test: its stream is the test's own."""
-    loggers = [logging.getLogger(name) for name in ("paddle_internvl", "uvicorn")]
-    before = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    """What a command sets up for its log ends with the test, or with the module's fixtures: its stream is theirs."""
+    _reset_logs()
     yield
-    for logger, (logger.handlers, logger.propagate, level) in zip(loggers, before):
-        logger.setLevel(level)
+    _reset_logs()
+
+
+def _reset_logs():
+    for name in ("paddle_internvl", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
