@@ -1,20 +1,14 @@
 // One product of blocks by AMX: tiles of 16 rows x 64 bytes, 16 x 16 sums an instruction.
 //
 // In: 32 rows of blocks, a panel. Out: their sums [32][32].
+#include "amx_tiles.h"
 
 namespace ISA {
 
 // The tiles of a thread, as long as this lives: 0-3 sums, 4 and 5 rows, 6 and 7 columns.
 class Tiles {
  public:
-  Tiles() {
-    struct alignas(64) {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } layout;
-    _tile_loadconfig(&layout);
-  }
+  Tiles() { _tile_loadconfig(&kTileLayout); }
   ~Tiles() { _tile_release(); }
 };
 

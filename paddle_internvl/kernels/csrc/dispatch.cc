@@ -32,9 +32,9 @@ bool has(unsigned subleaf, int which, int bit) {
 }
 
 // Whether AMX's tiles can be used: the system allows a process to have their registers when it asks.
-bool has_amx() {
+bool has_tiles() {
   constexpr int kRequestPermission = 0x1023, kTiles = 18;  // arch_prctl(2)
-  return has(0, 3, 22) && has(0, 3, 24) && syscall(SYS_arch_prctl, kRequestPermission, kTiles) == 0;
+  return has(0, 3, 24) && syscall(SYS_arch_prctl, kRequestPermission, kTiles) == 0;
 }
 
 bool has_avx512() {
@@ -47,9 +47,9 @@ bool has_avx512() {
 // The table of bfloat16 arithmetic of that name, or the machine's best; null: there is none.
 const BFloat16Kernels* find_halves(const std::string& name) {
 #if defined(WITH_AVX512_BF16)
-  if (!has_avx512() || !has(1, 0, 5)) return nullptr;
+  if (!has_avx512() || !has_dots(Dots::kBFloat16)) return nullptr;
 #if defined(WITH_AMX)
-  if ((name.empty() || name == "amx") && has_amx()) return &amx::table;
+  if ((name.empty() || name == "amx") && has_dots(Dots::kTilesBFloat16)) return &amx::table;
 #endif
   if (name.empty() || name == "avx512_bf16") return &avx512_bf16::table;
 #endif
@@ -93,6 +93,19 @@ struct Memory {
 thread_local Memory memories[kSlots];
 
 }  // namespace
+
+bool has_dots(Dots kind) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  switch (kind) {
+    case Dots::kVnni: return __builtin_cpu_supports("avx512f") && has(0, 2, 11);
+    case Dots::kBFloat16: return __builtin_cpu_supports("avx512f") && has(1, 0, 5);
+    case Dots::kTilesBFloat16: return has(0, 3, 22) && has_tiles();
+    case Dots::kTilesInt8: return has(0, 3, 25) && has_tiles();
+  }
+#endif
+  return false;
+}
 
 void use_isa(const char* name) {
   chosen = find(name);

@@ -39,6 +39,11 @@ const Kernels& kernels();
 // Takes the table of that name from now on ("" for the machine's best); throws as above.
 void use_isa(const char* name);
 
+// Instructions for dot products, and whether the machine and its system have one. The first question about tiles asks the
+// system for their registers.
+enum class Dots { kVnni, kBFloat16, kTilesBFloat16, kTilesInt8 };
+bool has_dots(Dots kind);
+
 // Threads that kernels use: what was set last, else OpenMP's own number.
 int threads();
 void set_threads(int count);

@@ -6,15 +6,13 @@
 
 #include <ctime>
 
+#include "amx_tiles.h"
 #include "dispatch.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 #if defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace {
 
@@ -26,17 +24,6 @@ double now() {
   timespec time;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return time.tv_sec + time.tv_nsec * 1e-9;
-}
-
-bool has(int leaf, int kind, int bit) {  // kind: 0 eax, 1 ecx, 2 edx of cpuid's leaf 7
-  unsigned registers[4] = {};
-  if (!__get_cpuid_count(7, leaf, &registers[0], &registers[3], &registers[1], &registers[2])) return false;
-  return registers[kind] >> bit & 1;
-}
-
-bool tiles_permitted() {  // Linux gives a process AMX's registers on request
-  constexpr int kRequest = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 
 __attribute__((target("avx512f,avx512vnni"))) void vnni() {
@@ -63,15 +50,8 @@ __attribute__((target("avx512f,avx512bf16"))) void bfloat16() {
   (void)kept;
 }
 
-struct alignas(64) TileShapes {
-  unsigned char palette = 1, start = 0, reserved[14] = {};
-  unsigned short columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  unsigned char rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
 __attribute__((target("amx-tile,amx-bf16,amx-int8"))) void tiles(bool integers) {
-  static const TileShapes shapes;  // static: the compiler does not see that the instruction reads all of it
-  _tile_loadconfig(&shapes);
+  _tile_loadconfig(&kTileLayout);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -98,9 +78,8 @@ __attribute__((target("amx-tile,amx-bf16,amx-int8"))) void tiles(bool integers) 
 }  // namespace
 
 EXPORT double internvl_dots(int kind) {
-  const bool wide = __builtin_cpu_supports("avx512f"), tiled = kind >= 2;
-  const bool there[] = {wide && has(0, 1, 11), wide && has(1, 0, 5), has(0, 2, 22), has(0, 2, 25)};
-  if (kind < 0 || kind > 3 || !there[kind] || (tiled && !(has(0, 2, 24) && tiles_permitted()))) return 0;
+  if (kind < 0 || kind > 3 || !has_dots(Dots(kind))) return 0;
+  const bool tiled = kind >= 2;
   const double began = now();
 #pragma omp parallel num_threads(threads())
   {
