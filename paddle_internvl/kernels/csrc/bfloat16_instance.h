@@ -8,6 +8,7 @@
 #include "pointwise.h"
 #include "experts.h"
 #include "layers.h"
+#include "layers_vision.h"
 // kernels, each header on its own
 #include "bfloat16_blocks.h"
 #include MULTIPLY

@@ -8,42 +8,17 @@ namespace halved {
 
 constexpr int64_t kStrip = 2048;  // rows whose activations are kept at a time
 
-static Product product(const Dense& dense, const Blocks& x, int64_t rows) {
-  Product a;
-  a.weight = dense.weight;
-  a.bias = dense.bias;
-  a.x = x;
-  a.M = rows;
-  return a;
-}
-
 static Product to_floats(const Dense& dense, const Blocks& x, int64_t rows, float* out, int64_t out_stride) {
-  Product a = product(dense, x, rows);
-  a.out = out;
-  a.out_stride = out_stride;
-  return a;
+  return {layering::product(dense, nullptr, rows, out, out_stride), x};
 }
 
-// out = residual + scale * (x W + bias), rows side by side.
 static Product added(const Dense& dense, const Blocks& x, int64_t rows, float* out, const float* residual,
                      const float* scale) {
-  Product a = to_floats(dense, x, rows, out, dense.weight.N);
-  a.residual = residual;
-  a.layer_scale = scale;
-  return a;
-}
-
-static Product to_blocks(const Dense& dense, const Blocks& x, int64_t rows, const Blocks& out, Activation activation) {
-  Product a = product(dense, x, rows);
-  a.blocks = out;
-  a.activation = activation;
-  return a;
+  return {layering::added(dense, nullptr, rows, out, residual, scale), x};
 }
 
 static Product swiglu(const DecoderLayer& a, const Blocks& x, int64_t rows, const Blocks& out) {
-  Product both = to_blocks(a.gate, x, rows, out, Activation::kSwiglu);
-  both.up = a.up.weight;
-  return both;
+  return {layering::swiglu(a, nullptr, rows, nullptr), x, out};
 }
 
 // Rows [first, end) of x [rows, width], normed, into blocks.
@@ -165,7 +140,7 @@ static void prefill_last(const DecoderLayer& a, const DecoderCall& call) {
 }
 
 static void see(const VisionLayer& a, const VisionCall& call) {
-  const int64_t c = a.width, e = c / a.heads, most = kStrip / call.length > 1 ? kStrip / call.length : 1;
+  const int64_t c = a.width, most = kStrip / call.length > 1 ? kStrip / call.length : 1;
   const int64_t strip = (most < call.tiles ? most : call.tiles) * call.length;
   float* qkv = scratch(kLayer1, strip * 3 * c);
   const Blocks normed = blocks_of(kLayer4, strip, c), attended = blocks_of(kLayer2, strip, c);
@@ -178,28 +153,13 @@ static void see(const VisionLayer& a, const VisionCall& call) {
     float* out = call.out + tile * call.length * c;
     norm_all(x, a.norm1, a.norm1_bias, n, c, a.eps, a.centred, normed);
     multiply_all(to_floats(a.qkv, normed, n, qkv, 3 * c));
-    for (int part = 0; part < 2; part++) {
-      const float* weight = part ? a.k_norm : a.q_norm;
-      if (!weight) continue;
-      Norm over_heads = layering::norm_of(qkv + part * c, weight, nullptr, qkv + part * c, n, c, a.eps, false);
-      over_heads.x_apart = over_heads.out_apart = 3 * c;
-      norm(over_heads);
-    }
-    Attention all;
-    all.q = {qkv, call.length * 3 * c, 3 * c, e};
-    all.keys = {qkv + c, nullptr, 0, call.length, call.length * 3 * c, e, 3 * c};
-    all.values = all.keys;
-    all.values.base = qkv + 2 * c;
-    all.rows = tiles;
-    all.length = call.length;
-    all.heads = all.kv_heads = a.heads;
-    all.head_dim = e;
-    all.totals = totals;
-    all.scale = 1.f / std::sqrt(float(e));
-    attend(all, attended);
+    layering::norm_queries_and_keys(a, qkv, n);
+    attend(layering::attention_of(a, qkv, tiles, call.length, totals, false), attended);
     multiply_all(added(a.proj, attended, n, out, x, a.scale1));
     norm_all(out, a.norm2, a.norm2_bias, n, c, a.eps, a.centred, normed);
-    multiply_all(to_blocks(a.fc1, normed, n, inner, Activation::kGelu));
+    Product widened = {layering::product(a.fc1, nullptr, n, nullptr, 0), normed, inner};
+    widened.activation = Activation::kGelu;
+    multiply_all(widened);
     multiply_all(added(a.fc2, inner, n, out, out, a.scale2));
   }
 }

@@ -17,20 +17,12 @@ constexpr long kFewRows = 32;        // of x, which few_part takes at most
 constexpr long kStreamed = 512;      // columns whose sums few_part keeps
 constexpr long kStep = 2;            // blocks of rows of W between two looks at them
 
-// out or blocks = residual + layer_scale * activation(x W + bias); see Linear.
-struct Product {
-  Weight weight, up;
-  Blocks x;
-  long M = 0;
-  float* out = nullptr;
-  long out_stride = 0;
-  Blocks blocks;  // in place of out
-  const float *bias = nullptr, *residual = nullptr, *layer_scale = nullptr;
-  Activation activation = Activation::kNone;
-};
+// A Linear whose x is Blocks, and whose result may be.
+struct Product : Linear {
+  Blocks from, to;  // in place of x, and of out
 
-// erf to 2^-12: a result of GELU is rounded to 2^-9.
-INLINE V fast_gelu(V x) { return gelu(x); }
+  Product(const Linear& linear, const Blocks& x, const Blocks& result = {}) : Linear(linear), from(x), to(result) {}
+};
 
 // sums [rows][32] and, of kSwiglu, `up` to where rows [row, row + rows) of columns from `column` on belong.
 static void finish(const Product& a, const float* sums, const float* up, long row, long rows, long column, long columns) {
@@ -46,20 +38,20 @@ static void finish(const Product& a, const float* sums, const float* up, long ro
     V y[2];
     for (int v = 0; v < 2; v++) {
       y[v] = load(sums + r * kSide + 16 * v) + bias[v];
-      if (a.activation == Activation::kGelu) y[v] = fast_gelu(y[v]);
+      if (a.activation == Activation::kGelu) y[v] = gelu(y[v]);
       if (a.activation == Activation::kSwiglu) y[v] = silu(y[v]) * load(up + r * kSide + 16 * v);
       if (a.layer_scale) y[v] *= scale[v];
       const long n = columns - 16 * v;
-      if (n <= 0 || a.blocks.at) continue;
+      if (n <= 0 || a.to.at) continue;
       const long at = (row + r) * a.out_stride + column + 16 * v;
       if (a.residual) y[v] += some(a.residual + at, n);
       if (n >= 16) store(a.out + at, y[v]);
       else store_first(a.out + at, y[v], n);
     }
-    if (!a.blocks.at) continue;
+    if (!a.to.at) continue;
     __m512i both = halves((__m512)y[0], (__m512)y[1]);
     if (!whole) both = _mm512_maskz_mov_epi16(first_halves(columns), both);
-    _mm512_store_si512(a.blocks.row(row + r, column / kSide), both);
+    _mm512_store_si512(a.to.row(row + r, column / kSide), both);
   }
 }
 
@@ -71,7 +63,7 @@ struct Shares {
 
 static Shares shares_of(const Product& a) {
   Shares s;
-  const long deep = a.x.depth, panels = blocks_in(a.weight.N), rows = blocks_in(a.M);
+  const long deep = a.from.depth, panels = blocks_in(a.weight.N), rows = blocks_in(a.M);
   const bool shallow = deep <= kShallow;
   s.depth = shallow ? deep : kDepth;
   s.panels = shallow ? kPanels : kWidest;
@@ -86,14 +78,14 @@ static Shares shares_of(const Product& a) {
 
 // Blocks of rows [first, end) times group `group` of panels. then: the group that this thread probably takes next.
 static void piece(const Product& a, const Shares& s, long group, long first, long end, long then) {
-  const bool pairs = a.activation == Activation::kSwiglu, once = s.depth == a.x.depth;
+  const bool pairs = a.activation == Activation::kSwiglu, once = s.depth == a.from.depth;
   const long column = group * s.panels * kSide, left = a.weight.N - column, parts = pairs ? 2 : 1;
   const long panels = blocks_in(left) < s.panels ? blocks_in(left) : s.panels, size = s.depth * kSquare;
   Half* packed = (Half*)scratch(kLinearPanels, s.panels * parts * size / 2);
   float* sums = scratch(kLinearSums, (once ? 1 : (end - first) * panels) * parts * kSquare);
-  for (long k = 0; k < a.x.depth; k += s.depth) {
-    const long depth = a.x.depth - k < s.depth ? a.x.depth - k : s.depth;
-    const bool last = k + depth == a.x.depth;
+  for (long k = 0; k < a.from.depth; k += s.depth) {
+    const long depth = a.from.depth - k < s.depth ? a.from.depth - k : s.depth;
+    const bool last = k + depth == a.from.depth;
     for (int part = 0; part < parts; part++) {
       const Weight& w = part ? a.up : a.weight;
       const long wide = panels * kSide < left ? panels * kSide : left;
@@ -109,7 +101,7 @@ static void piece(const Product& a, const Shares& s, long group, long first, lon
         const long rows = a.M - b * kSide < kSide ? a.M - b * kSide : kSide;
         float* here = sums + (once ? 0 : ((b - first) * panels + p) * parts * kSquare);
         for (int part = 0; part < parts; part++)
-          multiply(a.x.block(b, k), packed + (part * panels + p) * size, depth, here + part * kSquare, k > 0, rows <= 16,
+          multiply(a.from.block(b, k), packed + (part * panels + p) * size, depth, here + part * kSquare, k > 0, rows <= 16,
                    soon[part]);
         if (last) finish(a, here, here + kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);
       }
@@ -140,14 +132,14 @@ static void few_part(const Product& a, int thread, int count) {
   Soon none;
   for (long p = first; p < end; p += most) {
     const long here = end - p < most ? end - p : most;
-    for (long k = 0; k < a.x.depth; k += kStep) {
-      const long steps = a.x.depth - k < kStep ? a.x.depth - k : kStep;
+    for (long k = 0; k < a.from.depth; k += kStep) {
+      const long steps = a.from.depth - k < kStep ? a.from.depth - k : kStep;
       for (int part = 0; part < parts; part++) {
         const Weight& w = part ? a.up : a.weight;
         const long column = p * kSide, left = w.N - column, wide = here * kSide < left ? here * kSide : left;
         pack_of(w.kind)(w, column, wide, k * kSide, steps, kStep * kSide, packed, kStep * kSquare);
         for (long i = 0; i < here; i++)
-          multiply(a.x.block(0, k), packed + i * kStep * kSquare, steps, sums + (i * parts + part) * kSquare, k > 0, half,
+          multiply(a.from.block(0, k), packed + i * kStep * kSquare, steps, sums + (i * parts + part) * kSquare, k > 0, half,
                    none);
       }
     }
@@ -172,20 +164,10 @@ static void multiply_all(const Product& a) {
 
 static void linear_halved(const Linear& a) {
   if (a.M <= kExactRows) return kernels().linear(a);
-  halved::Product to;
-  to.weight = a.weight;
-  to.up = a.up;
-  to.x = blocks_of(kLinearRows, a.M, a.weight.K);
-  to.M = a.M;
-  to.out = a.out;
-  to.out_stride = a.out_stride;
-  to.bias = a.bias;
-  to.residual = a.residual;
-  to.layer_scale = a.layer_scale;
-  to.activation = a.activation;
+  const Blocks x = blocks_of(kLinearRows, a.M, a.weight.K);
 #pragma omp parallel for schedule(static) num_threads(threads())
-  for (long r = 0; r < a.M; r++) take_row(a.x + r * a.x_stride, a.weight.K, to.x, r);
-  halved::multiply_all(to);
+  for (long r = 0; r < a.M; r++) take_row(a.x + r * a.x_stride, a.weight.K, x, r);
+  halved::multiply_all({a, x});
 }
 
 }  // namespace ISA

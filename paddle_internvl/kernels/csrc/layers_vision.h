@@ -52,6 +52,37 @@ static void project_patches(const Projector& a, const ProjectorCall& call) {
   }
 }
 
+// RMSNorm of the queries and keys of rows [n, 3 C], over all heads together, where the layer has it.
+static void norm_queries_and_keys(const VisionLayer& a, float* qkv, int64_t n) {
+  const int64_t c = a.width;
+  for (int part = 0; part < 2; part++) {
+    const float* weight = part ? a.k_norm : a.q_norm;
+    if (!weight) continue;
+    Norm over_heads = norm_of(qkv + part * c, weight, nullptr, qkv + part * c, n, c, a.eps, false);
+    over_heads.x_apart = over_heads.out_apart = 3 * c;
+    norm(over_heads);
+  }
+}
+
+// Of every position of the tiles, without its output. qkv: rows [tiles * length, 3 C]; by_head: [3 C / E, tiles * length, E].
+static Attention attention_of(const VisionLayer& a, float* qkv, int64_t tiles, int64_t length, const int64_t* totals,
+                              bool by_head) {
+  const int64_t c = a.width, e = c / a.heads, n = tiles * length;
+  const int64_t position = by_head ? e : 3 * c, head = by_head ? n * e : e, part = by_head ? n * c : c;
+  Attention all;
+  all.q = {qkv, length * position, position, head};
+  all.keys = {qkv + part, nullptr, 0, length, length * position, head, position};
+  all.values = all.keys;
+  all.values.base = qkv + 2 * part;
+  all.rows = tiles;
+  all.length = length;
+  all.heads = all.kv_heads = a.heads;
+  all.head_dim = e;
+  all.totals = totals;
+  all.scale = 1.f / std::sqrt(float(e));
+  return all;
+}
+
 // Tiles whose rows fit a strip, at least one.
 static void see(const VisionLayer& a, const VisionCall& call) {
   const int64_t c = a.width, e = c / a.heads, most = kStrip / call.length > 1 ? kStrip / call.length : 1;
@@ -69,26 +100,9 @@ static void see(const VisionLayer& a, const VisionCall& call) {
     Linear to_heads = normed_product(norm1, a.qkv, qkv, by_head ? e : 3 * c);
     if (by_head) to_heads.out_block = e, to_heads.out_block_stride = n * e;
     linear(to_heads);
-    for (int part = 0; part < 2; part++) {
-      const float* weight = part ? a.k_norm : a.q_norm;
-      if (!weight) continue;
-      Norm over_heads = norm_of(qkv + part * c, weight, nullptr, qkv + part * c, n, c, a.eps, false);
-      over_heads.x_apart = over_heads.out_apart = 3 * c;
-      norm(over_heads);
-    }
-    Attention all;
-    const int64_t position = by_head ? e : 3 * c, head = by_head ? n * e : e, part = by_head ? n * c : c;
-    all.q = {qkv, call.length * position, position, head};
+    norm_queries_and_keys(a, qkv, n);
+    Attention all = attention_of(a, qkv, tiles, call.length, totals, by_head);
     all.out = {attended, call.length * c, c, e};
-    all.keys = {qkv + part, nullptr, 0, call.length, call.length * position, head, position};
-    all.values = all.keys;
-    all.values.base = qkv + 2 * part;
-    all.rows = tiles;
-    all.length = call.length;
-    all.heads = all.kv_heads = a.heads;
-    all.head_dim = e;
-    all.totals = totals;
-    all.scale = 1.f / std::sqrt(float(e));
     attention(all);
     linear(added(a.proj, attended, n, out, x, a.scale1));
     const Norm norm2 = norm_of(out, a.norm2, a.norm2_bias, normed, n, c, a.eps, a.centred);
