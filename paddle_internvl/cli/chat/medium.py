@@ -5,7 +5,6 @@ In: the text behind /image or /video. Out: an opened `Medium`, and its part of a
 
 from __future__ import annotations
 
-import base64
 import io
 import mimetypes
 import shlex
@@ -13,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+from paddle_internvl.media.data_urls import encode_data_url
+from paddle_internvl.media.urls import is_url
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,18 +63,18 @@ class Medium:
         if self.kind == "image":
             stream = io.BytesIO()
             self.images[0].save(stream, "PNG")
-            return {"type": "image_url", "image_url": {"url": _data_url("image/png", stream.getvalue())}}
-        if _is_url(self.source):
+            return {"type": "image_url", "image_url": {"url": encode_data_url(stream.getvalue(), "image/png")}}
+        if is_url(self.source):
             return self.for_file()
         if Path(self.source).is_dir():
             raise ValueError(f"{self.source} is a folder; a server takes a clip as one file")
         kind = mimetypes.guess_type(self.source)[0] or "video/mp4"
-        url = _data_url(kind, Path(self.source).read_bytes())
+        url = encode_data_url(Path(self.source).read_bytes(), kind)
         return {"type": "video_url", "video_url": {"url": url, "num_segments": self.frames}}
 
     def for_file(self) -> dict:
         """The part of a message in a saved conversation: the absolute path, or the URL."""
-        url = self.source if _is_url(self.source) else str(Path(self.source).absolute())
+        url = self.source if is_url(self.source) else str(Path(self.source).absolute())
         if self.kind == "image":
             return {"type": "image_url", "image_url": {"url": url}}
         return {"type": "video_url", "video_url": {"url": url, "num_segments": self.frames}}
@@ -97,7 +99,7 @@ def open_medium(kind: str, source: str, frames: int, decode: bool = True) -> Med
     if kind == "video" and Path(source).suffix.lower() in STILL:
         raise ValueError(f"{source} is a picture, not a clip; add it as an image")
     if kind == "video" and not decode:
-        if not _is_url(source) and not Path(source).exists():
+        if not is_url(source) and not Path(source).exists():
             raise FileNotFoundError(f"no such video: {source}")
         return Medium(kind, source, (), frames)
     images, _ = open_media(kind, source, {"num_segments": frames} if kind == "video" else {})
@@ -124,14 +126,14 @@ def sources(text: str) -> list[str]:
     may follow each other. What is no file stays as it is, for the error that names it.
     """
     text = text.strip()
-    if not text or _is_url(text) or Path(text).expanduser().exists():
+    if not text or is_url(text) or Path(text).expanduser().exists():
         return [_plain(text)] if text else []
     try:
         words = shlex.split(text)
     except ValueError:  # an apostrophe that is no quote
         words = [text]
     plain = [_plain(word) for word in words]
-    return plain if all(_is_url(word) or Path(word).exists() for word in plain) else [_plain(text.strip("'\""))]
+    return plain if all(is_url(word) or Path(word).exists() for word in plain) else [_plain(text.strip("'\""))]
 
 
 def dragged(text: str) -> list[tuple[str, str]]:
@@ -146,12 +148,4 @@ def _plain(word: str) -> str:
     """The path of a file:// URL, or a path with its ~ expanded; other URLs as they are."""
     if word.startswith("file://"):
         return unquote(urlsplit(word).path)
-    return word if _is_url(word) else str(Path(word).expanduser())
-
-
-def _is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://", "data:"))
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return word if is_url(word) else str(Path(word).expanduser())
