@@ -77,17 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.serve.settings import Settings
 
-    names = (
-        "server_name",
-        "server_port",
-        "allowed_hosts",
-        "session_len",
-        "max_batch_size",
-        "device",
-        "dtype",
-        "quantization",
-    )
-    settings = Settings(**{name: getattr(arguments, name) for name in names})
+    settings = Settings(**{name: getattr(arguments, name) for name in _SETTINGS})
     if arguments.checkpoint is None and not _BUNDLED.is_dir():
         raise FileNotFoundError(
             "the bundled checkpoint does not exist (a checkout of the repository has it); name a CKPT"
@@ -108,10 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
 
     def load(adapter: str = ""):
-        return load_engine(checkpoint, replace(settings, adapter=adapters[adapter] if adapter else settings.adapter))
+        return load_engine(checkpoint, replace(settings, adapter=adapters.get(adapter)))
 
     host = EngineHost(load, model_name(checkpoint), adapters)
-    host.engine  # noqa: B018  loaded now, so that its errors are this command's
+    host.engine_of("")  # loaded now, so that its errors are this command's
     page = prepare(host, settings.max_batch_size, arguments.thinking)
     launch(page, host, settings.server_name, settings.server_port, allowed_hosts=settings.allowed_hosts)
     return EXIT_OK
