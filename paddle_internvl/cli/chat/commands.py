@@ -17,18 +17,16 @@ from paddle_internvl.cli.chat.medium import sources
 from paddle_internvl.cli.chat.session import Session, media_of, text_of
 
 
-class ChatEnd(Exception):  # noqa: N818  (no error)
-    """The conversation ends."""
-
-
 class Chat(Protocol):
     """What a command acts on: the conversation, and the place where it is shown.
 
     Attributes:
         session: the conversation.
+        ended: whether a command has ended the conversation.
     """
 
     session: Session
+    ended: bool
 
     def note(self, text: str) -> None:
         """Confirm a command to the person who types; no one needs it in a pipe."""
@@ -173,8 +171,8 @@ def _tokens(chat: Chat, _text: str) -> None:
     chat.show(session.model.count([*session.messages, question], session.options))
 
 
-def _exit(_chat: Chat, _text: str) -> None:
-    raise ChatEnd
+def _exit(chat: Chat, _text: str) -> None:
+    chat.ended = True
 
 
 COMMANDS = {
@@ -205,7 +203,6 @@ def run(chat: Chat, line: str) -> None:
 
     Raises:
         ValueError: no such command, or arguments that can't be.
-        ChatEnd: the conversation ends.
     """
     name, _, text = line[1:].partition(" ")
     name = ALIASES.get(name.lower(), name.lower())

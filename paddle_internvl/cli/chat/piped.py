@@ -20,6 +20,7 @@ class Pipe:
 
     def __init__(self, session: Session, hide_thoughts: bool):
         self.session, self._hide_thoughts = session, hide_thoughts
+        self.ended = False
         self._shown = sys.stdin.isatty()  # a terminal without prompt_toolkit
 
     def note(self, text: str) -> None:
@@ -41,7 +42,7 @@ class Pipe:
         """Read stdin to its end; returns the exit code."""
         if self._shown:
             self.note("/help lists the commands; /exit ends")
-        while line := self._read():
+        while not self.ended and (line := self._read()):
             text = line.strip()
             try:
                 if text.startswith("/"):
@@ -50,8 +51,6 @@ class Pipe:
                     commands.run(self, f"/{text}")
                 elif text:
                     self.ask(text)
-            except commands.ChatEnd:
-                return EXIT_OK
             except (ValueError, OSError, ImportError) as error:
                 print(f"error: {error}", file=sys.stderr)  # the conversation goes on
         return EXIT_OK

@@ -57,6 +57,7 @@ class Terminal:
 
     def __init__(self, session: Session, hide_thoughts: bool, debug: bool = False, editor: Editor | None = None):
         self.session, self._hide_thoughts, self._debug = session, hide_thoughts, debug
+        self.ended = False
         coloured = not os.environ.get("NO_COLOR")
         colors = "auto" if coloured else None
         # The streams are kept: Paddle's import, in its thread, puts another one in the place of sys.stderr for a while.
@@ -87,7 +88,7 @@ class Terminal:
         if not logging.getLogger("paddle_internvl").level:  # no --log-level: errors are shown as lines here
             logging.getLogger("paddle_internvl.engine").setLevel(logging.CRITICAL)
         interrupted = False
-        while True:
+        while not self.ended:
             try:
                 text = self._editor.read(self._waiting(), before=self._require_model)
             except KeyboardInterrupt:
@@ -99,17 +100,11 @@ class Terminal:
             except EOFError:
                 return EXIT_OK
             interrupted = False
-            try:
-                self.handle(text)
-            except commands.ChatEnd:
-                return EXIT_OK
+            self.handle(text)
+        return EXIT_OK
 
     def handle(self, text: str) -> None:
-        """Run a message: a command, dragged files, or a question. Errors and Ctrl-C leave the conversation.
-
-        Raises:
-            ChatEnd: the message ends the conversation.
-        """
+        """Run a message: a command, dragged files, or a question. Errors and Ctrl-C leave the conversation."""
         files, command = dragged(text), commands.BARE.get(text.lower().strip())
         try:
             if files:
@@ -121,8 +116,6 @@ class Terminal:
                 self.ask(text)
         except KeyboardInterrupt:
             self.note("stopped")
-        except commands.ChatEnd:
-            raise
         except Exception as error:  # whatever it is, the model is loaded and the conversation is there
             if self.session.model.error is not None:
                 raise
