@@ -64,18 +64,15 @@ class _Refused(argparse.Action):
         parser.error(f"{option_string} is not taken: {REFUSED[option_string]}")
 
 
-def add_aliases(parser: Parser, foreign: bool = True) -> None:
+def add_aliases(parser: Parser) -> None:
     """Make a command take the flags of other projects.
 
     Args:
         parser: of the command, with all flags of its own.
-        foreign: also the flags without an effect, and those that are refused.
     """
     for alias, option in ALIASES.items():
         parser.add_alias(alias, option)
-    if foreign:
-        for table, action in ((IGNORED, _Ignored), (REFUSED, _Refused)):
-            for flag in table:
-                if flag not in parser.options:
-                    parser.add_argument(flag, nargs="?", action=action, help=argparse.SUPPRESS,
-                                        default=argparse.SUPPRESS)  # fmt: skip
+    for table, action in ((IGNORED, _Ignored), (REFUSED, _Refused)):
+        for flag in table:
+            if flag not in parser.options:
+                parser.add_argument(flag, nargs="?", action=action, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
