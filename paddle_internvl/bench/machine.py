@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -37,23 +37,48 @@ _REPEATS, _REST_SECONDS = 8, 0.2  # a processor's clock varies: the best of seve
 
 def describe() -> dict:
     """Processor, cores, instruction sets, memory, system and versions."""
-    info = Path("/proc/cpuinfo").read_text()
-    flags = set(re.search(r"^flags\s*: (.*)$", info, re.M)[1].split()) if "flags" in info else set()
-    model = re.search(r"^model name\s*: (.*)$", info, re.M)
     return {
-        "processor": model[1] if model else platform.machine(),
+        "processor": processor(),
         "cores": runtime.cpu_cores(),
-        "instruction sets": [isa for isa in _ISAS if isa in flags],
-        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "instruction sets": instruction_sets(_ISAS),
+        "memory": memory(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": versions(_PACKAGES),
     }
 
 
-def _version(package: str) -> str | None:
+def processor() -> str:
+    """Model name of the processor."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def instruction_sets(names: Iterable[str]) -> list[str]:
+    """Those of some instruction sets, named as in /proc/cpuinfo, that the processor has."""
+    flags = set(_cpuinfo("(?:flags|Features)").split())
+    return [name for name in names if name in flags]
+
+
+def memory() -> int:
+    """Bytes of memory, free or not."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Versions of those distributions that are installed."""
+    return {name: version for name in distributions if (version := _version(name))}
+
+
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of /proc/cpuinfo; '' if there is none."""
+    file = Path("/proc/cpuinfo")
+    match = re.search(rf"^{field}\s*: (.*)$", file.read_text(), re.M) if file.exists() else None
+    return match[1] if match else ""
+
+
+def _version(distribution: str) -> str | None:
     try:
-        return metadata.version(package)
+        return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
 

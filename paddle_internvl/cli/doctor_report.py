@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
-from importlib import metadata
+from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_internvl import __version__, runtime
+from paddle_internvl.bench.machine import instruction_sets, memory, processor, versions
 from paddle_internvl.cli.info_tables import bytes_text
 from paddle_internvl.kernels import building
 
@@ -45,8 +44,8 @@ def markdown(findings: Iterable) -> str:
     lines += [f"| {name} | {_cell(text)} |" for name, text in machine()]
     lines += ["", "| check | state | found | advice |", "|---|---|---|---|"]
     lines += [f"| {f.subject} | {f.state} | {_cell(f.detail)} | {_cell(f.advice)} |" for f in findings]
-    versions = [f"{name} {version}" for name in _PACKAGES if (version := _version(name))]
-    return "\n".join([*lines, "", "Packages: " + ", ".join(versions), ""])
+    packages = ", ".join(f"{name} {version}" for name, version in versions(_PACKAGES).items())
+    return "\n".join([*lines, "", f"Packages: {packages}", ""])
 
 
 def machine() -> list[tuple[str, str]]:
@@ -56,9 +55,9 @@ def machine() -> list[tuple[str, str]]:
         ("paddle_internvl", f"{__version__}{_commit()}"),
         ("system", platform.platform()),
         ("Python", f"{platform.python_version()} {platform.python_implementation()}"),
-        ("processor", f"{_processor()}, {runtime.cpu_cores()} cores for this process"),
-        ("instruction sets", ", ".join(_instruction_sets()) or "not known"),
-        ("memory", f"{bytes_text(_memory())}, {bytes_text(runtime.free_memory('cpu'))} free"),
+        ("processor", f"{processor()}, {runtime.cpu_cores()} cores for this process"),
+        ("instruction sets", ", ".join(instruction_sets(_INSTRUCTION_SETS)) or "not known"),
+        ("memory", f"{bytes_text(memory())}, {bytes_text(runtime.free_memory('cpu'))} free"),
         ("compiler", _compiler()),
         ("environment", _environment()),
         ("kernel cache", _folder(building.cache_folder())),
@@ -73,38 +72,12 @@ def _environment() -> str:
     return ", ".join([*shown, *(f"{name} is set" for name in _NAMED if os.environ.get(name))]) or "-"
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _commit() -> str:
     """The commit of a checkout, '' of an installed package."""
     if not (_ROOT / ".git").exists() or shutil.which("git") is None:
         return ""
     done = subprocess.run(["git", "-C", str(_ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return f", commit {done.stdout.strip()}" if done.returncode == 0 else ""
-
-
-def _cpuinfo(field: str) -> str:
-    file = Path("/proc/cpuinfo")
-    match = re.search(rf"^{field}\s*: (.*)$", file.read_text(), re.M) if file.exists() else None
-    return match[1] if match else ""
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _instruction_sets() -> Sequence[str]:
-    flags = set(_cpuinfo("(?:flags|Features)").split())
-    return [name for name in _INSTRUCTION_SETS if name in flags]
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _compiler() -> str:
