@@ -42,11 +42,11 @@ def run(config: Mapping, arguments: argparse.Namespace) -> int:
         rows = [(label, _parts(other)) for label, other in [("the recipe", estimated), *milder]]
         plots.draw(rows, arguments.train.stem, room, arguments.plot)
     if arguments.json:
-        parts = {**asdict(estimated), "gradients and activations at once": estimated.peak, "total": estimated.total}
-        trained, _ = parts.pop("trained"), parts.pop("peak")
+        parts = asdict(estimated)
+        trained, at_once = parts.pop("trained"), parts.pop("peak")
         document = {
             "plan": asdict(plan),
-            "bytes on each device": parts,
+            "bytes on each device": {**parts, "gradients and activations at once": at_once, "total": estimated.total},
             "trained parameters": trained,
             "memory": room,
             "fits": fits,
