@@ -60,14 +60,12 @@ class LocalModel:
 
         with timing.part("imports"):
             startup.import_paddle()
-            from paddlenlp.transformers import AutoModel
-
             from paddle_internvl.engine.config import quantization_options
-            from paddle_internvl.modeling import InternVLChatModel  # noqa: F401  (which AutoModel would import)
+            from paddle_internvl.modeling import InternVLChatModel
 
         arguments = self._arguments
         with timing.part("load"):
-            self.model = AutoModel.from_pretrained(
+            self.model = InternVLChatModel.from_pretrained(
                 str(self.folder), dtype=arguments.dtype, device=arguments.device,
                 tensor_parallel_degree=arguments.tp, adapter=self._adapter,
                 **quantization_options(arguments.quantization),
