@@ -16,7 +16,7 @@ THOUGHTS = {"thinking": True, "keep_thoughts": True, "system": None}
 
 @pytest.fixture
 def requests(monkeypatch):
-    """Answers with thoughts; the (messages, prompt options) that were requests."""
+    """Answers with thoughts; the (messages, prompt options) of the requests."""
     calls = []
 
     def streamed(_model, _tokenizer, conversations, _config, **prompt_options):
