@@ -10,6 +10,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,12 +128,8 @@ class LocalModel:
         from paddle_internvl.chat.messages import stream_responses
 
         yield from stream_responses(
-            self.model, self.model.tokenizer, [self.for_model(messages)], settings, **self._engine_option, **options
+            self.model, self.model.tokenizer, [_for_model(messages)], settings, **self._engine_option, **options
         )
-
-    def for_model(self, messages: Sequence[Mapping]) -> list[dict]:
-        """Messages with opened media."""
-        return [with_media(message, Medium.for_model) for message in messages]
 
     def status(self) -> str:
         """See `ChatModel.status`."""
@@ -156,10 +153,21 @@ class LocalModel:
     def count(self, messages: Sequence[Mapping], options: Mapping) -> str:
         """See `ChatModel.count`."""
         self.wait()
-        counted = self.model.count_tokens(self.for_model(messages), **options)
+        counted = self.model.count_tokens(_for_model(messages), **options)
         limit = self.model.language_model.config.context_length
         tiles = sum(picture.tiles for picture in counted.pictures)
         return f"{counted.total:,} of {limit:,} tokens, {counted.visual:,} of them from {tiles_text(tiles)}"
+
+    def prompt(self, messages: Sequence[Mapping], options: Mapping) -> dict:
+        """See `ChatModel.prompt`."""
+        parts = _for_model(messages)
+        costs = self.model.count_tokens(parts, **options).pictures
+        return {"prompt": self.model.render_prompt(parts, **options), "pictures": [asdict(cost) for cost in costs]}
+
+
+def _for_model(messages: Sequence[Mapping]) -> list[dict]:
+    """Messages with opened media."""
+    return [with_media(message, Medium.for_model) for message in messages]
 
 
 class _LatestText(io.StringIO):

@@ -9,7 +9,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
@@ -51,19 +50,12 @@ def ask_all(session: Session, arguments: argparse.Namespace) -> int:
 
 
 def _document(session: Session, answer: Response, seconds: float) -> dict:
-    """The last answer, and the prompt of a model in this process."""
+    """The last answer, and its prompt, or the tokens that a server counted."""
     document = {"answer": answer.text, "finish_reason": answer.finish_reason}
     if answer.reasoning is not None:
         document["reasoning_content"] = answer.reasoning
-    if session.model.decodes_clips:
-        messages = session.model.for_model(session.messages[:-1])
-        counted = session.model.model.count_tokens(messages, **session.options)
-        document["prompt"] = session.model.model.render_prompt(messages, **session.options)
-        document["pictures"] = [asdict(cost) for cost in counted.pictures]
-    else:
-        document["usage"] = {
-            "prompt_tokens": answer.input_token_len, "completion_tokens": answer.generate_token_len,
-        }  # fmt: skip
+    usage = {"prompt_tokens": answer.input_token_len, "completion_tokens": answer.generate_token_len}
+    document |= session.model.prompt(session.messages[:-1], session.options) or {"usage": usage}
     document["seconds"] = round(seconds, 3)
     if session.first_token:
         document["timing"] = session.first_token.document()

@@ -94,6 +94,10 @@ class RemoteModel:
         tiles = sum(picture["tiles"] for picture in counted["pictures"])
         return f"{counted['total']:,} tokens, {counted['visual']:,} of them from {tiles_text(tiles)}"
 
+    def prompt(self, messages: Sequence[Mapping], options: Mapping) -> dict:
+        """See `ChatModel.prompt`."""
+        return {}
+
 
 def _sent(messages: Sequence[Mapping], options: Mapping) -> list[dict]:
     """Messages with the bytes of their media."""

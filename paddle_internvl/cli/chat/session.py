@@ -49,6 +49,9 @@ class ChatModel(Protocol):
     def count(self, messages: Sequence[Mapping], options: Mapping) -> str:
         """Token count of a conversation for people."""
 
+    def prompt(self, messages: Sequence[Mapping], options: Mapping) -> dict:
+        """Text of the prompt and tiles of its pictures, for `--json`; {} where a server renders the prompt."""
+
 
 class Session:
     """A conversation with a model.
