@@ -87,7 +87,7 @@ class Session:
             kind: 'image' or 'video'.
             source: path or URL.
         """
-        medium = open_medium(kind, source, self.frames, self.model is None or self.model.decodes_clips)
+        medium = open_medium(kind, source, self.frames, self._decodes_clips)
         self.media.append(medium)
         return medium
 
@@ -159,11 +159,16 @@ class Session:
     def _opened(self, message: dict) -> dict:
         if isinstance(message["content"], str):
             return message
-        decode = self.model is None or self.model.decodes_clips
         parts = [
-            part if part["type"] == "text" else medium_of_part(part, self.frames, decode) for part in message["content"]
+            part if part["type"] == "text" else medium_of_part(part, self.frames, self._decodes_clips)
+            for part in message["content"]
         ]
         return {**message, "content": parts}
+
+    @property
+    def _decodes_clips(self) -> bool:
+        """Whether clips are decoded here: a model that is not set yet is one of this process."""
+        return self.model is None or self.model.decodes_clips
 
 
 def media_of(message: Mapping) -> list[Medium]:
