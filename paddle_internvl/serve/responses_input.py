@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from paddle_internvl.serve.schema import Body, ImageUrl, Text
-
-_MAX_PARTS = 1024
+from paddle_internvl.prompt.tools import ToolCall
+from paddle_internvl.serve.schema import MAX_PARTS, Body, Text
 
 
 class InputText(Body):
@@ -36,11 +35,11 @@ class InputImage(Body):
 
     def chat(self) -> dict:
         """The part of a chat message."""
-        return {"type": "image_url", "image_url": ImageUrl(url=self.image_url, detail=self.detail).model_dump()}
+        return {"type": "image_url", "image_url": {"url": self.image_url, "detail": self.detail}}
 
 
 Part = Annotated[InputText | InputImage, Field(discriminator="type")]
-Content = Text | Annotated[list[Part], Field(max_length=_MAX_PARTS, fail_fast=True)]
+Content = Text | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
 def _chat_content(content: str | Sequence[InputText | InputImage]) -> str | list[dict]:
@@ -70,7 +69,7 @@ class Reasoning(Body):
     """Thoughts of an earlier answer, in front of its text. Encrypted thoughts can't be read."""
 
     type: Literal["reasoning"]
-    content: Annotated[list[ReasoningText], Field(max_length=_MAX_PARTS)] | None = None
+    content: Annotated[list[ReasoningText], Field(max_length=MAX_PARTS)] | None = None
     encrypted_content: None = None
 
     def chat(self) -> dict:
@@ -88,8 +87,7 @@ class FunctionCall(Body):
 
     def chat(self) -> dict:
         """The part of a chat message."""
-        function = {"name": self.name, "arguments": self.arguments}
-        return {"role": "assistant", "tool_calls": [{"id": self.call_id, "type": "function", "function": function}]}
+        return {"role": "assistant", "tool_calls": [ToolCall(self.call_id, self.name, self.arguments).openai]}
 
 
 class FunctionCallOutput(Body):

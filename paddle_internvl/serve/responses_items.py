@@ -61,6 +61,11 @@ class Part(NamedTuple):
 NO_TEXT = Part(MESSAGE, {}, "")  # of an empty answer
 
 
+def event(name: str, **fields) -> dict:
+    """An event, without its sequence number."""
+    return {"type": f"response.{name}", **fields}
+
+
 def parts(reasoning: str | None, text: str, calls: Sequence[CallDelta | ToolCall]) -> list[Part]:
     """The texts of the items of an answer, or of a piece of an answer."""
     texts = [Part(kind, {}, text) for kind, text in ((REASONING, reasoning), (MESSAGE, text)) if text]
@@ -95,7 +100,7 @@ class OutputItem:
 
     def opening(self) -> list[dict]:
         """The first events of the item."""
-        added = _event("output_item.added", output_index=self.index, item=self._item("in_progress", "", []))
+        added = event("output_item.added", output_index=self.index, item=self._item("in_progress", "", []))
         return [added, *self._part_event("added", "")]
 
     def delta(self, text: str) -> dict:
@@ -104,7 +109,7 @@ class OutputItem:
 
     def closing(self, text: str, status: str) -> list[dict]:
         """The last events of the item, with its whole text."""
-        done = _event("output_item.done", output_index=self.index, item=self.whole(text, status))
+        done = event("output_item.done", output_index=self.index, item=self.whole(text, status))
         return [self._text_event("done", {self.kind.text_field: text}), *self._part_event("done", text), done]
 
     def _item(self, status: str, text: str, content: list[dict]) -> dict:
@@ -120,10 +125,10 @@ class OutputItem:
         return {"item_id": self.id, "output_index": self.index, **content}
 
     def _part_event(self, name: str, text: str) -> list[dict]:
-        return [] if self.kind.part is None else [_event(f"content_part.{name}", **self._place, part=self._part(text))]
+        return [] if self.kind.part is None else [event(f"content_part.{name}", **self._place, part=self._part(text))]
 
     def _text_event(self, name: str, fields: dict) -> dict:
-        return _event(f"{self.kind.text_event}.{name}", **self._place, **fields, **(self.kind.event_fields or {}))
+        return event(f"{self.kind.text_event}.{name}", **self._place, **fields, **(self.kind.event_fields or {}))
 
 
 class ItemStream:
@@ -155,7 +160,3 @@ class ItemStream:
     def close(self, status: str) -> list[dict]:
         """The last events of the latest item."""
         return [] if self._item is None else self._item.closing(self._text, status)
-
-
-def _event(name: str, **fields) -> dict:
-    return {"type": f"response.{name}", **fields}

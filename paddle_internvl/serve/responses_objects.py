@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 from paddle_internvl.engine.response import Response
 from paddle_internvl.serve.completions import CompletionRun
-from paddle_internvl.serve.responses_items import NO_TEXT, ItemStream, OutputItem, parts
+from paddle_internvl.serve.responses_items import NO_TEXT, ItemStream, OutputItem, event, parts
 from paddle_internvl.serve.responses_schema import ResponsesRequest
 
 
@@ -43,17 +43,20 @@ class ResponseDocument:
         (response,) = responses
         status = "incomplete" if response.finish_reason == "length" else "completed"
         reason = {"reason": "max_output_tokens"} if status == "incomplete" else None
-        *earlier, last = parts(response.reasoning, response.text, response.tool_calls) or [NO_TEXT]
-        output = [OutputItem(p.kind, self._uid, i, p.fields).whole(p.text, "completed") for i, p in enumerate(earlier)]
-        output.append(OutputItem(last.kind, self._uid, len(earlier), last.fields).whole(last.text, status))
+        items = parts(response.reasoning, response.text, response.tool_calls) or [NO_TEXT]
+        statuses = [*["completed"] * (len(items) - 1), status]  # only the last item can be cut
+        output = [
+            OutputItem(kind, self._uid, i, fields).whole(text, status)
+            for i, ((kind, fields, text), status) in enumerate(zip(items, statuses))
+        ]
         return self._response(status, output, incomplete_details=reason, usage=_usage(usage))
 
     async def events(self, run: CompletionRun) -> AsyncIterator[dict]:
         """The events of a stream. The first one comes with the engine's first piece."""
         numbers = itertools.count()
         async with aclosing(self._events(run)) as events:
-            async for event in events:
-                yield {**event, "sequence_number": next(numbers)}
+            async for new in events:
+                yield {**new, "sequence_number": next(numbers)}
 
     async def _events(self, run: CompletionRun) -> AsyncIterator[dict]:
         items, opened, response = ItemStream(self._uid), False, None
@@ -62,15 +65,15 @@ class ResponseDocument:
                 if not opened:
                     opened = True
                     for name in ("created", "in_progress"):
-                        yield {"type": f"response.{name}", "response": self._response("in_progress", [])}
+                        yield event(name, response=self._response("in_progress", []))
                 response = piece.response
                 for part in parts(piece.reasoning, piece.text, piece.calls):
-                    for event in items.push(part):
-                        yield event
+                    for new in items.push(part):
+                        yield new
         document = self.whole([response], run.usage)
-        for event in (*(items.push(NO_TEXT) if items.empty else ()), *items.close(document["status"])):
-            yield event
-        yield {"type": f"response.{document['status']}", "response": document}
+        for new in (*(items.push(NO_TEXT) if items.empty else ()), *items.close(document["status"])):
+            yield new
+        yield event(document["status"], response=document)
 
     def _response(self, status: str, output: list, incomplete_details: dict | None = None, usage=None) -> dict:
         return {

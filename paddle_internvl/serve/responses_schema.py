@@ -12,7 +12,17 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from paddle_internvl.serve.responses_input import InputMessage, Item, chat_messages
-from paddle_internvl.serve.schema import Body, ChatRequest, Count, Prompt, Temperature, Text, Unit, refuse_unsupported
+from paddle_internvl.serve.schema import (
+    MAX_MESSAGES,
+    Body,
+    ChatRequest,
+    Count,
+    Prompt,
+    Temperature,
+    Text,
+    Unit,
+    refuse_unsupported,
+)  # fmt: skip
 from paddle_internvl.serve.structured import chat_format
 from paddle_internvl.serve.template_options import TemplateOptions
 
@@ -31,29 +41,23 @@ _UNSUPPORTED = {
 _FIELDS = {"messages": "input", "response_format": "text"}  # of a chat request -> of a request
 
 
-class FunctionTool(Body):
-    """A function that the answer may call."""
+class NamedTool(Body):
+    """A function by its name, the choice of one."""
 
     type: Literal["function"]
     name: Text
-    description: Text | None = None
-    parameters: dict | None = None
-    strict: bool | None = None
 
     def chat(self) -> dict:
-        """The tool of a chat completion."""
+        """The object of a chat completion."""
         return {"type": "function", "function": self.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-class NamedTool(Body):
-    """The choice of one function."""
+class FunctionTool(NamedTool):
+    """A function that the answer may call."""
 
-    type: Literal["function"]
-    name: Text
-
-    def chat(self) -> dict:
-        """The choice of a chat completion."""
-        return {"type": "function", "function": {"name": self.name}}
+    description: Text | None = None
+    parameters: dict | None = None
+    strict: bool | None = None
 
 
 class ReasoningOptions(Body):
@@ -68,7 +72,7 @@ class ResponsesRequest(Body):
     """Body of /v1/responses. Nothing is stored: a later turn sends the earlier items again."""
 
     model: Text
-    input: Prompt | Annotated[list[Item], Field(min_length=1, max_length=4096, fail_fast=True)]
+    input: Prompt | Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     instructions: Text | None = None
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None

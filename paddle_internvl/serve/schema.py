@@ -53,7 +53,8 @@ _UNSUPPORTED = {
     "continue_final_message": (False,),
 }
 _MAX_STOPS = 16  # OpenAI takes 4
-MAX_CALLS = 128  # of a message
+MAX_CALLS, MAX_PARTS = 128, 1024  # of a message
+MAX_MESSAGES = 4096  # of a conversation
 
 
 def refuse_unsupported(body: object, fields: Mapping[str, tuple]) -> object:
@@ -193,7 +194,7 @@ class Message(Body):
     content in the prompt. tool_calls: calls of an assistant; the result of each is a message of the role tool."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
+    content: Text | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     reasoning_content: Text | None = None
     tool_calls: Annotated[list[dict], Field(max_length=MAX_CALLS)] | None = None
     tool_call_id: Text | None = None
@@ -229,7 +230,7 @@ class Message(Body):
         )
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class ChatRequest(Templated, Generation):
