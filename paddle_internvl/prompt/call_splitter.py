@@ -67,8 +67,7 @@ class CallSplitter:
         """New text outside of calls, and new text of each call, after a new piece of text."""
         self._held += text
         texts: list[str] = []
-        names: dict[int, str] = {}  # by number of the call
-        arguments: dict[int, str] = {}
+        deltas: dict[int, CallDelta] = {}  # by number of the call
         while True:
             if self._state is _State.TEXT:
                 before, mark, rest = self._held.partition(self._open)
@@ -84,12 +83,13 @@ class CallSplitter:
                 begin = self._begin.match(self._held)
                 if begin is None:
                     break
-                names[self._count], arguments[self._count] = begin[1], ""
+                deltas[self._count] = CallDelta(self._count, "", f"call_{self._uid}{self._count}", begin[1])
                 self._state, self._held, self._scanner = _State.ARGUMENTS, self._held[begin.end() :], _ObjectScanner()
             if self._state is _State.ARGUMENTS:
                 end = self._scanner.scan(self._held)
                 if self._held[:end]:
-                    arguments[self._count] = arguments.get(self._count, "") + self._held[:end]
+                    delta = deltas.get(self._count, CallDelta(self._count, ""))
+                    deltas[self._count] = delta._replace(arguments=delta.arguments + self._held[:end])
                 self._held = self._held[end:]
                 if not self._scanner.complete:
                     break
@@ -98,11 +98,7 @@ class CallSplitter:
             if not mark:
                 break
             self._state, self._held, self._count = _State.TEXT, rest, self._count + 1
-        deltas = []
-        for i, new in arguments.items():
-            uid = f"call_{self._uid}{i}" if i in names else None
-            deltas.append(CallDelta(i, new, uid, names.get(i)))
-        return "".join(texts), tuple(deltas)
+        return "".join(texts), tuple(deltas.values())
 
     def finish(self) -> str:
         """The rest, after the last piece: text that began like a mark; white space behind a call is no text."""
