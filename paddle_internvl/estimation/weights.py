@@ -57,10 +57,10 @@ class ParameterCounts:
 
 
 def parameter_counts(config: Mapping) -> ParameterCounts:
-    """Count the parameters of a config.json in upstream's spelling."""
+    """Count the parameters of a config.json in upstream's spelling: of a quantized one, those of its float weights."""
     parts: Counter[str] = Counter()
     in_experts = 0
-    for rule in rules_for(dict(config)):
+    for rule in rules_for(_without_quantization(config)):
         for name, shape in zip(rule.ours, rule.our_shapes()):
             parts[name.partition(".")[0]] += prod(shape)
             in_experts += prod(shape) * is_expert(name)
@@ -73,7 +73,7 @@ def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:
     """Every parameter of rank 0."""
     quantization = _LOAD_IN_BITS[plan.bits] if plan.bits else declared_quantization(config)
     shards = ShardPlan.of(config["llm_config"], 0, plan.tp)
-    for rule in rules_for(_without_quantization({**config, "llm_config": _without_quantization(config["llm_config"])})):
+    for rule in rules_for(_without_quantization(config)):
         for name, shape in zip(rule.ours, rule.our_shapes()):
             in_decoder = name.startswith("language_model.")
             spec = shards.shard_of(name) if in_decoder else None
@@ -86,7 +86,10 @@ def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:
 
 
 def _without_quantization(config: Mapping) -> dict:
-    return {name: value for name, value in config.items() if name != "quantization_config"}
+    plain = {name: value for name, value in config.items() if name != "quantization_config"}
+    if "llm_config" in plain:
+        plain["llm_config"] = _without_quantization(plain["llm_config"])
+    return plain
 
 
 def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantization) -> StoredWeight:

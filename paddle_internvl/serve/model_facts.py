@@ -18,10 +18,8 @@ def facts_of(model) -> dict:
     from paddle_internvl.ops.quantized_linear import QuantizedLinear
 
     bits = {layer.bits for layer in model.sublayers() if isinstance(layer, QuantizedLinear)}
-    config = model.config.to_dict()  # with PaddleNLP's empty `quantization_config`
-    plain = {**config, "llm_config": {**config["llm_config"], "quantization_config": None}, "quantization_config": None}
     return {
-        "parameters": parameter_counts(plain).total,
+        "parameters": parameter_counts(model.config.to_dict()).total,
         "dtype": str(model.config.dtype).removeprefix("paddle."),
         "quantization": f"wint{min(bits)}" if bits else None,
         "device": device_of(next(iter(model.parameters()))),

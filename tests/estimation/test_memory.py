@@ -9,7 +9,7 @@ import pytest
 
 from paddle_internvl import plotting
 from paddle_internvl.cli.main import main
-from paddle_internvl.estimation import Plan, estimate, fitting_plans
+from paddle_internvl.estimation import Plan, estimate, fitting_plans, parameter_counts
 from tests.random_checkpoints import ROOT
 
 BIG = str(ROOT / "configs/internvl2_5-78b.json")
@@ -34,12 +34,14 @@ def test_fitting_plans_are_the_mildest_that_fit():
     ]
 
 
-def test_awq_fits_in_float16():
+def test_awq_fits_in_float16_and_counts_float_weights():
     config = config_of("internvl2_5-8b")
+    counts = parameter_counts(config)
     fields = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}
     config["llm_config"]["quantization_config"] = fields
     plans = fitting_plans(config, Plan(), gpus=1, memory=12 << 30)
     assert [plan.dtype for plan, _ in plans] == ["float16"]
+    assert parameter_counts(config) == counts
 
 
 def test_on_the_command_line(capsys):
