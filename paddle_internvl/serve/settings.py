@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
+from convert.command_line import LOG_LEVELS
 from paddle_internvl.engine.config import QUANTIZATIONS
 from paddle_internvl.media.limits import MediaLimits
 
@@ -31,7 +32,6 @@ _TYPE_NAMES = {
     tuple[int, ...]: "list of whole numbers",
 }
 _MEDIA = {limit.name: limit.default for limit in fields(MediaLimits)}
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def _setting(default, help: str, minimum: float = -math.inf, maximum: float = math.inf, repr: bool = True):
@@ -195,7 +195,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for setting in fields(Settings):
         kind, _ = _types()[setting.name]
         default = "" if setting.default in (None, (), False) else f" (default: {setting.default})"
-        if kind is bool:
+        if setting.name == "log_level":
+            options = {"type": str.lower, "choices": LOG_LEVELS}  # as the flag of every other command
+        elif kind is bool:
             options = {"action": "store_true"}
         elif get_origin(kind) is tuple:
             options = {"nargs": "+", "type": get_args(kind)[0], "metavar": "X"}

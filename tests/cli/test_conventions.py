@@ -135,6 +135,7 @@ WRONG = {  # words -> the one line of the error
     ("serve", "/nowhere", "--server-port", "0"): "/nowhere does not exist",
     ("serve", CHECKPOINT, "--config", "BAD.yaml"): "BAD.yaml",
     ("serve", CHECKPOINT, "--server-port", "70000"): "server_port=70000 is outside",
+    ("serve", CHECKPOINT, "--log-level", "loud"): "argument --log-level: invalid choice: 'loud'",
     ("serve", CHECKPOINT, "--chat-template", "llama3"): "chat template 'llama3' is not the checkpoint's, 'internvl2_5'",
     ("demo", CHECKPOINT, "--server-port", "70000"): "server_port=70000 is outside",
     ("batch", "/nowhere", "OUT", CHECKPOINT, "--workers", "0"): "/nowhere",
