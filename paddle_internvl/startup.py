@@ -21,6 +21,7 @@ from paddle_internvl import paddlenlp_import
 
 _GLIBC_MMAP_THRESHOLD, _GLIBC_TRIM_THRESHOLD = -3, -1  # parameters of mallopt
 TRAINING_BLOCK = 128 << 20  # bytes: larger freed blocks of training are gradients, whose places would stay unused
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def import_paddle() -> None:
@@ -40,7 +41,21 @@ def import_paddle() -> None:
     if level:
         logger.handler.stream = sys.stderr  # its first one led nowhere; setStream flushes it, closed or not
     if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        logger.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+
+
+def log_to_stderr(name: str, level: int | str) -> None:
+    """Write the log of a logger to stderr from a level on; PaddleNLP's follows ours (`import_paddle`).
+
+    Args:
+        name: of the logger.
+        level: one of logging's, or its name.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    logger = logging.getLogger(name)
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,11 @@ from types import MappingProxyType, ModuleType
 
 from convert import command_line
 from convert.command_line import Parser
-from paddle_internvl import progress
+from paddle_internvl import progress, startup
 from paddle_internvl.checkpoints.hub_clients import HUBS
 from paddle_internvl.cli.argument_types import integer
 from paddle_internvl.engine.config import QUANTIZATIONS
 
-_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _ERRORS = (ValueError, OSError, ImportError)  # become one line; others are faults of the program
 _WIDE = 2000  # characters: wider than any line
 
@@ -117,20 +116,13 @@ def run(work: Callable[[], int], arguments: argparse.Namespace) -> int:
     if quiet and not hasattr(arguments, "log_level"):
         arguments.log_level = "error"  # which `serve` takes as its own
     progress.be_quiet(quiet)
-    log_to_stderr(getattr(arguments, "log_level", None))
+    if hasattr(arguments, "log_level"):
+        startup.log_to_stderr("paddle_internvl", arguments.log_level.upper())
+    else:
+        logging.getLogger("paddle_internvl").setLevel(logging.NOTSET)
     if getattr(arguments, "hub", None):
         os.environ["PADDLE_INTERNVL_HUB"] = arguments.hub  # for this process and its children
     return command_line.run(work, arguments, _ERRORS)
-
-
-def log_to_stderr(level: str | None) -> None:
-    """Write our log from a level on; PaddleNLP's follows it (`startup.import_paddle`)."""
-    logger = logging.getLogger("paddle_internvl")
-    logger.setLevel(logging.NOTSET if level is None else level.upper())
-    if level is not None:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(_FORMAT))
-        logger.handlers, logger.propagate = [handler], False
 
 
 def print_tables(tables: Iterable) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from paddle_internvl import startup
 from paddle_internvl.serve.accesslog import log
 from paddle_internvl.serve.app import create_app
 from paddle_internvl.serve.connections import TimedConnection
@@ -205,12 +206,8 @@ def load_engine(checkpoint: str, settings: Settings):
 
 def log_to_stderr(level: str) -> None:
     """Log to stderr from a level on; of uvicorn from warnings on."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, minimum in (("paddle_internvl", logging.DEBUG), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(max(minimum, logging.getLevelName(level.upper())))
+    startup.log_to_stderr("paddle_internvl", level.upper())
+    startup.log_to_stderr("uvicorn", max(logging.WARNING, logging.getLevelName(level.upper())))
 
 
 def model_name(checkpoint: str) -> str:
