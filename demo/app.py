@@ -18,7 +18,7 @@ from paddle_internvl.webdemo.launching import launch, prepare
 _CHECKPOINT = os.environ.get("PADDLE_INTERNVL_CHECKPOINT") or str(Path(__file__).parent / "checkpoints/internvl-tiny")
 
 
-def _load():
+def _load(_adapter: str):
     startup.import_paddle()
     from paddle_internvl.serve.server import load_engine
     from paddle_internvl.serve.settings import Settings

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
 
-    def load(adapter: str = ""):
+    def load(adapter: str):
         return load_engine(checkpoint, replace(settings, adapter=adapters.get(adapter)))
 
     host = EngineHost(load, model_name(checkpoint), adapters)

@@ -10,15 +10,15 @@ class EngineHost:
     """Loads and starts the engines for all visitors.
 
     Args:
-        load: makes an `EngineThread` that is not started yet; with adapters, from the name of one, or from "" for the
-            model without one.
+        load: makes an `EngineThread` that is not started yet, from the name of an adapter; "": without one.
         name: of the model.
         adapters: names of LoRA adapters, each merged into weights of its own; they take as much memory as the model.
     Attributes:
-        name, adapters: see there.
+        name: of the model.
+        adapters: names of LoRA adapters.
     """
 
-    def __init__(self, load: Callable[..., object], name: str = "InternVL", adapters: Sequence[str] = ()):
+    def __init__(self, load: Callable[[str], object], name: str = "InternVL", adapters: Sequence[str] = ()):
         self.name, self.adapters = name, tuple(adapters)
         self._load, self._engines, self._lock = load, {}, threading.Lock()
 
@@ -39,7 +39,7 @@ class EngineHost:
             raise ValueError(f"there is no adapter {adapter!r}")
         with self._lock:
             if adapter not in self._engines:
-                engine = self._load(adapter) if self.adapters else self._load()
+                engine = self._load(adapter)
                 engine.start()
                 self._engines[adapter] = engine
             return self._engines[adapter]

@@ -28,7 +28,7 @@ def resident() -> float:
 
 
 def test_memory_is_flat():
-    host = EngineHost(lambda: load_engine(str(ROOT / "demo/checkpoints/internvl-tiny"), Settings()))
+    host = EngineHost(lambda _adapter: load_engine(str(ROOT / "demo/checkpoints/internvl-tiny"), Settings()))
     handlers, options = Handlers(host), astuple(GenerationOptions("", 0, 1, 1, 64, 6))
 
     async def ask() -> list[float]:

@@ -33,7 +33,8 @@ def host(tiny):
     from paddle_internvl.engine.factory import engine_of
     from paddle_internvl.webdemo.engine_host import EngineHost
 
-    host = EngineHost(lambda: EngineThread(engine_of(tiny, tiny.tokenizer, EngineConfig(cache_tokens=16384))))
+    config = EngineConfig(cache_tokens=16384)
+    host = EngineHost(lambda _adapter: EngineThread(engine_of(tiny, tiny.tokenizer, config)))
     yield host
     host.close()
 

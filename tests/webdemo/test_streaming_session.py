@@ -55,7 +55,7 @@ def test_answers_are_those_of_the_tour(host, stop):
 
 
 def fake(tiny, **options):
-    return EngineHost(lambda: FakeEngineThread(tiny, tiny.tokenizer, **options))
+    return EngineHost(lambda _adapter: FakeEngineThread(tiny, tiny.tokenizer, **options))
 
 
 def test_thoughts_are_kept_apart(tiny):
@@ -139,7 +139,7 @@ def test_the_engine_is_loaded_once():
         def close(self):
             made.append("closed")
 
-    host = EngineHost(lambda: made.append(Engine()) or made[-1])
+    host = EngineHost(lambda _adapter: made.append(Engine()) or made[-1])
     host.close()
     assert host.engine is host.engine and made[0].started == 1
     host.close()
