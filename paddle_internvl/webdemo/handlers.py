@@ -124,7 +124,7 @@ class Handlers:
 
     async def example(self, event: gr.SelectData, frames, language, *rest) -> AsyncIterator[tuple]:
         """Answer an example that was clicked: chat and stop button, as the answer grows."""
-        example = self._examples[event.index if isinstance(event.index, int) else event.index[0]]
+        example = self._examples[_index_of(event)]
         box = {"text": example.question(language), "files": example.pictures}
         async with aclosing(self.ask(box, example.clip, frames, language, *rest)) as updates:
             async for chat, _, _, stop in updates:
@@ -140,8 +140,7 @@ class Handlers:
     async def edit(self, event: gr.EditData, language, *rest) -> AsyncIterator[tuple]:
         """Answer an edited question: chat and stop button, as the answer grows. Later rounds are removed."""
         *options, state = rest
-        index = event.index if isinstance(event.index, int) else event.index[0]
-        number, question = display.round_of(state.rounds, index), unescape(str(event.value)).strip()
+        number, question = display.round_of(state.rounds, _index_of(event)), unescape(str(event.value)).strip()
         async with aclosing(self._answer_again(state, number, question, language, options)) as updates:
             async for update in updates:
                 yield update
@@ -218,6 +217,11 @@ class Handlers:
         """Remove the conversation: chat, box and clip."""
         state.clear()
         return [], None, None
+
+
+def _index_of(event: gr.SelectData | gr.EditData) -> int:
+    """The number of the example or message; Gradio sends it alone or within a list."""
+    return event.index if isinstance(event.index, int) else event.index[0]
 
 
 def notify(name: str, language: str) -> None:
