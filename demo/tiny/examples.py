@@ -41,10 +41,11 @@ def rows(scenes: Mapping[str, Scene], clip: tuple[str, Thing, str]) -> list[dict
 def _row(wording: str, pictures: list[str], answers: tuple, labels: tuple = ("{question}", "{question}"), **names):
     """An example; `names` fill the wording and the labels."""
     row, english = {"pictures": pictures, "clip": None}, WORDINGS[wording][0]
+    chinese_names = {key: CHINESE[value] for key, value in names.items()}
     for language, wordings, label, answer in zip(("en", "zh"), WORDINGS[wording], labels, answers):
         taught = wordings or english
-        words = names if taught is english else {key: CHINESE[value] for key, value in names.items()}
-        shown = names if language == "en" else {key: CHINESE[value] for key, value in names.items()}
+        words = names if taught is english else chinese_names
+        shown = names if language == "en" else chinese_names
         question = taught[0].format(**words)
         row[language] = {"label": label.format(question=question, **shown), "question": question, "answer": answer}
     return row

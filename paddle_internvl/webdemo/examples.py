@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_internvl.webdemo.texts import LANGUAGES
+
 FILE = "examples.json"
 
 
@@ -38,12 +40,10 @@ def load(folder: Path | None) -> list[Example]:
         return []
     examples = []
     for row in json.loads((folder / FILE).read_text(encoding="utf-8")):
-        pictures, clip = (
-            tuple(str(folder / name) for name in row["pictures"]),
-            row["clip"] and str(folder / row["clip"]),
-        )
-        if all(Path(file).is_file() for file in (*pictures, *([clip] if clip else []))):
-            examples.append(Example(pictures, clip, {language: row[language] for language in ("en", "zh")}))
+        pictures = tuple(str(folder / name) for name in row["pictures"])
+        clip = row["clip"] and str(folder / row["clip"])
+        if all(Path(file).is_file() for file in (*pictures, clip) if file):
+            examples.append(Example(pictures, clip, {language: row[language] for language in LANGUAGES}))
     return examples
 
 
