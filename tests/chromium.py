@@ -9,12 +9,12 @@ import pytest
 PATIENCE = 180_000  # milliseconds that a page is waited for at most; a busy machine is slow
 
 
-def expect(*what):
+def expect(*arguments):
     """Playwright's `expect`, which waits."""
     from playwright.sync_api import expect
 
     expect.set_options(timeout=PATIENCE)
-    return expect(*what)
+    return expect(*arguments)
 
 
 @contextmanager

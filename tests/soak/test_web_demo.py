@@ -5,10 +5,10 @@
 
 import asyncio
 from dataclasses import astuple
-from pathlib import Path
 
 import pytest
 
+from paddle_internvl.bench.machine import resident
 from paddle_internvl.serve.server import load_engine
 from paddle_internvl.serve.settings import Settings
 from paddle_internvl.webdemo.engine_host import EngineHost
@@ -20,11 +20,6 @@ from tests.random_checkpoints import ROOT
 pytestmark = pytest.mark.soak
 TURNS, WARM, GROWTH = 300, 30, 16  # questions; those before memory is compared; MiB
 ASSETS = ROOT / "demo/assets"
-
-
-def resident() -> float:
-    """MiB of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def test_memory_is_flat():
@@ -42,7 +37,7 @@ def test_memory_is_flat():
             async for _ in handlers.ask(box, clip, 8, "en", *options, state):
                 pass
             assert state.rounds[-1].error is None
-            curve.append(resident())
+            curve.append(resident()[0] / 2**20)
         return curve
 
     curve = asyncio.run(ask())
