@@ -3,6 +3,7 @@
 # make eval-demo   measure the bundled model on its own benchmark
 # make bench   ratios measured in one run          make goldens UPSTREAM=clone   reference values, with torch
 # make docs    the documentation -> build/site     make lock    renew requirements.lock
+# make first-hour  README.md's commands on a clean clone, as a newcomer runs them
 
 SHELL := /bin/bash
 # The first Python of 3.10 to 3.12 that runs; `make PYTHON=... setup` takes another.
@@ -17,8 +18,6 @@ INSTALL = $(UV) pip install --system-certs $(if $(MAKE_TERMOUT),,--quiet) $(addp
 	--python $(BIN)/python
 
 TINY := demo/checkpoints/internvl-tiny
-
-# make first-hour   a newcomer's walk: README.md's commands on a clean clone
 
 .PHONY: setup demo eval-demo test first-hour test-clients lint bench docs goldens lock sanitize
 setup: $(READY)
@@ -40,7 +39,7 @@ $(READY): requirements.lock setup.py | $(UV)
 
 # The tour needs Paddle for CPUs only; `make setup` adds the rest.
 .venv/ready-cpu: requirements.lock setup.py | $(UV)
-	@echo "installing paddle_internvl[cpu] into .venv: 1.6 GB; the first run then builds the CPU kernels, once"
+	@echo "installing paddle_internvl[cpu] into .venv: 1.7 GB; the first run then builds the CPU kernels, once"
 	$(INSTALL) --constraint requirements.lock -e '.[cpu]'
 	@touch $@
 
