@@ -191,7 +191,7 @@ COMMANDS = {
     "exit": Command("", "ends (also: /quit, Ctrl-D)", _exit),
 }
 ALIASES = {"quit": "exit", "bye": "exit", "end": "exit", "clear": "reset", "new": "reset", "?": "help"}
-BARE = {"exit": "exit", "quit": "exit", "bye": "exit", "clear": "reset", "help": "help", "?": "help"}  # without a slash
+BARE = ("exit", "quit", "bye", "clear", "help", "?")  # commands and aliases that need no slash
 KEYS = (
     'keys: Enter sends, Alt+Enter or a \\ at the end of a line begins a new line, """ opens and ends several lines, '
     "Tab completes, Ctrl-R searches, Ctrl-C stops an answer"

@@ -105,13 +105,13 @@ class Terminal:
 
     def handle(self, text: str) -> None:
         """Run a message: a command, dragged files, or a question. Errors and Ctrl-C leave the conversation."""
-        files, command = dragged(text), commands.BARE.get(text.lower().strip())
+        files, bare = dragged(text), text.lower().strip() in commands.BARE
         try:
             if files:
                 for kind, source in files:
                     commands.add_media(self, kind, [source])
-            elif text.startswith("/") or command:
-                commands.run(self, f"/{command}" if command else text)
+            elif text.startswith("/") or bare:
+                commands.run(self, f"/{text.strip()}" if bare else text)
             elif text.strip():
                 self.ask(text)
         except KeyboardInterrupt:
