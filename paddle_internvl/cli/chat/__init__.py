@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _url(arguments: argparse.Namespace) -> str | None:
-    """The server's URL; None: a checkpoint is asked."""
+    """The server's URL; None for a checkpoint."""
     if arguments.checkpoint is None and arguments.url is None:
         raise ValueError("the following arguments are required: CKPT; see paddle-internvl chat --help")
     if arguments.checkpoint is not None and arguments.url is not None:

@@ -32,7 +32,7 @@ class Chat(Protocol):
         """Confirm a command to the person who types; no one needs it in a pipe."""
 
     def show(self, text: str) -> None:
-        """Show what a command was asked for."""
+        """Show the result of a command."""
 
     def ask(self, question: str) -> None:
         """Ask a question, and show the answer."""

@@ -24,7 +24,7 @@ from paddle_internvl.cli.chat import settings
 from paddle_internvl.cli.chat.commands import ALIASES, COMMANDS
 
 HISTORY_VARIABLE = "PADDLE_INTERNVL_HISTORY"  # file of typed questions; "": none
-_REFRESH = 0.3  # seconds between two looks at the toolbar, while the model loads
+_REFRESH = 0.3  # seconds between two redraws of the toolbar, while the model loads
 _QUOTES = '"""'
 _PATHS = ("image", "video", "save", "load", "draw")  # commands whose argument is a file
 _STYLE = Style.from_dict({"prompt": "bold ansigreen", "bottom-toolbar": "noreverse ansibrightblack"})

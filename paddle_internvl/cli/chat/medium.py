@@ -19,9 +19,9 @@ from paddle_internvl.media.urls import is_url
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # endings of pictures that are no clips
-CLIPS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
-_ENDINGS = {"image": (*STILL, ".webp", ".gif"), "video": CLIPS}
+_STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # endings of pictures that are no clips
+_CLIPS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
+_ENDINGS = {"image": (*_STILL, ".webp", ".gif"), "video": _CLIPS}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def open_medium(kind: str, source: str, frames: int, decode: bool = True) -> Med
 
     if kind == "image" and Path(source).is_dir():
         raise ValueError(f"{source} is a folder, not a picture; name a file in it, or take the folder as a clip")
-    if kind == "video" and Path(source).suffix.lower() in STILL:
+    if kind == "video" and Path(source).suffix.lower() in _STILL:
         raise ValueError(f"{source} is a picture, not a clip; add it as an image")
     if kind == "video" and not decode:
         if not is_url(source) and not Path(source).exists():

@@ -29,7 +29,7 @@ class Pipe:
             print(text, file=sys.stderr)
 
     def show(self, text: str) -> None:
-        """Print what a command was asked for on stderr."""
+        """Print the result of a command on stderr."""
         print(text, file=sys.stderr)
 
     def ask(self, question: str) -> None:

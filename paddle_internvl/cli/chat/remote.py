@@ -85,7 +85,7 @@ class RemoteModel:
         return f"waiting for {self.name}" if self._waiting else ""
 
     def cost(self, medium: Medium, options: Mapping) -> str:
-        """See `ChatModel.cost`; only the server knows."""
+        """See `ChatModel.cost`; the server cuts the tiles."""
         return ""
 
     def count(self, messages: Sequence[Mapping], options: Mapping) -> str:

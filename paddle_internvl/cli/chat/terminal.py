@@ -71,7 +71,7 @@ class Terminal:
         self._err.print(Text(text, "dim"))
 
     def show(self, text: str) -> None:
-        """Show what a command was asked for, on stderr."""
+        """Show the result of a command on stderr."""
         self._err.print(Text(text))
 
     def end(self, error: Exception) -> None:
@@ -79,7 +79,7 @@ class Terminal:
         self._editor.end(error)
 
     def run(self) -> int:
-        """Talk until the person ends it; returns the exit code.
+        """Run the conversation to its end; returns the exit code.
 
         Raises:
             Exception: that ended the model's loading.

@@ -1,4 +1,4 @@
-"""The conversation on a terminal, by keys that prompt_toolkit's own pipe input types, with a model that only counts."""
+"""The conversation on a terminal, by keys of prompt_toolkit's pipe input, with a model that repeats the question."""
 
 import io
 import json
