@@ -1,7 +1,7 @@
 """GGUF files of a checkpoint's language model, for llama.cpp: written in bfloat16, requantized by llama.cpp itself.
 
 In: a checkpoint folder in upstream's layout. Out: one file for each storage type. Without a tokenizer: ids go in.
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; names of tensors are those of `gguf.constants`.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; tensors are renamed by `gguf.get_tensor_name_map`.
 
     python -m paddle_internvl.bench.rivals.gguf_file HF_DIR OUT_DIR bf16 q8_0 q4_0
 """
@@ -9,28 +9,24 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; names of tens
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-from convert.dtypes import cast
 from convert.folder import read_config
 from convert.safetensors_io import Checkpoint
 from convert.sizes import DecoderSizes, decoder_sizes
 from paddle_internvl.checkpoints.view import CheckpointView
 
-ARCHITECTURES = {"InternLM2ForCausalLM": "llama", "LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2",
-                 "Qwen3ForCausalLM": "qwen3"}  # fmt: skip
-_OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-_INSIDE = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
-Floats = Callable[[str], np.ndarray]
+ARCHITECTURES = {
+    "InternLM2ForCausalLM": gguf.MODEL_ARCH.LLAMA,
+    "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
+    "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
+    "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
+}
+_PREFIX = "language_model."
 
 
 def write_bfloat16(folder: Path, file: Path) -> Path:
@@ -43,27 +39,30 @@ def write_bfloat16(folder: Path, file: Path) -> Path:
     llm, view = config["llm_config"], CheckpointView(Checkpoint(folder), config)
     architecture = ARCHITECTURES.get(llm["architectures"][0])
     sizes = decoder_sizes(llm)
-    if architecture is None or llm.get("rope_scaling") or (architecture == "llama" and sizes.qkv_bias) or sizes.experts:
+    in_pairs = architecture == gguf.MODEL_ARCH.LLAMA  # rope's order of q and k in llama.cpp
+    if architecture is None or llm.get("rope_scaling") or (in_pairs and sizes.qkv_bias) or sizes.experts:
         raise ValueError(
             f"{llm['architectures'][0]} is not written as GGUF with rope_scaling, experts or biases of Llama's q and k"
             f"; supported: {', '.join(ARCHITECTURES)}"
         )
-    writer = gguf.GGUFWriter(file, architecture)
+    writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
     _add_fields(writer, llm, sizes)
-    prefix = "language_model."
-    for name in view.outputs:
-        if not name.startswith(prefix):
+    names = gguf.get_tensor_name_map(architecture, sizes.layers)
+    heads = {"q_proj": sizes.heads, "k_proj": sizes.kv_heads} if in_pairs else {}
+    for name, output in view.outputs.items():
+        if not name.startswith(_PREFIX):
             continue
-        target = tensor_name(name.removeprefix(prefix))
-        values = view.floats(name)
-        if values.ndim == 1:
-            writer.add_tensor(target, values)
+        layer, _, kind = name.removeprefix(_PREFIX).rpartition(".")
+        last, target = layer.rpartition(".")[2], f"{names[layer]}.{kind}"
+        if len(output.shape) == 1:
+            writer.add_tensor(target, view.floats(name))
             continue
-        rows = values if target.startswith("token_embd") else values.swapaxes(-1, -2)
-        if architecture == "llama" and any(part in target for part in ("attn_q.", "attn_k.")):
-            rows = interleaved(rows, llm, "attn_q." in target)
-        halves = cast(np.ascontiguousarray(rows).view(np.uint32), "F32", "BF16")
-        writer.add_tensor(target, halves.view(np.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
+        rows = view.array(name, "BF16")
+        rows = rows if last == "embed_tokens" else rows.T
+        if last in heads:
+            rows = interleaved(rows, heads[last])
+        halves = np.ascontiguousarray(rows).view(np.uint8)
+        writer.add_tensor(target, halves, raw_dtype=gguf.GGMLQuantizationType.BF16)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -71,21 +70,10 @@ def write_bfloat16(folder: Path, file: Path) -> Path:
     return file
 
 
-def tensor_name(name: str) -> str:
-    """llama.cpp's name of a tensor of ours, e.g. 'model.layers.3.mlp.up_proj.weight' -> 'blk.3.ffn_up.weight'."""
-    stem, _, kind = name.rpartition(".")
-    if stem in _OUTSIDE:
-        return f"{_OUTSIDE[stem]}.{kind}"
-    _, _, number, inside = stem.split(".", 3)
-    return f"blk.{number}.{_INSIDE[inside]}.{kind}"
-
-
-def interleaved(rows: np.ndarray, llm: Mapping, of_queries: bool) -> np.ndarray:
-    """Rows [heads * E, D] with each head's halves interleaved: llama.cpp's 'llama' turns neighbours by rope."""
-    sizes = decoder_sizes(llm)
-    heads = sizes.heads if of_queries else sizes.kv_heads
-    pairs = rows.reshape(heads, 2, sizes.head_dim // 2, -1)
-    return pairs.swapaxes(1, 2).reshape(rows.shape)
+def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows [heads * E, D] with the halves of each head interleaved: llama.cpp's 'llama' applies rope to neighbours."""
+    halves = rows.reshape(heads, 2, -1, rows.shape[-1])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def _add_fields(writer: gguf.GGUFWriter, llm: Mapping, sizes: DecoderSizes) -> None:
