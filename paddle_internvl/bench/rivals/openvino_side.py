@@ -40,8 +40,7 @@ class OpenVINO:
     def load(self, folder: Path, part: str, precision: str) -> None:
         """Compile those parts of upstream's folder that `part` names."""
         self._config = read_config(folder)
-        view = CheckpointView(Checkpoint(folder), self._config)
-        weights = Weights(view.floats, _BITS.get(precision, 16))
+        weights = Weights(CheckpointView(Checkpoint(folder), self._config), _BITS.get(precision, 16))
         threads = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": runtime.cpu_cores()}
         builders = {"vision": (vision_graph, projector_graph), "language": (decoder_graph,)}[part]
         self._requests = {}
