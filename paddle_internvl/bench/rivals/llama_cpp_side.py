@@ -16,11 +16,13 @@ from paddle_internvl import runtime
 from paddle_internvl.bench import inputs
 
 _CAPACITY = 4096  # positions, without a longer stage
-_BITS = {"bf16": 16, "q8_0": 8, "q4_0": 4}
+_PIECE = 512  # positions of a prompt at a time, llama.cpp's own size
 
 
 class LlamaCpp:
     """The language model on llama.cpp. Arguments and methods: see `ours.Ours`."""
+
+    stored_bits = 16
 
     def __init__(self, device: str | None = None):
         llama_cpp.llama_backend_init()
@@ -39,7 +41,6 @@ class LlamaCpp:
         self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), options)
         if not self._model:
             raise RuntimeError(f"llama.cpp can't load {file}")
-        self.stored_bits = _BITS[kind]
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
 
     def _open(self, capacity: int) -> None:
@@ -48,7 +49,7 @@ class LlamaCpp:
             llama_cpp.llama_free(self._context)
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = capacity
-        options.n_batch = options.n_ubatch = 512  # llama.cpp's own size of a piece of a prompt
+        options.n_batch = options.n_ubatch = _PIECE
         options.n_threads = options.n_threads_batch = runtime.cpu_cores()
         self._context = llama_cpp.llama_init_from_model(self._model, options)
 
@@ -89,8 +90,8 @@ class LlamaCpp:
 
     def _step(self, ids: np.ndarray) -> np.ndarray:
         """Logits float32 [1, 1, V] after the ids."""
-        for first in range(0, len(ids), 512):
-            piece = np.ascontiguousarray(ids[first : first + 512], np.int32)
+        for first in range(0, len(ids), _PIECE):
+            piece = np.ascontiguousarray(ids[first : first + _PIECE], np.int32)
             tokens = piece.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
             code = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(piece)))
             if code:
