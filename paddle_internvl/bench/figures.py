@@ -111,7 +111,7 @@ def summary(
 
 
 def add_shares(summary: dict, costs: Costs, peaks: Mapping[str, float]) -> None:
-    """Add to the rows of a stage the shares of the machine's peaks; nothing without peaks.
+    """Add to the rows of a stage the shares of the machine's peaks, if there are peaks and `Costs` has the kind.
 
     Args:
         summary: of a stage, changed in place.

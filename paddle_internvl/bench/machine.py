@@ -83,7 +83,7 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def peaks() -> dict[str, float]:
+def peaks() -> dict[str, int]:
     """Peak FLOP/s and bytes/s of this machine, measured by loops of the C++ library (csrc/limits*).
 
     Returns:
@@ -111,7 +111,7 @@ def peaks() -> dict[str, float]:
                 measured[name + suffix] = max(_after_rest(loop) for _ in range(_REPEATS))
     finally:
         functions.internvl_set_threads(threads)
-    return {name: peak for name, peak in measured.items() if peak}
+    return {name: round(peak) for name, peak in measured.items() if peak}
 
 
 def higher(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:

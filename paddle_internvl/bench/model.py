@@ -20,7 +20,7 @@ from convert.safetensors_io import Checkpoint
 from convert.streaming import convert, is_paddle_layout
 from paddle_internvl.bench import conversion, figures, machine, rivals
 from paddle_internvl.bench.random_checkpoint import write_random
-from paddle_internvl.bench.stages import CONTENDERS, CONVERSION, LLAMA, Contender, select
+from paddle_internvl.bench.stages import CONTENDERS, LLAMA, Contender, select
 from paddle_internvl.bench.trials import FOREIGN_LIMIT, TrialRunner
 from paddle_internvl.bench.work import Costs
 
@@ -30,7 +30,7 @@ _PARTS = {"vision": ("vision_model.", "mlp1."), "language": ("language_model.",)
 
 def measured_machine() -> dict:
     """Description of this machine with its measured 'peaks', see `machine.peaks`."""
-    return {**machine.describe(), "peaks": {name: round(value) for name, value in machine.peaks().items()}}
+    return {**machine.describe(), "peaks": machine.peaks()}
 
 
 def bench_model(
@@ -108,16 +108,15 @@ def bench_model(
                 on_stage(document)
         if with_conversion:
             document["stages"].append(conversion.run(runner))
-    described_machine["peaks"] = machine.higher(described_machine["peaks"], measured_machine()["peaks"])
+    described_machine["peaks"] = machine.higher(described_machine["peaks"], machine.peaks())
     for summary in document["stages"]:
-        if summary["stage"] != CONVERSION:
-            figures.add_shares(summary, costs, described_machine["peaks"])
+        figures.add_shares(summary, costs, described_machine["peaks"])
     on_stage(document)
     return document
 
 
 def lacking_instructions(contenders: Mapping[str, Contender], sets: Sequence[str], kernels: bool) -> dict[str, str]:
-    """Contenders that can't run here as their names say, and the instruction set that is lacking.
+    """Contenders whose instruction set this machine lacks, and that instruction set.
 
     Args:
         contenders: name -> contender.

@@ -31,7 +31,7 @@ class Contender:
         precision: of the arithmetic, and of the weights where few bits are the point.
         bits: of a linear layer's weight; None: as stored.
         memory: of the model, as a share of its weights in float32.
-        needs: instruction set without which the contender does not run as its name says.
+        needs: instruction set of its arithmetic; '': any.
     """
 
     side: str

@@ -58,7 +58,7 @@ class TrialRunner:
 
     Args:
         contenders: name -> contender.
-        folders: 'hf' and 'paddle' -> checkpoint folder.
+        folders: layout of a checkpoint, see `Contender.folder` -> its folder.
         scratch: folder for outputs.
         rounds: trials of each contender.
         tries: of a trial that is disturbed.
