@@ -33,8 +33,8 @@ REQUIRED = [
 EXTRAS = {
     "cpu": ["paddlepaddle==3.3.1"],
     "gpu": ["paddlepaddle-gpu>=3.0"],
-    # decord is for the model cards' own lines; the package reads clips by PyAV or OpenCV.
     "chat": ["prompt_toolkit>=3.0.43", "httpx>=0.28"],  # line editing, and `chat --url`
+    # decord is for the model cards' own lines; the package reads clips by PyAV or OpenCV.
     "video": ["av>=14.2", "opencv-python-headless>=4.8", "decord>=0.6; platform_machine == 'x86_64'"],
     "serve": [
         "fastapi>=0.110",
