@@ -40,7 +40,6 @@ _CHINESE = (
      r"提示词有 \1 个 token，连同回答最多 \2 个；请减少图片或图块，缩短文字，或清空对话"),
     (r"(\d+) requests are queued or running already; try again later", r"已有 \1 个请求在排队或生成，请稍后再试"),
     (r"(\d+) tiles of pictures are queued already; try again later", r"已有 \1 个图块在排队，请稍后再试"),
-    (r"(.+) of pictures are in work; try again", r"正在处理的图片过多，请稍后再试"),
     (r"the engine takes no more requests|the server is shutting down", "服务正在关闭"),
     (r"not enough memory for this request; .+", "内存不足；请减少或缩小图片，或缩短文字"),
     (r"the request failed inside the engine", "引擎内部出错"),
