@@ -95,24 +95,28 @@ def _build_native_layers(model: nn.Layer, bfloat16: bool) -> None:
 
 def _build_projector(model: InternVLNetwork) -> NativeLayer | None:
     """The C struct of the projector, if the kernels implement it."""
-    if dispatch.choose_for("layers", Case("cpu", "float32")) != "native":
-        return None
-    try:
-        return native_projector(model.mlp1, model.config.tile_sizes.merge, model.ps_version)
-    except UnsupportedLayerError as obstacle:
-        logger.info(f"the projector runs as modules: {obstacle}")
-        return None
+    merge, version = model.config.tile_sizes.merge, model.ps_version
+    return _if_supported("the projector runs", lambda: native_projector(model.mlp1, merge, version))
 
 
 def _build(layers: nn.LayerList, native_layer: Callable, config, head_dim: int, bfloat16: bool) -> bool:
     """Build the struct of each layer, or of none; returns whether it was done."""
-    if dispatch.choose_for("layers", Case("cpu", "float32", head_dim=head_dim)) != "native":
-        return False
-    try:
-        built = [native_layer(layer, config, bfloat16) for layer in layers]
-    except UnsupportedLayerError as obstacle:
-        logger.info(f"the layers of {type(config).__name__} run as modules: {obstacle}")
-        return False
-    for layer, native in zip(layers, built):
+    built = _if_supported(
+        f"the layers of {type(config).__name__} run",
+        lambda: [native_layer(layer, config, bfloat16) for layer in layers],
+        head_dim,
+    )
+    for layer, native in zip(layers, built or ()):
         layer.native = native
-    return True
+    return built is not None
+
+
+def _if_supported(subject: str, build: Callable, head_dim: int | None = None):
+    """What `build` returns; None, with its reason in the log, where the kernels don't implement it."""
+    if dispatch.choose_for("layers", Case("cpu", "float32", head_dim=head_dim)) != "native":
+        return None
+    try:
+        return build()
+    except UnsupportedLayerError as obstacle:
+        logger.info(f"{subject} as modules: {obstacle}")
+        return None

@@ -226,8 +226,8 @@ def native_projector(projector: nn.Sequential, merge: int, version: str) -> Nati
     fc1, fc2 = builder.linear("1"), builder.linear("3")
     floats = [builder.floats(tensor) for tensor in (norm.weight, norm.bias)]
     width = fc1.inputs // merge**2
-    built = builder.build(structs.Projector(fc1, fc2, *floats, width, merge, version == "v1", norm._epsilon))
-    return NativeLayer(built.struct, built.tensors, [projector, *built.within])
+    struct = structs.Projector(fc1, fc2, *floats, width, merge, version == "v1", norm._epsilon)
+    return builder.build(struct, include_self=True)
 
 
 def _require_supported_fields(config: UpstreamConfig, supported: set[str]) -> None:
@@ -286,9 +286,12 @@ class _StructBuilder:
             offsets=stored.offsets, group=stored.group, count=linear.experts,
         )  # fmt: skip
 
-    def build(self, struct) -> NativeLayer:
+    def build(self, struct, include_self: bool = False) -> NativeLayer:
         """The struct with its tensors, if these are all tensors of the layer.
 
+        Args:
+            struct: of the layer.
+            include_self: whether the native call skips the hooks of the layer itself too.
         Raises:
             UnsupportedLayerError: the layer holds a tensor that the struct has no field for.
         """
@@ -297,7 +300,7 @@ class _StructBuilder:
         left = [name for name, tensor in named if tensor is not None and id(tensor) not in taken]
         if left:
             raise UnsupportedLayerError(f"the kernels don't implement {', '.join(left)}")
-        return NativeLayer(struct, self._tensors, self._layer.sublayers())
+        return NativeLayer(struct, self._tensors, self._layer.sublayers(include_self=include_self))
 
 
 def _hooks_of(layers: list[nn.Layer]) -> list[dict]:
