@@ -125,7 +125,7 @@ def load(
 
 def _bfloat16_arithmetic(requested: str | None, device: str, trainable: bool, reason: str) -> tuple[bool, str]:
     """Whether the CPU's kernels compute in bfloat16, and the reason of the dtype for the log."""
-    if requested != "bfloat16" or device != "cpu" or trainable:
+    if requested != "bfloat16" or device != "cpu" or trainable or library.unavailable_reason():
         return False, reason
     isa = library.bfloat16_isa()
     if not isa:
