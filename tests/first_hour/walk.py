@@ -10,6 +10,7 @@ package registry, and the ports 23333 and 7860.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ LEFT_OUT = {
     "paddle-internvl download": "asks a hub",
     "HF_ENDPOINT=": "asks a hub",
 }
+QUESTION = {"id": "a", "prompt": "How many objects are there?", "images": ["demo/assets/shapes.png"]}
 READY = {"paddle-internvl serve": "http://127.0.0.1:23333/health", "paddle-internvl demo": "http://127.0.0.1:7860"}
 
 
@@ -89,7 +91,8 @@ class Walk:
         self.server = None
 
     def readme(self) -> None:
-        """Run the blocks of README.md in their order."""
+        """Run the blocks of README.md in their order, with a file of questions as `batch` takes it."""
+        (self.clone / "questions.jsonl").write_text(json.dumps(QUESTION) + "\n")
         python = ""
         for block in blocks(self.clone / "README.md"):
             if block.language == "python":
