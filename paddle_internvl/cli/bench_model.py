@@ -55,16 +55,19 @@ def add_rivals(parser: argparse.ArgumentParser, names: str = "torch, openvino, l
     parser.add_argument("--no-torch", action="store_true", help="without torch, though it is installed")
 
 
-def interpreters(arguments: argparse.Namespace) -> dict[str, str]:
+def interpreters(arguments: argparse.Namespace, training: bool = False) -> dict[str, str]:
     """Rival -> Python interpreter, of the options of `add_rivals`.
 
+    Args:
+        arguments: of the command line.
+        training: whether a training step is timed, for which a rival needs other packages.
     Raises:
         ValueError: a rival that is named can't run.
     """
     from paddle_internvl.bench import rivals
 
     named = None if arguments.rivals is None else dict(rival.partition("=")[::2] for rival in arguments.rivals)
-    found = rivals.interpreters(named)
+    found = rivals.interpreters(named, rivals.TRAINING_PACKAGES if training else rivals.PACKAGES)
     return {name: python for name, python in found.items() if not (name == "torch" and arguments.no_torch)}
 
 

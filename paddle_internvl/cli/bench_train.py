@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from paddle_internvl.bench.model import measured_machine
     from paddle_internvl.bench.training import bench_training
 
-    torch = bench_model.interpreters(arguments).get("torch")
+    torch = bench_model.interpreters(arguments, training=True).get("torch")
     if not torch and not arguments.no_torch:
         print("torch, transformers and peft are not all installed, so only our figures are shown", file=sys.stderr)
     machine, console = measured_machine(), conventions.console()

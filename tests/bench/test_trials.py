@@ -125,6 +125,8 @@ def test_interpreters_of_rivals():
     with pytest.raises(ValueError, match="'moon' is no rival of the benchmark; choose torch, openvino, llama.cpp"):
         rivals.interpreters({"moon": ""})
     assert rivals.interpreters({}) == {}
+    with pytest.raises(ValueError, match="'openvino' is no rival of the benchmark; choose torch$"):
+        rivals.interpreters({"openvino": ""}, rivals.TRAINING_PACKAGES)
 
 
 def test_a_rival_that_is_not_installed(tmp_path):

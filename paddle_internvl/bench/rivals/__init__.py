@@ -18,29 +18,33 @@ PACKAGES = {  # side of a contender -> what its process imports
     "openvino": ("openvino",),
     "llama.cpp": ("llama_cpp", "gguf"),
 }
+TRAINING_PACKAGES = {"torch": (*PACKAGES["torch"], "peft")}
 ROOT = Path(__file__).parents[3]
 
 
-def interpreters(requested: Mapping[str, str] | None) -> dict[str, str]:
+def interpreters(
+    requested: Mapping[str, str] | None, packages: Mapping[str, Sequence[str]] = PACKAGES
+) -> dict[str, str]:
     """The Python interpreter of every rival that takes part.
 
     Args:
         requested: rival -> interpreter, '' for this one; None: every rival that can be imported here.
+        packages: rival -> what its process imports: `PACKAGES` or `TRAINING_PACKAGES`.
     Returns:
         Rival -> interpreter.
     Raises:
         ValueError: a requested rival is unknown, or its packages are not installed there.
     """
     if requested is None:
-        return {name: sys.executable for name, packages in PACKAGES.items() if all(map(find_spec, packages))}
+        return {name: sys.executable for name, needed in packages.items() if all(map(find_spec, needed))}
     found = {}
     for name, python in requested.items():
-        if name not in PACKAGES:
-            raise ValueError(f"{name!r} is no rival of the benchmark; choose {', '.join(PACKAGES)}")
+        if name not in packages:
+            raise ValueError(f"{name!r} is no rival of the benchmark; choose {', '.join(packages)}")
         found[name] = python or sys.executable
-        code = f"import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, {PACKAGES[name]})))"
+        code = f"import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, {packages[name]})))"
         if subprocess.run([found[name], "-c", code]).returncode:
-            raise ValueError(f"{' and '.join(PACKAGES[name])} are not installed for {found[name]}, so {name} can't run")
+            raise ValueError(f"{' and '.join(packages[name])} are not installed for {found[name]}, so {name} can't run")
     return found
 
 
