@@ -51,7 +51,7 @@ def precision(stage: Stage, name: str, stored: int) -> str:
     return _BY_BITS[contender.bits or stored] if stage.kind == "decode" else contender.precision
 
 
-def fastest_rival(stage: Stage, name: str, rows: Mapping[str, Mapping]) -> str | None:
+def fastest_rival(name: str, rows: Mapping[str, Mapping]) -> str | None:
     """The fastest contender of the other sides at the same precision; None: there is none."""
     rivals = [
         rival
@@ -99,7 +99,7 @@ def summary(
             row["error"] = error(outputs[name], outputs[reference])
             _check(stage, name, reference, row["error"])
     for name, row in rows.items():
-        row["rival"] = fastest_rival(stage, name, rows) if CONTENDERS[name].side == "ours" else None
+        row["rival"] = fastest_rival(name, rows) if CONTENDERS[name].side == "ours" else None
         goals = dict(zip(("torch", "rival"), stage.goals.get(name, (None, None))))
         for role, rival in (("torch", TORCH), ("rival", row["rival"])):
             if rival in rows and rival != name:

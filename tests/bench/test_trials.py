@@ -111,7 +111,7 @@ def test_contenders_and_rivals_of_stages_exist():
         assert set(stage.contenders) <= CONTENDERS.keys() and set(stage.goals) <= set(stage.contenders)
         rows = {name: {"precision": figures.precision(stage, name, 16), "median": 1.0} for name in stage.contenders}
         for name, (_, of_rival) in stage.goals.items():
-            assert of_rival is None or figures.fastest_rival(stage, name, rows), stage.name
+            assert of_rival is None or figures.fastest_rival(name, rows), stage.name
 
 
 def test_what_the_machine_lacks():
