@@ -1,6 +1,13 @@
-// Requests with the API key that the visitor enters, which stays in the memory of the page; the language of the page.
+// The form of the API key, and requests with the key, which stays in the memory of the page; the language of the page.
 const element = id => document.getElementById(id);
 let key = '';
+
+document.querySelector('main').insertAdjacentHTML('beforebegin', `<form id="key" hidden>
+<label for="token"><span lang="en">This server needs an API key; it stays in this page.</span><span lang="zh">本服务需要 API 密钥；密钥只留在本页面中。</span></label>
+<input id="token" type="password" autocomplete="off" required>
+<button><span lang="en">Show</span><span lang="zh">显示</span></button>
+</form>
+<p id="problem" role="alert" hidden></p>`);
 
 const headers = () => key ? {Authorization: `Bearer ${key}`} : {};
 
