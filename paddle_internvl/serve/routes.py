@@ -66,9 +66,7 @@ class Routes:
     async def chat_completions(self, request: Request, body: ChatRequest) -> Any:
         """Chat completion: answer a conversation with pictures and clips."""
         self._check_model(body.model)
-        log_media = request.state.record.media.extend
-        prompt = await self._or_api_error(request, self._preparer.chat(body.messages, log_media, **body.prompt_options))
-        return await self._answer(request, body, prompt, CHAT)
+        return await self._answer(request, body, await self._chat_prompt(request, body), CHAT)
 
     async def completions(self, request: Request, body: CompletionRequest) -> Any:
         """Text completion: continue a text."""
@@ -88,9 +86,8 @@ class Routes:
     async def responses(self, request: Request, body: ResponsesRequest) -> Any:
         """OpenAI's Responses API, stateless: answer a conversation with pictures and tools."""
         self._check_model(body.model)
-        chat, log_media = body.chat, request.state.record.media.extend
-        prompt = await self._or_api_error(request, self._preparer.chat(chat.messages, log_media, **chat.prompt_options))
-        run, document = await self._run(request, chat, prompt), ResponseDocument(body, self._model["id"])
+        run = await self._run(request, body.chat, await self._chat_prompt(request, body.chat))
+        document = ResponseDocument(body, self._model["id"])
         if not body.stream:
             return JSONResponse(await self._or_api_error(request, run.whole(document)))
         return self._events(request, document.events(run))
@@ -111,10 +108,10 @@ class Routes:
         """Token ids of a text, or of a conversation's prompt with its visual tokens."""
         self._check_optional_model(body.model)
         if body.messages is None:
-            work = self._preparer.text(body.prompt)
+            prompt = await self._or_api_error(request, self._preparer.text(body.prompt))
         else:
-            work = self._preparer.chat(body.messages, request.state.record.media.extend, **body.prompt_options)
-        ids = (await self._or_api_error(request, work)).ids
+            prompt = await self._chat_prompt(request, body)
+        ids = prompt.ids
         request.state.record.tokens_in = len(ids)
         words = self._tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
         return {"count": len(ids), "max_model_len": self._model["max_model_len"], "tokens": ids, "token_strs": words}
@@ -164,6 +161,12 @@ class Routes:
     def _check_optional_model(self, name: str | None) -> None:
         if name is not None:
             self._check_model(name)
+
+    async def _chat_prompt(self, request: Request, body: ChatRequest | TokenizeRequest) -> Prompt:
+        """The prompt of a conversation."""
+        log_media = request.state.record.media.extend
+        work = self._preparer.chat(body.messages, log_media, **body.prompt_options)
+        return await self._or_api_error(request, work)
 
     async def _run(
         self, request: Request, body: Generation, prompt: Prompt, ends: tuple[int, ...] = ()
