@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-QUANTIZATIONS = {"wint8": "load_in_8bit", "wint4": "load_in_4bit"}  # FastDeploy's words -> argument of from_pretrained
+QUANTIZATIONS = {"wint8": "load_in_8bit", "wint4": "load_in_4bit"}  # FastDeploy's names -> argument of from_pretrained
 _POSITIVE = ("max_batch_size", "cache_tokens", "prefill_chunk", "vision_max_batch_size")
 
 
 def quantization_options(name: str | None) -> dict[str, bool]:
-    """Arguments of `from_pretrained` and fields of an `EngineConfig` for a word of QUANTIZATIONS; None: none."""
+    """Arguments of `from_pretrained` and fields of an `EngineConfig` for a name in QUANTIZATIONS; None: none."""
     return {} if name is None else {QUANTIZATIONS[name]: True}
 
 

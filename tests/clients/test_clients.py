@@ -42,25 +42,25 @@ def test_openai(url):
         (call,) = stream.get_final_completion().choices[0].message.tool_calls
     assert len(deltas) > 3 and isinstance(call.function.parsed_arguments, Shape)
 
-    asked = {"model": "tiny", "input": MESSAGES, "max_output_tokens": LIMIT}
-    assert client.responses.parse(**asked, text_format=Shape).output_parsed == parsed
+    request = {"model": "tiny", "input": MESSAGES, "max_output_tokens": LIMIT}
+    assert client.responses.parse(**request, text_format=Shape).output_parsed == parsed
     named = {"tools": [tool], "tool_choice": {"type": "function", "name": "Shape"}}
-    response = client.responses.parse(**asked, **named)
+    response = client.responses.parse(**request, **named)
     shape = response.output[0].parsed_arguments  # the client writes the tool's keys in another order than for a chat
     assert isinstance(shape, Shape)
-    with client.responses.stream(**asked, **named) as stream:
+    with client.responses.stream(**request, **named) as stream:
         deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
         assert stream.get_final_response().output[0].arguments == "".join(deltas) == response.output[0].arguments
     result = {"type": "function_call_output", "call_id": response.output[0].call_id, "output": "noted"}
     history = [*MESSAGES, response.output[0].to_dict(), result]
-    assert client.responses.create(**asked | {"input": history}).output_text
+    assert client.responses.create(**request | {"input": history}).output_text
 
-    async def ask() -> list:
+    async def calls_at_once() -> list:
         async with openai.AsyncOpenAI(base_url=url, api_key="-", max_retries=0) as parallel:
-            calls = [parallel.responses.parse(**asked, **named) for _ in range(3)]
+            calls = [parallel.responses.parse(**request, **named) for _ in range(3)]
             return [response.output[0].parsed_arguments for response in await asyncio.gather(*calls)]
 
-    assert asyncio.run(ask()) == [shape] * 3
+    assert asyncio.run(calls_at_once()) == [shape] * 3
 
 
 def test_langchain(url):

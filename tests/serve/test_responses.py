@@ -142,14 +142,14 @@ def test_what_is_refused(serve, fields, param, message):
 
 def test_the_client_calls_a_tool_and_goes_on(engine_client):
     request = {"model": "tiny", "tools": FLAT[:1], "max_output_tokens": 300}
-    asked = [{"role": "user", "content": "Weather in Rome?"}]
-    response = engine_client.responses.create(**request, input=asked, tool_choice=NAMED)
+    question = [{"role": "user", "content": "Weather in Rome?"}]
+    response = engine_client.responses.create(**request, input=question, tool_choice=NAMED)
     (call,) = response.output
     assert response.status == "completed" and json.loads(call.arguments)["city"] in ("Paris", "Rome")
-    with engine_client.responses.stream(**request, input=asked, tool_choice=NAMED) as stream:
+    with engine_client.responses.stream(**request, input=question, tool_choice=NAMED) as stream:
         deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
         final = stream.get_final_response().output[0]
     assert "".join(deltas) == final.arguments == call.arguments and len(deltas) > 3
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "sun"}
-    again = engine_client.responses.create(**request, input=[*asked, *response.output, result], tool_choice="none")
+    again = engine_client.responses.create(**request, input=[*question, *response.output, result], tool_choice="none")
     assert again.output_text

@@ -3,9 +3,9 @@
     python -m tests.soak.inside serve CKPT ...
 
 The server is the command's own. Two things are added: `PUBLIC`, an address of this machine, counts as one of the public
-internet, so that media are really fetched without a network; and at SIGUSR1 the process writes what nobody sees from
-outside, its asyncio tasks, its threads, the number of objects and of matchers of response formats, into the file that
-`WINDOW` names in the environment.
+internet, so that media are really fetched without a network; and at SIGUSR1 the process writes what can't be
+measured from outside, its asyncio tasks, its threads, the number of objects and of matchers of response formats, into
+the file that `WINDOW` names in the environment.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Question:
 @dataclass(frozen=True)
 class Expected:
     """The right answer. texts, reasons, calls: of each choice, a call as (name, arguments). log_probs: of each choice's
-    tokens without an end token; None: not asked for."""
+    tokens without an end token; None: not requested."""
 
     texts: tuple[str, ...]
     reasons: tuple[str, ...]
