@@ -52,8 +52,8 @@ class Sight:
     Attributes:
         rss, anonymous: bytes, of /proc/PID/smaps_rollup; anonymous memory leaves out pages of mapped files, which come
             and go with the page cache. peak: the most resident bytes so far. lwps: threads of the system.
-        objects: of Python, those its collector tracks. matchers: of answers that must match a format. threads, tasks: of
-            Python and asyncio, by name. handles: open files by what they are. children: processes, dead ones that
+        objects: of Python, those its collector tracks. matchers: of answers that must match a format. threads, tasks:
+            of Python and asyncio, by name. handles: open files by what they are. children: processes, dead ones that
             nobody waited for included. temporary: files in its temporary folder. busy: metrics that are 0 at rest.
     """
 
