@@ -3,8 +3,9 @@
     make first-hour                     # or: python -m tests.first_hour.walk [--keep FOLDER]
 
 `make demo` has a limit of time and `.venv` one of size. Servers run until they are ready; commands that ask a hub are
-left out. Python blocks run one after the other in a new process. Exit code 1 when a command or a limit fails. Needs a
-package registry, and the ports 23333 and 7860.
+left out, conversations read a question from stdin. Python blocks run one after the other in a new process. At the end
+the demo's examples in both languages are answered, and `git status` has to be clean. Exit code 1 when a command or a
+limit fails. Needs a package registry, and the ports 23333 and 7860.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ LEFT_OUT = {
     "HF_ENDPOINT=": "asks a hub",
 }
 QUESTION = {"id": "a", "prompt": "How many objects are there?", "images": ["demo/assets/shapes.png"]}
+CONVERSATION = f"/image {QUESTION['images'][0]}\n{QUESTION['prompt']}\n/exit\n"
+CLOSING = (
+    "python -m pytest tests/webdemo/test_examples.py",
+    "git status --porcelain | tee /dev/stderr | wc -l | grep -qx 0",
+)
 READY = {"paddle-internvl serve": "http://127.0.0.1:23333/health", "paddle-internvl demo": "http://127.0.0.1:7860"}
+SERVER = ("paddle-internvl serve demo/checkpoints/internvl-tiny", READY["paddle-internvl serve"])
 
 
 class Walk:
@@ -58,7 +65,7 @@ class Walk:
         print(f"{seconds:7.1f} s  {'FAILED ' + failure if failure else 'ok'}  {command[:100]}", flush=True)
 
     def run(self, command: str, text: str | None = None) -> None:
-        """Run a shell command, with a program on its stdin."""
+        """Run a shell command, with a text on its stdin."""
         began = time.monotonic()
         done = subprocess.run(
             command, shell=True, cwd=self.clone, env=self.environment, input=text or "", capture_output=True, text=True,
@@ -103,7 +110,9 @@ class Walk:
                 if not command or command.startswith(tuple(LEFT_OUT)):
                     continue
                 url = next((url for words, url in READY.items() if command.startswith(words)), None)
-                self.serve(command, url) if url else self.run(command)
+                if " --url " in command:  # its server comes later on the page
+                    self.serve(*SERVER)
+                self.serve(command, url) if url else self.run(command, CONVERSATION)
         self.stop()
 
 
@@ -124,6 +133,8 @@ def main() -> int:
             walk.readme()
         finally:
             walk.stop()
+        for command in CLOSING:
+            walk.run(command)
     failed = [row for row in walk.rows if row[2]]
     print(f"{len(walk.rows)} commands, {len(failed)} failed, {sum(row[1] for row in walk.rows):.0f} s")
     return 1 if failed else 0
