@@ -1,14 +1,15 @@
 """Plots of a benchmark's document.
 
-In: a dict of `model` or `growth`. Out: PNG files. Needs matplotlib (the extra `plots`).
+In: a dict of `model`, `training` or `growth`; outcomes of `load`. Out: files. Needs matplotlib (the extra `plots`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paddle_internvl import plotting
+from paddle_internvl.bench.load import OK, Outcome
 from paddle_internvl.bench.stages import TORCH
 
 _WIDTH, _ROW = 9.0, 0.32  # inches
@@ -56,7 +57,7 @@ def _bars(document: Mapping, folder: Path, name: str, title: str, bars: list[tup
     axes.set_xlabel(title)
     machine = document["machine"]
     axes.set_title(f"{document['model']} on {machine['processor']}, {machine['cores']} cores")
-    return plotting.save(figure, folder / f"{document['model']}-{name}.png")
+    return plotting.save(figure, folder / f"{document['model'].replace(', ', '-').replace(' ', '-')}-{name}.png")
 
 
 def draw_growth(document: Mapping, folder: Path) -> list[Path]:
@@ -86,3 +87,29 @@ def draw_growth(document: Mapping, folder: Path) -> list[Path]:
         figure.suptitle(f"{curve['curve']}, {document['model']}")
         files.append(plotting.save(figure, folder / f"growth-{curve['name']}.png"))
     return files
+
+
+def draw_load(outcomes: Sequence[Outcome], title: str, file: Path) -> Path:
+    """Cumulative distribution of the time to the first token and of the whole answer, a line for each kind of request.
+
+    Args:
+        outcomes: of which the answered ones are drawn.
+        title: of the figure.
+        file: whose ending selects the format.
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = plotting.new_figure(_WIDTH, 3.6)
+    for axes, quantity in zip(figure.subplots(1, 2, sharey=True), ("time to first token", "whole answer")):
+        for kind, color in zip(sorted({outcome.kind for outcome in outcomes}), plotting.SERIES):
+            good = [outcome for outcome in outcomes if outcome.kind == kind and outcome.status == OK and outcome.chunks]
+            if good:
+                first = quantity == "time to first token"
+                axes.ecdf([o.chunks[0] if first else o.ended for o in good], color=color, label=f"{kind} ({len(good)})")
+        axes.set(xlabel=f"{quantity}, seconds", xlim=(0, None), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("share of answered requests")
+    if figure.axes[0].lines:
+        figure.axes[0].legend(loc="lower right")
+    figure.suptitle(title)
+    return plotting.save(figure, file)

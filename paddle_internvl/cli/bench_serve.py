@@ -5,7 +5,7 @@ Requests arrive as a Poisson process, whether or not the server keeps up. Exit c
 examples:
   paddle-internvl bench serve CKPT --rate 4 --requests 100
   paddle-internvl bench serve CKPT --rate 4 --duration 60 --serve-flags "--max-batch-size 8"
-  paddle-internvl bench serve --url http://127.0.0.1:23333 --rate 2 --duration 60 --mix picture=1 --json run.json
+  paddle-internvl bench serve --url http://127.0.0.1:23333 --rate 2 --duration 60 --mix picture=1 --plot times.png
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
+from paddle_internvl.cli.argument_types import plot_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name in the requests (default: the server's first)")
     parser.add_argument("--serve-flags", default="", metavar="FLAGS", help="flags of the server of CKPT, in one text")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and every request's times there")
+    parser.add_argument("--plot", type=plot_file, metavar="FILE", help="draw the distribution of times by kind")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,6 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         document = {**figures, "outcomes": [vars(outcome) for outcome in outcomes]}
         arguments.json.write_text(json.dumps(document), encoding="utf-8")
+    if arguments.plot:
+        from paddle_internvl.bench.plots import draw_load
+
+        title = f"{figures['answered']} of {figures['requests']} requests answered, {arguments.rate:g} a second"
+        draw_load(outcomes, title, arguments.plot)
     print(json.dumps(figures))
     return EXIT_OK if figures["answered"] else EXIT_DIFFERENT
 

@@ -33,16 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), help="(default: a card where there is one)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to work (default: the temporary folder)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw plots there")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from paddle_internvl import progress
-    from paddle_internvl.bench import figures
+    from paddle_internvl import plotting, progress
+    from paddle_internvl.bench import figures, plots
     from paddle_internvl.bench.model import measured_machine
     from paddle_internvl.bench.training import bench_training
 
+    if arguments.plot:
+        plotting.require_matplotlib()
     torch = bench_model.interpreters(arguments, training=True).get("torch")
     if not torch and not arguments.no_torch:
         print("torch, transformers and peft are not all installed, so only our figures are shown", file=sys.stderr)
@@ -59,4 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
     console.print(f"\n{document['model']}, {document['parameters'] / 1e6:.0f} million parameters, random weights")
     console.print(figures.table(document))
+    if arguments.plot:
+        for file in plots.draw_model(document, arguments.plot):
+            print(f"drawn: {file}", file=sys.stderr)
     return EXIT_OK

@@ -3,6 +3,7 @@
 examples:
   paddle-internvl completion bash > ~/.local/share/bash-completion/completions/paddle-internvl
   paddle-internvl completion zsh > ~/.zfunc/_paddle-internvl    # with fpath+=~/.zfunc before compinit in .zshrc
+  paddle-internvl completion fish > ~/.config/fish/completions/paddle-internvl.fish
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _FILES = ("F", "IN", "OUT", "FILE", "YAML", "CKPT|CONFIG", "CONFIG|CKPT", "CONFI
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh"))
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
 def run(arguments: argparse.Namespace) -> int:

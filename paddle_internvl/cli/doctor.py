@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
@@ -88,13 +86,15 @@ def findings() -> list[Finding]:
 
 
 def _python() -> Finding:
-    version = platform.python_version()
+    version = ".".join(map(str, sys.version_info[:3]))
     if (3, 10) <= sys.version_info[:2] <= (3, 12):
         return Finding("Python", OK, version)
     return Finding("Python", PROBLEM, version, "use Python 3.10, 3.11 or 3.12: Paddle 3.3 has no wheel for others")
 
 
 def _version(distribution: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -188,6 +188,8 @@ def _bfloat16_on_cpu() -> Finding:
 
 
 def _driver() -> str | None:
+    import subprocess
+
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]

@@ -31,6 +31,15 @@ _TYPE_NAMES = {
     tuple[str, ...]: "list of texts",
     tuple[int, ...]: "list of whole numbers",
 }
+# first setting of a group -> the group's title in --help
+_GROUPS = {
+    "server_name": "address and name",
+    "session_len": "model and engine",
+    "api_keys": "who may ask",
+    "default_max_tokens": "limits of requests",
+    "max_connections": "connections",
+    "max_images": "media",
+}
 _MEDIA = {limit.name: limit.default for limit in fields(MediaLimits)}
 
 
@@ -193,6 +202,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for every setting; a flag that is not given leaves no attribute in the parsed arguments."""
     parser.add_argument("--config", type=Path, metavar="YAML", help="file of settings; flags override it")
     for setting in fields(Settings):
+        if setting.name in _GROUPS:
+            group = parser.add_argument_group(_GROUPS[setting.name])
         kind, _ = _types()[setting.name]
         default = "" if setting.default in (None, (), False) else f" (default: {setting.default})"
         if setting.name == "log_level":
@@ -204,7 +215,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         else:
             options = {"type": kind, "metavar": {str: "TEXT", int: "N", float: "NUMBER"}[kind]}
         flag = f"--{setting.name.replace('_', '-')}"
-        parser.add_argument(flag, default=argparse.SUPPRESS, help=setting.metadata["help"] + default, **options)
+        group.add_argument(flag, default=argparse.SUPPRESS, help=setting.metadata["help"] + default, **options)
 
 
 def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from paddle_internvl.bench import figures, growth, plots
+from paddle_internvl.bench.load import Outcome
 from paddle_internvl.bench.stages import BEST, BFLOAT16, INT8, LLAMA, OPENVINO, OURS, TORCH, TORCH_INT8, Stage
 from paddle_internvl.bench.trials import Trial
 from paddle_internvl.bench.work import Costs
@@ -116,7 +117,19 @@ def test_plots(summary, tmp_path):
     del summary["contenders"][TORCH]
     for row in summary["contenders"].values():
         row.pop("of torch", None)
-    assert [file.name for file in plots.draw_model(document(summary), tmp_path)] == ["tiny-times.png"]
+    trained = {**document(summary), "model": "tiny, 2 layers"}  # of `bench train`
+    assert [file.name for file in plots.draw_model(trained, tmp_path)] == ["tiny-2-layers-times.png"]
+
+
+def test_plot_of_a_load(tmp_path):
+    """The curves are those of the answered requests alone; a kind without an answer has none."""
+    times = {"text": (0.1, 0.2), "picture": (0.5,), "video": ()}
+    outcomes = [Outcome(kind, 0, chunks=[t, 2 * t], ended=3 * t) for kind, some in times.items() for t in some]
+    outcomes += [Outcome("text", 0, status="timeout", ended=9.0), Outcome("video", 0, status="500", ended=8.0)]
+    written = plots.draw_load(outcomes, "5 requests", tmp_path / "load.svg").read_text()
+    for text in ("5 requests", "text (2)", "picture (1)", "time to first token, seconds", "whole answer, seconds"):
+        assert text in written
+    assert "video" not in written
 
 
 AT = [1, 2, 4, 8, 16]

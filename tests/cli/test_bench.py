@@ -20,7 +20,8 @@ def test_load_on_a_server_process(tmp_path, capsys):
     file = tmp_path / "run.json"
     with served(CHECKPOINT, ["--max-batch-size", "2"]) as url:
         words = ["bench", "serve", "--url", url, *SHORT, "--mix", "text=1,picture=1,video=1", "--requests", "9"]
-        assert main([*words, "--json", str(file)]) == 0
+        assert main([*words, "--json", str(file), "--plot", str(tmp_path / "run.svg")]) == 0
+        assert "9 of 9 requests answered" in (tmp_path / "run.svg").read_text()
         figures, written = last_line(capsys), json.loads(file.read_text())
         assert figures["answered"] == figures["requests"] == 9 and figures["errors"] == {}
         assert written.items() >= figures.items() and len(written["outcomes"]) == 9

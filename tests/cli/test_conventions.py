@@ -142,7 +142,7 @@ WRONG = {  # words -> the one line of the error
     ("download", "/nowhere"): "/nowhere does not exist",
     ("download", "tiny"): "give a folder, or a hub id: owner/name",
     ("download", "me/tiny", "--hub", "github"): "invalid choice: 'github'",
-    ("completion", "fish"): "invalid choice: 'fish'",
+    ("completion", "tcsh"): "invalid choice: 'tcsh'",
     ("dance",): "invalid choice: 'dance'",
     ("serve", CHECKPOINT, "--prot", "1"): "see paddle-internvl serve --help",
     ("batch", "IN", "OUT", CHECKPOINT, "--generation", '{"heat": 1}'): "generation setting 'heat' is not known",
@@ -299,6 +299,10 @@ def test_completion_completes():
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "--quiet", done.stderr
     assert "#compdef paddle-internvl" in run("completion", "zsh").stdout
+    assert (
+        "complete -c paddle-internvl -n '_shtab_paddle_internvl_using info' -l quiet"
+        in run("completion", "fish").stdout
+    )
 
 
 @pytest.mark.parametrize("name", ["chat X", "demo X", "serve X", "batch X Y Z", "eval run X --data Y"])

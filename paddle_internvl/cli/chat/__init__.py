@@ -151,9 +151,10 @@ def _remote(url: str, arguments: argparse.Namespace):
 
 
 def _converse_remotely(session, arguments: argparse.Namespace) -> int:
-    session.model.connect_in_background()
     if not arguments.question and _has_editor():
-        return _terminal(session, arguments).run()
+        terminal = _terminal(session, arguments)
+        terminal.when_shown(session.model.connect_in_background)
+        return terminal.run()
     return _plain(session, arguments)
 
 

@@ -142,6 +142,16 @@ class Editor:
             text = text.removeprefix(_QUOTES).removesuffix(_QUOTES).strip("\n")
         return text
 
+    def when_drawn(self, begin: Callable[[], None]) -> None:
+        """Call a function once, as soon as the first prompt is drawn: imports in a thread would slow the drawing."""
+        rendered = self._session.app.after_render
+
+        def once(_app) -> None:
+            rendered.remove_handler(once)
+            begin()
+
+        rendered.add_handler(once)
+
     @property
     def text(self) -> str:
         """What is typed so far."""

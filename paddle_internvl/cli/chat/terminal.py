@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -77,6 +77,10 @@ class Terminal:
     def end(self, error: Exception) -> None:
         """End a prompt in work with an error, as when the model can't be loaded; any thread may call this."""
         self._editor.end(error)
+
+    def when_shown(self, begin: Callable[[], None]) -> None:
+        """Call a function once, as soon as the first prompt is drawn."""
+        self._editor.when_drawn(begin)
 
     def run(self) -> int:
         """Run the conversation to its end; returns the exit code.
