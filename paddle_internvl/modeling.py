@@ -14,7 +14,6 @@ import numpy as np
 import paddle
 
 from convert.folder import end_token_ids, token_id
-from convert.quant_config import Quantization
 from paddle_internvl.chat import cards
 from paddle_internvl.chat.messages import TokenCount, answer_messages, count_tokens, render_prompt, stream_text
 from paddle_internvl.chat.scoring import answer_log_probs
@@ -40,8 +39,9 @@ class _FromCheckpoint:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
-                        device_map=None, load_in_8bit=False, load_in_4bit=False, group_size=None, use_flash_attn=True,
-                        tensor_parallel_degree=1, trainable=False, adapter=None, **kwargs):  # fmt: skip
+                        device_map=None, load_in_8bit=False, load_in_4bit=False, group_size=None,
+                        int8_activations=False, use_flash_attn=True, tensor_parallel_degree=1, trainable=False,
+                        adapter=None, **kwargs):  # fmt: skip
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
@@ -56,6 +56,9 @@ class _FromCheckpoint:
             load_in_8bit: quantize the decoder blocks' linear weights to int8 (weight only).
             load_in_4bit: quantize them to int4.
             group_size: number of inputs that share a scale: -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
+            int8_activations: on a CPU, products of many rows (prefill, vision) in int8: rows of activations are rounded
+                to int8, sums are exact; the vision tower's linear weights are quantized to int8 too. Needs quantized
+                weights.
             use_flash_attn: False keeps plain attention on CUDA.
             tensor_parallel_degree: ranks of a tensor-parallel model: processes that `paddle.distributed.launch` starts
                 with the same program. Every rank makes the same calls (`chat`, `chat_messages`, ...) and gets the
@@ -81,11 +84,12 @@ class _FromCheckpoint:
             device=device,
             device_map=device_map,
             config=config,
-            quantization=_quantization(load_in_8bit, load_in_4bit, group_size),
+            quantization=loading.quantization_of(load_in_8bit, load_in_4bit, group_size),
             hub=hub_options,
             ranks=tensor_parallel_degree,
             trainable=trainable,
             adapter=adapter,
+            int8_activations=int8_activations,
             **kwargs,
         )
         for layer in model.sublayers():
@@ -304,16 +308,3 @@ def _settings(config, settings: dict, end_tokens: tuple[int, ...], llm_config) -
     if config.eos_token_id:
         return config
     return read_generation_config(config, eos_token_id=end_tokens or llm_config.eos_token_id)
-
-
-def _quantization(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quantization | None:
-    """The weight-only quantization that the arguments of `from_pretrained` name; contradictions are an error."""
-    if in_8bit and in_4bit:
-        raise ValueError("load_in_8bit and load_in_4bit exclude each other")
-    if in_8bit:
-        return Quantization("weight_only_int8", -1 if group_size is None else group_size)
-    if in_4bit:
-        return Quantization("weight_only_int4", 64 if group_size is None else group_size)
-    if group_size is not None:
-        raise ValueError("group_size needs load_in_8bit=True or load_in_4bit=True")
-    return None

@@ -42,6 +42,7 @@ def load(
     trainable: bool = False,
     adapter=None,
     mapped: bool = False,
+    int8_activations: bool = False,
     **overrides,
 ):
     """A model of class `cls` with a checkpoint's weights, in evaluation mode.
@@ -64,6 +65,7 @@ def load(
             none.
         mapped: leave the float weights in host memory, mapped from the checkpoint's files where these are in Paddle's
             layout and in `dtype`; for a caller that shards them (`parallel.parameter_shards`).
+        int8_activations: see `preparation.prepare_for_inference`.
         overrides: fields of the config.
     Returns:
         The model; its `process_group` has the ranks, or is None; its `merged_adapter` is the folder of the adapter in
@@ -74,6 +76,8 @@ def load(
     """
     if trainable and (ranks > 1 or device_map is not None):
         raise ValueError("trainable=True loads a whole model on one device; leave device_map and tensor parallel out")
+    if int8_activations and trainable:
+        raise ValueError("int8_activations=True is for inference; leave trainable=True out")
     folder = folder_of(name_or_path, **(hub or {}))
     if adapter is None:
         folder, adapter = base_and_adapter(folder)
@@ -119,8 +123,27 @@ def load(
         sum_partial_outputs(model, group)
         group.barrier()
     model.checkpoint_folder, model.process_group, model.merged_adapter = folder, group, merged
+    if int8_activations:
+        reason += f"; int8 activations by {library.int8_isa()}" if not library.unavailable_reason() else ""
     _log(model, placement, dtype, reason, plan.summary())
-    return model.eval() if trainable else prepare_for_inference(model, bfloat16)
+    return model.eval() if trainable else prepare_for_inference(model, bfloat16, int8_activations)
+
+
+def quantization_of(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quantization | None:
+    """The weight-only quantization that the arguments of `from_pretrained` name.
+
+    Raises:
+        ValueError: arguments that contradict each other.
+    """
+    if in_8bit and in_4bit:
+        raise ValueError("load_in_8bit and load_in_4bit exclude each other")
+    if in_8bit:
+        return Quantization("weight_only_int8", -1 if group_size is None else group_size)
+    if in_4bit:
+        return Quantization("weight_only_int4", 64 if group_size is None else group_size)
+    if group_size is not None:
+        raise ValueError("group_size needs load_in_8bit=True or load_in_4bit=True")
+    return None
 
 
 def _bfloat16_arithmetic(requested: str | None, device: str, trainable: bool, reason: str) -> tuple[bool, str]:

@@ -64,6 +64,11 @@ def save(
     if folder.is_file():
         raise ValueError(f"{folder} is a file; name a folder")
     quantized = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, QuantizedLinear)}
+    if any(".encoder.layers." in f".{name}" for name in quantized):
+        raise ValueError(
+            "int8_activations=True holds the vision tower in int8, which no folder has; "
+            "load the model without it to save it"
+        )
     weights = dict(model.named_parameters())
     if state_dict is not None:
         if quantized:

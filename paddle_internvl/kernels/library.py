@@ -43,6 +43,11 @@ def bfloat16_isa() -> str:
     return "" if unavailable_reason() else functions().internvl_bfloat16_isa().decode()
 
 
+def int8_isa() -> str:
+    """The instructions of products with int8 activations: 'amx', 'avx512_vnni', 'avx_vnni' or 'plain'."""
+    return functions().internvl_int8_isa().decode()
+
+
 def use_isa(name: str) -> None:
     """Take another instruction set from now on; '' for the machine's best. For tests.
 
@@ -81,7 +86,9 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         library = ctypes.CDLL(str(path))
     except (OSError, RuntimeError) as error:
         return None, f"{path} can't be loaded: {str(error).strip().splitlines()[0]}"
-    library.internvl_isa.restype = library.internvl_bfloat16_isa.restype = ctypes.c_char_p
+    library.internvl_isa.restype = library.internvl_bfloat16_isa.restype = library.internvl_int8_isa.restype = (
+        ctypes.c_char_p
+    )
     if not library.internvl_isa():
         return None, library.internvl_error().decode()
     library.internvl_set_threads(runtime.cpu_threads())

@@ -11,7 +11,10 @@ from pathlib import Path
 from paddle_internvl.kernels.library import run
 
 
-def linear(x, weight, *, scales=None, offsets=None, bias=None, group: int = -1, bfloat16: bool = False):
+def linear(
+    x, weight, *, scales=None, offsets=None, bias=None, group: int = -1, bfloat16: bool = False,
+    int8_activations: bool = False,
+):  # fmt: skip
     """Linear layer: x W + b.
 
     Args:
@@ -22,11 +25,13 @@ def linear(x, weight, *, scales=None, offsets=None, bias=None, group: int = -1, 
         bias: [N] or None.
         group: rows that share a scale; -1: all.
         bfloat16: round x to bfloat16; see `library.bfloat16_isa`.
+        int8_activations: round rows of x to int8 where there are many, see `csrc/int8.h`; of integer weights.
     Returns:
         [.., N].
     """
     rest = (None,) * 5  # residual, layer scale, and the second weight of swiglu
-    return run("internvl_linear", x, weight, scales, offsets, bias, *rest, group, 0, int(bfloat16))
+    arithmetic = (int(bfloat16), int(int8_activations))
+    return run("internvl_linear", x, weight, scales, offsets, bias, *rest, group, 0, *arithmetic)
 
 
 def attention(q, k, v, *, causal: bool, key_mask=None, window: int | None = None, lengths=None):

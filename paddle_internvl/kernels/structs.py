@@ -26,7 +26,7 @@ def _struct(name: str, **fields):
 
 Dense = _struct(
     "Dense", kind=ctypes.c_int, weight=_POINTER, scales=_POINTER, offsets=_POINTER, inputs=_NUMBER, outputs=_NUMBER,
-    group=_NUMBER, bias=_POINTER,
+    group=_NUMBER, int8_activations=_NUMBER, bias=_POINTER,
 )  # fmt: skip
 KVLayout = _struct(
     "KVLayout", base=_POINTER, table=_POINTER, width=_NUMBER, block=_NUMBER, block_stride=_NUMBER, head_stride=_NUMBER,
@@ -91,7 +91,7 @@ class KVView:
 
 def dense(
     weight, inputs: int, outputs: int, bits: int = 0, scales=None, offsets=None, group: int = -1, bias=None,
-    count: int = 1,
+    count: int = 1, int8_activations: bool = False,
 ):  # fmt: skip
     """Struct of a linear layer, or of the first of several whose weights are stacked; see `csrc/linear_arguments.h`.
 
@@ -105,6 +105,7 @@ def dense(
         group: rows that share a scale; -1: all.
         bias: float32 [N] or None.
         count: of stacked weights [count, K, N].
+        int8_activations: products of many rows with integers are in int8, see `csrc/int8.h`.
     Raises:
         ValueError: a tensor of another size or dtype.
     """
@@ -120,7 +121,10 @@ def dense(
         _sized(numbers, count * -(-inputs // group) * outputs, name)
     _sized(bias, outputs, "biases")
     kind = _INTEGERS[bits] if bits else _FLOATS[weight.dtype]
-    return Dense(kind, address(weight), address(scales), address(offsets), inputs, outputs, group, address(bias))
+    return Dense(
+        kind, address(weight), address(scales), address(offsets), inputs, outputs, group,
+        int8_activations and bits > 0, address(bias),
+    )  # fmt: skip
 
 
 def address(tensor: paddle.Tensor | None) -> int | None:

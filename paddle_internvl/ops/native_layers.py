@@ -274,6 +274,7 @@ class _StructBuilder:
             return structs.dense(
                 linear.quant_weight, linear.inputs, linear.outputs, bits=linear.bits, scales=linear.quant_scale,
                 offsets=linear.quant_offset, group=linear.group_size, bias=bias,
+                int8_activations=linear.int8_activations,
             )  # fmt: skip
         raise UnsupportedLayerError(f"the kernels don't implement {type(linear).__name__} ({path})")
 
@@ -284,6 +285,7 @@ class _StructBuilder:
         return structs.dense(
             stored.numbers, linear.inputs, linear.outputs, bits=linear.bits, scales=stored.scales,
             offsets=stored.offsets, group=stored.group, count=linear.experts,
+            int8_activations=linear.bits != 0 and linear.int8_activations,
         )  # fmt: skip
 
     def build(self, struct, include_self: bool = False) -> NativeLayer:

@@ -38,6 +38,7 @@ class QuantizedWeight:
         integers: in the implementation's layout.
         scales: the scales.
         offsets: the offsets, or None.
+        int8_activations: whether native products of many rows take int8 activations, see `kernels/csrc/int8.h`.
     """
 
     implementation: str
@@ -46,6 +47,7 @@ class QuantizedWeight:
     integers: paddle.Tensor
     scales: paddle.Tensor
     offsets: paddle.Tensor | None = None
+    int8_activations: bool = False
 
     def dequantized(self) -> paddle.Tensor:
         """The weight as float32 [K, N], from row order."""
@@ -69,8 +71,9 @@ class QuantizedWeight:
             )
         if self.implementation == "native":
             return operators.linear(
-                x, self.integers, scales=self.scales, offsets=self.offsets, bias=bias, group=self.group_size
-            )
+                x, self.integers, scales=self.scales, offsets=self.offsets, bias=bias, group=self.group_size,
+                int8_activations=self.int8_activations,
+            )  # fmt: skip
         return F.linear(x, self.dequantized().astype(x.dtype), bias)
 
     def packed(self) -> np.ndarray:
@@ -100,12 +103,13 @@ class QuantizedLinear(nn.Layer):
         quant_scale: the scales.
         quant_offset: the offsets, or None.
         compute_dtype: dtype of the activations, 'float32' or a half one.
+        int8_activations: see `QuantizedWeight`; False until `checkpoints.preparation` sets it.
     """
 
     def __init__(self, inputs: int, outputs: int, bits: int, group_size: int, bias: bool, trainable: bool = False):
         super().__init__()
         self.inputs, self.outputs, self.bits, self.group_size = inputs, outputs, bits, group_size
-        self.trainable, self.compute_dtype = trainable, "float32"
+        self.trainable, self.compute_dtype, self.int8_activations = trainable, "float32", False
         self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
         self.implementation = "reference"
         self.register_buffer("quant_weight", None)
@@ -153,7 +157,9 @@ class QuantizedLinear(nn.Layer):
             self.quant_scale = self.quant_scale.astype(dtype)
 
     def _quantized(self, integers, scales, offsets=None) -> QuantizedWeight:
-        return QuantizedWeight(self.implementation, self.bits, self.group_size, integers, scales, offsets)
+        return QuantizedWeight(
+            self.implementation, self.bits, self.group_size, integers, scales, offsets, self.int8_activations
+        )
 
     @property
     def quantized(self) -> QuantizedWeight:

@@ -96,7 +96,7 @@ def measure(arguments: argparse.Namespace, file: Path) -> None:
             def run(held=held, x=x, activation=activation):
                 for (w, scales, group), *up in held:
                     more = (None, None, None) if not up else (up[0][0], up[0][1], None)
-                    library.run("internvl_linear", x, w, scales, None, None, None, None, *more, group, activation, 0)
+                    library.run("internvl_linear", x, w, scales, None, None, None, None, *more, group, activation, 0, 0)
 
             run()
             limit, taken = [], []

@@ -45,12 +45,12 @@ class Held:
         self.offsets = paddle.to_tensor(added) if offsets else None
 
 
-def product(x, held, bias=None, residual=None, layer_scale=None, up=None, activation=0, bfloat16=False):
+def product(x, held, bias=None, residual=None, layer_scale=None, up=None, activation=0, bfloat16=False, int8=False):
     """The operator."""
     rest = (None if each is None else paddle.to_tensor(each) for each in (bias, residual, layer_scale))
     more = (None, None, None) if up is None else (up.weight, up.scales, up.offsets)
     weight = (held.weight, held.scales, held.offsets)
-    how = (held.group, activation, int(bfloat16))
+    how = (held.group, activation, int(bfloat16), int(int8))
     return library.run("internvl_linear", paddle.to_tensor(x), *weight, *rest, *more, *how).numpy()
 
 
@@ -178,4 +178,4 @@ def test_what_does_not_fit_is_refused(isa, change, message):
         given[name] = changed(given[name])
     inputs = (given["x"], given["weight"], None, None, given["bias"], given["residual"], None, None, None, None)
     with pytest.raises(ValueError, match=message):
-        library.run("internvl_linear", *inputs, -1, given["activation"], 0)
+        library.run("internvl_linear", *inputs, -1, given["activation"], 0, 0)

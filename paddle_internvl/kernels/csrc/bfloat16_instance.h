@@ -10,6 +10,7 @@
 #include "layers.h"
 #include "layers_vision.h"
 // kernels, each header on its own
+#include "soon.h"
 #include "bfloat16_blocks.h"
 #include MULTIPLY
 #include "bfloat16_linear.h"

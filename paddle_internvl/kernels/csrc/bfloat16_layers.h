@@ -171,9 +171,12 @@ static void decoder_layer_halved(const DecoderLayer& a, const DecoderCall& call)
   if (a.sparse.count || m <= kExactRows) return kernels().decoder_layer(a, call);
   if (call.length <= attending::kFew && m <= halved::kFewRows && (!call.last_only || call.length == 1))
     return halved::decode(a, call);
+  if (a.q.weight.int8_activations) return kernels().decoder_layer(a, call);
   call.last_only ? halved::prefill_last(a, call) : halved::prefill(a, call);
 }
 
-static void vision_layer_halved(const VisionLayer& a, const VisionCall& call) { halved::see(a, call); }
+static void vision_layer_halved(const VisionLayer& a, const VisionCall& call) {
+  a.qkv.weight.int8_activations ? kernels().vision_layer(a, call) : halved::see(a, call);
+}
 
 }  // namespace ISA

@@ -18,9 +18,11 @@
 
 namespace avx512 { extern const Kernels table; }
 namespace avx2 { extern const Kernels table; }
-namespace plain { extern const Kernels table; }
-namespace amx { extern const BFloat16Kernels table; }
+namespace plain { extern const Kernels table; extern const Int8Kernels int8_table; }
+namespace amx { extern const BFloat16Kernels table; extern const Int8Kernels int8_table; }
 namespace avx512_bf16 { extern const BFloat16Kernels table; }
+namespace avx512_vnni { extern const Int8Kernels int8_table; }
+namespace avx_vnni { extern const Int8Kernels int8_table; }
 
 namespace {
 
@@ -71,6 +73,20 @@ const Kernels* find(const std::string& name) {
                            "; use one of amx, avx512_bf16, avx512, avx2, plain");
 }
 
+// The table of int8 products for the instruction set of that name: the best of its instructions that the machine has.
+const Int8Kernels* find_int8(const std::string& name) {
+#if defined(WITH_AMX)
+  if ((name.empty() || name == "amx") && has_avx512() && has_dots(Dots::kTilesInt8)) return &amx::int8_table;
+#endif
+#if defined(WITH_AVX512_VNNI)
+  if (name != "avx2" && name != "plain" && has_avx512() && has_dots(Dots::kVnni)) return &avx512_vnni::int8_table;
+#endif
+#if defined(WITH_AVX_VNNI)
+  if (name != "plain" && __builtin_cpu_supports("avx2") && has(1, 0, 4)) return &avx_vnni::int8_table;
+#endif
+  return &plain::int8_table;
+}
+
 std::string requested() {
   const char* name = std::getenv("PADDLE_INTERNVL_ISA");
   return name ? name : "";
@@ -78,6 +94,7 @@ std::string requested() {
 
 std::atomic<const Kernels*> chosen{nullptr};
 std::atomic<const BFloat16Kernels*> chosen_halves{nullptr};
+std::atomic<const Int8Kernels*> chosen_int8{nullptr};
 std::atomic<bool> halves_found{false};
 std::atomic<int> count{0};
 std::atomic<size_t> kept{0};
@@ -110,6 +127,7 @@ bool has_dots(Dots kind) {
 void use_isa(const char* name) {
   chosen = find(name);
   chosen_halves = find_halves(name);
+  chosen_int8 = find_int8(name);
   halves_found = true;
 }
 
@@ -127,6 +145,12 @@ const BFloat16Kernels* bfloat16_kernels() {
     halves_found = true;
   }
   return chosen_halves;
+}
+
+const Int8Kernels& int8_kernels() {
+  const Int8Kernels* table = chosen_int8;
+  if (!table) chosen_int8 = table = find_int8(requested());
+  return *table;
 }
 
 const BFloat16Kernels& require_bfloat16() {

@@ -13,6 +13,7 @@
 
 #include "attention_arguments.h"
 #include "experts_arguments.h"
+#include "int8.h"
 #include "layer_arguments.h"
 #include "linear_arguments.h"
 #include "pointwise_arguments.h"

@@ -1,4 +1,4 @@
-// The kernels of bfloat16 arithmetic for machines with AMX tiles of bfloat16.
+// The kernels of bfloat16 arithmetic and of int8 products for machines with AMX tiles.
 #include "bfloat16.h"
 #if defined(WITH_AMX)
 #include <immintrin.h>
@@ -10,10 +10,13 @@
 #include <ctime>
 
 #include "dispatch.h"
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,avx2,fma")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,amx-int8,avx2,fma")
 #define ISA amx
 #define NAME "amx"
 #define LANES 16
 #define MULTIPLY "bfloat16_amx.h"
 #include "bfloat16_instance.h"
+#define INT8_NAME "amx"
+#define INT8_MULTIPLY "int8_amx.h"
+#include "int8_instance.h"
 #endif

@@ -2,6 +2,7 @@
 //
 // Many rows are worked on in strips, so that what lies between two products stays in a bounded piece of memory. Few rows
 // (decoding) run in one parallel region, since starting threads would cost as much as some of the products.
+#include "bfloat16.h"
 #include "layer_arguments.h"
 
 namespace ISA {
@@ -96,6 +97,12 @@ static Attention attention_of(const DecoderLayer& a, const DecoderCall& call, fl
   attention.causal = true;
   attention.scale = 1.f / std::sqrt(float(a.head_dim));
   return attention;
+}
+
+// Attention of many queries; in bfloat16 where a layer of int8 products asks for that.
+static void attend_many(const DecoderLayer& a, const Attention& call) {
+  if (a.bfloat16 && a.q.weight.int8_activations) return require_bfloat16().attention(call);
+  attention(call);
 }
 
 // silu(gate) * up
@@ -240,7 +247,7 @@ static void prefill(const DecoderLayer& a, const DecoderCall& call) {
   const Qkv at_row = qkv_of(a);
   float *qkv = scratch(kLayer1, m * at_row.row), *attended = scratch(kLayer2, m * a.heads * a.head_dim);
   project(a, call, qkv, true);
-  attention(attention_of(a, call, qkv, at_row.row, call.length, attended));
+  attend_many(a, attention_of(a, call, qkv, at_row.row, call.length, attended));
   add_shares(a, call.x, attended, call.out, m);
 }
 

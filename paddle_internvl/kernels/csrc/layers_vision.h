@@ -18,10 +18,15 @@ static void norm_tiles(const Norm& a, const TiledRows& to) {
 // A product of a norm's rows; many of them never become rows.
 static Linear normed_product(const Norm& a, const Dense& dense, float* out, int64_t out_apart) {
   Linear product = layering::product(dense, a.out, a.rows, out, out_apart);
-  if (a.rows <= kFewRows) return norm(a), product;
+  if (a.rows <= kFewRows || dense.weight.int8_activations) return norm(a), product;
   norm_tiles(a, tiles_of(a.rows, a.width, a.out));
   product.x_tiles = a.out;
   return product;
+}
+
+// Whether n rows go from one product to the next as tiles: those of int8 take and give rows.
+static bool tiles_between(int64_t n, const Dense& first, const Dense& second) {
+  return n > kFewRows && !first.weight.int8_activations && !second.weight.int8_activations;
 }
 
 // Row i of the shuffled patches: its merge^2 patches side by side.
@@ -46,7 +51,7 @@ static void project_patches(const Projector& a, const ProjectorCall& call) {
     Linear widened = normed_product(norm_of(rows, a.norm, a.norm_bias, normed, n, k, a.eps, true), a.fc1, inner, d);
     Linear narrowed = product(a.fc2, inner, n, call.out + first * a.fc2.weight.N, a.fc2.weight.N);
     widened.activation = Activation::kGelu;
-    if (n > kFewRows) narrowed.x_tiles = widened.out_tiles = inner;
+    if (tiles_between(n, a.fc1, a.fc2)) narrowed.x_tiles = widened.out_tiles = inner;
     linear(widened);
     linear(narrowed);
   }
@@ -103,13 +108,13 @@ static void see(const VisionLayer& a, const VisionCall& call) {
     norm_queries_and_keys(a, qkv, n);
     Attention all = attention_of(a, qkv, tiles, call.length, totals, by_head);
     all.out = {attended, call.length * c, c, e};
-    attention(all);
+    a.bfloat16 ? require_bfloat16().attention(all) : attention(all);
     linear(added(a.proj, attended, n, out, x, a.scale1));
     const Norm norm2 = norm_of(out, a.norm2, a.norm2_bias, normed, n, c, a.eps, a.centred);
     Linear widened = normed_product(norm2, a.fc1, inner, a.features);
     Linear narrowed = added(a.fc2, inner, n, out, out, a.scale2);
     widened.activation = Activation::kGelu;
-    if (n > kFewRows) narrowed.x_tiles = widened.out_tiles = inner;
+    if (tiles_between(n, a.fc1, a.fc2)) narrowed.x_tiles = widened.out_tiles = inner;
     linear(widened);
     linear(narrowed);
   }

@@ -9,6 +9,7 @@
 namespace ISA {
 
 static void linear(const Linear& a) {
+  if (a.M > kFewRows && a.weight.int8_activations) return int8_kernels().linear(a);
   if (a.M > kFewRows) return linear_many(a);
 #pragma omp parallel num_threads(threads())
   linear_part(a, omp_get_thread_num(), omp_get_num_threads());

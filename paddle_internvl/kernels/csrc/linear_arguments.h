@@ -14,6 +14,7 @@ struct Weight {
   const float* scales = nullptr;   // of int8 and int4
   const float* offsets = nullptr;  // null: all zero
   int64_t K = 0, N = 0, group = 0;
+  int64_t int8_activations = 0;  // of int8 and int4: products of many rows are those of int8.h
 };
 
 enum class Activation { kNone, kGelu, kSwiglu };

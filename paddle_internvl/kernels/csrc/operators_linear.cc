@@ -59,15 +59,17 @@ Weight stacked_weight_of(const Tensor& weight, const Optional& scales, const Opt
 namespace {
 
 // x [.., K], weight [K, N] (uint8: two int4 of successive rows, [ceil(K / 2), N]), up: a second one for swiglu.
-// activation: 0 none, 1 gelu, 2 swiglu. bfloat16: arithmetic in it, else in float32. -> [.., N]
+// activation: 0 none, 1 gelu, 2 swiglu. bfloat16: arithmetic in it, else in float32. int8_activations: of
+// integer weights, see int8.h. -> [.., N]
 std::vector<Tensor> LinearForward(const Tensor& x, const Tensor& weight, const Optional& scales,
                                   const Optional& offsets, const Optional& bias, const Optional& residual,
                                   const Optional& layer_scale, const Optional& up, const Optional& up_scales,
                                   const Optional& up_offsets, int64_t group, int64_t activation,
-                                  int64_t bfloat16) {
+                                  int64_t bfloat16, int64_t int8_activations) {
   auto shape = x.shape();
   require(!shape.empty(), "x needs an axis of inputs");
   require(activation >= 0 && activation <= 2, "activation is none of 0, 1, 2");
+  require(!int8_activations || scales, "int8 activations belong to weights of int8 or int4");
   Linear a;
   a.activation = static_cast<Activation>(activation);
   a.weight = weight_of(weight, scales, offsets, shape.back(), group);
@@ -87,6 +89,7 @@ std::vector<Tensor> LinearForward(const Tensor& x, const Tensor& weight, const O
   shape.back() = a.weight.N;
   Tensor out = empty(shape);
   a.out = out.data<float>();
+  a.weight.int8_activations = a.up.int8_activations = int8_activations;
   require(!bfloat16 || bfloat16_kernels(), "this instruction set has no arithmetic in bfloat16");
   if (a.M) (bfloat16 ? bfloat16_kernels()->linear : kernels().linear)(a);
   return {out};
@@ -99,5 +102,5 @@ PD_BUILD_OP(internvl_linear)
              paddle::Optional("Residual"), paddle::Optional("LayerScale"), paddle::Optional("Up"),
              paddle::Optional("UpScales"), paddle::Optional("UpOffsets")})
     .Outputs({"Out"})
-    .Attrs({"group: int64_t", "activation: int64_t", "bfloat16: int64_t"})
+    .Attrs({"group: int64_t", "activation: int64_t", "bfloat16: int64_t", "int8_activations: int64_t"})
     .SetKernelFn(PD_KERNEL(LinearForward));

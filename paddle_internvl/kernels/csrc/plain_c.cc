@@ -31,6 +31,9 @@ EXPORT const char* internvl_bfloat16_isa() {
   return table ? table->name : "";
 }
 
+// Name of the instructions of int8 products (int8.h).
+EXPORT const char* internvl_int8_isa() { return int8_kernels().name; }
+
 // Another instruction set; 0 where that is possible.
 EXPORT int internvl_use_isa(const char* name) {
   try {

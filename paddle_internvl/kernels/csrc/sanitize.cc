@@ -11,6 +11,7 @@
 #include "dispatch.h"
 #include "sanitize.h"
 #include "sanitize_attention.h"
+#include "sanitize_int8.h"
 #include "sanitize_layers.h"
 
 namespace {
@@ -99,6 +100,18 @@ void linears() {
         for (int64_t group : {int64_t(32), K}) linear(kind, M, K, N, group, activation);
 }
 
+void int8_linears() {
+  const int64_t shapes[][3] = {{1, 1, 1}, {9, 65, 33}, {33, 130, 31}, {17, 1400, 40}, {90, 40, 130}, {300, 72, 5}};
+  for (auto [M, K, N] : shapes)
+    for (Kind kind : {Kind::kInt8, Kind::kInt4})
+      for (int64_t group : {int64_t(32), K})
+        for (bool offsets : {false, true}) {
+          Held w = held(kind, K, N, group), up = held(kind, K, N, group);
+          if (!offsets) w.weight.offsets = up.weight.offsets = nullptr;
+          int8_linear_of(w, up, M, offsets ? Activation::kSwiglu : Activation::kGelu, numbers);
+        }
+}
+
 // `count` experts, whose weights are copies of one; some choices name none.
 void experts(Kind kind, int64_t count, int64_t M, int64_t top, int64_t D, int64_t I, int64_t group) {
   const bool whole = kind == Kind::kInt8 || kind == Kind::kInt4;
@@ -181,6 +194,7 @@ int main() {
     }
     in_bfloat16 = bfloat16_kernels();
     linears();
+    int8_linears();
     if (!in_bfloat16) mixtures();
     attentions(numbers);
     layers(numbers);

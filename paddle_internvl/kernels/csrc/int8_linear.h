@@ -1,0 +1,106 @@
+// Products of many rows in int8 and what follows them in the same pass (linear_arguments.h).
+//
+// In: a Linear of an int8 or int4 weight. Out: its result. A thread packs a group of columns into its second-level cache
+// and takes all rows of a chunk past it.
+
+namespace ISA {
+namespace int8 {
+
+constexpr long kShallow = 20;      // blocks of rows of W that are packed at once
+constexpr long kDepth = 16;        // of deeper weights as many
+constexpr long kBytes = 1 << 20;   // of x that stay in the second-level cache
+constexpr long kPanels = 8;        // panels that pass by them at a time
+constexpr long kTallest = 16;      // blocks of rows and panels whose sums stay there: 1 MiB
+constexpr long kWidest = 16;
+
+// How a product is shared out: chunks of blocks of rows, each times groups of panels. Of shallow weights a chunk stays
+// in the second-level cache while panels pass by; of deep ones the sums do.
+struct Shares {
+  long chunks, panels, groups, depth;  // depth: blocks of rows of W that are packed at a time
+};
+
+static Shares shares_of(const Linear& a, long deep) {
+  Shares s;
+  const long panels = blocks_in(a.weight.N, kSide), rows = blocks_in(a.M, kSide);
+  const bool shallow = deep <= kShallow;
+  s.depth = shallow ? deep : kDepth;
+  s.panels = shallow ? kPanels : kWidest;
+  const long most = shallow ? kBytes / (deep * kBlock) : kTallest;  // blocks of rows of a chunk
+  s.chunks = blocks_in(rows, most);
+  const long wanted = blocks_in(4 * threads(), s.chunks);  // groups that let all threads end together
+  if (blocks_in(panels, s.panels) < wanted) s.panels = blocks_in(panels, wanted);
+  s.panels += s.panels % 2;  // two are packed at a time
+  s.groups = blocks_in(panels, s.panels);
+  return s;
+}
+
+// int32 sums [rows][32] of rows from `row` on as floats, in their own memory.
+static const float* scaled_sums(const Rows& x, const float* scales, int32_t* sums, long row, long rows) {
+  float* out = (float*)sums;
+  for (long r = 0; r < rows; r++)
+    for (long c = 0; c < kSide; c += LANES)
+      store(out + r * kSide + c, __builtin_convertvector(raw<I>(sums + r * kSide + c), V) * (set(x.scales[row + r]) * load(scales + c)));
+  return out;
+}
+
+// Blocks of rows [first, end) times group `group` of panels. then: the group that this thread probably takes next.
+static void piece(const Linear& a, const Rows& x, const Shares& s, long group, long first, long end, long then) {
+  const long parts = a.activation == Activation::kSwiglu ? 2 : 1, column = group * s.panels * kSide;
+  const long left = a.weight.N - column, columns = left < s.panels * kSide ? left : s.panels * kSide;
+  const long panels = blocks_in(columns, kSide), size = s.depth * kBlock;
+  const bool once = s.depth == x.depth;
+  int8_t* packed = (int8_t*)scratch(kLinearPanels, parts * s.panels * size / 4);
+  int32_t* sums = (int32_t*)scratch(kLinearSums, (once ? 1 : (end - first) * panels) * parts * kSide * kSide);
+  const long floats = floats_of(a.weight, columns);
+  float* memory = scratch(kLinearDigits, floats + (parts > 1 ? floats_of(a.up, columns) : 0));
+  Columns to8[2];
+  for (int part = 0; part < parts; part++) to8[part] = columns_of(part ? a.up : a.weight, column, columns, memory + part * floats);
+  for (long k = 0; k < x.depth; k += s.depth) {
+    const long depth = x.depth - k < s.depth ? x.depth - k : s.depth;
+    const bool last = k + depth == x.depth;
+    for (int part = 0; part < parts; part++) {
+      const Weight& w = part ? a.up : a.weight;
+      (w.kind == Kind::kInt4 ? pack<Kind::kInt4> : pack<Kind::kInt8>)(w, to8[part], column, columns, k * kStep, depth,
+                                                                     packed + part * s.panels * size, size);
+    }
+    Soon soon[2];
+    const long next = (last ? then : group) * s.panels * kSide, ahead = a.weight.N - next < columns ? a.weight.N - next : columns;
+    for (int part = 0; part < parts && ahead > 0; part++)
+      soon[part] = Soon(part ? a.up : a.weight, next, ahead, last ? 0 : (k + depth) * kStep, depth * kStep);
+    for (long b = first; b < end; b++)
+      for (long p = 0; p < panels; p++) {
+        const long row = b * kSide, rows = a.M - row < kSide ? a.M - row : kSide;
+        int32_t* here = sums + (once ? 0 : ((b - first) * panels + p) * parts * kSide * kSide);
+        const long wide = columns - p * kSide < kSide ? columns - p * kSide : kSide;
+        const float* done[2];
+        for (int part = 0; part < parts; part++) {
+          int32_t* to = here + part * kSide * kSide;
+          multiply(x.block(b, k), packed + (part * s.panels + p) * size, depth, to, k > 0, rows <= 16, x.totals + row,
+                   soon[part]);
+          if (last) done[part] = scaled_sums(x, to8[part].scales + p * kSide, to, row, rows);
+        }
+        if (last) finish(a, done[0], done[parts - 1], kSide, row, rows, column + p * kSide, wide);
+      }
+  }
+}
+
+static void linear(const Linear& a) {
+  const Rows x = rows_of(kLinearRows, a.M, a.weight.K);
+  const Shares s = shares_of(a, x.depth);
+  const long rows = blocks_in(a.M, kSide);
+#pragma omp parallel num_threads(threads())
+  {
+#pragma omp for schedule(static)
+    for (long r = 0; r < a.M; r++) take_row(a.x + r * a.x_stride, a.weight.K, x, r);
+    Tiles tiles;
+#pragma omp for schedule(monotonic : dynamic, 1)
+    for (long i = 0; i < s.groups * s.chunks; i++) {
+      const long c = i / s.groups;
+      piece(a, x, s, i % s.groups, rows * c / s.chunks, rows * (c + 1) / s.chunks,
+            (i + threads()) % s.groups);
+    }
+  }
+}
+
+}  // namespace int8
+}  // namespace ISA
