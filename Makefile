@@ -52,11 +52,14 @@ eval-demo: .venv/ready-cpu
 	$(BIN)/paddle-internvl eval table build/outputs/internvl-tiny
 
 # One worker more than cores: half of the time a test waits, for a process that it started, a server or a browser.
-# The kernels are built before, by all cores, and not by one worker while the others wait.
+# The kernels are built before, by all cores, and not by one worker while the others wait. Asserts stay plain, because
+# every worker would rewrite every file, ten seconds each; what failed is run once more, with the values of its asserts.
 WORKERS = $(shell $(BIN)/python -c "import os; print(len(os.sched_getaffinity(0)) + 1)")
 test: $(READY)
 	-$(BIN)/paddle-internvl build-kernels --quiet
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	export PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --assert=plain || \
+		{ $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none; exit 1; }
 
 # Every command of README.md on a clean clone with empty caches; .venv/ready only for the walk's own imports.
 first-hour: $(READY)

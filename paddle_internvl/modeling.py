@@ -247,7 +247,14 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         """The tokenizer of the folder the model was loaded from."""
         from paddlenlp.transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(str(self.checkpoint_folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(self.checkpoint_folder))
+        rows = self.config.llm_config.vocab_size
+        if len(tokenizer) > rows:
+            raise ValueError(
+                f"{self.checkpoint_folder} holds files of different models: its tokenizer has {len(tokenizer)} tokens, "
+                f"its weights have {rows}; download it again"
+            )
+        return tokenizer
 
     def chat_messages(self, messages, generation_config=None, **prompt_options) -> Response:
         """Answer OpenAI-style messages.

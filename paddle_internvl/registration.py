@@ -6,7 +6,9 @@ four methods; the classes that they return are imported when the methods are cal
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from functools import cache, partial, wraps
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +17,10 @@ import paddlenlp.transformers
 from paddlenlp.generation import TextIteratorStreamer
 from paddlenlp.transformers import AutoConfig, AutoTokenizer
 from paddlenlp.transformers.auto.modeling import _BaseAutoModelClass
+from paddlenlp.utils.log import logger
 
 from convert.folder import read_json, refuse_adapter, require_tokenizer, token_id
+from paddle_internvl import startup
 from paddle_internvl.checkpoints import hub
 from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
@@ -41,6 +45,8 @@ def register() -> None:
     """Patch PaddleNLP's Auto classes so that they load InternVL; a second call changes nothing."""
     if not hasattr(paddlenlp.transformers, "TextIteratorStreamer"):  # where the model cards import it from
         paddlenlp.transformers.TextIteratorStreamer = TextIteratorStreamer
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):  # PaddleNLP's log has colours in files and pipes too
+        logger.handler.setFormatter(logging.Formatter(startup.LOG_FORMAT))
     _wrap(AutoConfig, "from_pretrained", _load_config)
     _wrap(AutoTokenizer, "from_pretrained", _load_tokenizer)
     _wrap(_BaseAutoModelClass, "_from_pretrained", _load_model)

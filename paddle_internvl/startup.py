@@ -21,7 +21,7 @@ from paddle_internvl import paddlenlp_import
 
 _GLIBC_MMAP_THRESHOLD, _GLIBC_TRIM_THRESHOLD = -3, -1  # parameters of mallopt
 TRAINING_BLOCK = 128 << 20  # bytes: larger freed blocks of training are gradients, whose places would stay unused
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def import_paddle() -> None:
@@ -40,8 +40,6 @@ def import_paddle() -> None:
     logger.set_level(logging.getLevelName(level) if level else "ERROR")
     if level:
         logger.handler.stream = sys.stderr  # its first one led nowhere; setStream flushes it, closed or not
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        logger.handler.setFormatter(logging.Formatter(_LOG_FORMAT))
 
 
 def log_to_stderr(name: str, level: int | str) -> None:
@@ -52,7 +50,7 @@ def log_to_stderr(name: str, level: int | str) -> None:
         level: one of logging's, or its name.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger(name)
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)

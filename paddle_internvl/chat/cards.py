@@ -60,6 +60,7 @@ def chat(
     Raises:
         ContextOverflowError: the prompt leaves no room for an answer in the model's context.
         ValueError: tiles, pictures and `<image>` marks don't fit together, or a setting is not supported.
+        TypeError: `pixel_values` is a path or picture instead of its tiles.
     """
     streamer = generation_config.get("streamer") if isinstance(generation_config, dict) else None
     try:
@@ -67,7 +68,7 @@ def chat(
         if history is None and pixel_values is not None:
             question = _with_placeholder(question)
         if num_patches_list is None:
-            num_patches_list = [] if pixel_values is None else [pixel_values.shape[0]]
+            num_patches_list = [] if pixel_values is None else [_tile_count(pixel_values)]
         pictures = _pictures(pixel_values, num_patches_list)
         prompt = _prompt(model, tokenizer, question, history, pictures)
         answers = BatchGeneration(model, tokenizer, [prompt], _settings(generation_config))
@@ -83,7 +84,7 @@ def chat(
         if streamer is not None:
             streamer.end()
     if verbose:
-        tiles = 0 if pixel_values is None else pixel_values.shape[0]
+        tiles = _tile_count(pixel_values)
         print(f"dynamic ViT batch size: {tiles}\n{_readable(tokenizer, prompt.ids)} {answer}")
     return (answer, History([*(history or []), (question, answer)])) if return_history else answer
 
@@ -171,9 +172,18 @@ def _require_default_tokens(*tokens: str) -> None:
         raise ValueError(f"image tokens are {IMG_START} {IMG_END} {IMG_CONTEXT} in every checkpoint, not {tokens}")
 
 
+def _tile_count(pixel_values: ArrayLike | None) -> int:
+    if pixel_values is None:
+        return 0
+    if not hasattr(pixel_values, "shape"):
+        kind = type(pixel_values).__name__
+        raise TypeError(f"pixel_values are tiles [T, 3, S, S], not a {kind}; make them by load_image(path)")
+    return pixel_values.shape[0]
+
+
 def _pictures(pixel_values: ArrayLike | None, counts: Sequence[int]) -> list[np.ndarray]:
     """Split the tiles [T, 3, S, S] into the tiles of each picture."""
-    tiles = 0 if pixel_values is None else pixel_values.shape[0]
+    tiles = _tile_count(pixel_values)
     if tiles != sum(counts):
         raise ValueError(f"pixel_values holds {tiles} tiles but num_patches_list counts {sum(counts)}")
     if not counts:

@@ -23,6 +23,8 @@ from pathlib import Path
 from convert.folder import BESIDE_WEIGHTS, INDEX_FILE, SINGLE_FILE
 from paddle_internvl import startup
 
+_CONNECT_TIMEOUT = 10  # seconds
+
 Failures = list[tuple[str, tuple[type[BaseException], ...], Sequence[int]]]
 
 
@@ -137,8 +139,11 @@ def _huggingface_failures() -> Failures:
 
 
 def _modelscope(request: Request) -> str:
+    import requests
     from modelscope.hub.snapshot_download import snapshot_download
 
+    if not request.offline:  # the client itself takes half a minute to find out that there is no network
+        requests.head(HUBS["modelscope"].address, timeout=_CONNECT_TIMEOUT)
     # The variable, which the client reads once; without it two sites are tried.
     return _snapshot(snapshot_download, request, os.environ.get("MODELSCOPE_ENDPOINT"))
 
@@ -152,7 +157,8 @@ def _modelscope_failures() -> Failures:
         ("absent", (errors.NotExistError,), (404,)),
         ("denied", (errors.AuthenticationError,), (401,)),
         ("broken", (errors.StorageError, exceptions.ChunkedEncodingError), ()),
-        ("unreachable", (errors.NetworkError, errors.ServerError, exceptions.ConnectionError), range(500, 600)),
+        ("unreachable", (errors.NetworkError, errors.ServerError), range(500, 600)),
+        ("unreachable", (exceptions.ConnectionError, exceptions.Timeout), ()),
     ]
 
 

@@ -101,6 +101,18 @@ def test_counts_that_differ(model, tokenizer, pixels, question, tiles, counts, h
         model.chat(tokenizer, pixels if tiles else None, question, GREEDY, history=history, num_patches_list=counts)
 
 
+def test_a_path_in_place_of_its_tiles(model, tokenizer):
+    with pytest.raises(TypeError, match=r"pixel_values are tiles \[T, 3, S, S\], not a str; make them by load_image"):
+        model.chat(tokenizer, "a.png", "<image>\nHi", GREEDY)
+
+
+def test_a_tokenizer_of_another_model(model, monkeypatch):
+    monkeypatch.delitem(vars(model), "tokenizer", raising=False)
+    monkeypatch.setattr(model.config.llm_config, "vocab_size", 1000)
+    with pytest.raises(ValueError, match="files of different models: its tokenizer has 1009 tokens, its weights have"):
+        model.chat_messages([{"role": "user", "content": "hi"}])
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(
     ["<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "user\n", " a", "你"]), max_size=8

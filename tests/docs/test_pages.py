@@ -67,12 +67,13 @@ def test_commands_parse():
     lines = [(block, words) for page in ENGLISH for block in blocks(page) if block.language == "bash"
             for words in commands(block.text)]  # fmt: skip
     assert len(lines) >= 40
+    ours, convert = build_parser(), _parser()
     for block, words in lines:
         words = words[next(i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)) :]
         if words[0] == "paddle-internvl":
-            build_parser().parse_args(words[1:])
+            ours.parse_args(words[1:])
         elif words[:3] == ["python", "-m", "convert"]:
-            _parser().parse_args(words[3:])
+            convert.parse_args(words[3:])
         elif words[0] == "make":
             assert words[1] in targets, block
         elif words[:3] == ["python", "-m", "paddle.distributed.launch"]:
