@@ -10,7 +10,7 @@ def _sets() -> list[str]:
     if library.unavailable_reason():
         return []
     found = []
-    for name in ("avx512", "avx2", "plain"):
+    for name in ("amx", "avx512", "avx2", "plain"):
         try:
             library.use_isa(name)
         except ValueError:
@@ -22,7 +22,7 @@ def _sets() -> list[str]:
 
 def pytest_generate_tests(metafunc):
     if "isa" in metafunc.fixturenames:
-        sets = _sets() or [pytest.param("none", marks=pytest.mark.skip(reason=library.unavailable_reason()))]
+        sets = [name for name in _sets() if name != "amx" or metafunc.module.__name__.endswith("test_linear")] or [pytest.param("none", marks=pytest.mark.skip(reason=library.unavailable_reason()))]
         metafunc.parametrize("isa", sets, indirect=True)
 
 

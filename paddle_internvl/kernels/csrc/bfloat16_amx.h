@@ -1,26 +1,8 @@
 // One product of blocks by AMX: tiles of 16 rows x 64 bytes, 16 x 16 sums an instruction.
 //
 // In: 32 rows of blocks, a panel. Out: their sums [32][32].
-#include "amx_tiles.h"
 
 namespace ISA {
-
-// The tiles of a thread, as long as this lives: 0-3 sums, 4 and 5 rows, 6 and 7 columns.
-class Tiles {
- public:
-  Tiles() { _tile_loadconfig(&kTileLayout); }
-  ~Tiles() { _tile_release(); }
-};
-
-// AddressSanitizer does not see the loads and stores of tiles.
-#if defined(__SANITIZE_ADDRESS__)
-extern "C" void* __asan_region_is_poisoned(void* begin, size_t size);
-static void check(const void* p, long bytes) {
-  if (__asan_region_is_poisoned((void*)p, bytes)) __builtin_trap();
-}
-#else
-static void check(const void*, long) {}
-#endif
 
 // sums [32][32] = or += `steps` blocks of 32 rows times as many of a panel; with `half` only the first 16 rows.
 // Meanwhile `soon` is fetched.

@@ -2,11 +2,9 @@
 //
 // In: floats, a Weight. Out: Blocks; panels, in which two rows of W lie beside each other, [K / 2][32 columns][2].
 
-namespace ISA {
+#include "halves.h"
 
-typedef uint16_t Half;           // a bfloat16
-constexpr long kSide = 32;       // rows and columns of a block, columns of a panel
-constexpr long kSquare = kSide * kSide;
+namespace ISA {
 
 // A matrix [rows, 32 depth] as blocks [rows / 32][depth][32][32]. Columns behind the matrix's own are zero; rows behind
 // its own are anything.
@@ -18,18 +16,10 @@ struct Blocks {
   Half* block(long r, long k) const { return at + (r * depth + k) * kSquare; }
 };
 
-static long blocks_in(long n) { return (n + kSide - 1) / kSide; }
-
 static Blocks blocks_of(Slot slot, long rows, long columns) {
   const long depth = blocks_in(columns);
   return {(Half*)scratch(slot, blocks_in(rows) * depth * kSquare / 2), depth};
 }
-
-INLINE __mmask16 first_lanes(long n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
-INLINE __mmask32 first_halves(long n) { return n >= 32 ? ~0u : n <= 0 ? 0 : (1u << n) - 1; }
-
-// 32 numbers rounded.
-INLINE __m512i halves(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
 // n of 32 floats, the others zero.
 INLINE __m512i halves(const float* p, long n) {
@@ -39,14 +29,6 @@ INLINE __m512i halves(const float* p, long n) {
 // Row r of x [width] into blocks.
 static void take_row(const float* x, long width, const Blocks& to, long r) {
   for (long k = 0; k < to.depth; k++) _mm512_store_si512(to.row(r, k), halves(x + k * kSide, width - k * kSide));
-}
-
-// Rows k and k + 1 of 32 columns beside each other, [32][2].
-INLINE void store_pairs(Half* to, __m512i even, __m512i odd) {
-  const __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);
-  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-  _mm512_store_si512(to, _mm512_permutex2var_epi64(low, first, high));
-  _mm512_store_si512(to + kSide, _mm512_permutex2var_epi64(low, second, high));
 }
 
 // 32 integers as floats times their scales, rounded.

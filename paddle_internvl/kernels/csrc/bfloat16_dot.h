@@ -4,8 +4,6 @@
 
 namespace ISA {
 
-struct Tiles {};  // see bfloat16_amx.h
-
 // Rows [0, R) of a block.
 template <int R>
 static void multiply_rows(const Half* rows, const Half* panel, long steps, float* sums, bool more) {

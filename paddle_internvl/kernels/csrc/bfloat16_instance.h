@@ -1,14 +1,7 @@
 // The kernels of bfloat16 arithmetic for one instruction set: included by isa_amx.cc and isa_avx512_bf16.cc, each with its
 // own ISA, NAME, and MULTIPLY, the header with its product of blocks.
 #include "bfloat16.h"
-#include "simd.h"
-// float32 arithmetic: norms, rotary embedding, attention of few queries
-#include "linear.h"
-#include "attention.h"
-#include "pointwise.h"
-#include "experts.h"
-#include "layers.h"
-#include "layers_vision.h"
+#include "float32.h"  // norms, rotary embedding, attention of few queries
 // kernels, each header on its own
 #include "soon.h"
 #include "bfloat16_blocks.h"
@@ -19,7 +12,7 @@
 
 namespace ISA {
 
-extern const BFloat16Kernels table;
-const BFloat16Kernels table = {NAME, linear_halved, attention_halved, decoder_layer_halved, vision_layer_halved};
+extern const BFloat16Kernels halved_table;
+const BFloat16Kernels halved_table = {NAME, linear_halved, attention_halved, decoder_layer_halved, vision_layer_halved};
 
 }  // namespace ISA

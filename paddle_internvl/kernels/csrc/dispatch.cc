@@ -19,8 +19,8 @@
 namespace avx512 { extern const Kernels table; }
 namespace avx2 { extern const Kernels table; }
 namespace plain { extern const Kernels table; extern const Int8Kernels int8_table; }
-namespace amx { extern const BFloat16Kernels table; extern const Int8Kernels int8_table; }
-namespace avx512_bf16 { extern const BFloat16Kernels table; }
+namespace amx { extern const Kernels table; extern const BFloat16Kernels halved_table; extern const Int8Kernels int8_table; }
+namespace avx512_bf16 { extern const BFloat16Kernels halved_table; }
 namespace avx512_vnni { extern const Int8Kernels int8_table; }
 namespace avx_vnni { extern const Int8Kernels int8_table; }
 
@@ -51,9 +51,9 @@ const BFloat16Kernels* find_halves(const std::string& name) {
 #if defined(WITH_AVX512_BF16)
   if (!has_avx512() || !has_dots(Dots::kBFloat16)) return nullptr;
 #if defined(WITH_AMX)
-  if ((name.empty() || name == "amx") && has_dots(Dots::kTilesBFloat16)) return &amx::table;
+  if ((name.empty() || name == "amx") && has_dots(Dots::kTilesBFloat16)) return &amx::halved_table;
 #endif
-  if (name.empty() || name == "avx512_bf16") return &avx512_bf16::table;
+  if (name.empty() || name == "avx512_bf16") return &avx512_bf16::halved_table;
 #endif
   return nullptr;
 }
@@ -63,8 +63,11 @@ const Kernels* find(const std::string& name) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && has_avx512();
-  const bool halves = name == "amx" || name == "avx512_bf16";  // sets with float32 arithmetic by avx512
-  if (avx512 && (name.empty() || name == "avx512" || (halves && find_halves(name)))) return &avx512::table;
+#if defined(WITH_AMX)
+  if ((name.empty() || name == "amx") && avx512 && find_halves("amx")) return &amx::table;
+#endif
+  const bool dots = name == "avx512_bf16";  // whose float32 arithmetic is that of avx512
+  if (avx512 && (name.empty() || name == "avx512" || (dots && find_halves(name)))) return &avx512::table;
   if (avx2 && (name.empty() || name == "avx2")) return &avx2::table;
 #endif
   if (name.empty() || name == "plain") return &plain::table;

@@ -62,10 +62,10 @@ static void product_of(const Weight& w, const float* x, int64_t x_stride, int64_
     const long n = rows - row < kFewRows ? rows - row : kFewRows, most = kSums / n / LANES * LANES;
     const long block = most < last - first ? most : (last - first + LANES - 1) / LANES * LANES;
     const float* here = x + row * x_stride;
-    const float* totals = totals_of(w, here, x_stride, n, kLinearRows);
+    FewRows taken(here, x_stride, n);
     for (long column = first; column < last; column += block) {
       const long columns = last - column < block ? last - column : block;
-      few(w, here, x_stride, n, column, columns, totals, sums, part, block);
+      few(w, taken, column, columns, sums, part, block);
       take(sums, block, row, n, column, columns);
     }
   }
@@ -188,7 +188,10 @@ static void experts(const Experts& a) {
   if (a.M > kFewRows) return mixing::many(a);
   float* inner = scratch(kExperts3, a.M * a.top * a.gate_up.N);
 #pragma omp parallel num_threads(threads())
-  mixing::few_part(a, inner, omp_get_thread_num(), omp_get_num_threads());
+  {
+    Tiles tiles;
+    mixing::few_part(a, inner, omp_get_thread_num(), omp_get_num_threads());
+  }
 }
 
 }  // namespace ISA

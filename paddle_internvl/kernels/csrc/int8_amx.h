@@ -1,5 +1,5 @@
 // One product of int8 blocks by AMX: tiles of 16 rows x 64 bytes, 16 x 16 int32 sums an instruction. The tiles are those
-// of bfloat16_amx.h.
+// of thread_tiles.h.
 
 namespace ISA {
 namespace int8 {

@@ -2,8 +2,6 @@
 
 namespace ISA {
 
-struct Tiles {};  // see bfloat16_amx.h
-
 namespace int8 {
 
 constexpr int kFlip = 0;

@@ -5,7 +5,7 @@
 
 namespace ISA {
 
-struct Tiles {};  // see bfloat16_amx.h
+struct Tiles {};  // see thread_tiles.h
 
 namespace int8 {
 

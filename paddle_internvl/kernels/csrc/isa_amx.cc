@@ -1,4 +1,4 @@
-// The kernels of bfloat16 arithmetic and of int8 products for machines with AMX tiles.
+// The kernels for machines with AMX tiles, in float32 and in bfloat16, and int8 products.
 #include "bfloat16.h"
 #if defined(WITH_AMX)
 #include <immintrin.h>
@@ -14,7 +14,9 @@
 #define ISA amx
 #define NAME "amx"
 #define LANES 16
+#define TILES
 #define MULTIPLY "bfloat16_amx.h"
+#include "instance.h"
 #include "bfloat16_instance.h"
 #define INT8_NAME "amx"
 #define INT8_MULTIPLY "int8_amx.h"

@@ -3,6 +3,14 @@
 #include "tiles.h"
 #include "linear_stream.h"
 #include "linear_digits.h"
+#ifdef TILES  // a set with AMX
+#include "thread_tiles.h"
+#include "split_rows.h"
+#include "split_few.h"
+#include "split_integers.h"
+#else
+#include "split_none.h"
+#endif
 #include "linear_few.h"
 #include "linear_many.h"
 
@@ -12,7 +20,10 @@ static void linear(const Linear& a) {
   if (a.M > kFewRows && a.weight.int8_activations) return int8_kernels().linear(a);
   if (a.M > kFewRows) return linear_many(a);
 #pragma omp parallel num_threads(threads())
-  linear_part(a, omp_get_thread_num(), omp_get_num_threads());
+  {
+    Tiles tiles;
+    linear_part(a, omp_get_thread_num(), omp_get_num_threads());
+  }
 }
 
 }  // namespace ISA

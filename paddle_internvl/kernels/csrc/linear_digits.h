@@ -195,24 +195,16 @@ static StreamDigits stream_digits_of(long rows) {
   return table[rows - 1];
 }
 
-// out[rows], `apart` apart, += x times some columns of W, a multiple of kWide. totals: as in `few` (linear_few.h).
-static void few_digits(const Weight& w, const Digits* x, long rows, long column, long columns, const float* totals,
-                       float* out, long apart) {
+// out[rows], `apart` apart, += x times some columns of W, a multiple of kWide, without offsets.
+static void few_digits(const Weight& w, const Digits* x, long rows, long column, long columns, float* out, long apart) {
   (w.kind == Kind::kInt4 ? stream_digits_of<Kind::kInt4>(rows) : stream_digits_of<Kind::kInt8>(rows))(
       w, x, column, columns, out, apart);
-  const long groups = groups_of(w);
-  for (long g = 0; w.offsets && g < groups; g++)
-    for (long r = 0; r < rows; r++)
-      for (long c = 0; c < columns; c += LANES) {
-        const V plus = load(w.offsets + g * w.N + column + c);
-        store(out + r * apart + c, fma(set(totals[r * groups + g]), plus, load(out + r * apart + c)));
-      }
 }
 
 #else
 struct Digits;
 static const Digits* digits_of(const Weight&, const float*, long, long) { return nullptr; }
-static void few_digits(const Weight&, const Digits*, long, long, long, const float*, float*, long) {}
+static void few_digits(const Weight&, const Digits*, long, long, long, float*, long) {}
 #endif
 
 }  // namespace ISA

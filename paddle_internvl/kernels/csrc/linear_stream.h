@@ -6,7 +6,7 @@
 
 namespace ISA {
 
-constexpr long kFewRows = 8;    // of x, at most
+constexpr long kStreamRows = 8; // of x, at most
 constexpr long kSums = 16384;   // of all rows of x together: 64 KiB
 constexpr long kAhead = 12288;  // bytes that a thread fetches ahead
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <random>
 #include <stdexcept>
+#include <string>
 
 #include "bfloat16.h"
 #include "dispatch.h"
@@ -192,12 +193,15 @@ int main() {
       std::printf("%s\n", e.what());
       continue;
     }
-    in_bfloat16 = bfloat16_kernels();
-    linears();
     int8_linears();
-    if (!in_bfloat16) mixtures();
-    attentions(numbers);
-    layers(numbers);
-    std::printf("%s: sound\n", isa);
+    for (bool halves : {false, true}) {
+      if (halves ? !bfloat16_kernels() : kernels().name != std::string(isa)) continue;
+      in_bfloat16 = halves;
+      linears();
+      if (!halves) mixtures();
+      attentions(numbers);
+      layers(numbers);
+      std::printf("%s, %s: sound\n", isa, halves ? "bfloat16" : "float32");
+    }
   }
 }
