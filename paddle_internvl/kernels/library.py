@@ -34,7 +34,7 @@ def functions() -> ctypes.CDLL:
 
 
 def isa() -> str:
-    """The instruction set of float32 arithmetic in use: 'avx512', 'avx2' or 'plain'."""
+    """The instruction set of float32 arithmetic in use: 'amx', 'avx512', 'avx2' or 'plain'."""
     return functions().internvl_isa().decode()
 
 

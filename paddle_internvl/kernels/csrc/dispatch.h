@@ -34,7 +34,8 @@ struct Kernels {
 };
 
 // The table for this machine; PADDLE_INTERNVL_ISA=amx|avx512_bf16|avx512|avx2|plain takes another. Throws
-// std::runtime_error where that one is unknown or can't run here. The first two add arithmetic in bfloat16 (bfloat16.h).
+// std::runtime_error where that one is unknown or can't run here. The first two add arithmetic in bfloat16 (bfloat16.h);
+// float32 arithmetic of avx512_bf16 is that of avx512.
 const Kernels& kernels();
 
 // Takes the table of that name from now on ("" for the machine's best); throws as above.
