@@ -121,7 +121,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {  # best first; the last is the 
     # all of a layer, or of all layers, in one call; 'modules' is their forward, operation by operation
     "layers": (replace(_NATIVE, head_dims=(2, 256)), Candidate("modules")),
     "rms_norm": (
-        _NATIVE,  # these two take the residual sum with them
+        replace(_NATIVE, has_grad=True),  # these two take the residual sum with them
         Candidate("fused", has_grad=False),
         Candidate("paddle", ("gpu",)),
         Candidate("reference"),
@@ -129,7 +129,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {  # best first; the last is the 
     "layer_norm": (_NATIVE, Candidate("reference")),
     # 'static': no shape depends on a value, as a CUDA graph needs it, but many tokens are grouped there too
     "experts": (_NATIVE, Candidate("grouped", ("cpu",)), Candidate("static")),
-    "rope": (Candidate("fused", ("gpu",)), _NATIVE, Candidate("reference")),
+    "rope": (Candidate("fused", ("gpu",)), replace(_NATIVE, has_grad=True), Candidate("reference")),
     "swiglu": (_NATIVE, Candidate("fused"), Candidate("reference")),
     "gelu": (_NATIVE, Candidate("reference")),
     # float32 or bfloat16 weights under float32 activations

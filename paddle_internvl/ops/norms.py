@@ -9,6 +9,7 @@ import paddle
 import paddle.incubate.nn.functional as fused
 import paddle.nn.functional as F
 from paddle import nn
+from paddle.autograd import PyLayer
 
 from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
@@ -20,8 +21,38 @@ def reference_rms_norm(x, weight, eps):
     return (x32 * scale).astype(x.dtype) * weight
 
 
+class _NativeRMSNorm(PyLayer):
+    """The native kernel with its gradient: of x / rms(x) a vector that is orthogonal to x, up to epsilon."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps: float):
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return operators.rms_norm(x, weight, eps)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensor()
+        scale = paddle.rsqrt(x.square().mean(-1, keepdim=True) + ctx.eps)  # [.., 1]
+        grad_weight = grad_x = None
+        normalised = x * scale
+        if not weight.stop_gradient:
+            grad_weight = (grad * normalised).flatten(0, -2).sum(0)
+        if not x.stop_gradient:
+            slope = grad * weight
+            along = (slope * normalised).mean(-1, keepdim=True)
+            grad_x = slope.subtract_(normalised.multiply_(along)).multiply_(scale)
+        return grad_x, grad_weight
+
+
+def _native_rms_norm(x, weight, eps):
+    if not paddle.is_grad_enabled():
+        return operators.rms_norm(x, weight, eps)
+    return _NativeRMSNorm.apply(x, weight, eps)
+
+
 RMS_NORM_IMPLEMENTATIONS = {
-    "native": operators.rms_norm,
+    "native": _native_rms_norm,
     "fused": lambda x, weight, eps: fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1)[0],
     "paddle": lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps)[0],
     "reference": reference_rms_norm,
@@ -53,7 +84,7 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, eps: float) -> paddle.Tens
 def add_rms_norm(x: paddle.Tensor, y: paddle.Tensor, weight: paddle.Tensor, eps: float):
     """The residual sum x + y and its RMSNorm: (sum, normalised)."""
     implementation = dispatch.choose("rms_norm", x) if x.dtype == y.dtype == weight.dtype else "reference"
-    if implementation == "native":
+    if implementation == "native" and not paddle.is_grad_enabled():
         return operators.add_rms_norm(x, y, weight, eps)
     if implementation == "fused":
         normalised, total = fused.fused_rms_norm(x, weight, None, eps, x.ndim - 1, residual=y)

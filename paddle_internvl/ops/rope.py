@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import paddle
 import paddle.incubate.nn.functional as fused
+from paddle.autograd import PyLayer
 
 from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
@@ -139,8 +140,24 @@ def fused_rope(x, cos, sin):
     return rotated[0].reshape(shape)
 
 
+class _NativeRope(PyLayer):
+    """The native kernel with its gradient, the rotation back: a sine's second half repeats the first."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return operators.rope(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, grad):
+        cos, sin = ctx.saved_tensor()
+        return operators.rope(grad.contiguous(), cos, -sin), None, None
+
+
 def _native(x, cos, sin):
-    return operators.rope(x, *(table.expand([x.shape[0], -1, -1, -1]).contiguous() for table in (cos, sin)))
+    if cos.shape[0] != x.shape[0]:
+        cos, sin = (table.expand([x.shape[0], -1, -1, -1]).contiguous() for table in (cos, sin))
+    return _NativeRope.apply(x, cos, sin) if paddle.is_grad_enabled() else operators.rope(x, cos, sin)
 
 
 IMPLEMENTATIONS = {"fused": fused_rope, "native": _native, "reference": reference_rope}

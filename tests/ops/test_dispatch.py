@@ -233,14 +233,15 @@ def test_published_members_run_the_fast_implementations(member, on):
         assert all(packing_obstacle(widths[inputs], widths[outputs], bits) is None for bits in (8, 4))
 
 
-# operation -> its implementation on a CPU with gradients, without them where there are no kernels, and where there are
+# operation -> its implementation on a CPU with gradients (a pair: without and with kernels), without gradients where
+# there are no kernels, and where there are
 ON_A_CPU = {
     "attention": ("blockwise", "blockwise", "native"),
     "layers": ("modules", "modules", "native"),
-    "rms_norm": ("reference", "fused", "native"),
+    "rms_norm": (("reference", "native"), "fused", "native"),
     "layer_norm": ("reference", "reference", "native"),
     "experts": ("grouped", "grouped", "native"),
-    "rope": ("reference", "reference", "native"),
+    "rope": (("reference", "native"), "reference", "native"),
     "swiglu": ("fused", "fused", "native"),
     "gelu": ("reference", "reference", "native"),
     "linear": ("reference", "reference", "native"),
@@ -254,13 +255,33 @@ def test_choice_on_a_cpu(reason, column, on):
     on(kernels_missing=reason)
     x = paddle.ones([1, 1, 1, 8])
     with paddle.enable_grad():
-        assert {name: dispatch.choose(name, x) for name in ON_A_CPU} == {name: row[0] for name, row in ON_A_CPU.items()}
+        trained = {name: row[0] if isinstance(row[0], str) else row[0][column - 1] for name, row in ON_A_CPU.items()}
+        assert {name: dispatch.choose(name, x) for name in ON_A_CPU} == trained
     with paddle.no_grad():
         chosen = {name: dispatch.choose(name, x) for name in ON_A_CPU}
         assert chosen == {name: row[column] for name, row in ON_A_CPU.items()}
         if reason:
             with dispatch.force(gelu="native"), pytest.raises(ValueError, match="no kernels: there is no compiler"):
                 activations.gelu(x)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.skipif(not NATIVE, reason="needs the kernels")
+def test_gradients_of_native_rope_and_rms_norm(batch):
+    """They are those of the definitions, which Paddle differentiates."""
+    paddle.seed(0)
+    values = paddle.randn([2, 5, 3, 8]), paddle.rand([8]) + 0.5
+    cos, sin = rope.Rope(8, 1e4).tables(paddle.arange(10).reshape([2, 5])[:batch])
+    slope = paddle.randn([2, 5, 3, 8])
+    gradients = []
+    for form in ("reference", "native"):
+        x, weight = (value.clone().detach() for value in values)
+        x.stop_gradient = weight.stop_gradient = False
+        with dispatch.force(rope=form, rms_norm=form):
+            (rope.apply(norms.rms_norm(x, weight, 1e-2), cos, sin) * slope).sum().backward()
+        gradients.append([x.grad.numpy(), weight.grad.numpy()])
+    for expected, actual in zip(*gradients):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_forced_implementation_that_can_not_run_is_an_error(on):
