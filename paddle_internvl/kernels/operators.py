@@ -41,6 +41,13 @@ def attention(q, k, v, *, causal: bool, key_mask=None, window: int | None = None
     )
 
 
+def attention_grad(q, k, v, out, grad, *, causal: bool, key_mask=None, window: int | None = None):
+    """Gradients of `attention`, whose result is `out`: of q, k and v, for `grad` [B, L, H, E]."""
+    grad_q, *shared = run("internvl_attention_backward", q, k, v, out, grad, key_mask, window or 0, int(causal))
+    group = q.shape[2] // k.shape[2]  # query heads of a kv head
+    return grad_q, *(x if group == 1 else x.reshape([*k.shape[:3], group, -1]).sum(3) for x in shared)
+
+
 def attention_over_cache(q, keys, values, *, table, totals, kv_heads: int, block: int, key_mask=None, window=None):
     """Causal attention of q [B, L, H, E] over a layer's keys and values in the KV cache; see `structs.KVView`."""
     return run(

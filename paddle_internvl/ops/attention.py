@@ -4,8 +4,9 @@ In: q [B, L, H, E] and k, v [B, M, K, E]. Out: [B, L, H, E]. The L queries are t
 nothing of layers or rotary embeddings. Implementations (`dispatch.CANDIDATES`), which tests hold equal:
 
     reference  the definition, all scores in memory; also for cards without flash attention
-    blockwise  blocks of query rows over the keys they attend to: for a CPU, with gradients
-    native     the C++ library's blocked attention: no scores in memory, keys and values read from the cache in place
+    blockwise  blocks of query rows over the keys they attend to: for a CPU without kernels
+    native     the C++ library's blocked attention: no scores in memory, keys and values read from the cache in place;
+               its gradient makes the scores again
     flash      Paddle's FlashAttention kernels on CUDA: without a mask; with FlashMask row bounds (padding, windows and
                segments of a prompt: no mask in memory); or with a mask (a query row behind a cache). Not Paddle's
                masked_ and block_multihead_attention: as documented they want q, k and v of equally many heads in one
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import paddle
 import paddle.nn.functional as F
+from paddle.autograd import PyLayer
 
 from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
@@ -59,9 +61,11 @@ def attention(
         implementation = "reference"
     if window is not None and window >= k.shape[1]:
         window = None
+    if implementation == "native" and lengths is not None and paddle.is_grad_enabled():
+        implementation = "blockwise"
+    if implementation == "native" and (segment_ids is not None or paddle.is_grad_enabled()):
+        return _NativeAttention.apply(q, k, v, key_mask, causal, window, _bounds(segment_ids))
     if implementation == "native":
-        if segment_ids is not None:
-            return _native_segments(q, k, v, window, segment_ids)
         return operators.attention(q, k, v, causal=causal, key_mask=key_mask, window=window, lengths=lengths)
     if lengths is not None:
         distance = lengths.unsqueeze(-1) - paddle.arange(k.shape[1])  # [B, M]: 1 for the query's own position
@@ -95,7 +99,7 @@ def cached_attention(
     Returns:
         [B, L, H, E].
     """
-    if dispatch.choose("attention", q, q.shape[-1]) == "native":  # reads the cache in place
+    if dispatch.choose("attention", q, q.shape[-1]) == "native" and not paddle.is_grad_enabled():  # reads it in place
         cache.store(layer, k, v)
         view = cache.view(q.shape[1])
         return operators.attention_over_cache(
@@ -106,17 +110,42 @@ def cached_attention(
     return attention(q, k, v, causal=True, key_mask=key_mask, window=window, lengths=cache.lengths, flash=flash)
 
 
-def _native_segments(q, k, v, window, segment_ids):
-    """Segments one after the other: each is a causal square of its own."""
+def _bounds(segment_ids: paddle.Tensor | None) -> list[list[int]] | None:
+    """Of each row, the positions where segments begin, and its length; None: rows are one segment."""
+    if segment_ids is None:
+        return None
+    rows = segment_ids.numpy()
+    return [[0, *(1 + (row[1:] != row[:-1]).nonzero()[0]).tolist(), len(row)] for row in rows]
+
+
+class _NativeAttention(PyLayer):
+    """The native kernel with its gradient. Segments run one after the other: each is a causal square of its own."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, key_mask, causal: bool, window: int | None, bounds: list[list[int]] | None):
+        ctx.options = {"causal": causal, "window": window, "key_mask": key_mask}
+        ctx.bounds = bounds
+        out = _by_segments(bounds, lambda *x: (operators.attention(*x, **ctx.options),), q, k, v)[0]
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        grads = _by_segments(
+            ctx.bounds, lambda *x: operators.attention_grad(*x, **ctx.options), *ctx.saved_tensor(), grad.contiguous()
+        )
+        return grads if ctx.options["key_mask"] is None else (*grads, None)
+
+
+def _by_segments(bounds: list[list[int]] | None, compute, *inputs) -> tuple[paddle.Tensor, ...]:
+    """What `compute` makes of tensors [B, L, .., E], put together from its results for the segments."""
+    if bounds is None:
+        return compute(*inputs)
     rows = []
-    for b, segments in enumerate(segment_ids.numpy()):
-        starts = [0, *(i for i in range(1, len(segments)) if segments[i] != segments[i - 1]), len(segments)]
-        parts = [
-            operators.attention(*(x[b : b + 1, start:stop].contiguous() for x in (q, k, v)), causal=True, window=window)
-            for start, stop in zip(starts, starts[1:])
-        ]
-        rows.append(paddle.concat(parts, axis=1))
-    return paddle.concat(rows)
+    for b, row in enumerate(bounds):
+        parts = [compute(*(x[b : b + 1, start:stop] for x in inputs)) for start, stop in zip(row, row[1:])]
+        rows.append([paddle.concat(results, axis=1) for results in zip(*parts)])
+    return tuple(paddle.concat(results) for results in zip(*rows))
 
 
 def _allowed(rows: range, keys: int, total: int, length: int, causal: bool, key_mask, window, segment_ids):

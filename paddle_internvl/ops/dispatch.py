@@ -114,7 +114,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {  # best first; the last is the 
     "attention": (
         # FlashAttention 2; head dims: Paddle's own check_head_dim_size_flash
         Candidate("flash", ("gpu",), (8, 0), (), _HALVES, head_dims=(8, 256), flag="FLAGS_flash_attn_available"),
-        replace(_NATIVE, head_dims=(1, 256)),
+        replace(_NATIVE, head_dims=(1, 256), has_grad=True),
         Candidate("blockwise", ("cpu",)),
         Candidate("reference"),
     ),

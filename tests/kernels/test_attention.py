@@ -49,6 +49,25 @@ def test_against_the_definition(isa, shape, causal, window, seed):
 
 
 @WILD
+@given(shape=shapes(), causal=st.booleans(), window=st.none() | st.integers(1, 90), seed=st.integers(0, 1 << 30))
+def test_gradients_are_those_of_the_definition(isa, shape, causal, window, seed):
+    b, length, total, heads, kv, e = shape
+    mask = np.random.default_rng(seed).random((b, total)) < 0.6
+    mask[:, 0] = mask[:, total - length :] = True  # every query sees its own key
+    options = {"causal": causal, "window": window if causal else None, "key_mask": paddle.to_tensor(mask)}
+    slope = paddle.to_tensor(numbers(seed + 3, b, length, heads, e))
+    gradients = []
+    for form in ("reference", "native"):
+        values = (numbers(seed, b, length, heads, e), *(numbers(seed + i, b, total, kv, e) for i in (1, 2)))
+        tensors = [paddle.to_tensor(x, stop_gradient=False) for x in values]
+        with force(attention=form), paddle.enable_grad():
+            (attention.attention(*tensors, **options) * slope).sum().backward()
+        gradients.append([tensor.grad.numpy() for tensor in tensors])
+    for expected, actual in zip(*gradients):
+        np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-5)
+
+
+@WILD
 @given(shape=shapes(), seed=st.integers(0, 1 << 30))
 def test_hidden_keys(isa, shape, seed):
     """Any keys may be hidden; a query whose keys all are gets zeros."""

@@ -74,18 +74,27 @@ def test_fully_padded_queries_stay_finite(implementation):
         assert bool(attention.attention(q, q, q, causal=True, key_mask=mask).isfinite().all())
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_gradients_agree(causal):
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.normal(size=(2, 300, h, 8)).astype(np.float32) for h in (4, 2, 2))
-    gradients = {}
-    for implementation in ("reference", "blockwise"):
+@pytest.mark.parametrize("implementation", ["blockwise", NATIVE])
+@settings(max_examples=30, deadline=None)
+@given(problem=problems(), factor=st.sampled_from([1, 40]), segments=st.booleans())
+def test_gradients_are_those_of_the_definition(implementation, problem, factor, segments):
+    """Of short and (times `factor`) long sequences, hidden keys, windows, and packs of segments."""
+    q, k, v, causal, mask, window = problem
+    q, k, v = (np.tile(x, (1, factor, 1, 1)) for x in (q, k, v))
+    options = {"causal": causal, "window": window, "key_mask": None if mask is None else np.tile(mask, factor)}
+    if segments and causal and mask is None and q.shape[1] == k.shape[1]:
+        options["segment_ids"] = np.sort(np.random.default_rng(0).integers(0, 3, q.shape[:2]))
+    options |= {name: paddle.to_tensor(x) for name, x in options.items() if isinstance(x, np.ndarray)}
+    slope = paddle.to_tensor(np.random.default_rng(1).normal(size=q.shape).astype(np.float32))
+    gradients = []
+    for form in ("reference", implementation):
         tensors = [paddle.to_tensor(x, stop_gradient=False) for x in (q, k, v)]
-        with force(attention=implementation):
-            attention.attention(*tensors, causal=causal).square().sum().backward()
-        gradients[implementation] = [t.grad.numpy() for t in tensors]
-    for reference, blockwise in zip(*gradients.values()):
-        np.testing.assert_allclose(reference, blockwise, rtol=1e-4, atol=1e-4)
+        with force(attention=form):
+            out = attention.attention(*tensors, **options)
+            (out * slope).sum().backward()
+        gradients.append([tensor.grad.numpy() for tensor in tensors])
+    for expected, actual in zip(*gradients):
+        np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("window", [None, 3])

@@ -29,3 +29,10 @@ struct Attention {
   bool causal = false;  // a query sees no key behind its own
   float scale = 1;
 };
+
+// Gradients of out: of q, and of the keys and values of every query head by itself, [B, M, H, E].
+struct AttentionGrad {
+  Attention forward;  // its result too, in out
+  Heads grad;         // of out
+  Heads q, keys, values;
+};

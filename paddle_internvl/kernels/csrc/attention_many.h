@@ -19,13 +19,17 @@ struct LaidOut {
   int64_t keys_apart, values_apart, tile_apart;
 };
 
-// Lay out the positions [p, p + kTile) of a head, those before the row's end.
-static void lay_out(const Attention& call, const LaidOut& to, int64_t head, int64_t p) {
-  const int64_t e = call.head_dim, here = least(kTile, to.end - p), kv_head = to.first_head + head;
-  tile_rows([&](long i) { return at(call.keys, to.row, kv_head, p + i); }, here, e,
+// Lay out the keys at positions [p, p + kTile) of a head, those before the row's end.
+static void lay_out_keys(const Places& keys, const LaidOut& to, int64_t e, int64_t head, int64_t p) {
+  tile_rows([&](long i) { return at(keys, to.row, to.first_head + head, p + i); }, least(kTile, to.end - p), e,
             to.keys + head * to.keys_apart + (p - to.first) * e);
+}
+
+// The same of values.
+static void lay_out_values(const Places& values, const LaidOut& to, int64_t e, int64_t head, int64_t p) {
+  const int64_t here = least(kTile, to.end - p);
   for (int64_t i = 0; i < here; i++) {
-    const float* v = at(call.values, to.row, kv_head, p + i);
+    const float* v = at(values, to.row, to.first_head + head, p + i);
     float* out = to.values + head * to.values_apart + (p - to.first + i) * kTile;
     for (int64_t d = 0; d < e; d += to.height, out += to.tile_apart) {
       const int64_t n = least(to.height, e - d);
@@ -74,24 +78,26 @@ static void weigh_panel(float* s, int64_t n, V* tops, V* totals, float* sums, in
   }
 }
 
-// Sums [E][kPanel] of `count` queries as output rows.
-static void write_rows(const Attention& call, int64_t row, int64_t head, int64_t first, int64_t count, float* sums,
-                    const V* totals) {
-  const int64_t e = call.head_dim;
-  for (int c = 0; c < kParts; c++) {
-    const V by = totals[c] == zero() ? zero() : set(1.f) / totals[c];
+// Sums [E][kPanel] of `count` queries, times `by`, as rows of a tensor.
+static void write_rows(const Heads& to, int64_t row, int64_t head, int64_t first, int64_t count, int64_t e,
+                       const float* sums, const V* by) {
+  for (int c = 0; c < kParts; c++)
     for (int64_t d = 0; d < e; d += LANES) {
       V block[LANES];
       for (int64_t i = 0; i < LANES; i++)
-        block[i] = d + i < e ? load(sums + (d + i) * kPanel + c * LANES) * by : zero();
+        block[i] = d + i < e ? load(sums + (d + i) * kPanel + c * LANES) * by[c] : zero();
       transpose(block);
       for (int64_t i = 0; i < LANES && c * LANES + i < count; i++) {
-        float* out = at(call.out, row, first + c * LANES + i, head) + d;
+        float* out = at(to, row, first + c * LANES + i, head) + d;
         if (d + LANES <= e) store(out, block[i]);
         else store_first(out, block[i], e - d);
       }
     }
-  }
+}
+
+// 1 / totals; 0 of queries that saw no key.
+INLINE void reciprocals(const V* totals, V* out) {
+  for (int c = 0; c < kParts; c++) out[c] = totals[c] == zero() ? zero() : set(1.f) / totals[c];
 }
 
 // Query rows [first, end) of one head, at most kPanel.
@@ -122,7 +128,9 @@ static void attend_block(const Attention& call, const LaidOut& laid, int64_t hea
         multiply_of(least(laid.height, e - d))(values, s + c, n, sums + d * kPanel + c, kPanel, true,
                                              {values + laid.tile_apart, 64});
   }
-  write_rows(call, laid.row, head, first, end - first, sums, totals);
+  V by[kParts];
+  reciprocals(totals, by);
+  write_rows(call.out, laid.row, head, first, end - first, e, sums, by);
 }
 
 static void attend_many(const Attention& call) {
@@ -147,8 +155,10 @@ static void attend_many(const Attention& call) {
 #pragma omp parallel num_threads(threads())
       {
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < laid.heads * key_tiles; i++)
-          lay_out(call, laid, i / key_tiles, laid.first + i % key_tiles * kTile);
+        for (int64_t i = 0; i < laid.heads * key_tiles; i++) {
+          lay_out_keys(call.keys, laid, e, i / key_tiles, laid.first + i % key_tiles * kTile);
+          lay_out_values(call.values, laid, e, i / key_tiles, laid.first + i % key_tiles * kTile);
+        }
 #pragma omp for schedule(monotonic : dynamic, together)
         for (int64_t i = 0; i < tasks; i++) {
           const int64_t first = (blocks - 1 - i % blocks) * kPanel;  // causal: the longest first

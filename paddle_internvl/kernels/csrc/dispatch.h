@@ -22,6 +22,7 @@ struct Kernels {
   const char* name;  // of the instruction set
   void (*linear)(const Linear&);
   void (*attention)(const Attention&);
+  void (*attention_grad)(const AttentionGrad&);
   void (*norm)(const Norm&);
   void (*turn)(const Turn&);
   void (*elements)(const Elements&);
