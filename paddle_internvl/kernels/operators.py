@@ -41,9 +41,9 @@ def attention(q, k, v, *, causal: bool, key_mask=None, window: int | None = None
     )
 
 
-def attention_grad(q, k, v, out, grad, *, causal: bool, key_mask=None, window: int | None = None):
-    """Gradients of `attention`, whose result is `out`: of q, k and v, for `grad` [B, L, H, E]."""
-    grad_q, *shared = run("internvl_attention_backward", q, k, v, out, grad, key_mask, window or 0, int(causal))
+def attention_grad(q, k, v, grad, *, causal: bool, key_mask=None, window: int | None = None):
+    """Gradients of q, k and v of `attention`, for that of its result, `grad` [B, L, H, E]."""
+    grad_q, *shared = run("internvl_attention_backward", q, k, v, grad, key_mask, window or 0, int(causal))
     group = q.shape[2] // k.shape[2]  # query heads of a kv head
     return grad_q, *(x if group == 1 else x.reshape([*k.shape[:3], group, -1]).sum(3) for x in shared)
 

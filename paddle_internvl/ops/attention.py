@@ -125,9 +125,8 @@ class _NativeAttention(PyLayer):
     def forward(ctx, q, k, v, key_mask, causal: bool, window: int | None, bounds: list[list[int]] | None):
         ctx.options = {"causal": causal, "window": window, "key_mask": key_mask}
         ctx.bounds = bounds
-        out = _by_segments(bounds, lambda *x: (operators.attention(*x, **ctx.options),), q, k, v)[0]
-        ctx.save_for_backward(q, k, v, out)
-        return out
+        ctx.save_for_backward(q, k, v)
+        return _by_segments(bounds, lambda *x: (operators.attention(*x, **ctx.options),), q, k, v)[0]
 
     @staticmethod
     def backward(ctx, grad):

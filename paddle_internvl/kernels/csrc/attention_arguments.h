@@ -32,7 +32,7 @@ struct Attention {
 
 // Gradients of out: of q, and of the keys and values of every query head by itself, [B, M, H, E].
 struct AttentionGrad {
-  Attention forward;  // its result too, in out
+  Attention forward;  // without out
   Heads grad;         // of out
   Heads q, keys, values;
 };

@@ -2,8 +2,10 @@
 // that the forward pass keeps nothing.
 //
 // With weights P = softmax(scale q k^T), of a query block at a time, transposed as in attention_many.h:
-//   dV = P^T dO,  dS = P (dO V^T - sum(dO O)),  dQ = scale dS K,  dK = scale dS^T Q
+//   dV = P^T dO,  dP = dO V^T,  dS = P (dP - sum(P dP)),  dQ = scale dS K,  dK = scale dS^T Q
 // A task is a query head: threads share no sums, and the heads of a kv head are summed by whoever calls.
+// The sum runs over the same rounded P and dP as the rest, so that the dS of a query sum to 0, as those of a softmax do; the
+// paper's dO O is equal only before rounding, which a bias of the keys would show.
 // In: an AttentionGrad. A key that no query sees, and a query that sees no key, get zeros.
 
 namespace ISA {
@@ -13,7 +15,7 @@ namespace attending {
 struct GradMemory {
   LaidOut keys, values;     // keys for scores, and for dQ in the place of values; values in the place of keys
   float *weights, *slopes;  // P and dS, [n][kPanel]
-  float *panel, *grads;     // q and dO of the block, [E][kPanel]
+  float* panel;             // q, then dO, of the block, [E][kPanel]
   float *rows, *grad_rows;  // the same as rows, [columns / kPanel][kPanel][kPanel]
   float *sums;              // dQ [E][kPanel]
   float *dk, *dv;           // [columns / kPanel][n][kPanel]
@@ -69,18 +71,19 @@ static void grad_block(const AttentionGrad& call, const GradMemory& m, int64_t h
   weigh_panel(m.weights, n, tops, totals, nullptr, 0);
   reciprocals(totals, by);
 
-  panel_rows([&](long i) { return at(a.out, row, first + i, head); }, count, e, 1.f, m.panel);
-  panel_rows(grad, count, e, 1.f, m.grads);
-  for (int64_t d = 0; d < e; d++)
-    for (int c = 0; c < kParts; c++)
-      along[c] = fma(load(m.panel + d * kPanel + c * LANES), load(m.grads + d * kPanel + c * LANES), along[c]);
-  scores_of(m.values.keys + start * e, m.grads, n, e, m.slopes);
+  panel_rows(grad, count, e, 1.f, m.panel);
+  scores_of(m.values.keys + start * e, m.panel, n, e, m.slopes);
   for (int64_t i = 0; i < n; i++)
     for (int c = 0; c < kParts; c++) {
-      float *weight = m.weights + i * kPanel + c * LANES, *slope = m.slopes + i * kPanel + c * LANES;
+      float* weight = m.weights + i * kPanel + c * LANES;
       const V p = load(weight) * by[c];
       store(weight, p);
-      store(slope, p * (load(slope) - along[c]) * set(a.scale));
+      along[c] = fma(p, load(m.slopes + i * kPanel + c * LANES), along[c]);
+    }
+  for (int64_t i = 0; i < n; i++)
+    for (int c = 0; c < kParts; c++) {
+      const int64_t at = i * kPanel + c * LANES;
+      store(m.slopes + at, load(m.weights + at) * (load(m.slopes + at) - along[c]) * set(a.scale));
     }
 
   fill(m.sums, e * kPanel, 0.f);
@@ -131,11 +134,10 @@ static void grad_head(const AttentionGrad& call, int64_t row, int64_t head) {
   m.dk = scratch(kAttention2, 2 * m.columns * n);
   m.dv = m.dk + m.columns * n;
   fill(m.dk, 2 * m.columns * n, 0.f);
-  m.weights = scratch(kAttention3, (2 * n + 3 * e + 2 * m.columns) * kPanel);
+  m.weights = scratch(kAttention3, (2 * n + 2 * e + 2 * m.columns) * kPanel);
   m.slopes = m.weights + n * kPanel;
   m.panel = m.slopes + n * kPanel;
-  m.grads = m.panel + e * kPanel;
-  m.sums = m.grads + e * kPanel;
+  m.sums = m.panel + e * kPanel;
   m.rows = m.sums + e * kPanel;
   m.grad_rows = m.rows + m.columns * kPanel;
   for (int64_t first = 0; first < a.length; first += kPanel)

@@ -56,16 +56,14 @@ std::vector<Tensor> AttentionForward(const Tensor& q, const Tensor& keys, const 
   return {out};
 }
 
-// The gradients of q [B, L, H, E], and of k and v [B, M, K, E] for every query head, [B, M, H, E]; out: what the forward
-// pass gave, grad: its gradient.
-std::vector<Tensor> AttentionBackward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-                                      const Tensor& grad, const Optional& mask, int64_t window, int64_t causal) {
+// The gradients of q [B, L, H, E], and of k and v [B, M, K, E] for every query head, [B, M, H, E]; grad: of the result.
+std::vector<Tensor> AttentionBackward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& grad,
+                                      const Optional& mask, int64_t window, int64_t causal) {
   require(k.dims().size() == 4, "k must be [B, M, K, E]");
   const int64_t total = k.dims()[1];
   Call call(q, k, v, Optional(), Optional(), mask, k.dims()[2], 0, total, window, causal);
   Attention& a = call.a;
-  require(out.dims() == q.dims() && grad.dims() == q.dims(), "out and its gradient must have the shape of q");
-  a.out = heads_of(out, "out");
+  require(grad.dims() == q.dims(), "the gradient must have the shape of q");
   Tensor grad_q = empty({a.rows, a.length, a.heads, a.head_dim});
   Tensor grad_k = empty({a.rows, total, a.heads, a.head_dim}), grad_v = empty({a.rows, total, a.heads, a.head_dim});
   if (grad_q.numel()) kernels().attention_grad({a, heads_of(grad, "grad"), heads_in(grad_q), heads_in(grad_k), heads_in(grad_v)});
@@ -81,7 +79,7 @@ PD_BUILD_OP(internvl_attention)
     .SetKernelFn(PD_KERNEL(AttentionForward));
 
 PD_BUILD_OP(internvl_attention_backward)
-    .Inputs({"Q", "K", "V", "Out", "Grad", paddle::Optional("Mask")})
+    .Inputs({"Q", "K", "V", "Grad", paddle::Optional("Mask")})
     .Outputs({"GradQ", "GradK", "GradV"})
     .Attrs({"window: int64_t", "causal: int64_t"})
     .SetKernelFn(PD_KERNEL(AttentionBackward));

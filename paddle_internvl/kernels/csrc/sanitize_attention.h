@@ -91,7 +91,7 @@ inline void gradients_of(const AttentionShape& s, std::mt19937& numbers) {
   const auto q = random_floats(queries, numbers), slope = random_floats(queries, numbers);
   const auto keys = random_floats(cells, numbers), values = random_floats(cells, numbers);
   const int64_t group = s.heads / s.kv_heads;
-  Exact<float> out(queries), grad_q(queries), grad_keys(cells * group), grad_values(cells * group);
+  Exact<float> grad_q(queries), grad_keys(cells * group), grad_values(cells * group);
   Exact<int64_t> totals(s.rows);
   Exact<uint8_t> mask(s.rows * s.total);
   for (int64_t b = 0; b < s.rows; b++) totals[b] = s.total;
@@ -101,7 +101,6 @@ inline void gradients_of(const AttentionShape& s, std::mt19937& numbers) {
   };
   Attention a;
   a.q = heads_at(q.at(), s.length, s.heads);
-  a.out = heads_at(out.at(), s.length, s.heads);
   a.keys = {keys.at(), nullptr, 0, s.total, s.total * s.kv_heads * e, e, s.kv_heads * e};
   a.values = a.keys;
   a.values.base = values.at();
@@ -110,7 +109,6 @@ inline void gradients_of(const AttentionShape& s, std::mt19937& numbers) {
   a.mask = s.masked ? mask.at() : nullptr;
   a.mask_width = s.total;
   a.window = s.window, a.causal = s.causal, a.scale = 0.5f;
-  kernels().attention(a);
   kernels().attention_grad({a, heads_at(slope.at(), s.length, s.heads), heads_at(grad_q.at(), s.length, s.heads),
                             heads_at(grad_keys.at(), s.total, s.heads), heads_at(grad_values.at(), s.total, s.heads)});
   const Loss loss{s, q, keys, values, slope, mask};
