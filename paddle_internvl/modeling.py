@@ -18,6 +18,7 @@ from paddle_internvl.chat import cards
 from paddle_internvl.chat.messages import TokenCount, answer_messages, count_tokens, render_prompt, stream_text
 from paddle_internvl.chat.scoring import answer_log_probs
 from paddle_internvl.checkpoints import hub, loading, saving
+from paddle_internvl.checkpoints.folder_checks import require_fitting_tokenizer
 from paddle_internvl.configuration import InternLM2Config, InternVLChatConfig
 from paddle_internvl.engine.response import Response
 from paddle_internvl.generation.batch import answer_lengths, generate_batch
@@ -248,12 +249,7 @@ class InternVLChatModel(_FromCheckpoint, InternVLNetwork):
         from paddlenlp.transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(str(self.checkpoint_folder))
-        rows = self.config.llm_config.vocab_size
-        if len(tokenizer) > rows:
-            raise ValueError(
-                f"{self.checkpoint_folder} holds files of different models: its tokenizer has {len(tokenizer)} tokens, "
-                f"its weights have {rows}; download it again"
-            )
+        require_fitting_tokenizer(tokenizer, self.config.llm_config.vocab_size, self.checkpoint_folder)
         return tokenizer
 
     def chat_messages(self, messages, generation_config=None, **prompt_options) -> Response:

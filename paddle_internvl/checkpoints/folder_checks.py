@@ -80,3 +80,20 @@ def _chat_config(folder: Path, weights: bool) -> dict:
             f"supported: {', '.join(CHAT_MODEL_TYPES)}"
         )
     return config
+
+
+def require_fitting_tokenizer(tokenizer, vocab_size: int, folder: str | Path) -> None:
+    """Refuse a tokenizer with tokens that the model's embeddings have no rows for.
+
+    Args:
+        tokenizer: with a length, its number of tokens.
+        vocab_size: of the model; larger where the embeddings are padded.
+        folder: of both, for the message.
+    Raises:
+        ValueError: the tokenizer is that of another model.
+    """
+    if len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"{folder} holds files of different models: its tokenizer has {len(tokenizer)} tokens, its weights have "
+            f"{vocab_size}; download it again"
+        )

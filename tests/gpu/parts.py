@@ -35,7 +35,7 @@ from paddle_internvl.ops.stacked_linear import QuantizedStackedLinear, StackedLi
 from paddle_internvl.training.lora import add_lora  # noqa: E402
 from paddle_internvl.training.trainable import set_trainable  # noqa: E402
 from tests.gpu import graph, pretending  # noqa: E402
-from tests.random_checkpoints import tiny_config  # noqa: E402
+from tests.gpu.configs import traced_config  # noqa: E402
 
 HEAD = 16  # width of a vision head: that of the tiny configs, 12, is one that flash attention does not take
 B, L, PAST, TILES = 2, 9, 7, 2
@@ -55,7 +55,7 @@ TRAINING = {  # part of the network that is trained -> arguments of `set_trainab
 
 def network(case: str, dtype: str) -> InternVLChatModel:
     """A random network of a tiny config, widened to sizes that flash attention and the weight-only kernels accept."""
-    config = tiny_config(case)
+    config = traced_config(case)
     vision, language = config["vision_config"], config["llm_config"]
     vision["hidden_size"] = HEAD * vision["num_attention_heads"]
     language["hidden_size"] = (16 if "phi3" in case else 64) * language["num_attention_heads"]

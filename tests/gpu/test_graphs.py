@@ -11,8 +11,9 @@ from collections import Counter
 import pytest
 
 from tests.families import CASES
+from tests.gpu.configs import traced_config
 from tests.gpu.kernels import KERNELS
-from tests.random_checkpoints import ROOT, tiny_config
+from tests.random_checkpoints import ROOT
 
 DECODING = ("prefill", "padded prefill", "prefill after a prefix", "decode", "paged decode")
 QUANTIZED = ("decode in 8 bits", "decode in 4 bits")
@@ -106,7 +107,7 @@ def test_bfloat16_everywhere(built):
 
 def expected(case: str) -> dict[str, Counter]:
     """Number of fused and heavy operations of each part, computed from the config."""
-    config = tiny_config(case)
+    config = traced_config(case)
     vision, language = config["vision_config"], config["llm_config"]
     kept = range(vision["num_hidden_layers"] + 1)[config["select_layer"]]
     rms, biased = vision["norm_type"] == "rms_norm", vision["qkv_bias"]
@@ -157,7 +158,7 @@ def test_fused_operations_are_there(built):
 
 def test_frozen_parts_have_no_gradients(everything):
     """Gradients in the tower: of its attention in the layers that are trained, of its patches if all of it is."""
-    documents, config = everything["qwen2:bfloat16:8"], tiny_config("qwen2")
+    documents, config = everything["qwen2:bfloat16:8"], traced_config("qwen2")
     depth = range(config["vision_config"]["num_hidden_layers"] + 1)[config["select_layer"]]
     attention = {"training": depth, "training tower and projector": depth, "training adapters": depth,
                  "training last tower layer": 1}  # fmt: skip
