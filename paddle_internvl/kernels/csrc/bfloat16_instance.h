@@ -7,6 +7,9 @@
 #include "bfloat16_blocks.h"
 #include MULTIPLY
 #include "bfloat16_linear.h"
+#ifdef TILES
+#include "split_many.h"
+#endif
 #include "bfloat16_attention.h"
 #include "bfloat16_layers.h"
 

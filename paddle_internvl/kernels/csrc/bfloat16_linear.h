@@ -20,6 +20,7 @@ constexpr long kStep = 2;            // blocks of rows of W between two looks at
 // A Linear whose x is Blocks, and whose result may be.
 struct Product : Linear {
   Blocks from, to;  // in place of x, and of out
+  Blocks lower[2];  // what is left of x where `from` is its first part (split_many.h)
 
   Product(const Linear& linear, const Blocks& x, const Blocks& result = {}) : Linear(linear), from(x), to(result) {}
 };
@@ -67,7 +68,7 @@ static Shares shares_of(const Product& a) {
   const bool shallow = deep <= kShallow;
   s.depth = shallow ? deep : kDepth;
   s.panels = shallow ? kPanels : kWidest;
-  const long most = shallow ? kRows / (deep * kSquare) : kTallest;  // blocks of rows of a chunk
+  const long most = shallow ? kRows / (deep * kSquare) / (a.lower[0].at ? 3 : 1) : kTallest;  // blocks of rows of a chunk
   s.chunks = (rows + most - 1) / most;
   const long wanted = (4 * threads() + s.chunks - 1) / s.chunks;  // groups that let all threads end together
   if ((panels + s.panels - 1) / s.panels < wanted) s.panels = (panels + wanted - 1) / wanted;
@@ -103,6 +104,9 @@ static void piece(const Product& a, const Shares& s, long group, long first, lon
         for (int part = 0; part < parts; part++)
           multiply(a.from.block(b, k), packed + (part * panels + p) * size, depth, here + part * kSquare, k > 0, rows <= 16,
                    soon[part]);
+        for (const Blocks& lower : a.lower)
+          for (int part = 0; part < parts && lower.at; part++)
+            multiply(lower.block(b, k), packed + (part * panels + p) * size, depth, here + part * kSquare, true, rows <= 16, soon[part]);
         if (last) finish(a, here, here + kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);
       }
   }

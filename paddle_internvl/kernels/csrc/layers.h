@@ -164,7 +164,7 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
   const attending::FewPlan plan = attending::plan_few(attention);
 #pragma omp parallel num_threads(threads())
   {
-    Tiles tiles;
+    Tiles tiles(m >= kTileRows);
     const int thread = omp_get_thread_num(), count = omp_get_num_threads();
     float* normed = scratch(kLayer4, m * d);  // of each thread: made faster than waited for
     norm_rows(norm_of(call.x, a.norm1, nullptr, normed, m, d, a.eps1, false), 0, m);

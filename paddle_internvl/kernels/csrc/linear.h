@@ -18,10 +18,10 @@ namespace ISA {
 
 static void linear(const Linear& a) {
   if (a.M > kFewRows && a.weight.int8_activations) return int8_kernels().linear(a);
-  if (a.M > kFewRows) return linear_many(a);
+  if (a.M > kFewRows) return fits_split(a) ? linear_split(a) : linear_many(a);
 #pragma omp parallel num_threads(threads())
   {
-    Tiles tiles;
+    Tiles tiles(a.M >= kTileRows);
     linear_part(a, omp_get_thread_num(), omp_get_num_threads());
   }
 }

@@ -2,13 +2,17 @@
 
 namespace ISA {
 
-constexpr long kFewRows = kStreamRows;  // of x, at most
+constexpr long kFewRows = kStreamRows, kTileRows = kFewRows + 1;
 
-struct Tiles {};
+struct Tiles {
+  explicit Tiles(bool = true) {}
+};
 struct Parts {
   const void* at = nullptr;
 };
 static Parts parts_of(const Weight&, const float*, long, long) { return {}; }
+static bool fits_split(const Linear&) { return false; }
+static void linear_split(const Linear&) {}
 static void few_parts(const Weight&, const Parts&, long, long, float*, long) {}
 
 }  // namespace ISA

@@ -3,11 +3,18 @@
 
 namespace ISA {
 
-// The tiles of a thread, as long as this lives.
+// The tiles of a thread, as long as this lives, if it has `use` for them.
 class Tiles {
  public:
-  Tiles() { _tile_loadconfig(&kTileLayout); }
-  ~Tiles() { _tile_release(); }
+  explicit Tiles(bool use = true) : used_(use) {
+    if (used_) _tile_loadconfig(&kTileLayout);
+  }
+  ~Tiles() {
+    if (used_) _tile_release();
+  }
+
+ private:
+  bool used_;
 };
 
 // AddressSanitizer does not see the loads and stores of tiles.
