@@ -73,11 +73,12 @@ def _convert_arguments(command: argparse.ArgumentParser, name: str) -> None:
     command.add_argument("--dst", type=Path, required=True, help="new folder; must not exist or be empty")
     command.add_argument("--dtype", choices=list(FLOATS), help="cast every float tensor (default: keep the bytes)")
     command.add_argument("--max-shard-size", type=_size, default=MAX_SHARD_SIZE, help="per file (default: 5GB)")
-    command.set_defaults(layout="upstream", quantize=None)
+    command.set_defaults(layout="upstream", quantize=None, quantize_head=False)
     if name == "hf2pd":
         command.add_argument("--quantize", choices=list(BITS), help="the decoder blocks' linear weights")
         command.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=-1,
                              help="inputs that share a scale (default: -1, all)")  # fmt: skip
+        command.add_argument("--quantize-head", action="store_true", help="with --quantize: the output head too")
     if name == "pd2hf":
         command.add_argument("--layout", choices=("upstream", "transformers"), help="whose (default: upstream)")
 
@@ -102,12 +103,20 @@ def _convert(arguments: argparse.Namespace) -> None:
             arguments.dst,
             to_paddle=arguments.command == "hf2pd",
             layout=arguments.layout,
-            quantization=Quantization(arguments.quantize, arguments.group_size) if arguments.quantize else None,
+            quantization=_quantization(arguments),
             dtype=arguments.dtype,
             max_shard_size=arguments.max_shard_size,
             progress=progress,
         )
     print(json.dumps(asdict(audit)) if arguments.json else audit)
+
+
+def _quantization(arguments: argparse.Namespace) -> Quantization | None:
+    if arguments.quantize:
+        return Quantization(arguments.quantize, arguments.group_size, arguments.quantize_head)
+    if arguments.quantize_head:
+        raise CheckpointError("--quantize-head needs --quantize")
+    return None
 
 
 def _require(folder: Path) -> None:

@@ -10,29 +10,37 @@ from dataclasses import dataclass
 from convert import CheckpointError
 from convert.quant_layout import BITS, GROUP_SIZES
 
-_FIELD = "quantization_config"
+_FIELD, _HEAD = "quantization_config", "quantize_head"
 _SUPPORTED = ("awq (gemm, 4 bit)", *BITS)
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """Storage of the linear weights of the decoder blocks.
+    """Storage of the linear weights of the decoder blocks, and of the output head.
 
     Args:
         method: 'awq', or Paddle's 'weight_only_int8' or 'weight_only_int4'.
         group_size: inputs that share a scale; -1: all.
+        head: whether the output head is stored so too.
     Raises:
         CheckpointError: a group size that the method does not have.
     """
 
     method: str
     group_size: int
+    head: bool = False
 
     def __post_init__(self):
         if self.is_weight_only and self.group_size not in GROUP_SIZES:
             raise CheckpointError(
                 f"group_size {self.group_size} is none of {', '.join(map(str, GROUP_SIZES))} (-1: all inputs)"
             )
+
+    @property
+    def fields(self) -> dict:
+        """The `quantization_config` of a config.json."""
+        head = {_HEAD: True} if self.head else {}
+        return {"quant_method": self.method, "group_size": self.group_size, **head}
 
     @property
     def bits(self) -> int:
@@ -57,7 +65,7 @@ def declared_quantization(config: dict) -> Quantization | None:
         return None
     method = fields.get("quant_method")
     if method in BITS:
-        return Quantization(method, fields.get("group_size", -1))
+        return Quantization(method, fields.get("group_size", -1), bool(fields.get(_HEAD)))
     if method != "awq":
         raise CheckpointError(f"quant_method={method!r} is not supported; supported: {', '.join(_SUPPORTED)}")
     bits, version, group_size = (
@@ -75,5 +83,4 @@ def declared_quantization(config: dict) -> Quantization | None:
 
 def with_quantization(config: dict, quantization: Quantization) -> dict:
     """A config.json that declares `quantization`, in its `llm_config`."""
-    fields = {"quant_method": quantization.method, "group_size": quantization.group_size}
-    return {**config, "llm_config": {**config["llm_config"], _FIELD: fields}}
+    return {**config, "llm_config": {**config["llm_config"], _FIELD: quantization.fields}}

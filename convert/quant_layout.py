@@ -43,6 +43,11 @@ def packing_obstacle(k: int, n: int, bits: int, group_size: int = -1) -> str | N
     return None
 
 
+def packed_columns(n: int) -> int:
+    """Columns of a packed weight of n: a multiple of 16, the number that both packings take. Only heads have others."""
+    return -(-n // 16) * 16
+
+
 def quantize(weight: np.ndarray, bits: int, group_size: int, low_precision) -> tuple[np.ndarray, np.ndarray]:
     """Integers and scales of a float weight, as Paddle's `weight_quantize` computes them.
 

@@ -15,7 +15,7 @@ from convert import CheckpointError
 from convert.dtypes import carrier, cast
 from convert.outputs import Output, Shape, StackedOutput
 from convert.quant_config import Quantization
-from convert.quant_layout import pack, quantize
+from convert.quant_layout import pack, packed_columns, quantize
 from convert.rules import Rule
 
 
@@ -46,7 +46,8 @@ class QuantizedOutput(Output):
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         weight = np.empty(self.base.shape, carrier(self.source_dtype))
         self.base.fill(read, weight, 0, self.base.shape[0])
-        integers, scales = quantize_carried(weight, self.source_dtype, self.quantization)
+        padding = ((0, 0), (0, packed_columns(weight.shape[1]) - weight.shape[1]))
+        integers, scales = quantize_carried(np.pad(weight, padding), self.source_dtype, self.quantization)
         if self.part == "quant_weight":
             out[:] = pack(integers, self.quantization.bits).view(np.uint8)
         else:
@@ -84,7 +85,8 @@ class Quantize(Rule):
     def our_shapes(self) -> tuple[Shape, ...]:
         shapes: list[Shape] = []
         group_size = self.quantization.group_size
-        for *experts, k, n in self.base.our_shapes():
+        for *experts, k, columns in self.base.our_shapes():
+            n = packed_columns(columns)
             shapes.append((*experts, n * self.quantization.bits // 8, k))
             shapes.append((*experts, n) if group_size == -1 else (*experts, k // group_size, n))
         return tuple(shapes)

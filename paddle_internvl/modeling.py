@@ -41,8 +41,8 @@ class _FromCheckpoint:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *, config=None, dtype=None, torch_dtype=None, device=None,
                         device_map=None, load_in_8bit=False, load_in_4bit=False, group_size=None,
-                        int8_activations=False, use_flash_attn=True, tensor_parallel_degree=1, trainable=False,
-                        adapter=None, **kwargs):  # fmt: skip
+                        quantize_head=False, int8_activations=False, use_flash_attn=True, tensor_parallel_degree=1,
+                        trainable=False, adapter=None, **kwargs):  # fmt: skip
         """Load a folder (converted or raw Hugging Face) or a hub id, strictly, in evaluation mode.
 
         Args:
@@ -57,6 +57,7 @@ class _FromCheckpoint:
             load_in_8bit: quantize the decoder blocks' linear weights to int8 (weight only).
             load_in_4bit: quantize them to int4.
             group_size: number of inputs that share a scale: -1 (all), 64 or 128; None: all for 8 bit, 64 for 4 bit.
+            quantize_head: quantize the output head too, with the same bits and groups.
             int8_activations: on a CPU, products of many rows (prefill, vision) in int8: rows of activations are rounded
                 to int8, sums are exact; the vision tower's linear weights are quantized to int8 too. Needs quantized
                 weights.
@@ -85,7 +86,7 @@ class _FromCheckpoint:
             device=device,
             device_map=device_map,
             config=config,
-            quantization=loading.quantization_of(load_in_8bit, load_in_4bit, group_size),
+            quantization=loading.quantization_of(load_in_8bit, load_in_4bit, group_size, quantize_head),
             hub=hub_options,
             ranks=tensor_parallel_degree,
             trainable=trainable,

@@ -1,7 +1,7 @@
 """Quantised tables: the rows of a float table, with the decoder blocks' linear weights quantised.
 
 In: a table of rules for float weights, and a quantisation. Out: the table for the quantised checkpoint. Embedding,
-head, norms, projector and vision tower are never quantised.
+norms, projector and vision tower are never quantised, the head only where the quantisation includes it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from convert import CheckpointError
 from convert.layouts import Segment, stacked
 from convert.mappings.experts import is_router
 from convert.quant_config import Quantization
-from convert.quant_layout import packing_obstacle
+from convert.quant_layout import packed_columns, packing_obstacle
 from convert.quantize_rule import Quantize
 from convert.rules import Rule, Split, Stack, Transpose, keep, split_columns
 
@@ -27,25 +27,37 @@ def rules(table: list[Rule], quantization: Quantization) -> list[Rule]:
     """
     quantised = []
     for rule in table:
-        if not _is_block_linear(rule):
+        if not _is_quantizable_linear(rule, quantization.head):
             quantised.append(rule)
         elif quantization.method == "awq":
             quantised += _awq(rule, quantization.group_size)
         else:
             quantised.append(_weight_only(rule, quantization))
     if quantization.is_weight_only and not any(isinstance(rule, Quantize) for rule in quantised):
-        first = next(rule for rule in table if _is_block_linear(rule))
+        first = next(rule for rule in table if _is_quantizable_linear(rule))
         raise CheckpointError(f"no weight can be quantised: {first.ours[0]}: {_obstacle(first, quantization)}")
     return quantised
 
 
-def _is_block_linear(rule: Rule) -> bool:
+def _is_quantizable_linear(rule: Rule, head: bool = False) -> bool:
     linear = isinstance(rule, (Transpose, Stack)) or (isinstance(rule, Split) and len(rule.shapes[0]) == 2)
-    return linear and is_quantizable(rule.ours[0])
+    return linear and is_quantizable(rule.ours[0], head)
 
 
-def is_quantizable(parameter: str) -> bool:
-    """Whether a parameter of ours, known to be a linear weight, is one of a decoder block, and no router's."""
+def is_head(parameter: str) -> bool:
+    """Whether a parameter of ours is the weight of the output head."""
+    return f".{parameter}".endswith(".lm_head.weight")
+
+
+def is_quantizable(parameter: str, head: bool = False) -> bool:
+    """Whether a parameter of ours, known to be a linear weight, is one of a decoder block, and no router's.
+
+    Args:
+        parameter: its name.
+        head: whether the output head counts too.
+    """
+    if head and is_head(parameter):
+        return True
     in_block = ".layers." in f".{parameter}" and "vision_model." not in parameter and "encoder." not in parameter
     return in_block and not is_router(parameter.rpartition(".")[0])
 
@@ -83,16 +95,22 @@ def _scaled(layout: tuple[Segment, ...], divisor: int, name: str) -> tuple[Segme
 def _obstacle(rule: Rule, quantization: Quantization) -> str | None:
     """The reason why Paddle's layout can't hold one of the rule's weights; None: it holds all."""
     obstacles = (
-        packing_obstacle(*shape[-2:], quantization.bits, quantization.group_size) for shape in rule.our_shapes()
+        packing_obstacle(shape[-2], packed_columns(shape[-1]), quantization.bits, quantization.group_size)
+        for shape in rule.our_shapes()
     )
     return next((obstacle for obstacle in obstacles if obstacle), None)
 
 
 def _weight_only(rule: Rule, quantization: Quantization) -> Rule:
     """Paddle's packed integers and scales; a weight that the layout can't hold stays a float."""
-    if _obstacle(rule, quantization):
+    obstacle = _obstacle(rule, quantization)
+    if obstacle and is_head(rule.ours[0]):
+        raise CheckpointError(f"the head can't be quantised: {obstacle}")
+    if obstacle:
         return rule
     names = tuple(
         name.removesuffix("weight") + kind for name in rule.ours for kind in ("quant_weight", "quant_scale")
     )  # fmt: skip
-    return Quantize(rule.upstream, names, rule.shapes, base=replace(rule), quantization=quantization)
+    return Quantize(
+        rule.upstream, names, rule.shapes, optional=rule.optional, base=replace(rule), quantization=quantization
+    )

@@ -77,7 +77,7 @@ class Ours:
     @property
     def stored_bits(self) -> int:
         """Bits of a float weight as it is stored: bfloat16 weights may stay so on a CPU."""
-        return 32 if self.model is None else 8 * self.model.language_model.lm_head.weight.element_size()
+        return 32 if self.model is None else 8 * self.model.language_model.model.embed_tokens.weight.element_size()
 
     @property
     def _vocabulary(self) -> int:

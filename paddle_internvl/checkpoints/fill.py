@@ -14,6 +14,7 @@ from paddle import nn
 from paddlenlp.utils.log import logger
 
 from convert.dtypes import FLOATS, cast
+from convert.quant_config import Quantization
 from convert.quant_layout import awq_as_paddle, awq_weight, awq_with_offsets, unpack
 from convert.quantize_rule import quantize_carried
 from paddle_internvl import progress, runtime
@@ -60,7 +61,8 @@ def _quantization_config(decoder: nn.Layer) -> dict | None:
     """quantization_config of a decoder with weight-only quantized layers, for config.json; None: it has none."""
     for layer in decoder.sublayers():
         if isinstance(layer, QuantizedLinear) and not layer.is_awq:
-            return {"quant_method": f"weight_only_int{layer.bits}", "group_size": layer.group_size}
+            head = isinstance(getattr(decoder, "lm_head", None), QuantizedLinear)
+            return Quantization(f"weight_only_int{layer.bits}", layer.group_size, head).fields
     return None
 
 
@@ -112,7 +114,8 @@ class _Filler:
     def packed(self, entry: PlanEntry) -> None:
         weight, scale = entry.tensors
         integers = unpack(self._view.array(weight).view(np.int8), self._quantization.bits)
-        self._hold(entry, integers, self._view.floats(scale), entry.shard)
+        columns = entry.whole_shape[1]  # of a head the packed ones may be more
+        self._hold(entry, integers[:, :columns], self._view.floats(scale)[..., :columns], entry.shard)
 
     def experts_rounded(self, entry: PlanEntry) -> None:
         dtype = self._view.dtype(entry.parameter)

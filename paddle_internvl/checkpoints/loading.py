@@ -129,7 +129,7 @@ def load(
     return model.eval() if trainable else prepare_for_inference(model, bfloat16, int8_activations)
 
 
-def quantization_of(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Quantization | None:
+def quantization_of(in_8bit: bool, in_4bit: bool, group_size: int | None, head: bool) -> Quantization | None:
     """The weight-only quantization that the arguments of `from_pretrained` name.
 
     Raises:
@@ -138,11 +138,12 @@ def quantization_of(in_8bit: bool, in_4bit: bool, group_size: int | None) -> Qua
     if in_8bit and in_4bit:
         raise ValueError("load_in_8bit and load_in_4bit exclude each other")
     if in_8bit:
-        return Quantization("weight_only_int8", -1 if group_size is None else group_size)
+        return Quantization("weight_only_int8", -1 if group_size is None else group_size, head)
     if in_4bit:
-        return Quantization("weight_only_int4", 64 if group_size is None else group_size)
-    if group_size is not None:
-        raise ValueError("group_size needs load_in_8bit=True or load_in_4bit=True")
+        return Quantization("weight_only_int4", 64 if group_size is None else group_size, head)
+    for name, given in (("group_size", group_size is not None), ("quantize_head", head)):
+        if given:
+            raise ValueError(f"{name} needs load_in_8bit=True or load_in_4bit=True")
     return None
 
 

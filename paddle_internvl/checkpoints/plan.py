@@ -20,9 +20,9 @@ from math import prod
 
 from convert import CheckpointError
 from convert.dtypes import FLOATS
-from convert.mappings.quantized_tables import is_quantizable
+from convert.mappings.quantized_tables import is_head, is_quantizable
 from convert.quant_config import Quantization, declared_quantization
-from convert.quant_layout import packing_obstacle
+from convert.quant_layout import packed_columns, packing_obstacle
 from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.parallel.shards import ShardPlan, ShardSpec
 
@@ -155,7 +155,8 @@ def plan_loading(view: CheckpointView, config: dict, options: LoadOptions) -> Pl
     folder = view.checkpoint.folder
     if requested and have:
         raise CheckpointError(f"{folder} is quantised already ({have.method}); load it as it is")
-    planner = _Planner(view, options, have or requested)
+    vocabulary = (config.get("llm_config") or config).get("vocab_size")
+    planner = _Planner(view, options, have or requested, vocabulary)
     entries = tuple(
         planner.entry(name) for name in view.outputs if name.rpartition(".")[2] not in _COMPANIONS
     )  # fmt: skip
@@ -163,12 +164,17 @@ def plan_loading(view: CheckpointView, config: dict, options: LoadOptions) -> Pl
         first = next((entry for entry in entries if entry.reason), None)
         reason = f"{first.parameter}: {first.reason}" if first else "it has no decoder"
         raise CheckpointError(f"{folder}: no weight can be quantised: {reason}")
+    head = next((entry for entry in entries if is_head(entry.parameter)), None)
+    if requested and requested.head and (head is None or head.storage != "quantized"):
+        raise CheckpointError(f"{folder}: the head can't be quantised: {head.reason if head else 'it has none'}")
     return Plan(entries, have or requested)
 
 
 class _Planner:
-    def __init__(self, view: CheckpointView, options: LoadOptions, quantization: Quantization | None):
-        self._view, self._options, self._quantization = view, options, quantization
+    def __init__(
+        self, view: CheckpointView, options: LoadOptions, quantization: Quantization | None, vocabulary: int | None
+    ):
+        self._view, self._options, self._quantization, self._vocabulary = view, options, quantization, vocabulary
 
     def entry(self, name: str) -> PlanEntry:
         """The entry of the parameter that a tensor belongs to."""
@@ -183,8 +189,8 @@ class _Planner:
         options, shape, file_dtype = self._options, self._view.outputs[name].shape, self._view.dtype(name)
         entry = self._made(name, shape, "float", (name,), "cast", FLOATS[options.dtype])
         is_matrix = len(shape) in (2, 3) and name.endswith(".weight")  # or the matrices of all experts of a layer
-        if options.quantization and is_matrix and is_quantizable(name):
-            obstacle = packing_obstacle(*shape[-2:], self._quantization.bits, self._quantization.group_size)
+        if is_matrix and self._quantizes(name):
+            obstacle = self._obstacle(name, shape, entry.device)
             if not obstacle:
                 return self._quantized(entry)
             entry = replace(entry, reason=obstacle)
@@ -197,6 +203,19 @@ class _Planner:
         mapped = entry.shard is None and self._view.in_file(name) is not None
         return replace(entry, storage="mapped" if mapped else "stored", dtype=file_dtype)
 
+    def _quantizes(self, name: str) -> bool:
+        """Whether a float weight is to be quantized: of a quantized folder a tied head alone."""
+        if self._quantization is None:
+            return False
+        if self._options.quantization is None and not is_head(name):
+            return False
+        return is_quantizable(name, self._quantization.head)
+
+    def _obstacle(self, name: str, shape: tuple[int, ...], device: str) -> str | None:
+        """Why a weight can't be quantized; on a CPU a head may have any number of columns."""
+        columns = packed_columns(shape[-1]) if is_head(name) and device == "cpu" else shape[-1]
+        return packing_obstacle(shape[-2], columns, self._quantization.bits, self._quantization.group_size)
+
     def _keeps_dtype(self, device: str) -> bool:
         options = self._options
         return options.cpu_kernels and options.keep_dtype and not options.trainable and device == "cpu"
@@ -207,6 +226,8 @@ class _Planner:
         outputs = rows * 8 // bits
         scales = (outputs,) if group == -1 else (inputs // group, outputs)
         self._require(layer, {"quant_scale": (*experts, *scales)})
+        if is_head(f"{layer}.weight"):
+            outputs = self._vocabulary  # the packed one may have more columns
         tensors = (f"{layer}.quant_weight", f"{layer}.quant_scale")
         return self._quantized(self._made(f"{layer}.weight", (*experts, inputs, outputs), "packed", tensors))
 
@@ -230,6 +251,12 @@ class _Planner:
         """The entry quantized, or as floats of the quantized values if a kernel can't take its shard."""
         bits = self._quantization.bits
         obstacle = entry.shard and packing_obstacle(*entry.shape[-2:], bits, self._quantization.group_size)
+        if is_head(entry.parameter):
+            obstacle = (
+                "a shard is held as floats"
+                if entry.shard
+                else self._obstacle(entry.parameter, entry.shape, entry.device)
+            )
         if obstacle:
             return self._as_floats(entry, obstacle)
         return replace(entry, storage="quantized", dtype=f"I{bits}")

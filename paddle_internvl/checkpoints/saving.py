@@ -168,7 +168,9 @@ def _config_text(model: PretrainedModel, weights: Mapping[str, paddle.Tensor], d
 def _is_tied(weights: Mapping[str, paddle.Tensor]) -> bool:
     """Whether the head [D, V] is the transposed embedding [V, D], value by value."""
     embedding = next(weight for name, weight in weights.items() if name.endswith("model.embed_tokens.weight"))
-    head = next(weight for name, weight in weights.items() if name.endswith("lm_head.weight"))
+    head = next((weight for name, weight in weights.items() if name.endswith("lm_head.weight")), None)
+    if head is None:  # it is quantized
+        return False
     rows = (slice(first, first + _ROWS) for first in range(0, embedding.shape[0], _ROWS))
     return all(np.array_equal(_carried(embedding[at]), _carried(head[:, at]).T) for at in rows)
 

@@ -90,6 +90,36 @@ def test_every_way_gives_the_same_numbers(folder, tmp_path, bits, group_size):
         AutoModel.from_pretrained(str(tmp_path / "pd"), load_in_8bit=True)
 
 
+@pytest.mark.parametrize(("bits", "vocabulary", "tied"), [(8, 1003, False), (4, 1003, True)])
+def test_quantized_head(tmp_path, bits, vocabulary, tied):
+    """The head in few bits: in memory, saved, and converted in a folder, whatever its number of columns; also a tied one."""
+    config = quantizable_config(QUANTIZABLE[0])
+    config["llm_config"].update(vocab_size=vocabulary, tie_word_embeddings=tied)
+    folder = random_checkpoint(tmp_path / "hf", config)
+    float_head = AutoModel.from_pretrained(str(folder), trainable=True).language_model.lm_head
+    loaded = AutoModel.from_pretrained(str(folder), **{f"load_in_{bits}bit": True}, quantize_head=True)
+    head = loaded.language_model.lm_head
+    assert isinstance(head, QuantizedLinear) and head.bits == bits
+    rows = -1 if bits == 8 else 64
+    rounded = float_head.weight.numpy().astype(LOW["bfloat16"]).astype(np.float32)
+    integers, scales = quantize(rounded, bits, rows, lambda x: x.astype(LOW["bfloat16"]).astype(np.float32))
+    hidden = np.random.default_rng(0).normal(size=(3, rounded.shape[0])).astype(np.float32)
+    with paddle.no_grad():
+        found = head(paddle.to_tensor(hidden)).numpy()
+    step = scales if rows == -1 else np.repeat(scales, rows, axis=0)
+    np.testing.assert_allclose(found, hidden @ (integers * step), rtol=1e-4, atol=1e-4)
+    command = ["hf2pd", "--src", str(folder), "--dst", str(tmp_path / "pd"), "--quantize", f"weight_only_int{bits}"]
+    assert convert_cli([*command, "--group-size", str(rows), "--quantize-head"]) == 0
+    loaded.save_pretrained(str(tmp_path / "saved"))
+    for place in (tmp_path / "pd", tmp_path / "saved"):
+        assert declared_quantization(json.loads((place / "config.json").read_text())).head
+        again = AutoModel.from_pretrained(str(place))
+        assert isinstance(again.language_model.lm_head, QuantizedLinear)
+        np.testing.assert_array_equal(logits(again), logits(loaded))
+    with pytest.raises(ValueError, match="quantize_head needs load_in_8bit"):
+        AutoModel.from_pretrained(str(folder), quantize_head=True)
+
+
 def load_file_raw(file):
     """name -> (dtype, shape, bytes)"""
     from convert.safetensors_io import Checkpoint
