@@ -43,9 +43,10 @@ def packing_obstacle(k: int, n: int, bits: int, group_size: int = -1) -> str | N
     return None
 
 
-def packed_columns(n: int) -> int:
-    """Columns of a packed weight of n: a multiple of 16, the number that both packings take. Only heads have others."""
-    return -(-n // 16) * 16
+def packed_columns(n: int, bits: int) -> int:
+    """Columns of a packed head of n: the next number that the packing takes. Other weights are packed as they are."""
+    multiple = 4 * _COLUMNS[bits]
+    return -(-n // multiple) * multiple
 
 
 def quantize(weight: np.ndarray, bits: int, group_size: int, low_precision) -> tuple[np.ndarray, np.ndarray]:

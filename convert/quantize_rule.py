@@ -46,7 +46,7 @@ class QuantizedOutput(Output):
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         weight = np.empty(self.base.shape, carrier(self.source_dtype))
         self.base.fill(read, weight, 0, self.base.shape[0])
-        padding = ((0, 0), (0, packed_columns(weight.shape[1]) - weight.shape[1]))
+        padding = ((0, 0), (0, packed_columns(weight.shape[1], self.quantization.bits) - weight.shape[1]))
         integers, scales = quantize_carried(np.pad(weight, padding), self.source_dtype, self.quantization)
         if self.part == "quant_weight":
             out[:] = pack(integers, self.quantization.bits).view(np.uint8)
@@ -86,7 +86,7 @@ class Quantize(Rule):
         shapes: list[Shape] = []
         group_size = self.quantization.group_size
         for *experts, k, columns in self.base.our_shapes():
-            n = packed_columns(columns)
+            n = packed_columns(columns, self.quantization.bits)
             shapes.append((*experts, n * self.quantization.bits // 8, k))
             shapes.append((*experts, n) if group_size == -1 else (*experts, k // group_size, n))
         return tuple(shapes)

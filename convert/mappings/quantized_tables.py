@@ -94,9 +94,9 @@ def _scaled(layout: tuple[Segment, ...], divisor: int, name: str) -> tuple[Segme
 
 def _obstacle(rule: Rule, quantization: Quantization) -> str | None:
     """The reason why Paddle's layout can't hold one of the rule's weights; None: it holds all."""
+    bits, group_size, head = quantization.bits, quantization.group_size, is_head(rule.ours[0])
     obstacles = (
-        packing_obstacle(shape[-2], packed_columns(shape[-1]), quantization.bits, quantization.group_size)
-        for shape in rule.our_shapes()
+        packing_obstacle(k, packed_columns(n, bits) if head else n, bits, group_size) for *_, k, n in rule.our_shapes()
     )
     return next((obstacle for obstacle in obstacles if obstacle), None)
 

@@ -132,10 +132,16 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--per-kind", type=int, default=200, help="questions of each kind")
     parser.add_argument("--bits", type=int, choices=(8, 4), help="hold the decoder blocks' linear weights in so many")
+    parser.add_argument("--quantize-head", action="store_true", help="with --bits: the output head too")
+    parser.add_argument("--int8-activations", action="store_true", help="with --bits: prefill and vision in int8")
+    parser.add_argument("--dtype", help="of the arithmetic (default: float32 on a CPU)")
     parser.add_argument("--json", type=Path, help="write figures and wrong answers to this file")
     arguments = parser.parse_args()
     folder = str(arguments.checkpoint)
-    model = AutoModel.from_pretrained(folder, load_in_8bit=arguments.bits == 8, load_in_4bit=arguments.bits == 4)
+    model = AutoModel.from_pretrained(
+        folder, dtype=arguments.dtype, load_in_8bit=arguments.bits == 8, load_in_4bit=arguments.bits == 4,
+        quantize_head=arguments.quantize_head, int8_activations=arguments.int8_activations,
+    )  # fmt: skip
     table, wrong = evaluate(model, AutoTokenizer.from_pretrained(folder), arguments.per_kind)
     for kind, row in table.items():
         print(f"{kind:24} {row['questions']:5} {row['exact']:8.1%}")

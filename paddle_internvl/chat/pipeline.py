@@ -223,7 +223,7 @@ def _load(model_path: str | Path, config: EngineConfig, hub_options: dict):
     return AutoModel.from_pretrained(
         str(folder_of(model_path, **hub_options)), dtype=None if config.dtype == "auto" else config.dtype,
         device=config.device, load_in_8bit=config.load_in_8bit, load_in_4bit=config.load_in_4bit,
-        adapter=config.adapter,
+        quantize_head=config.quantize_head, int8_activations=config.int8_activations, adapter=config.adapter,
     )  # fmt: skip
 
 

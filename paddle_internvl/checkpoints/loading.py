@@ -141,8 +141,8 @@ def quantization_of(in_8bit: bool, in_4bit: bool, group_size: int | None, head: 
         return Quantization("weight_only_int8", -1 if group_size is None else group_size, head)
     if in_4bit:
         return Quantization("weight_only_int4", 64 if group_size is None else group_size, head)
-    for name, given in (("group_size", group_size is not None), ("quantize_head", head)):
-        if given:
+    for name, is_set in (("group_size", group_size is not None), ("quantize_head", head)):
+        if is_set:
             raise ValueError(f"{name} needs load_in_8bit=True or load_in_4bit=True")
     return None
 

@@ -213,7 +213,7 @@ class _Planner:
 
     def _obstacle(self, name: str, shape: tuple[int, ...], device: str) -> str | None:
         """Why a weight can't be quantized; on a CPU a head may have any number of columns."""
-        columns = packed_columns(shape[-1]) if is_head(name) and device == "cpu" else shape[-1]
+        columns = packed_columns(shape[-1], self._quantization.bits) if is_head(name) and device == "cpu" else shape[-1]
         return packing_obstacle(shape[-2], columns, self._quantization.bits, self._quantization.group_size)
 
     def _keeps_dtype(self, device: str) -> bool:

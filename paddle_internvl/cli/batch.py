@@ -115,7 +115,7 @@ def _job(arguments: argparse.Namespace, make):
             "device": arguments.device,
             "max_num": arguments.max_num,
             "adapter": arguments.adapter and str(adapter_folder(arguments.adapter)),
-            **quantization_options(arguments.quantization),
+            **quantization_options(arguments),
         },
         **prompt_options(arguments),
     )

@@ -67,11 +67,15 @@ def add_adapter_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_quantization_flag(parser: argparse.ArgumentParser) -> None:
-    """Add --quantization, few bits for the weights while loading, with FastDeploy's words."""
+    """Add --quantization, few bits for the weights while loading, with FastDeploy's words, and what belongs to it."""
     parser.add_argument(
         "--quantization",
         choices=tuple(QUANTIZATIONS),
         help="quantize the decoder's weights to 8 or 4 bits while loading",
+    )
+    parser.add_argument("--quantize-head", action="store_true", help="with --quantization: the output head too")
+    parser.add_argument(
+        "--int8-activations", action="store_true", help="CPU: prefill and vision in int8; needs quantized weights"
     )
 
 

@@ -20,6 +20,7 @@ from paddle_internvl.cli.conventions import add_quantization_flag
 
 _SETTINGS = (
     "server_name", "server_port", "allowed_hosts", "session_len", "max_batch_size", "device", "dtype", "quantization",
+    "quantize_head", "int8_activations",
 )  # fmt: skip
 _BUNDLED = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"
 

@@ -163,6 +163,7 @@ def _cuda() -> list[Finding]:
     return [
         card,
         _bfloat16(dtype, reason) if device == "gpu" else _bfloat16_on_cpu(),
+        *([] if device == "gpu" else _int8_activations()),
         Finding(
             "flash attention",
             OK if flash else NOTE,
@@ -185,6 +186,18 @@ def _bfloat16_on_cpu() -> Finding:
         return Finding("bfloat16", OK, f'{isa}, with dtype="bfloat16"; else float32')
     kept = 'dtype="bfloat16" keeps weights in bfloat16 and sums exactly in float32'
     return Finding("bfloat16", NOTE, "no instructions of this processor: float32 is used", kept)
+
+
+def _int8_activations() -> list[Finding]:
+    """Instructions of products with int8 activations; without kernels there are none, and no line."""
+    from paddle_internvl.kernels import library
+
+    if library.unavailable_reason():
+        return []
+    isa = library.int8_isa()
+    if isa != "plain":
+        return [Finding("int8 activations", OK, f"{isa}, with int8_activations=True and quantized weights")]
+    return [Finding("int8 activations", NOTE, "no instructions of this processor", "they take longer than float32")]
 
 
 def _driver() -> str | None:

@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", type=float, metavar="GB", help="of each card, in GiB")
     parser.add_argument("--tp", type=int, help="cards that share the model (default: as many of --gpus as can)")
     parser.add_argument("--bits", type=int, choices=(8, 4), help="of the decoder blocks' linear weights")
+    parser.add_argument("--quantize-head", action="store_true", help="with --bits: the output head too")
+    parser.add_argument("--int8-activations", action="store_true", help="CPU: the vision tower in int8 too")
     parser.add_argument("--dtype", help="bfloat16 (default), float16 or float32; training: by the recipe's bf16")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="(default: gpu)")
     parser.add_argument("--kernels", choices=("on", "off"), default="on", help="a CPU's C++ operators (default: on)")
@@ -72,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         tiles=_max_tiles(config) if arguments.tiles is None else arguments.tiles,
         tp=arguments.tp or max(n for n in possible if n <= gpus),
         bits=arguments.bits,
+        quantize_head=arguments.quantize_head,
+        int8_activations=arguments.int8_activations,
         dtype=arguments.dtype or "bfloat16",
         device=arguments.device,
         kernels=arguments.kernels == "on",
@@ -139,6 +143,7 @@ def _show(plan, estimated, room: int | None, others, possible: list[int]) -> Non
 
 
 def _words(plan) -> str:
-    bits = f", {plan.bits} bits" if plan.bits else ""
+    bits = f", {plan.bits} bits" + ", head too" * plan.quantize_head if plan.bits else ""
+    bits += ", int8 activations" * plan.int8_activations
     dtype = "float32" if plan.device == "cpu" and plan.matrix_bytes == 4 else plan.dtype
     return f"tp {plan.tp}, {dtype}{bits}, batch {plan.batch}, context {plan.context}, {plan.tiles} tiles each"

@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     options = {name: getattr(arguments, name) for name in _OPTIONS}
     backend = {name: getattr(arguments, name) for name in _BACKEND}
-    backend |= quantization_options(arguments.quantization)
+    backend |= quantization_options(arguments)
     if arguments.dry_run:
         from paddle_internvl.cli.eval_dry_run import show_workloads
 
@@ -160,7 +160,7 @@ def _tensor_parallel(arguments: argparse.Namespace, evaluated: Callable[[object]
     model = AutoModel.from_pretrained(
         str(folder), dtype=None if arguments.dtype == "auto" else arguments.dtype, device=arguments.device,
         tensor_parallel_degree=arguments.tp, adapter=arguments.adapter,
-        **quantization_options(arguments.quantization),
+        **quantization_options(arguments),
     )  # fmt: skip
 
     def main(model) -> dict:

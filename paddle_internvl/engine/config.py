@@ -8,9 +8,15 @@ QUANTIZATIONS = {"wint8": "load_in_8bit", "wint4": "load_in_4bit"}  # FastDeploy
 _POSITIVE = ("max_batch_size", "cache_tokens", "prefill_chunk", "vision_max_batch_size")
 
 
-def quantization_options(name: str | None) -> dict[str, bool]:
-    """Arguments of `from_pretrained` and fields of an `EngineConfig` for a name in QUANTIZATIONS; None: none."""
-    return {} if name is None else {QUANTIZATIONS[name]: True}
+def quantization_options(settings) -> dict[str, bool]:
+    """Arguments of `from_pretrained` and fields of an `EngineConfig`.
+
+    Args:
+        settings: an object with `quantization` (a name in QUANTIZATIONS or None), `quantize_head` and
+            `int8_activations`.
+    """
+    options = {} if settings.quantization is None else {QUANTIZATIONS[settings.quantization]: True}
+    return options | {name: True for name in ("quantize_head", "int8_activations") if getattr(settings, name)}
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class EngineConfig:
         device: 'cpu', 'gpu' or None.
         load_in_8bit: as `from_pretrained`.
         load_in_4bit: as `from_pretrained`.
+        quantize_head: as `from_pretrained`.
+        int8_activations: as `from_pretrained`.
         adapter: as `from_pretrained`.
         max_num: limit of tiles of a picture; None: the model's.
         max_total_tiles: limit of tiles of all pictures of a prompt; None: no limit.
@@ -44,6 +52,8 @@ class EngineConfig:
     device: str | None = None
     load_in_8bit: bool = False
     load_in_4bit: bool = False
+    quantize_head: bool = False
+    int8_activations: bool = False
     adapter: str | None = None
     max_num: int | None = None
     max_total_tiles: int | None = None

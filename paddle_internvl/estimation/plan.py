@@ -17,6 +17,8 @@ class Plan:
         tiles: tiles of the pictures of each request.
         tp: tensor-parallel degree, in cards.
         bits: bits of the decoder layers' linear weights, 8 or 4; None: as the config declares.
+        quantize_head: whether the output head has them too.
+        int8_activations: whether the vision tower's linear weights are int8, on a CPU.
         dtype: 'bfloat16', 'float16' or 'float32'.
         device: 'gpu', or 'cpu', which computes in float32.
         kernels: on a CPU, whether the C++ operators are there, which take bfloat16 weights as they are stored.
@@ -29,6 +31,8 @@ class Plan:
     tiles: int = 13
     tp: int = 1
     bits: int | None = None
+    quantize_head: bool = False
+    int8_activations: bool = False
     dtype: str = "bfloat16"
     device: str = "gpu"
     kernels: bool = True
@@ -39,6 +43,12 @@ class Plan:
                 raise ValueError(f"{name}={getattr(self, name)} is not above 0")
         if self.tiles < 0:
             raise ValueError(f"tiles={self.tiles} is below 0")
+        if self.quantize_head and not self.bits:
+            raise ValueError("quantize_head needs bits")
+        if self.quantize_head and self.tp > 1:
+            raise ValueError("quantize_head needs tp=1: a shard of the head is held as floats")
+        if self.int8_activations and not self.native:
+            raise ValueError("int8_activations needs device='cpu' with kernels")
         if self.dtype not in _BYTES:
             raise ValueError(f"dtype={self.dtype!r} is not supported; use one of {', '.join(_BYTES)}")
 

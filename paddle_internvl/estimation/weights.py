@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
 from convert.mappings import rules_for
 from convert.mappings.experts import is_expert
-from convert.mappings.quantized_tables import is_quantizable
+from convert.mappings.quantized_tables import is_head, is_quantizable
 from convert.quant_config import Quantization, declared_quantization
-from convert.quant_layout import packing_obstacle
+from convert.quant_layout import packed_columns, packing_obstacle
 from convert.sizes import decoder_sizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.parallel.shards import ShardPlan
@@ -72,6 +72,8 @@ def parameter_counts(config: Mapping) -> ParameterCounts:
 def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:
     """Every parameter of rank 0."""
     quantization = _LOAD_IN_BITS[plan.bits] if plan.bits else declared_quantization(config)
+    if plan.quantize_head:
+        quantization = replace(quantization, head=True)
     shards = ShardPlan.of(config["llm_config"], 0, plan.tp)
     for rule in rules_for(_without_quantization(config)):
         for name, shape in zip(rule.ours, rule.our_shapes()):
@@ -79,8 +81,10 @@ def stored_weights(config: Mapping, plan: Plan) -> Iterator[StoredWeight]:
             spec = shards.shard_of(name) if in_decoder else None
             shard = shape if spec is None else (*shape[: spec.axis], spec.length, *shape[spec.axis + 1 :])
             is_matrix = len(shape) in (2, 3) and name.endswith(".weight")  # or the matrices of all experts of a layer
-            if quantization and is_matrix and in_decoder and is_quantizable(name):
-                yield _quantized(shape, shard, plan, quantization)
+            if quantization and is_matrix and in_decoder and is_quantizable(name, quantization.head):
+                yield _quantized(shape, shard, plan, quantization, is_head(name))
+            elif plan.int8_activations and is_matrix and ".encoder.layers." in name:
+                yield StoredWeight(prod(shard), prod(shard) + shard[-1] * plan.compute_bytes, prod(shard))
             else:
                 yield StoredWeight(prod(shard), prod(shard) * (plan.matrix_bytes if is_matrix else plan.compute_bytes))
 
@@ -92,10 +96,13 @@ def _without_quantization(config: Mapping) -> dict:
     return plain
 
 
-def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantization) -> StoredWeight:
-    """A linear weight of a decoder layer: packed with its scales, or as floats where no kernel takes it."""
+def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantization, head: bool) -> StoredWeight:
+    """A linear weight of a decoder layer, or the head: packed with scales, or as floats where no kernel takes it."""
     numbers = prod(shard)
-    if _is_packed(shard, plan, quantization):
+    if head and plan.tp > 1:
+        return StoredWeight(numbers, numbers * plan.compute_bytes)
+    columns = packed_columns(shard[-1], quantization.bits) if head and plan.device == "cpu" else shard[-1]
+    if _is_packed((*shard[:-1], columns), plan, quantization):
         *experts, k, n = shard
         groups = prod(experts) * n * (1 if quantization.group_size == -1 else k // quantization.group_size)
         tables = 2 if plan.native and not quantization.is_weight_only else 1  # a CPU keeps AWQ's offsets beside scales

@@ -39,7 +39,8 @@ from paddle_internvl.scale.ordered_actors import map_batches
 
 _DEFAULTS = AskSettings()
 _ENGINE = {"vision_max_batch_size": 8, "prefill_chunk": 2048}  # nobody waits for a token: large steps
-_WEIGHTS = ("dtype", "load_in_8bit", "load_in_4bit")  # fields of the `EngineConfig` that answers depend on
+# fields of the `EngineConfig` that answers depend on
+_WEIGHTS = ("dtype", "load_in_8bit", "load_in_4bit", "quantize_head", "int8_activations")
 _SCORING_FIELDS = ("scorers", "judge", "rows", "cards", "file", "headline")  # of a `Benchmark`
 _DATA_ROOT = "LMUData"  # VLMEvalKit's environment variable
 

@@ -171,7 +171,7 @@ def load_model(checkpoint: str, settings: Settings):
 
     return AutoModel.from_pretrained(
         str(folder_of(checkpoint)), dtype=settings.dtype, device=settings.device, tensor_parallel_degree=settings.tp,
-        adapter=settings.adapter, **quantization_options(settings.quantization),
+        adapter=settings.adapter, **quantization_options(settings),
     )  # fmt: skip
 
 

@@ -74,6 +74,8 @@ class Settings:
     quantization: str | None = _setting(
         None, f"{' or '.join(QUANTIZATIONS)}: weights in few bits (default: as they are)"
     )
+    quantize_head: bool = _setting(False, "with quantization: the output head in few bits too")
+    int8_activations: bool = _setting(False, "on a CPU: prefill and vision in int8; needs quantized weights")
     adapter: str | None = _setting(None, "folder of a LoRA adapter, merged while loading (default: none)")
     api_keys: tuple[str, ...] = _setting(
         (), f"keys of which requests must bring one; @FILE reads them from a file (also: ${KEYS_VARIABLE})", repr=False

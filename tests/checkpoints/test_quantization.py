@@ -90,11 +90,11 @@ def test_every_way_gives_the_same_numbers(folder, tmp_path, bits, group_size):
         AutoModel.from_pretrained(str(tmp_path / "pd"), load_in_8bit=True)
 
 
-@pytest.mark.parametrize(("bits", "vocabulary", "tied"), [(8, 1003, False), (4, 1003, True)])
-def test_quantized_head(tmp_path, bits, vocabulary, tied):
-    """The head in few bits: in memory, saved, and converted in a folder, whatever its number of columns; also a tied one."""
+@pytest.mark.parametrize(("bits", "tied"), [(8, False), (4, True)])
+def test_quantized_head(tmp_path, bits, tied):
+    """The head in few bits: in memory, saved, and converted in a folder, of any number of columns; also a tied one."""
     config = quantizable_config(QUANTIZABLE[0])
-    config["llm_config"].update(vocab_size=vocabulary, tie_word_embeddings=tied)
+    config["llm_config"].update(vocab_size=config["llm_config"]["vocab_size"] + 3, tie_word_embeddings=tied)
     folder = random_checkpoint(tmp_path / "hf", config)
     float_head = AutoModel.from_pretrained(str(folder), trainable=True).language_model.lm_head
     loaded = AutoModel.from_pretrained(str(folder), **{f"load_in_{bits}bit": True}, quantize_head=True)

@@ -38,11 +38,12 @@ def test_bfloat16_weights_that_the_kernels_take(tmp_path, case):
 
 
 @needs_kernels
-@pytest.mark.parametrize("bits", [8, 4])
-def test_loaded_in_few_bits(tmp_path, bits):
+@pytest.mark.parametrize(("bits", "options"), [(8, {"int8_activations": True}), (4, {"quantize_head": True})])
+def test_loaded_in_few_bits(tmp_path, bits, options):
     folder = random_checkpoint(tmp_path / "hf", quantizable_config("qwen2"))
-    model = AutoModel.from_pretrained(str(folder), device="cpu", **{f"load_in_{bits}bit": True})
-    assert counted(folder, bits=bits, dtype="float32") == parameter_bytes(model)
+    for more in ({}, options):
+        model = AutoModel.from_pretrained(str(folder), device="cpu", **{f"load_in_{bits}bit": True}, **more)
+        assert counted(folder, bits=bits, dtype="float32", **more) == parameter_bytes(model)
 
 
 @needs_kernels

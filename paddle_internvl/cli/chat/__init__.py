@@ -35,7 +35,9 @@ from paddle_internvl.cli.thinking import add_thinking_flags, prompt_options
 
 _MAX_NEW_TOKENS = 512
 _NEEDS_QUESTION = ("json", "draw", "timing")
-_OF_A_CHECKPOINT = ("adapter", "device", "dtype", "quantization", "timing")  # flags without a meaning for a server
+_OF_A_CHECKPOINT = (  # flags without a meaning for a server
+    "adapter", "device", "dtype", "quantization", "quantize_head", "int8_activations", "timing",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +128,10 @@ def _check(arguments: argparse.Namespace, settings: dict, url: str | None) -> No
         raise ValueError(f"--draw needs one --image, not {len(arguments.image)}")
     for name in _OF_A_CHECKPOINT if url else ("model", "key"):
         if getattr(arguments, name):
-            raise ValueError(f"--{name} has no meaning for " + ("a server; leave it out" if url else "a checkpoint"))
+            raise ValueError(
+                f"--{name.replace('_', '-')} has no meaning for "
+                + ("a server; leave it out" if url else "a checkpoint")
+            )
     if url and arguments.tp > 1:
         raise ValueError("--tp has no meaning for a server; leave it out")
 

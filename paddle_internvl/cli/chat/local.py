@@ -69,7 +69,7 @@ class LocalModel:
             self.model = InternVLChatModel.from_pretrained(
                 str(self.folder), dtype=arguments.dtype, device=arguments.device,
                 tensor_parallel_degree=arguments.tp, adapter=self._adapter,
-                **quantization_options(arguments.quantization),
+                **quantization_options(arguments),
             )  # fmt: skip
         limit, context_length = arguments.max_new_tokens, self.model.language_model.config.context_length
         if limit and limit > context_length:
