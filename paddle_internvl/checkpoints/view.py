@@ -157,7 +157,7 @@ def _tied_head(outputs: list[Output]) -> list[Output]:
     tied = []
     for name, embedding in made.items():
         prefix, found, _ = name.partition("model.embed_tokens.weight")
-        if found and prefix + "lm_head.weight" not in made:
+        if found and not {prefix + "lm_head.weight", prefix + "lm_head.quant_weight"} & made.keys():
             head, shape = prefix + "lm_head.weight", embedding.shape[::-1]
             tied.append(replace(embedding, name=head, shape=shape, transposed=True, feature_axis=1))
     return tied
