@@ -83,17 +83,18 @@ def _chat_config(folder: Path, weights: bool) -> dict:
 
 
 def require_fitting_tokenizer(tokenizer, vocab_size: int, folder: str | Path) -> None:
-    """Refuse a tokenizer with tokens that the model's embeddings have no rows for.
+    """Refuse a tokenizer whose vocabulary, without added tokens, is larger than the model's. An added token without a
+    row is an error where it is used.
 
     Args:
-        tokenizer: with a length, its number of tokens.
+        tokenizer: with its `vocab_size`.
         vocab_size: of the model; larger where the embeddings are padded.
         folder: of both, for the message.
     Raises:
         ValueError: the tokenizer is that of another model.
     """
-    if len(tokenizer) > vocab_size:
+    if tokenizer.vocab_size > vocab_size:
         raise ValueError(
-            f"{folder} holds files of different models: its tokenizer has {len(tokenizer)} tokens, its weights have "
-            f"{vocab_size}; download it again"
+            f"{folder} holds files of different models: its tokenizer has {tokenizer.vocab_size} tokens, its weights "
+            f"have {vocab_size}; download it again"
         )

@@ -26,26 +26,16 @@ from paddle_internvl.estimation.weights import stored_weights
 _CPU_PROCESS, _MALLOC_SHARE = 630_000_000, 1 / 16
 _LOSS_CHUNK = 64 << 20  # bytes of float32 logits at a time, `models.loss`
 _NORM_PART = 4 << 20  # numbers of a gradient in float64 at a time, `training.clipping`
-_SCORE_ROWS = 256  # query rows of a block of scores, `ops.attention`
 
-# device -> part -> numbers that a layer keeps for its backward pass: width -> its multiple for each token or patch.
-# 'scores' are attention weights, which flash attention does not keep; 'rows' and 'expert_features' are widths of all
-# experts that compute a token.
+# part -> numbers that a layer keeps for its backward pass: width -> its multiple for each token or patch. Attention
+# weights are not among them: neither flash attention nor the CPU's kernel keeps them. 'rows' and 'expert_features' are
+# widths of all experts that compute a token.
 _KEPT = {
-    "cpu": {
-        "language_model": {
-            "width": 6, "queries": 4, "keys": 4, "features": 3, "scores": 1.25,  # 1/4: the mask
-            "rows": 2, "expert_features": 3,
-        },
-        "vision_model": {"width": 10, "features": 2, "scores": 1},
-    },
-    "gpu": {
-        "language_model": {"width": 4, "queries": 2, "keys": 2, "features": 3, "rows": 2, "expert_features": 3},
-        "vision_model": {"width": 10, "features": 2},
-    },
-}  # fmt: skip
+    "language_model": {"width": 4, "queries": 2, "keys": 2, "features": 3, "rows": 2, "expert_features": 3},
+    "vision_model": {"width": 10, "features": 2},
+}
 _PROJECTOR = {"merged": 2, "width": 3}  # of each visual token
-_ENDS = 4.5  # widths of each token: embeddings, the last norm, the loss
+_ENDS = 3.5  # widths of each token: embeddings, the last norm, the loss
 _EXPERTS_BACKWARD = 2  # numbers of each row that the backward pass of one layer's experts holds besides
 _FROZEN_TOWER = 10  # widths of each patch while a frozen vision tower runs
 
@@ -192,22 +182,17 @@ def _unfrozen_layers(config: Mapping, plan: TrainPlan) -> range:
 def _activations(config: Mapping, plan: TrainPlan) -> int:
     """Most bytes of activations at once: of the whole graph, or of a frozen vision tower before there is one."""
     vision, tile, decoder = config["vision_config"], tile_sizes(config), decoder_sizes(config["llm_config"])
-    kept, size = _KEPT[plan.device], plan.number_bytes
+    size = plan.number_bytes
     tokens, tiles = plan.texts * plan.length, plan.rows * plan.tiles
     patches = tiles * (1 + tile.patches)
-    block = min(_SCORE_ROWS, plan.length)
     active = decoder.experts.active if decoder.experts else 0
     widths = {
         "width": decoder.width, "queries": decoder.query_width, "keys": decoder.kv_width,
         "features": 0 if decoder.all_sparse else decoder.features, "rows": active * decoder.width,
         "expert_features": active * decoder.experts.features if active else 0,
-        "scores": decoder.heads * (plan.length + block) / 2,  # causal, block by block
     }  # fmt: skip
-    tower = {
-        "width": vision["hidden_size"], "features": vision["intermediate_size"],
-        "scores": vision["num_attention_heads"] * (1 + tile.patches),
-    }  # fmt: skip
-    layer = tokens * (size * _numbers(kept["language_model"], widths) + _lora_bytes(config, plan, "language_model"))
+    tower = {"width": vision["hidden_size"], "features": vision["intermediate_size"]}
+    layer = tokens * (size * _numbers(_KEPT["language_model"], widths) + _lora_bytes(config, plan, "language_model"))
     graph = _in_graph(plan, decoder.layers, layer, tokens * decoder.width * size)
     graph += tokens * decoder.width * _ENDS * size + 2 * min(_LOSS_CHUNK, 4 * tokens * decoder.vocabulary)
     graph += tokens * widths["rows"] * _EXPERTS_BACKWARD * size
@@ -216,11 +201,11 @@ def _activations(config: Mapping, plan: TrainPlan) -> int:
         merged = {"merged": vision["hidden_size"] * tile.merge**2, "width": decoder.width}
         graph += tiles * tile.tokens * _numbers(_PROJECTOR, merged) * size
     if depth:
-        layer = patches * (size * _numbers(kept["vision_model"], tower) + _lora_bytes(config, plan, "vision_model"))
+        layer = patches * (size * _numbers(_KEPT["vision_model"], tower) + _lora_bytes(config, plan, "vision_model"))
         graph += _in_graph(plan, depth, layer, patches * tower["width"] * size)
     at_once = (tiles if plan.sharding > 1 else min(tiles, TILES_AT_ONCE)) * (1 + tile.patches)
     frozen = at_once * tower["width"] * _FROZEN_TOWER * size
-    pixels = 3 * tile.side**2 * max(tiles, 1) * (4 + (size if plan.low_precision else 4))  # float32, and a copy
+    pixels = 3 * tile.side**2 * max(tiles, 1) * (4 + (size if plan.low_precision else 0))  # float32, and a copy
     return int(max(graph, frozen) + pixels)
 
 

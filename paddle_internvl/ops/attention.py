@@ -130,9 +130,11 @@ class _NativeAttention(PyLayer):
 
     @staticmethod
     def backward(ctx, grad):
+        inputs = ctx.saved_tensor()
         grads = _by_segments(
-            ctx.bounds, lambda *x: operators.attention_grad(*x, **ctx.options), *ctx.saved_tensor(), grad.contiguous()
+            ctx.bounds, lambda *x: operators.attention_grad(*x, **ctx.options), *inputs, grad.contiguous()
         )
+        grads = tuple(None if x.stop_gradient else slope for x, slope in zip(inputs, grads))
         return grads if ctx.options["key_mask"] is None else (*grads, None)
 
 

@@ -50,7 +50,8 @@ def step_peak(model, recipe: dict, length: int, tiles: int) -> int:
     core.host_memory_stat_reset_peak_value("Allocated", 0)
     if recipe.get("method") == "mpo":
         batch = collate([{**one, "chosen": one, "rejected": one}])
-        expected = FrozenReference(model).log_probs(batch)
+        reference = FrozenReference(model)  # stays, as in training
+        expected = reference.log_probs(batch)
         (answer_log_probs(model, batch) - expected).sum().backward()
     else:
         sft_loss(model, collate([one])).backward()

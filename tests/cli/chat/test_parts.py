@@ -20,6 +20,7 @@ from paddle_internvl.evaluation.chat_endpoint import ChatEndpoint
 from tests.random_checkpoints import ROOT
 
 CHECKPOINT, PICTURE = ROOT / "demo/checkpoints/internvl-tiny", ROOT / "demo/assets/shapes.png"
+OFF = {"quantize_head": False, "int8_activations": False}
 
 
 def test_typed_paths(tmp_path):
@@ -78,7 +79,7 @@ def test_progress():
 
 @pytest.fixture(scope="module")
 def local():
-    flags = argparse.Namespace(dtype=None, device="cpu", tp=1, max_new_tokens=None, quantization=None)
+    flags = argparse.Namespace(dtype=None, device="cpu", tp=1, max_new_tokens=None, quantization=None, **OFF)
     model = LocalModel(CHECKPOINT, None, flags)
     model.load_in_background(on_error=lambda error: None)
     yield model
@@ -102,7 +103,7 @@ def test_the_model_of_a_thread_answers_as_any(local):
 
 def test_a_folder_that_fails_to_load_is_reported(tmp_path):
     errors = []
-    flags = argparse.Namespace(dtype="int3", device="cpu", tp=1, max_new_tokens=None, quantization=None)
+    flags = argparse.Namespace(dtype="int3", device="cpu", tp=1, max_new_tokens=None, quantization=None, **OFF)
     model = LocalModel(CHECKPOINT, None, flags)
     model.load_in_background(on_error=errors.append)
     with pytest.raises(ValueError, match="int3"):
