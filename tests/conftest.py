@@ -51,10 +51,12 @@ def logs_as_before():
 
 
 def _reset_logs():
-    for name in ("paddle_internvl", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [], True
-        logger.setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
+    for name in ("paddle_internvl", "uvicorn", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("paddle_internvl", "uvicorn"):
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate, logger.disabled = [], True, False
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
