@@ -4,15 +4,14 @@
 // second-level cache and takes all rows of a chunk past it. Few rows (decoding): a thread streams its columns of the
 // weight once and packs a few rows of W at a time.
 
+#include "shares.h"
+
 namespace ISA {
 namespace halved {
 
 constexpr long kShallow = 40;        // blocks of rows of W that are packed at once
-constexpr long kDepth = 16;          // of deeper weights as many
 constexpr long kRows = 1 << 19;      // numbers of x that stay in the second-level cache: 1 MiB
 constexpr long kPanels = 4;          // panels that pass by them at a time
-constexpr long kTallest = 16;        // blocks of rows and panels whose sums stay there: 1 MiB
-constexpr long kWidest = 16;
 constexpr long kFewRows = 32;        // of x, which few_part takes at most
 constexpr long kStreamed = 512;      // columns whose sums few_part keeps
 constexpr long kStep = 2;            // blocks of rows of W between two looks at them
@@ -56,24 +55,12 @@ static void finish(const Product& a, const float* sums, const float* up, long ro
   }
 }
 
-// How a product of many rows is shared out: chunks of blocks of rows, each times groups of panels. Of shallow weights a
-// chunk stays in the second-level cache while panels pass by; of deep ones the sums do.
-struct Shares {
-  long chunks, panels, groups, depth;  // depth: blocks of rows of W that are packed at a time
-};
-
 static Shares shares_of(const Product& a) {
-  Shares s;
-  const long deep = a.from.depth, panels = blocks_in(a.weight.N), rows = blocks_in(a.M);
-  const bool shallow = deep <= kShallow;
-  s.depth = shallow ? deep : kDepth;
-  s.panels = shallow ? kPanels : kWidest;
-  const long most = shallow ? kRows / (deep * kSquare) / (a.lower[0].at ? 3 : 1) : kTallest;  // blocks of rows of a chunk
-  s.chunks = (rows + most - 1) / most;
-  const long wanted = (4 * threads() + s.chunks - 1) / s.chunks;  // groups that let all threads end together
-  if ((panels + s.panels - 1) / s.panels < wanted) s.panels = (panels + wanted - 1) / wanted;
+  const long deep = a.from.depth, panels = blocks_in(a.weight.N);
+  const long tall = kRows / (deep * kSquare) / (a.lower[0].at ? 3 : 1);
+  Shares s = ISA::shares_of(blocks_in(a.M), panels, deep, kShallow, tall, kPanels);
   s.groups = (panels + s.panels - 1) / s.panels;
-  s.panels = (panels + s.groups - 1) / s.groups;
+  s.panels = (panels + s.groups - 1) / s.groups;  // equally many
   return s;
 }
 

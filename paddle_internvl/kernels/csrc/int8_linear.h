@@ -3,32 +3,18 @@
 // In: a Linear of an int8 or int4 weight. Out: its result. A thread packs a group of columns into its second-level cache
 // and takes all rows of a chunk past it.
 
+#include "shares.h"
+
 namespace ISA {
 namespace int8 {
 
 constexpr long kShallow = 20;      // blocks of rows of W that are packed at once
-constexpr long kDepth = 16;        // of deeper weights as many
 constexpr long kBytes = 1 << 20;   // of x that stay in the second-level cache
 constexpr long kPanels = 8;        // panels that pass by them at a time
-constexpr long kTallest = 16;      // blocks of rows and panels whose sums stay there: 1 MiB
-constexpr long kWidest = 16;
-
-// How a product is shared out: chunks of blocks of rows, each times groups of panels. Of shallow weights a chunk stays
-// in the second-level cache while panels pass by; of deep ones the sums do.
-struct Shares {
-  long chunks, panels, groups, depth;  // depth: blocks of rows of W that are packed at a time
-};
 
 static Shares shares_of(const Linear& a, long deep) {
-  Shares s;
-  const long panels = blocks_in(a.weight.N, kSide), rows = blocks_in(a.M, kSide);
-  const bool shallow = deep <= kShallow;
-  s.depth = shallow ? deep : kDepth;
-  s.panels = shallow ? kPanels : kWidest;
-  const long most = shallow ? kBytes / (deep * kBlock) : kTallest;  // blocks of rows of a chunk
-  s.chunks = blocks_in(rows, most);
-  const long wanted = blocks_in(4 * threads(), s.chunks);  // groups that let all threads end together
-  if (blocks_in(panels, s.panels) < wanted) s.panels = blocks_in(panels, wanted);
+  const long panels = blocks_in(a.weight.N, kSide);
+  Shares s = ISA::shares_of(blocks_in(a.M, kSide), panels, deep, kShallow, kBytes / (deep * kBlock), kPanels);
   s.panels += s.panels % 2;  // two are packed at a time
   s.groups = blocks_in(panels, s.panels);
   return s;

@@ -1,0 +1,26 @@
+// How a product of many rows is shared out: chunks of blocks of rows, each times groups of panels. Of shallow weights a chunk
+// stays in the second-level cache while panels pass by; of deep ones the sums do.
+#pragma once
+
+namespace ISA {
+
+struct Shares {
+  long chunks, panels, groups, depth;  // panels: of a group; depth: blocks of rows of W that are packed at a time
+};
+
+// Blocks of rows of x, panels, and `deep` blocks of rows of W, which are shallow if they are at most `shallow`: of these
+// chunks have `tall` blocks of rows, and groups `wide` panels. groups is not set: panels may be changed before.
+static Shares shares_of(long rows, long panels, long deep, long shallow, long tall, long wide) {
+  constexpr long packed = 16, tallest = 16, widest = 16;  // of deep weights: sums of 1 MiB
+  const auto parts = [](long n, long of) { return (n + of - 1) / of; };
+  const bool all = deep <= shallow;
+  Shares s;
+  s.depth = all ? deep : packed;
+  s.panels = all ? wide : widest;
+  s.chunks = parts(rows, all ? tall : tallest);
+  const long wanted = parts(4 * threads(), s.chunks);  // groups that let all threads end together
+  if (parts(panels, s.panels) < wanted) s.panels = parts(panels, wanted);
+  return s;
+}
+
+}  // namespace ISA
