@@ -188,9 +188,7 @@ def _blockwise(q, k, v, causal, key_mask, window, segment_ids):
         rows = range(start, min(start + _ROWS, length))
         keys = total - length + rows.stop if causal else total  # later keys are masked for every row of the block
         allowed = _allowed(rows, keys, total, length, causal, key_mask, window, segment_ids)
-        part = slice(rows.start, rows.stop)
-        operands = (q, k, v) if len(rows) == total else (q[:, :, :, part], k[:, :, :keys], v[:, :, :keys])
-        blocks.append(_block(*operands, allowed, e**-0.5))
+        blocks.append(_block(q[:, :, :, rows.start : rows.stop], k[:, :, :keys], v[:, :, :keys], allowed, e**-0.5))
     out = blocks[0] if len(blocks) == 1 else paddle.concat(blocks, axis=3)
     return out.transpose([0, 3, 1, 2, 4]).reshape([b, length, heads, e])
 

@@ -31,13 +31,6 @@ static void rows_of(const Heads& x, int64_t row, int64_t head, int64_t first, in
       __builtin_memcpy(out + d * kPanel + (i - first) * kPanel, at(x, row, i, head) + d, least(kPanel, e - d) * sizeof(float));
 }
 
-// out[n][kPanel] = tiles of n keys [E][kTile], times a panel [E][kPanel]
-static void scores_of(const float* tiles, const float* panel, int64_t n, int64_t e, float* out) {
-  for (int64_t i = 0; i < n; i += kTile)
-    for (int c = 0; c < kPanel; c += kColumns)
-      multiply_of(least(kTile, n - i))(tiles + i * e, panel + c, e, out + i * kPanel + c, kPanel, false, {tiles + (i + kTile) * e, 64});
-}
-
 // sums[columns / kPanel][n][kPanel] += x [n][kPanel queries] times rows of the queries
 static void add_products(const float* x, int64_t n, const float* rows, int64_t columns, int64_t apart, float* sums) {
   float tile[kPanel * kTile + LANES];
@@ -64,7 +57,7 @@ static void grad_block(const AttentionGrad& call, const GradMemory& m, int64_t h
   const auto q = [&](long i) { return at(a.q, row, first + i, head); };
   const auto grad = [&](long i) { return at(call.grad, row, first + i, head); };
   panel_rows(q, count, e, a.scale * 1.44269504f, m.panel);
-  scores_of(m.keys.keys + start * e, m.panel, n, e, m.weights);
+  multiply_keys(m.keys.keys + start * e, m.panel, n, e, m.weights);
   if (a.mask || a.causal) hide(a, m.keys, m.weights, start, n, own);
   V tops[kParts], totals[kParts], by[kParts], along[kParts];
   for (int c = 0; c < kParts; c++) tops[c] = set(kLow), totals[c] = along[c] = zero();
@@ -72,7 +65,7 @@ static void grad_block(const AttentionGrad& call, const GradMemory& m, int64_t h
   reciprocals(totals, by);
 
   panel_rows(grad, count, e, 1.f, m.panel);
-  scores_of(m.values.keys + start * e, m.panel, n, e, m.slopes);
+  multiply_keys(m.values.keys + start * e, m.panel, n, e, m.slopes);
   for (int64_t i = 0; i < n; i++)
     for (int c = 0; c < kParts; c++) {
       float* weight = m.weights + i * kPanel + c * LANES;
@@ -87,11 +80,7 @@ static void grad_block(const AttentionGrad& call, const GradMemory& m, int64_t h
     }
 
   fill(m.sums, e * kPanel, 0.f);
-  const float* keys = m.values.values + start * kTile;
-  for (int64_t d = 0; d < e; d += m.values.height, keys += m.values.tile_apart)
-    for (int c = 0; c < kPanel; c += kColumns)
-      multiply_of(least(m.values.height, e - d))(keys, m.slopes + c, n, m.sums + d * kPanel + c, kPanel, true,
-                                                 {keys + m.values.tile_apart, 64});
+  add_values(m.values, m.values.values + start * kTile, m.slopes, n, e, m.sums);
   for (int c = 0; c < kParts; c++) by[c] = set(1.f);
   write_rows(call.q, row, head, first, count, e, m.sums, by);
 
@@ -111,16 +100,13 @@ static void write_sums(const float* sums, int64_t apart, const Heads& to, int64_
 // One query head of a row.
 static void grad_head(const AttentionGrad& call, int64_t row, int64_t head) {
   const Attention& a = call.forward;
-  const int64_t e = a.head_dim, n = a.totals[row], tiles = (e + kTile - 1) / kTile, key_tiles = (n + kTile - 1) / kTile;
+  const int64_t e = a.head_dim, n = a.totals[row];
   GradMemory m;
   m.columns = rounded_up(e, kPanel);
   m.apart = n * kPanel;
   LaidOut& laid = m.keys;
   laid.row = row, laid.first_head = head / (a.heads / a.kv_heads), laid.heads = 1, laid.first = 0, laid.end = n;
-  laid.height = (e + tiles - 1) / tiles;
-  laid.keys_apart = key_tiles * kTile * e;
-  laid.tile_apart = key_tiles * kTile * kTile;
-  laid.values_apart = tiles * laid.tile_apart;
+  set_sizes(laid, e);
   m.values = laid;
   float* memory = scratch(kAttention1, 2 * laid.keys_apart + laid.values_apart + LANES);
   m.keys.keys = memory;

@@ -19,6 +19,15 @@ struct LaidOut {
   int64_t keys_apart, values_apart, tile_apart;
 };
 
+// Sizes of the memory for E floats a head and the positions [first, end).
+static void set_sizes(LaidOut& to, int64_t e) {
+  const int64_t tiles = (e + kTile - 1) / kTile, key_tiles = (to.end - to.first + kTile - 1) / kTile;
+  to.height = (e + tiles - 1) / tiles;
+  to.keys_apart = key_tiles * kTile * e;
+  to.tile_apart = key_tiles * kTile * kTile;
+  to.values_apart = tiles * to.tile_apart;
+}
+
 // Lay out the keys at positions [p, p + kTile) of a head, those before the row's end.
 static void lay_out_keys(const Places& keys, const LaidOut& to, int64_t e, int64_t head, int64_t p) {
   tile_rows([&](long i) { return at(keys, to.row, to.first_head + head, p + i); }, least(kTile, to.end - p), e,
@@ -100,6 +109,21 @@ INLINE void reciprocals(const V* totals, V* out) {
   for (int c = 0; c < kParts; c++) out[c] = totals[c] == zero() ? zero() : set(1.f) / totals[c];
 }
 
+// out[n][kPanel] = n keys in tiles [E][kTile] times a panel [E][kPanel]
+static void multiply_keys(const float* keys, const float* panel, int64_t n, int64_t e, float* out) {
+  for (int64_t i = 0; i < n; i += kTile)
+    for (int c = 0; c < kPanel; c += kColumns)
+      multiply_of(least(kTile, n - i))(keys + i * e, panel + c, e, out + i * kPanel + c, kPanel, false, {keys + (i + kTile) * e, 64});
+}
+
+// sums [E][kPanel] += n values, laid out in tiles of their floats, times a panel [n][kPanel]
+static void add_values(const LaidOut& laid, const float* values, const float* panel, int64_t n, int64_t e, float* sums) {
+  for (int64_t d = 0; d < e; d += laid.height, values += laid.tile_apart)
+    for (int c = 0; c < kPanel; c += kColumns)
+      multiply_of(least(laid.height, e - d))(values, panel + c, n, sums + d * kPanel + c, kPanel, true,
+                                             {values + laid.tile_apart, 64});
+}
+
 // Query rows [first, end) of one head, at most kPanel.
 static void attend_block(const Attention& call, const LaidOut& laid, int64_t head, int64_t first, int64_t end) {
   const int64_t e = call.head_dim, kv_head = head / (call.heads / call.kv_heads) - laid.first_head;
@@ -118,15 +142,10 @@ static void attend_block(const Attention& call, const LaidOut& laid, int64_t hea
     const int64_t n = least(kKeys, stop - p);
     const float* keys = laid.keys + kv_head * laid.keys_apart + (p - laid.first) * e;
     const float* values = laid.values + kv_head * laid.values_apart + (p - laid.first) * kTile;
-    for (int64_t i = 0; i < n; i += kTile)
-      for (int c = 0; c < kPanel; c += kColumns)
-        multiply_of(least(kTile, n - i))(keys + i * e, panel + c, e, s + i * kPanel + c, kPanel, false, {keys + (i + kTile) * e, 64});
+    multiply_keys(keys, panel, n, e, s);
     if (call.mask || call.causal) hide(call, laid, s, p, n, own);
     weigh_panel(s, n, tops, totals, sums, e);
-    for (int64_t d = 0; d < e; d += laid.height, values += laid.tile_apart)
-      for (int c = 0; c < kPanel; c += kColumns)
-        multiply_of(least(laid.height, e - d))(values, s + c, n, sums + d * kPanel + c, kPanel, true,
-                                             {values + laid.tile_apart, 64});
+    add_values(laid, values, s, n, e, sums);
   }
   V by[kParts];
   reciprocals(totals, by);
@@ -136,15 +155,11 @@ static void attend_block(const Attention& call, const LaidOut& laid, int64_t hea
 static void attend_many(const Attention& call) {
   const int64_t e = call.head_dim, group = call.heads / call.kv_heads;
   LaidOut laid;
-  const int64_t tiles = (e + kTile - 1) / kTile;
-  laid.height = (e + tiles - 1) / tiles;
   for (laid.row = 0; laid.row < call.rows; laid.row++) {
     laid.end = call.totals[laid.row];
     laid.first = call.causal && call.window ? most(0, laid.end - call.length + 1 - call.window) : 0;
+    set_sizes(laid, e);
     const int64_t key_tiles = (laid.end - laid.first + kTile - 1) / kTile;
-    laid.keys_apart = key_tiles * kTile * e;
-    laid.tile_apart = key_tiles * kTile * kTile;
-    laid.values_apart = tiles * laid.tile_apart;
     const int64_t at_once = most(1, least(call.kv_heads, kLaidOut / (laid.keys_apart + laid.values_apart)));
     laid.keys = scratch(kAttention1, at_once * laid.keys_apart);
     laid.values = scratch(kAttention2, at_once * laid.values_apart);
