@@ -30,11 +30,11 @@ _TURN = 64  # rows of a column at a time
 _AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
-def packing_obstacle(k: int, n: int, bits: int, group_size: int = -1) -> str | None:
-    """The reason why Paddle's packed layout can't hold a weight [k, n]; None: it can."""
+def packing_obstacle(k: int, n: int, bits: int, group_size: int = -1, padded: bool = False) -> str | None:
+    """The reason why Paddle's packed layout can't hold a weight [k, n], whose columns may be `padded`; None: it can."""
     if k % _TURN:
         return f"its {k} inputs are not a multiple of {_TURN}"
-    if n % (4 * _COLUMNS[bits]):
+    if n % (4 * _COLUMNS[bits]) and not padded:
         return f"its {n} outputs are not a multiple of {4 * _COLUMNS[bits]}"
     if group_size not in GROUP_SIZES:
         return f"group_size {group_size} is none of {', '.join(map(str, GROUP_SIZES))}"
@@ -47,6 +47,12 @@ def packed_columns(n: int, bits: int) -> int:
     """Columns of a packed head of n: the next number that the packing takes. Other weights are packed as they are."""
     multiple = 4 * _COLUMNS[bits]
     return -(-n // multiple) * multiple
+
+
+def pad_columns(array: np.ndarray, bits: int) -> np.ndarray:
+    """An array [.., N] with zeros up to `packed_columns`."""
+    more = packed_columns(array.shape[-1], bits) - array.shape[-1]
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]) if more else array
 
 
 def quantize(weight: np.ndarray, bits: int, group_size: int, low_precision) -> tuple[np.ndarray, np.ndarray]:

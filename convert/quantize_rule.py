@@ -15,7 +15,7 @@ from convert import CheckpointError
 from convert.dtypes import carrier, cast
 from convert.outputs import Output, Shape, StackedOutput
 from convert.quant_config import Quantization
-from convert.quant_layout import pack, packed_columns, quantize
+from convert.quant_layout import pack, packed_columns, pad_columns, quantize
 from convert.rules import Rule
 
 
@@ -46,8 +46,8 @@ class QuantizedOutput(Output):
     def fill(self, read: Callable[[str], np.ndarray], out: np.ndarray, first: int, last: int) -> None:
         weight = np.empty(self.base.shape, carrier(self.source_dtype))
         self.base.fill(read, weight, 0, self.base.shape[0])
-        padding = ((0, 0), (0, packed_columns(weight.shape[1], self.quantization.bits) - weight.shape[1]))
-        integers, scales = quantize_carried(np.pad(weight, padding), self.source_dtype, self.quantization)
+        padded = pad_columns(weight, self.quantization.bits)
+        integers, scales = quantize_carried(padded, self.source_dtype, self.quantization)
         if self.part == "quant_weight":
             out[:] = pack(integers, self.quantization.bits).view(np.uint8)
         else:

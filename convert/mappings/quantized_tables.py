@@ -12,7 +12,7 @@ from convert import CheckpointError
 from convert.layouts import Segment, stacked
 from convert.mappings.experts import is_router
 from convert.quant_config import Quantization
-from convert.quant_layout import packed_columns, packing_obstacle
+from convert.quant_layout import packing_obstacle
 from convert.quantize_rule import Quantize
 from convert.rules import Rule, Split, Stack, Transpose, keep, split_columns
 
@@ -95,9 +95,7 @@ def _scaled(layout: tuple[Segment, ...], divisor: int, name: str) -> tuple[Segme
 def _obstacle(rule: Rule, quantization: Quantization) -> str | None:
     """The reason why Paddle's layout can't hold one of the rule's weights; None: it holds all."""
     bits, group_size, head = quantization.bits, quantization.group_size, is_head(rule.ours[0])
-    obstacles = (
-        packing_obstacle(k, packed_columns(n, bits) if head else n, bits, group_size) for *_, k, n in rule.our_shapes()
-    )
+    obstacles = (packing_obstacle(*shape[-2:], bits, group_size, padded=head) for shape in rule.our_shapes())
     return next((obstacle for obstacle in obstacles if obstacle), None)
 
 

@@ -22,7 +22,7 @@ from convert import CheckpointError
 from convert.dtypes import FLOATS
 from convert.mappings.quantized_tables import is_head, is_quantizable
 from convert.quant_config import Quantization, declared_quantization
-from convert.quant_layout import packed_columns, packing_obstacle
+from convert.quant_layout import packing_obstacle
 from paddle_internvl.checkpoints.view import CheckpointView
 from paddle_internvl.parallel.shards import ShardPlan, ShardSpec
 
@@ -213,8 +213,8 @@ class _Planner:
 
     def _obstacle(self, name: str, shape: tuple[int, ...], device: str) -> str | None:
         """Why a weight can't be quantized; on a CPU a head may have any number of columns."""
-        columns = packed_columns(shape[-1], self._quantization.bits) if is_head(name) and device == "cpu" else shape[-1]
-        return packing_obstacle(shape[-2], columns, self._quantization.bits, self._quantization.group_size)
+        padded = is_head(name) and device == "cpu"
+        return packing_obstacle(*shape[-2:], self._quantization.bits, self._quantization.group_size, padded)
 
     def _keeps_dtype(self, device: str) -> bool:
         options = self._options

@@ -205,7 +205,8 @@ def _activations(config: Mapping, plan: TrainPlan) -> int:
         graph += _in_graph(plan, depth, layer, patches * tower["width"] * size)
     at_once = (tiles if plan.sharding > 1 else min(tiles, TILES_AT_ONCE)) * (1 + tile.patches)
     frozen = at_once * tower["width"] * _FROZEN_TOWER * size
-    pixels = 3 * tile.side**2 * max(tiles, 1) * (4 + (size if plan.low_precision else 0))  # float32, and a copy
+    number = 4 + size if plan.low_precision else 4  # float32, and a copy in low precision
+    pixels = 3 * tile.side**2 * max(tiles, 1) * number
     return int(max(graph, frozen) + pixels)
 
 

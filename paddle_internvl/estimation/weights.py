@@ -15,7 +15,7 @@ from convert.mappings import rules_for
 from convert.mappings.experts import is_expert
 from convert.mappings.quantized_tables import is_head, is_quantizable
 from convert.quant_config import Quantization, declared_quantization
-from convert.quant_layout import packed_columns, packing_obstacle
+from convert.quant_layout import packing_obstacle
 from convert.sizes import decoder_sizes
 from paddle_internvl.estimation.plan import Plan
 from paddle_internvl.parallel.shards import ShardPlan
@@ -101,8 +101,7 @@ def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantizatio
     numbers = prod(shard)
     if head and plan.tp > 1:
         return StoredWeight(numbers, numbers * plan.compute_bytes)
-    columns = packed_columns(shard[-1], quantization.bits) if head and plan.device == "cpu" else shard[-1]
-    if _is_packed((*shard[:-1], columns), plan, quantization):
+    if _is_packed(shard, plan, quantization, padded=head and plan.device == "cpu"):
         *experts, k, n = shard
         groups = prod(experts) * n * (1 if quantization.group_size == -1 else k // quantization.group_size)
         tables = 2 if plan.native and not quantization.is_weight_only else 1  # a CPU keeps AWQ's offsets beside scales
@@ -111,11 +110,12 @@ def _quantized(whole: Shape, shard: Shape, plan: Plan, quantization: Quantizatio
     return StoredWeight(numbers, numbers * (plan.compute_bytes if dequantized else plan.matrix_bytes))
 
 
-def _is_packed(shape: Shape, plan: Plan, quantization: Quantization) -> bool:
-    """Whether a kernel takes a weight in few bits. AWQ's: ours in one CPU process, Paddle's on cards in float16."""
+def _is_packed(shape: Shape, plan: Plan, quantization: Quantization, padded: bool = False) -> bool:
+    """Whether a kernel takes a weight, whose columns may be `padded`, in few bits. AWQ's: ours in one CPU process,
+    Paddle's on cards in float16."""
     if not quantization.is_weight_only:
         if plan.device == "cpu":
             return plan.native and plan.tp == 1
         if plan.dtype != "float16":
             return False
-    return packing_obstacle(*shape[-2:], quantization.bits, quantization.group_size) is None
+    return packing_obstacle(*shape[-2:], quantization.bits, quantization.group_size, padded) is None

@@ -20,7 +20,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn.quant import weight_only_linear
 
-from convert.quant_layout import pack, pack_nibbles, packed_columns
+from convert.quant_layout import pack, pack_nibbles, pad_columns
 from paddle_internvl.kernels import operators
 from paddle_internvl.ops import dispatch
 from paddle_internvl.ops.dispatch import Case
@@ -81,17 +81,11 @@ class QuantizedWeight:
         stored = self.integers.numpy()
         if self.implementation == "kernel":
             return stored
-        stored = _padded(stored, self.bits)
+        stored = pad_columns(stored, self.bits)
         if self.bits == 8:
             return pack(stored, 8)
         integers = np.stack([stored & 15, stored >> 4], axis=1).reshape(-1, stored.shape[1])
         return pack(((integers ^ 8).astype(np.int8) - 8), 4)
-
-
-def _padded(columns: np.ndarray, bits: int) -> np.ndarray:
-    """An array with as many columns as a packed weight."""
-    more = packed_columns(columns.shape[-1], bits) - columns.shape[-1]
-    return np.pad(columns, [(0, 0)] * (columns.ndim - 1) + [(0, more)]) if more else columns
 
 
 class QuantizedLinear(nn.Layer):
@@ -179,7 +173,7 @@ class QuantizedLinear(nn.Layer):
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
         """Integers in Paddle's packed layout and float32 scales, as folders hold them."""
-        return self.quantized.packed(), _padded(self.quant_scale.astype("float32").numpy(), self.bits)
+        return self.quantized.packed(), pad_columns(self.quant_scale.astype("float32").numpy(), self.bits)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self._product(x, self.quantized, self.bias)
