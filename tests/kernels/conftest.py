@@ -1,9 +1,9 @@
 """What the kernels' tests share: they run once for each instruction set of this machine, without gradients."""
 
-import paddle
 import pytest
 
 from paddle_internvl.kernels import library
+from tests.kernels.instruction_sets import taken
 
 
 def _sets() -> list[str]:
@@ -31,7 +31,5 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def isa(request):
     """One instruction set after the other; without kernels the test is skipped, with the reason."""
-    library.use_isa(request.param)
-    with paddle.no_grad():
-        yield request.param
-    library.use_isa("")
+    with taken(request.param) as name:
+        yield name

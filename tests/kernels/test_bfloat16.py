@@ -12,6 +12,7 @@ from paddle_internvl.checkpoints.preparation import prepare_for_inference
 from paddle_internvl.kernels import library
 from paddle_internvl.ops import dispatch
 from tests.gpu.figures import RECORD
+from tests.kernels.instruction_sets import taken
 from tests.kernels.test_linear import Held, product
 from tests.kernels.test_native_layers import REFERENCE, ids
 from tests.random_checkpoints import random_pixels
@@ -24,13 +25,8 @@ SHAPES = ((5, 1, 1), (7, 33, 65), (16, 70, 31), (33, 64, 530), (50, 1300, 40), (
 @pytest.fixture(params=SETS)
 def halves(request):
     """One instruction set with bfloat16 arithmetic after the other."""
-    try:
-        library.use_isa(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    with paddle.no_grad():
-        yield request.param
-    library.use_isa("")
+    with taken(request.param) as name:
+        yield name
 
 
 def rounded(x: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from paddlenlp.transformers import AutoModel
 from paddle_internvl.kernels import library
 from paddle_internvl.ops.quantized_linear import QuantizedLinear
 from tests.families import QUANTIZABLE, quantizable_config
+from tests.kernels.instruction_sets import taken
 from tests.kernels.test_linear import Held, product
 from tests.random_checkpoints import random_checkpoint, random_pixels
 
@@ -19,13 +20,8 @@ SHAPES = ((17, 33, 65), (40, 1400, 70), (290, 64, 31))
 @pytest.fixture(params=SETS)
 def instructions(request):
     """One instruction set after the other."""
-    try:
-        library.use_isa(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    with paddle.no_grad():
-        yield request.param
-    library.use_isa("")
+    with taken(request.param) as name:
+        yield name
 
 
 def rounded_rows(x):

@@ -65,18 +65,8 @@ void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activatio
   const auto x = random_floats(M * K, numbers), bias = random_floats(N, numbers), scale = random_floats(N, numbers);
   const auto residual = random_floats(M * N, numbers);
   Exact<float> out(M * N);
-  Linear a;
-  a.weight = w.weight;
-  a.x = x.at();
-  a.out = out.at();
-  a.M = M;
-  a.x_stride = K;
-  a.out_stride = N;
-  a.activation = activation;
-  a.residual = residual.at();
+  Linear a = linear_of(w.weight, up.weight, M, activation, x, bias, residual, out);
   a.layer_scale = scale.at();
-  if (activation == Activation::kSwiglu) a.up = up.weight;
-  else a.bias = bias.at();
   (in_bfloat16 ? require_bfloat16().linear : kernels().linear)(a);
   for (int64_t m = 0; m < M; m++)
     for (int64_t n = 0; n < N; n++) {

@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "linear_arguments.h"
+
 // `count` numbers on the heap and not one more; of std::vector a sanitizer sees the capacity only.
 template <class T>
 class Exact {
@@ -37,6 +39,23 @@ inline double taken(double x, int64_t rows) {
   bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
   memcpy(&y, &bits, 4);
   return y;
+}
+
+// A product of M rows with a residual and, of all but kSwiglu, a bias.
+inline Linear linear_of(const Weight& weight, const Weight& up, int64_t M, Activation activation, const Exact<float>& x,
+                        const Exact<float>& bias, const Exact<float>& residual, const Exact<float>& out) {
+  Linear a;
+  a.weight = weight;
+  a.x = x.at();
+  a.out = out.at();
+  a.M = M;
+  a.x_stride = weight.K;
+  a.out_stride = weight.N;
+  a.activation = activation;
+  a.residual = residual.at();
+  if (activation == Activation::kSwiglu) a.up = up;
+  else a.bias = bias.at();
+  return a;
 }
 
 // Ends the program where two numbers differ by more than `most`.

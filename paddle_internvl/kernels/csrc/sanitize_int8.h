@@ -45,17 +45,7 @@ void int8_linear_of(const Held& w, const Held& up, int64_t M, Activation activat
   const int64_t K = w.weight.K, N = w.weight.N;
   const auto x = random_floats(M * K, numbers), bias = random_floats(N, numbers), residual = random_floats(M * N, numbers);
   Exact<float> out(M * N);
-  Linear a;
-  a.weight = w.weight;
-  a.x = x.at();
-  a.out = out.at();
-  a.M = M;
-  a.x_stride = K;
-  a.out_stride = N;
-  a.activation = activation;
-  a.residual = residual.at();
-  if (activation == Activation::kSwiglu) a.up = up.weight;
-  else a.bias = bias.at();
+  const Linear a = linear_of(w.weight, up.weight, M, activation, x, bias, residual, out);
   int8_kernels().linear(a);
   std::vector<std::vector<int>> rows(M);
   std::vector<float> scales(M);
