@@ -4,6 +4,7 @@ examples:
   paddle-internvl demo                                 # the bundled checkpoint, http://127.0.0.1:7860
   paddle-internvl demo CKPT --server-port 8080
   paddle-internvl demo CKPT --thinking
+  paddle-internvl demo --url http://127.0.0.1:23333     # a page for a server that runs; needs no Paddle
   paddle-internvl demo CKPT --adapters charts=work/charts ocr=work/ocr   # LoRA adapters to choose from
   paddle-internvl demo CKPT --server-name 0.0.0.0      # for other machines; put a reverse proxy in front
 """
@@ -16,11 +17,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
+from paddle_internvl.cli import chat_target
 from paddle_internvl.cli.conventions import add_quantization_flag
 
 _SETTINGS = (
     "server_name", "server_port", "allowed_hosts", "session_len", "max_batch_size", "device", "dtype", "quantization",
     "quantize_head", "int8_activations",
+)  # fmt: skip
+_OF_A_CHECKPOINT = (  # flags without a meaning for a server
+    "adapters", "session_len", "device", "dtype", "quantization", "quantize_head", "int8_activations",
 )  # fmt: skip
 _BUNDLED = Path(__file__).parents[2] / "demo/checkpoints/internvl-tiny"
 
@@ -30,8 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="CKPT",
         nargs="?",
-        help="checkpoint folder, converted or raw, or a hub id (default: the bundled one)",
+        help="checkpoint folder, converted or raw, hub id, or URL of a server (default: the bundled checkpoint)",
     )
+    parser.add_argument("--url", help="in place of CKPT: an OpenAI-compatible server that runs, e.g. http://HOST:23333")
+    chat_target.add_endpoint_flags(parser)
     parser.add_argument("--server-name", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--server-port", type=int, default=7860, metavar="N", help="port to listen on (default: 7860)")
     parser.add_argument(
@@ -75,16 +82,38 @@ def _adapter(item: str) -> tuple[str, str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.serve.settings import Settings
 
     settings = Settings(**{name: getattr(arguments, name) for name in _SETTINGS})
-    if arguments.checkpoint is None and not _BUNDLED.is_dir():
+    url = chat_target.url_of(arguments)
+    chat_target.refuse_flags(arguments, url, _OF_A_CHECKPOINT)
+    if url is None and arguments.checkpoint is None and not _BUNDLED.is_dir():
         raise FileNotFoundError(
             "the bundled checkpoint does not exist (a checkout of the repository has it); name a CKPT"
         )
     if find_spec("gradio") is None:
         raise ImportError("the demo needs Gradio; pip install 'paddle_internvl[demo]'")
+    host = _server_host(url, arguments) if url else _engine_host(settings, arguments)
+    from paddle_internvl.webdemo.launching import launch, prepare
+
+    page = prepare(host, settings.max_batch_size, arguments.thinking)
+    launch(page, host, settings.server_name, settings.server_port, allowed_hosts=settings.allowed_hosts)
+    return EXIT_OK
+
+
+def _server_host(url: str, arguments: argparse.Namespace):
+    """The model behind a URL; an error of its server is this command's."""
+    from paddle_internvl.webdemo.launching import check_port
+    from paddle_internvl.webdemo.server_host import ServerHost
+
+    check_port(arguments.server_name, arguments.server_port)
+    return ServerHost(url, arguments.model, arguments.key, arguments.max_batch_size)
+
+
+def _engine_host(settings, arguments: argparse.Namespace):
+    """The engines of a checkpoint and its adapters; the checkpoint's own is loaded."""
+    from paddle_internvl.checkpoints.folder_checks import chat_folder
+
     adapters = dict(map(_adapter, arguments.adapters))
     if len(adapters) < len(arguments.adapters):
         raise ValueError("two adapters have the same name; give --adapters as NAME=DIR with different names")
@@ -94,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
     startup.import_paddle()
     from paddle_internvl.serve.server import load_engine, model_name
     from paddle_internvl.webdemo.engine_host import EngineHost
-    from paddle_internvl.webdemo.launching import check_port, launch, prepare
+    from paddle_internvl.webdemo.launching import check_port
 
     check_port(settings.server_name, settings.server_port)  # before a model is loaded for nothing
 
@@ -103,6 +132,4 @@ def run(arguments: argparse.Namespace) -> int:
 
     host = EngineHost(load, model_name(checkpoint), adapters)
     host.engine_of("")  # loaded now, so that its errors are this command's
-    page = prepare(host, settings.max_batch_size, arguments.thinking)
-    launch(page, host, settings.server_name, settings.server_port, allowed_hosts=settings.allowed_hosts)
-    return EXIT_OK
+    return host

@@ -17,15 +17,17 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
 from paddle_internvl import __version__
-from paddle_internvl.cli import conventions
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
+_COLORS = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
+_COLUMNS = (("state", 7), ("subject", 16), ("found", 0.6), ("advice", 0.4))
 _REQUIRED = ("paddlenlp", "numpy", "pillow", "safetensors", "sentencepiece")
 _OPTIONAL = {  # distribution -> purpose
     "av": "videos",
@@ -75,14 +77,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=_CONFIG, help="that --gpu times (default: InternVL2.5-1B's)")
 
 
-def findings() -> list[Finding]:
-    """All checks, in the order in which a problem would show."""
-    found = [Finding("paddle_internvl", OK, __version__), _python(), *_packages()]
+def findings() -> Iterator[Finding]:
+    """All checks, in the order in which a problem would show, each as soon as it is done."""
+    yield Finding("paddle_internvl", OK, __version__)
+    yield _python()
+    yield from _packages()
     paddle = _paddle()
-    found.append(paddle)
+    yield paddle
     if paddle.state != PROBLEM:
-        found += [_paddlenlp(), *_cuda(), _threads(), _kernels()]
-    return found + _optional()
+        yield _paddlenlp()
+        yield from _cuda()
+        yield _threads()
+        yield _kernels()
+    yield from _optional()
 
 
 def _python() -> Finding:
@@ -251,21 +258,28 @@ def run(arguments: argparse.Namespace) -> int:
             lambda: [finding.document() for finding in findings()],
             as_json=arguments.json,
         )
-    found = findings()
+    if arguments.json or arguments.report:
+        found = list(findings())
+    else:
+        found = _show(findings())
     if arguments.json:
         print(json.dumps([finding.document() for finding in found], ensure_ascii=False))
     elif arguments.report:
         from paddle_internvl.cli import doctor_report
 
         print(doctor_report.markdown(found), end="")
-    else:
-        from rich.table import Table
-
-        table = Table(show_header=False, box=None)
-        colors = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
-        for finding in found:
-            table.add_row(
-                f"[{colors[finding.state]}]{finding.state}[/]", finding.subject, finding.detail, finding.advice
-            )
-        conventions.print_tables([table])
     return EXIT_DIFFERENT if any(finding.state == PROBLEM for finding in found) else EXIT_OK
+
+
+def _show(found: Iterable[Finding]) -> list[Finding]:
+    """Show each finding as soon as it is known; returns all."""
+    from paddle_internvl.cli.live_table import LiveTable
+
+    shown = []
+    with LiveTable(_COLUMNS, header=False) as table:
+        table.status("checking")
+        for finding in found:
+            state = f"[{_COLORS[finding.state]}]{finding.state}[/]"
+            table.add_row(state, finding.subject, finding.detail, finding.advice)
+            shown.append(finding)
+    return shown

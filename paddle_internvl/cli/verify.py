@@ -21,9 +21,10 @@ from dataclasses import asdict
 from math import isfinite
 
 from convert.command_line import EXIT_DIFFERENT, EXIT_OK
-from paddle_internvl.cli import conventions
 from paddle_internvl.cli.argument_types import integer, plot_file
+from paddle_internvl.cli.live_table import LiveTable
 
+_COLUMNS = (("stage", 14), ("shape", 20), ("error", 9), ("bound", 7), ("", 12))
 _IDS = ("tiles", "prompt", "tokens")  # integers: equal or not
 
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from paddle_internvl import progress, startup
+    from paddle_internvl import startup
     from paddle_internvl.checkpoints.folder_checks import chat_folder
     from paddle_internvl.media.images import open_image
 
@@ -57,18 +58,30 @@ def run(arguments: argparse.Namespace) -> int:
     picture = picture or stages.sample_picture()
     difference = stages.difference(source, destination)
     question = (picture, arguments.question, arguments.max_new_tokens)
+    reports = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"  # every rank computes the stages, rank 0 reports them
     # One model at a time: only its stages stay in memory.
-    with progress.bar("stages", 2, "folder") as bar:
-        candidate = stages.capture_stages(destination, *question, tensor_parallel_degree=arguments.tp)
-        bar.update()
+    with LiveTable(_COLUMNS, hidden=arguments.json or not reports) as table:
+        candidate = stages.capture_stages(
+            destination, *question, lambda name, _: table.status(f"{arguments.destination}: {name}"),
+            tensor_parallel_degree=arguments.tp,
+        )  # fmt: skip
+        shown = set()
+
+        def show(name: str, stage) -> None:
+            shown.add(name)
+            _add_row(table, stages.compare_stage(name, stage, candidate.get(name), difference))
+
+        table.status(f"{arguments.source}: loading")
         if arguments.torch:
             reference = capture_reference_stages(source, candidate)
         else:
-            reference = stages.capture_stages(source, *question)
-        bar.update()
-    if arguments.tp > 1 and os.environ.get("PADDLE_TRAINER_ID", "0") != "0":
-        return EXIT_OK  # every rank computes the stages, rank 0 reports them
-    results = stages.compare_stages(reference, candidate, difference)
+            reference = stages.capture_stages(source, *question, show)
+        if not reports:
+            return EXIT_OK
+        results = stages.compare_stages(reference, candidate, difference)
+        for result in results:
+            if result.stage not in shown:
+                _add_row(table, result)
     if arguments.plot:
         plots.save(results, f"{arguments.destination}\nagainst {arguments.source}", arguments.plot)
     first = next((result for result in results if not result.holds), None)
@@ -84,7 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(document))
     else:
-        _show(results)
         if first:
             print(f"{first.stage} is the first stage out of its bound: {first.error:.2g} > {first.bound:.2g}")
         else:
@@ -92,15 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_DIFFERENT if first else EXIT_OK
 
 
-def _show(results) -> None:
-    from rich.table import Table
-
-    table = Table("stage", "shape", "error", "bound", "", box=None)
-    for result in results:
-        error, bound = f"{result.error:.1e}", f"{result.bound:.0e}" if result.bound is not None else "-"
-        if result.stage in _IDS:
-            error, bound = "different" if result.error else "equal", "-" if result.bound is None else "equal"
-        table.add_row(
-            result.stage, " x ".join(map(str, result.shape)), error, bound, "" if result.holds else "out of bound"
-        )
-    conventions.console().print(table)
+def _add_row(table: LiveTable, result) -> None:
+    error, bound = f"{result.error:.1e}", f"{result.bound:.0e}" if result.bound is not None else "-"
+    if result.stage in _IDS:
+        error, bound = "different" if result.error else "equal", "-" if result.bound is None else "equal"
+    shape = " x ".join(map(str, result.shape))
+    table.add_row(result.stage, shape, error, bound, "" if result.holds else "out of bound")

@@ -150,6 +150,25 @@ class ChatEndpoint:
         # ASCII JSON: half of a surrogate pair, which a training text may have, is no UTF-8.
         return _completion(self._send("POST", self.url, json.dumps(body).encode()))
 
+    @property
+    def host(self) -> str:
+        """Name or address, and port, of the server."""
+        return httpx.URL(self.url).netloc.decode()
+
+    def describe(self) -> dict:
+        """What the server lists of the model in /v1/models: 'id', and fields that differ from server to server.
+
+        Raises:
+            As `complete`; or the server lists no model of this name.
+        """
+        if self._model is None:
+            return self._listed_model()
+        url = f"{self.url.removesuffix(_PATH)}/models"
+        for model in self._send("GET", url).json().get("data", ()):
+            if model.get("id") == self._model:
+                return model
+        raise EndpointUnavailableError(f"{self.url} lists no model {self._model!r}")
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()

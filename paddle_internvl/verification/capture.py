@@ -7,7 +7,7 @@ In: a model. Out: name -> tensor, in the order of computation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import paddle
@@ -39,15 +39,27 @@ def _inputs(model: InternVLNetwork) -> dict[str, nn.Layer]:
 
 
 @contextmanager
-def capture(model: InternVLNetwork) -> Iterator[dict[str, paddle.Tensor]]:
-    """Collect the stages of forward passes within this context in the returned dict; the last pass counts."""
+def capture(
+    model: InternVLNetwork, on_stage: Callable[[str, paddle.Tensor], None] | None = None
+) -> Iterator[dict[str, paddle.Tensor]]:
+    """Collect the stages of forward passes within this context in the returned dict; the last pass counts.
+
+    Args:
+        model: the network.
+        on_stage: called with each stage as soon as it is computed.
+    """
     stages: dict[str, paddle.Tensor] = {}
 
+    def record(name: str, stage: paddle.Tensor) -> None:
+        stages[name] = stage
+        if on_stage is not None:
+            on_stage(name, stage)
+
     def record_output(name: str):
-        return lambda layer, inputs, output: stages.__setitem__(name, output)
+        return lambda layer, inputs, output: record(name, output)
 
     def record_input(name: str):
-        return lambda layer, inputs: stages.__setitem__(name, inputs[0])
+        return lambda layer, inputs: record(name, inputs[0])
 
     hooks = [layer.register_forward_post_hook(record_output(name)) for name, layer in _outputs(model).items()]
     hooks += [layer.register_forward_pre_hook(record_input(name)) for name, layer in _inputs(model).items()]

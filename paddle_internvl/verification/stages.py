@@ -9,6 +9,7 @@ In: checkpoint folders, a picture, a question. Out: named arrays in the order of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from paddle_internvl.prompt.templates import get_conv_template
 from paddle_internvl.verification.capture import capture
 
 Stages = dict[str, np.ndarray]
+OnStage = Callable[[str, np.ndarray], None]
 
 # Bounds of a stage's relative error. With equal weights only the order of sums differs. Rounded weights change the
 # stages from the first rounded part on; these bounds hold on the measured models (README, "How it was checked").
@@ -61,6 +63,10 @@ class StageResult:
         return self.bound is None or self.error <= self.bound
 
 
+def _ignore(name: str, stage: np.ndarray) -> None:
+    """Stages are looked at when all are computed."""
+
+
 def sample_picture() -> Image.Image:
     """A fixed picture of 640 x 420 pixels with gradients, grain and shapes, so that no tile is empty."""
     x, y = np.meshgrid(np.linspace(0, 230, 640), np.linspace(0, 230, 420))
@@ -72,7 +78,9 @@ def sample_picture() -> Image.Image:
     return picture
 
 
-def capture_stages(folder: Path, picture: Image.Image, question: str, max_new_tokens: int, **options) -> Stages:
+def capture_stages(
+    folder: Path, picture: Image.Image, question: str, max_new_tokens: int, on_stage: OnStage = _ignore, **options
+) -> Stages:
     """All stages of a checkpoint's answer to a question about a picture.
 
     Args:
@@ -80,6 +88,7 @@ def capture_stages(folder: Path, picture: Image.Image, question: str, max_new_to
         picture: to ask about.
         question: text, without a picture's mark.
         max_new_tokens: number of generated tokens; end tokens do not stop.
+        on_stage: called with the name and array of each stage as soon as it is computed.
         options: further arguments of `from_pretrained`.
     Returns:
         Stage -> array.
@@ -91,16 +100,27 @@ def capture_stages(folder: Path, picture: Image.Image, question: str, max_new_to
     model = AutoModel.from_pretrained(str(folder), **options)
     if not hasattr(model, "chat"):
         raise ValueError(f"{folder} holds a {type(model).__name__}; verify compares whole InternVL chat models")
-    stages = _model_inputs(model, AutoTokenizer.from_pretrained(str(folder)), picture, question)
+    stages: Stages = {}
+
+    def add(name: str, stage: np.ndarray) -> None:
+        stages[name] = stage
+        on_stage(name, stage)
+
+    def add_computed(name: str, stage: paddle.Tensor) -> None:
+        if name not in stages:  # the pixels are there
+            add(name, stage.astype("float32").numpy())
+
+    for name, stage in _model_inputs(model, AutoTokenizer.from_pretrained(str(folder)), picture, question).items():
+        add(name, stage)
     pixels = paddle.to_tensor(stages["pixel_values"])
     group, settings = model.process_group, GenerationConfig(max_new_tokens=max_new_tokens)
     with paddle.no_grad(), nullcontext() if group is None else group.collectives.allowed():  # on every rank
-        with capture(model) as captured:
+        with capture(model, add_computed):
             embeds = model.embed(paddle.to_tensor(stages["prompt"]), model.extract_feature(pixels))
             model.language_model(inputs_embeds=embeds)
         tokens, _ = generate_ids(model.language_model, embeds, None, settings, pad_token_id=0)
-    stages |= {name: stage.astype("float32").numpy() for name, stage in captured.items() if name not in stages}
-    return {**stages, "tokens": tokens}
+    add("tokens", tokens)
+    return stages
 
 
 def _model_inputs(model, tokenizer, picture: Image.Image, question: str) -> Stages:
@@ -142,15 +162,18 @@ def compare_stages(reference: Stages, candidate: Stages, difference: str) -> lis
         A result for each stage.
     """
     return [
-        StageResult(
-            name,
-            reference.get(name, candidate.get(name)).shape,
-            relative_error(candidate.get(name), reference.get(name)),
-            _bound(name, difference),
-        )
+        compare_stage(name, reference.get(name), candidate.get(name), difference)
         for name in dict.fromkeys([*candidate, *reference])
         if name in reference or name not in _INPUTS
     ]
+
+
+def compare_stage(
+    name: str, reference: np.ndarray | None, candidate: np.ndarray | None, difference: str
+) -> StageResult:
+    """Compare one stage, which at most one side lacks. Arguments: see `compare_stages`."""
+    shape = (candidate if reference is None else reference).shape
+    return StageResult(name, shape, relative_error(candidate, reference), _bound(name, difference))
 
 
 def relative_error(a: np.ndarray | None, b: np.ndarray | None) -> float:

@@ -21,12 +21,14 @@ class PromptCost:
     Attributes:
         total: all tokens.
         visual: those of the pictures.
-        grids: tile grids of the pictures of each new attachment.
+        grids: tile grids of the pictures of each new attachment; None: a server cut it in a way of its own.
+        tile_tokens: visual tokens of a tile.
     """
 
     total: int
     visual: int
-    grids: list[list[TileGrid]]
+    grids: list[list[TileGrid | None]]
+    tile_tokens: int
 
 
 @dataclass(frozen=True)
@@ -62,4 +64,5 @@ def prompt_cost(
         len(parsed.ids(tokenizer)),
         sum(cost.tokens for cost in parsed.costs),
         [[next(grids) for _ in attachment.sizes] for attachment in attachments],
+        model.num_image_token,
     )

@@ -99,52 +99,53 @@ def error(message: str, language: str) -> str:
     return problem(f"{text('error', language)}: {error_text(message, language)}")
 
 
-def model_strip(name: str, facts: Mapping, length: int, speed: float | None, language: str) -> str:
+def model_strip(name: str, facts: Mapping, speed: float | None, language: str) -> str:
     """The model in one line as HTML.
 
     Args:
         name: of the model.
-        facts: see `serve.model_facts`.
-        length: most tokens of prompt and answer.
+        facts: see `serve.model_facts`, and 'max_model_len'; a server may lack some.
         speed: tokens a second of the last answer; None: there is none.
         language: of the page.
     """
-    count = facts["parameters"]
-    unit, divisor = ("B", 1e9) if count >= 1e9 else ("M", 1e6)
-    parts = [
+    count, length = facts.get("parameters"), facts.get("max_model_len")
+    unit, divisor = ("B", 1e9) if count and count >= 1e9 else ("M", 1e6)
+    parts = (
         name,
-        text("parameters", language, count=f"{count / divisor:.3g} {unit}"),
-        " + ".join(filter(None, (facts["dtype"], facts["quantization"]))),
+        count and text("parameters", language, count=f"{count / divisor:.3g} {unit}"),
+        " + ".join(filter(None, (facts.get("dtype"), facts.get("quantization")))),
         facts["device"],
-        text("context", language, length=f"{length:,}"),
-    ] + ([] if speed is None else [_speed("last_speed", speed, language)])
-    return " · ".join(f"<span>{html.escape(part)}</span>" for part in parts)
+        length and text("context", language, length=f"{length:,}"),
+        speed and _speed("last_speed", speed, language),
+    )
+    return " · ".join(f"<span>{html.escape(part)}</span>" for part in parts if part)
 
 
-def preview(attachments: Sequence[Attachment], cost: PromptCost, length: int, tile_tokens: int, language: str) -> str:
+def preview(attachments: Sequence[Attachment], cost: PromptCost | None, length: int | None, language: str) -> str:
     """Preview of a question as HTML: every picture under its tile grid, frames in a strip, and the token count.
 
     Args:
         attachments: of the question.
-        cost: of its prompt.
-        length: most tokens of prompt and answer.
-        tile_tokens: visual tokens of a tile.
+        cost: of its prompt; None: the server does not count.
+        length: most tokens of prompt and answer; None: not known.
         language: of the page.
     """
-    media = list(zip(attachments, cost.grids))
+    if cost is None:
+        return _thumbnails(attachments, language)
+    media, tile_tokens = list(zip(attachments, cost.grids)), cost.tile_tokens
     pictures = [_under_grid(each, grids[0], tile_tokens, language) for each, grids in media if each.kind == "image"]
     strips = [
         _strip(each, f"{each.name} · {text('tokens', language, tokens=len(grids) * tile_tokens)}", language)
         for each, grids in media
         if each.kind == "video"
     ]
-    total = text("total", language, total=cost.total, length=length, visual=cost.visual)
+    total = text("total", language, total=cost.total, length="?" if length is None else length, visual=cost.visual)
     return (
         figures(pictures)
         + "".join(strips)
         + ("" if media else f'<p class="note">{html.escape(text("nothing", language))}</p>')
         + f'<p class="total">{html.escape(total)}</p>'
-        + ("" if cost.total < length else problem(text("overflow", language)))
+        + ("" if length is None or cost.total < length else problem(text("overflow", language)))
     )
 
 
@@ -157,8 +158,10 @@ def frame_captions(count: int, language: str) -> list[str]:
     return [text("frame", language, number=number) for number in range(1, count + 1)]
 
 
-def _under_grid(picture: Attachment, grid: TileGrid, tile_tokens: int, language: str) -> str:
+def _under_grid(picture: Attachment, grid: TileGrid | None, tile_tokens: int, language: str) -> str:
     (width, height), (image,) = picture.sizes[0], picture.previews
+    if grid is None:
+        return figure(picture.urls[0], f"{picture.name} · {width} × {height}", picture.name)
     name = "tile" if grid.tiles == 1 else "grid_thumbnail" if grid.thumbnail else "grid"
     shape = {"columns": grid.columns, "rows": grid.rows}
     tokens = text("tokens", language, tokens=grid.tiles * tile_tokens)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from paddle_internvl.webdemo.engine_answers import EngineAnswers
+
 
 class EngineHost:
     """Loads and starts the engines for all visitors.
@@ -16,11 +18,13 @@ class EngineHost:
     Attributes:
         name: of the model.
         adapters: names of LoRA adapters.
+        answers: what answers the page.
     """
 
     def __init__(self, load: Callable[[str], object], name: str = "InternVL", adapters: Sequence[str] = ()):
         self.name, self.adapters = name, tuple(adapters)
         self._load, self._engines, self._lock = load, {}, threading.Lock()
+        self.answers = EngineAnswers(self)
 
     @property
     def engine(self):

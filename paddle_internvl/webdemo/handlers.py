@@ -15,12 +15,11 @@ import anyio
 import gradio as gr
 
 from paddle_internvl.media.errors import MediaError
-from paddle_internvl.serve.model_facts import facts_of
 from paddle_internvl.webdemo import display, export
-from paddle_internvl.webdemo.costs import prompt_cost
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.escaping import unescape
 from paddle_internvl.webdemo.examples import Example
+from paddle_internvl.webdemo.server_host import ServerHost
 from paddle_internvl.webdemo.session import Round, SessionState
 from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession, prompt_options
 from paddle_internvl.webdemo.texts import preferred_language, text
@@ -35,45 +34,38 @@ class Handlers:
     """The handlers of one page.
 
     Args:
-        host: of the engine that answers.
+        host: of the model that answers.
         examples: of the page.
     """
 
-    def __init__(self, host: EngineHost, examples: Sequence[Example] = ()):
+    def __init__(self, host: EngineHost | ServerHost, examples: Sequence[Example] = ()):
         self._host, self._session, self._examples = host, StreamingSession(host), examples
-        self._facts: dict[str, dict] = {}  # adapter -> facts of its model
         self._count_slots = anyio.CapacityLimiter(_CONCURRENT_COUNTS)
 
     @cached_property
     def _receiver(self) -> Receiver:
-        return Receiver(self._host.engine.engine.model.config.tile_side)
+        return Receiver(self._host.answers.tile_side, keep_files=self._host.answers.keeps_files)
 
     def on_load(self, request: gr.Request) -> tuple:
         """Language, system prompt, tiles of a picture and max new tokens of a page that has just been opened."""
-        engine = self._host.engine.engine
-        model, longest = engine.model, engine.config.session_len
-        tiles = model.config.max_dynamic_patch if model.config.dynamic_image_size else 1
-        limit = gr.update(maximum=longest - 1, value=min(512, longest // 2))
-        return preferred_language(request.headers.get("accept-language")), model.system_message, tiles, limit
+        defaults = self._host.answers.defaults()
+        limit = gr.update(maximum=defaults.length - 1, value=min(512, defaults.length // 2))
+        return preferred_language(request.headers.get("accept-language")), defaults.system, defaults.tiles, limit
 
     async def preview(
         self, box, clip, frames, tiles, system, thinking, keep_thoughts, language, state: SessionState
     ) -> str:
         """Preview of the question's pictures and token count, or its error, as HTML."""
-        from paddle_internvl.engine.request import require_characters  # imports Paddle, which the page does without
-
-        question = (box or {}).get("text") or ""
+        question, answers = (box or {}).get("text") or "", self._host.answers
         try:
             attachments = await self._attached(box, clip, frames, state)
-            engine = self._host.engine_of(state.adapter).engine
-            require_characters(len(question) + len(system or ""), engine.config.session_len)
             options = prompt_options(system, int(tiles), thinking, keep_thoughts)
-            count = partial(prompt_cost, engine.model, engine.tokenizer, state, question, attachments, **options)
+            count = partial(answers.cost, state, question, attachments, options)
             cost = await anyio.to_thread.run_sync(count, limiter=self._count_slots)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             return display.error(str(error), language)
-        length, tile_tokens = engine.config.session_len, engine.model.num_image_token
-        return await anyio.to_thread.run_sync(display.preview, attachments, cost, length, tile_tokens, language)
+        length = answers.facts(state.adapter).get("max_model_len")
+        return await anyio.to_thread.run_sync(display.preview, attachments, cost, length, language)
 
     async def _attached(self, box, clip, frames, state: SessionState) -> list[Attachment]:
         """The attachments of the uploads, each decoded once for as long as it waits to be sent."""
@@ -181,16 +173,12 @@ class Handlers:
 
     def strip(self, language: str, state: SessionState) -> str:
         """The model in one line, as HTML."""
-        engine = self._host.engine_of(state.adapter).engine
         name = f"{self._host.name} + {state.adapter}" if state.adapter else self._host.name
-        if state.adapter not in self._facts:
-            self._facts[state.adapter] = facts_of(engine.model)
-        facts = self._facts[state.adapter]
-        return display.model_strip(name, facts, engine.config.session_len, state.last_speed, language)
+        return display.model_strip(name, self._host.answers.facts(state.adapter), state.last_speed, language)
 
     async def choose_adapter(self, adapter: str, language: str, state: SessionState) -> str:
         """Answer with another adapter from the next question on: the model strip."""
-        await anyio.to_thread.run_sync(self._host.engine_of, adapter)
+        await anyio.to_thread.run_sync(self._host.answers.facts, adapter)  # loads it
         state.adapter = adapter
         return self.strip(language, state)
 

@@ -84,6 +84,7 @@ def place(adapters: Sequence[str], examples: list[dict], thinking: bool) -> Cont
             _conversation(controls, examples)
         with gr.Column(scale=2, min_width=320):
             controls.make(gr.Markdown, "seen_title")
+            controls.make(gr.Slider, "tiles", minimum=1, maximum=MAX_TILES, step=1, value=12)  # moves the grid below
             controls["preview"] = gr.HTML(elem_id="seen")
             _panels(controls, adapters, thinking)
     return controls
@@ -119,7 +120,6 @@ def _panels(controls: Controls, adapters: Sequence[str], thinking: bool) -> None
         make(gr.Slider, "top_p", minimum=0.05, maximum=1, step=0.05, value=1)
         make(gr.Slider, "penalty", minimum=1, maximum=2, step=0.05, value=1)
         make(gr.Slider, "limit", minimum=1, maximum=4096, step=1, value=512)
-        make(gr.Slider, "tiles", minimum=1, maximum=MAX_TILES, step=1, value=12)
 
 
 def adapter_choices(adapters: Sequence[str], language: str) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from paddle_internvl.preprocess.drawing import draw_boxes
 from paddle_internvl.prompt.grounding import parse_boxes
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.pictures import data_url, small
+from paddle_internvl.webdemo.server_host import ServerHost
 from paddle_internvl.webdemo.session import Round, SessionState
 
 _log = logging.getLogger("paddle_internvl.webdemo")
@@ -85,15 +86,14 @@ def prompt_options(system: str | None, max_num: int, thinking: bool, keep_though
 
 
 class StreamingSession:
-    """Streams the answers of all visitors from one engine.
+    """Streams the answers of all visitors from one model.
 
     Args:
-        host: of the engine.
-        concurrent_prompts: prompts whose pictures are cut at a time.
+        host: of the model.
     """
 
-    def __init__(self, host: EngineHost, concurrent_prompts: int = 2):
-        self._host, self._prompt_slots = host, anyio.CapacityLimiter(concurrent_prompts)
+    def __init__(self, host: EngineHost | ServerHost):
+        self._host = host
 
     async def answer(self, state: SessionState, round_: Round, options: GenerationOptions) -> AsyncIterator[None]:
         """Generate the answer of a round. Yields after every update of the round; closing it cancels the request.
@@ -105,7 +105,7 @@ class StreamingSession:
         """
         start = time.monotonic()
         try:
-            async with aclosing(self._pieces(state, round_, options)) as pieces:
+            async with aclosing(self._host.answers.stream(state, round_, options)) as pieces:
                 async for piece in pieces:
                     round_.timing.add(len(piece.tokens), time.monotonic() - start)
                     round_.answer = (round_.answer or "") + piece.text
@@ -124,22 +124,6 @@ class StreamingSession:
         finally:
             if round_.ending is None:
                 round_.ending = "stopped"
-
-    async def _pieces(self, state: SessionState, round_: Round, options: GenerationOptions):
-        engine_thread, config = self._host.engine_of(state.adapter), options.config()
-        prompt = await anyio.to_thread.run_sync(self._prompt, state, round_, options, limiter=self._prompt_slots)
-        async with aclosing(engine_thread.stream(prompt, config)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    def _prompt(self, state: SessionState, round_: Round, options: GenerationOptions):
-        from paddle_internvl.chat.messages import build_prompt  # imports Paddle, which the page does without
-        from paddle_internvl.engine.request import require_characters
-
-        engine = self._host.engine_of(state.adapter).engine
-        require_characters(len(round_.question) + len(options.system or ""), engine.config.session_len)
-        messages = state.messages(round_.question, round_.attachments)
-        return build_prompt(engine.model, engine.tokenizer, messages, engine.config.session_len, **options.prompt)
 
 
 def draw_answer_boxes(state: SessionState, round_: Round) -> None:

@@ -43,6 +43,7 @@ class Attachment:
         source: bytes of the picture's file, or the frames of the clip.
         sizes: of the pictures, pixels.
         previews: thumbnails of the pictures.
+        file: bytes of a clip's file; None: they are not kept.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Attachment:
     source: bytes | list[Image.Image] = field(repr=False)
     sizes: tuple[tuple[int, int], ...]
     previews: tuple[Image.Image, ...] = field(repr=False)
+    file: bytes | None = field(default=None, repr=False)
 
     @cached_property
     def urls(self) -> tuple[str, ...]:
@@ -76,10 +78,11 @@ class Receiver:
     Args:
         side: S, the tile side in pixels. Frames are kept at that size, because a frame is one tile.
         limits: of pictures and clips.
+        keep_files: keep the bytes of clips' files, for a server that decodes them.
     """
 
-    def __init__(self, side: int, limits: MediaLimits = LIMITS):
-        self.limits, self._side = limits, side
+    def __init__(self, side: int, limits: MediaLimits = LIMITS, keep_files: bool = False):
+        self.limits, self._side, self._keep_files = limits, side, keep_files
         self._clip_decoder = ClipDecoder(limits)
         self._slots = anyio.CapacityLimiter(2)
 
@@ -122,7 +125,8 @@ class Receiver:
             raise error.at(name) from error
         previews = tuple(small(frame, 160) for frame in pictures)
         pictures = [frame.resize((self._side, self._side)) for frame in pictures]
-        return Attachment("video", name, pictures, tuple(frame.size for frame in pictures), previews)
+        sizes = tuple(frame.size for frame in pictures)
+        return Attachment("video", name, pictures, sizes, previews, data if self._keep_files else None)
 
     def check_together(self, attachments: Iterable[Attachment]) -> None:
         """Refuse a conversation with too many pictures or pixels.

@@ -92,6 +92,11 @@ class FakeHost:
 
     engine, name, adapters = None, "tiny", ()
 
+    def __init__(self):
+        from paddle_internvl.webdemo.engine_answers import EngineAnswers
+
+        self.answers = EngineAnswers(self)
+
     def engine_of(self, adapter: str):
         return self.engine
 

@@ -110,9 +110,7 @@ def _url(arguments: argparse.Namespace) -> str | None:
     """The server's URL; None for a checkpoint."""
     if arguments.checkpoint is None and arguments.url is None:
         raise ValueError("the following arguments are required: CKPT; see paddle-internvl chat --help")
-    if arguments.checkpoint is not None and arguments.url is not None:
-        raise ValueError("give either CKPT or --url")
-    return arguments.url or (arguments.checkpoint if "://" in arguments.checkpoint else None)
+    return chat_target.url_of(arguments)
 
 
 def _check(arguments: argparse.Namespace, settings: dict, url: str | None) -> None:
@@ -126,12 +124,7 @@ def _check(arguments: argparse.Namespace, settings: dict, url: str | None) -> No
             raise ValueError(f"--{name} needs --question")
     if arguments.draw and len(arguments.image) != 1:
         raise ValueError(f"--draw needs one --image, not {len(arguments.image)}")
-    for name in _OF_A_CHECKPOINT if url else ("model", "key"):
-        if getattr(arguments, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} has no meaning for "
-                + ("a server; leave it out" if url else "a checkpoint")
-            )
+    chat_target.refuse_flags(arguments, url, _OF_A_CHECKPOINT)
     if url and arguments.tp > 1:
         raise ValueError("--tp has no meaning for a server; leave it out")
 

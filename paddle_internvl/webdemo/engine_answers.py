@@ -1,0 +1,106 @@
+"""Answers of the web demo by the engines of this process: facts, token counts, and pieces of answers.
+
+In: an `EngineHost`, a visitor's conversation and options. Out: what `Handlers` and `StreamingSession` show.
+`ServerHost` has the same methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import anyio
+
+from paddle_internvl.serve.model_facts import facts_of
+from paddle_internvl.webdemo.costs import PromptCost, prompt_cost
+from paddle_internvl.webdemo.session import Round, SessionState
+from paddle_internvl.webdemo.uploads import Attachment
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings of a page that has just been opened.
+
+    Attributes:
+        system: the system message; "": none.
+        tiles: most tiles of a picture.
+        length: most tokens of prompt and answer.
+    """
+
+    system: str
+    tiles: int
+    length: int
+
+
+class EngineAnswers:
+    """Answers by the engines of a host.
+
+    Args:
+        host: an `EngineHost`.
+        concurrent_prompts: prompts whose pictures are cut at a time.
+    Attributes:
+        keeps_files: False: clips are kept as frames alone.
+    """
+
+    keeps_files = False
+
+    def __init__(self, host, concurrent_prompts: int = 2):
+        self._host, self._prompt_slots = host, anyio.CapacityLimiter(concurrent_prompts)
+        self._facts: dict[str, dict] = {}  # adapter -> facts of its model
+
+    @property
+    def tile_side(self) -> int:
+        """S, the tile side in pixels."""
+        return self._host.engine.engine.model.config.tile_side
+
+    def defaults(self) -> Defaults:
+        """Settings of a page that has just been opened."""
+        engine = self._host.engine.engine
+        config = engine.model.config
+        tiles = config.max_dynamic_patch if config.dynamic_image_size else 1
+        return Defaults(engine.model.system_message, tiles, engine.config.session_len)
+
+    def facts(self, adapter: str) -> dict:
+        """Facts of the model, see `serve.model_facts`, and its 'max_model_len'."""
+        engine = self._host.engine_of(adapter).engine
+        if adapter not in self._facts:
+            self._facts[adapter] = facts_of(engine.model)
+        return {**self._facts[adapter], "max_model_len": engine.config.session_len}
+
+    def cost(
+        self, state: SessionState, question: str, attachments: Sequence[Attachment], options: Mapping
+    ) -> PromptCost:
+        """Token count of a conversation with a new question. Options: of `chat.messages.parse`.
+
+        Raises:
+            ValueError: see `prompt_cost`.
+        """
+        from paddle_internvl.engine.request import require_characters  # imports Paddle, which the page does without
+
+        engine = self._host.engine_of(state.adapter).engine
+        require_characters(len(question) + len(options["system"] or ""), engine.config.session_len)
+        return prompt_cost(engine.model, engine.tokenizer, state, question, attachments, **options)
+
+    async def stream(self, state: SessionState, round_: Round, options) -> AsyncIterator:
+        """Pieces of the answer of a round, see `engine.request.Piece`; closing it cancels the request.
+
+        Args:
+            state: of the visitor.
+            round_: without an answer.
+            options: `GenerationOptions`.
+        """
+        engine_thread, config = self._host.engine_of(state.adapter), options.config()
+        prompt = await anyio.to_thread.run_sync(self._prompt, state, round_, options, limiter=self._prompt_slots)
+        async with aclosing(engine_thread.stream(prompt, config)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _prompt(self, state: SessionState, round_: Round, options):
+        from paddle_internvl.chat.messages import build_prompt
+        from paddle_internvl.engine.request import require_characters
+
+        engine = self._host.engine_of(state.adapter).engine
+        require_characters(len(round_.question) + len(options.system or ""), engine.config.session_len)
+        messages = state.messages(round_.question, round_.attachments)
+        return build_prompt(engine.model, engine.tokenizer, messages, engine.config.session_len, **options.prompt)
