@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 OURS, TORCH, BEST = "ours", "torch", "best torch"
 BFLOAT16, INT8, INT4 = "ours bfloat16", "ours int8", "ours int4"
 INT8_ACTIVATIONS = "ours int8, int8 activations"
+INT8_HEAD, INT4_HEAD = "ours int8, head too", "ours int4, head too"
 TORCH_INT8, CONVERTED = "torch int8", "ours, converted"
 OPENVINO = {name: f"OpenVINO {name}" for name in ("float32", "bfloat16", "int8", "int4")}
 LLAMA = {kind: f"llama.cpp {kind}" for kind in ("bf16", "q8_0", "q4_0")}
@@ -63,6 +64,12 @@ CONTENDERS = {
         memory=0.6, needs="avx512_bf16",
     ),
     INT4: Contender("ours", options={"load_in_4bit": True}, precision="int4", bits=4, memory=0.6),
+    INT8_HEAD: Contender(
+        "ours", options={"load_in_8bit": True, "quantize_head": True}, precision="int8", bits=8, memory=0.6,
+    ),
+    INT4_HEAD: Contender(
+        "ours", options={"load_in_4bit": True, "quantize_head": True}, precision="int4", bits=4, memory=0.6,
+    ),
     TORCH: Contender("torch"),
     BEST: Contender("torch", options={"fused_attention": True}, environment=_RAISED),
     TORCH_INT8: Contender(
@@ -78,8 +85,9 @@ CONTENDERS = {
     LLAMA["q4_0"]: _llama("q4_0", "int4", bits=4, memory=0.3),
 }  # fmt: skip
 _EXACT = (OURS, TORCH, BEST)
-_VISION = (OURS, BFLOAT16, TORCH, BEST, OPENVINO["float32"], OPENVINO["bfloat16"])
-_LANGUAGE = tuple(name for name in CONTENDERS if name != CONVERTED)
+_VISION = (OURS, BFLOAT16, INT8_ACTIVATIONS, TORCH, BEST, OPENVINO["float32"], OPENVINO["bfloat16"])
+_DECODE = tuple(name for name in CONTENDERS if name != CONVERTED)
+_PREFILL = tuple(name for name in _DECODE if name not in (INT8_HEAD, INT4_HEAD))  # a prompt has one row of logits
 
 
 @dataclass(frozen=True)
@@ -118,22 +126,25 @@ STAGES = (
     Stage("ViT 1 tile", "vision", {"tiles": 1}, _VISION, "vision", {OURS: (0.66, 0.97), BFLOAT16: (None, 0.95)}),
     Stage("ViT 7 tiles", "vision", {"tiles": 7}, _VISION, "vision", {OURS: (0.66, 0.97), BFLOAT16: (None, 0.95)}),
     Stage(
-        "prefill 300", "prefill", {"length": 300}, _LANGUAGE,
+        "prefill 300", "prefill", {"length": 300}, _PREFILL,
         goals={OURS: (0.82, 0.65), BFLOAT16: (None, 0.85), INT8_ACTIVATIONS: (None, 0.60)},
     ),
     Stage(
-        "prefill 1844", "prefill", {"length": 1844}, _LANGUAGE,
+        "prefill 1844", "prefill", {"length": 1844}, _PREFILL,
         goals={OURS: (0.75, 0.47), BFLOAT16: (None, 0.55), INT8_ACTIVATIONS: (None, 0.60)},
     ),
     Stage(
-        "decode at 300", "decode", {"length": 300, "tokens": _TOKENS}, _LANGUAGE,
+        "decode at 300", "decode", {"length": 300, "tokens": _TOKENS}, _DECODE,
         goals={OURS: (0.42, 0.95), BFLOAT16: (None, 0.95), INT8: (0.25, 0.85), INT4: (0.20, 0.90)}, per="token",
     ),
     Stage(
-        "decode at 1844", "decode", {"length": 1844, "tokens": _TOKENS}, _LANGUAGE,
+        "decode at 1844", "decode", {"length": 1844, "tokens": _TOKENS}, _DECODE,
         goals={OURS: (0.33, 0.95), BFLOAT16: (None, 0.95), INT8: (0.22, 0.85), INT4: (0.18, 0.90)}, per="token",
     ),
-    Stage("answer: 7 tiles, 32 tokens", "answer", {"width": 1344, "height": 896, "text": 52, "tokens": 32}, part="all"),
+    Stage(
+        "answer: 7 tiles, 32 tokens", "answer", {"width": 1344, "height": 896, "text": 52, "tokens": 32},
+        (*_EXACT, BFLOAT16), "all",
+    ),
     Stage("load", "load", {}, (OURS, CONVERTED, TORCH), "all", {CONVERTED: (1.0, None)}),
     Stage("load and first token of 300", "cold", {"length": 300}, (OURS, CONVERTED, TORCH), "all"),
 )  # fmt: skip

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = {  # side of a contender -> what its process imports
-    "torch": ("torch", "transformers"),
-    "openvino": ("openvino",),
-    "llama.cpp": ("llama_cpp", "gguf"),
+    "torch": ("torch", "transformers", "PIL"),
+    "openvino": ("openvino", "PIL"),
+    "llama.cpp": ("llama_cpp", "gguf", "PIL"),
 }
 TRAINING_PACKAGES = {"torch": (*PACKAGES["torch"], "peft")}
 ROOT = Path(__file__).parents[3]

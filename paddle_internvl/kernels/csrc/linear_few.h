@@ -63,13 +63,26 @@ static void few_floats(const Weight& w, const FewRows& x, long column, long colu
   }
 }
 
+// Whether all of [rows] sums, `block` apart, are finite. What is behind the last column counts too.
+INLINE bool finite(const float* sums, long rows, long columns, long block) {
+  V none = zero();  // NaN in a lane once an infinity or a NaN was there
+  for (long r = 0; r < rows; r++)
+    for (long c = 0; c < columns; c += LANES) none = fma(load(sums + r * block + c), zero(), none);
+  return sum(none) == 0;
+}
+
 // out [rows], `block` apart, = x times some columns of W.
 static void few(const Weight& w, FewRows& x, long column, long columns, float* out, float* part, long block) {
   for (long i = 0; i < x.rows * block; i += LANES) store(out + i, zero());
   x.take(w);
   const long done = x.parts.at ? columns : x.digits ? columns / kWide * kWide : 0;
-  if (x.parts.at) few_parts(w, x.parts, column, columns, out, block);
-  else if (done) few_digits(w, x.digits, x.rows, column, done, out, block);
+  if (x.parts.at) {
+    few_parts(w, x.parts, column, columns, out, block);
+    if (!finite(out, x.rows, columns, block)) {  // tiles also multiply what is not finite by zeros: it is in other columns then
+      for (long i = 0; i < x.rows * block; i += LANES) store(out + i, zero());
+      few_floats(w, x, column, columns, out, part, block);
+    }
+  } else if (done) few_digits(w, x.digits, x.rows, column, done, out, block);
   if (done < columns) few_floats(w, x, column + done, columns - done, out + done, part, block);
   const long groups = groups_of(w);
   for (long g = 0; w.offsets && g < groups; g++)
