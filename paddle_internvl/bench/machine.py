@@ -32,7 +32,7 @@ _PACKAGES = (
 _DOTS = ("int8", "bfloat16", "AMX bfloat16", "AMX int8")  # kinds of csrc/limits_dots.cc
 _IDLE = (3, 4)  # fields of a processor's line in /proc/stat: idle, iowait
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_REPEATS, _REST_SECONDS = 8, 0.2  # a processor's clock varies: the best of several tries, apart from each other
+_REST_SECONDS = 0.2  # a processor's clock varies: the best of several tries, apart from each other
 
 
 def describe() -> dict:
@@ -83,9 +83,11 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def peaks() -> dict[str, int]:
+def peaks(repeats: int = 8) -> dict[str, int]:
     """Peak FLOP/s and bytes/s of this machine, measured by loops of the C++ library (csrc/limits*).
 
+    Args:
+        repeats: of each loop, of which the best counts.
     Returns:
         'flops': float32 multiply-adds in registers, two operations each. 'bandwidth': memory that is read, more of it
         than any cache holds. 'int8' (VNNI), 'bfloat16' (avx512_bf16), 'AMX bfloat16' and 'AMX int8': dot products, if
@@ -108,7 +110,7 @@ def peaks() -> dict[str, int]:
         for suffix, count, measuring in (("", threads, {**loops, **dots}), (" of a thread", 1, loops)):
             functions.internvl_set_threads(count)
             for name, loop in measuring.items():
-                measured[name + suffix] = max(_after_rest(loop) for _ in range(_REPEATS))
+                measured[name + suffix] = max(_after_rest(loop) for _ in range(repeats))
     finally:
         functions.internvl_set_threads(threads)
     return {name: round(peak) for name, peak in measured.items() if peak}

@@ -25,6 +25,7 @@ from paddle_internvl.bench.trials import FOREIGN_LIMIT, TrialRunner
 from paddle_internvl.bench.work import Costs
 
 KERNELS = "PADDLE_INTERNVL_KERNELS"
+_PEAK_REPEATS = 2  # after each stage
 _PARTS = {"vision": ("vision_model.", "mlp1."), "language": ("language_model.",), "all": ("",), "": ()}
 
 
@@ -105,10 +106,11 @@ def bench_model(
                 summary = figures.summary(stage, *runner.run(stage), costs, described_machine["peaks"])
                 summary["lacking"] = {name: lacking[name] for name in stage.contenders if name in lacking}
                 document["stages"].append(summary)
+                # The neighbours of a virtual machine slow it down for minutes: peaks of one moment are no limits.
+                described_machine["peaks"] = machine.higher(described_machine["peaks"], machine.peaks(_PEAK_REPEATS))
                 on_stage(document)
         if with_conversion:
             document["stages"].append(conversion.run(runner))
-    described_machine["peaks"] = machine.higher(described_machine["peaks"], machine.peaks())
     for summary in document["stages"]:
         figures.add_shares(summary, costs, described_machine["peaks"])
     on_stage(document)

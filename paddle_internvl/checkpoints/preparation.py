@@ -132,7 +132,7 @@ def _build_native_layers(model: nn.Layer, bfloat16: bool) -> None:
         elif isinstance(network, InternVisionNetwork):
             layers = network.encoder.layers
             _build(layers, native_vision_layer, network.config, layers[0].attn.head_dim, bfloat16)
-        elif isinstance(network, InternVLNetwork) and not bfloat16:
+        elif isinstance(network, InternVLNetwork):  # float32 with bfloat16 too: its products are small
             network.native_projector = _build_projector(network)
 
 

@@ -61,9 +61,8 @@ def test_mapped_files_are_counted_apart(tmp_path):
 
 def test_peaks(monkeypatch):
     """More than one operation a cycle and one byte a cycle, less than 100 times that: units and counts are right."""
-    monkeypatch.setattr(machine, "_REPEATS", 1)
     monkeypatch.setattr(machine, "_REST_SECONDS", 0)
-    peaks = machine.peaks()
+    peaks = machine.peaks(repeats=1)
     dots = {"avx512_vnni": "int8", "avx512_bf16": "bfloat16", "amx_bf16": "AMX bfloat16", "amx_int8": "AMX int8"}
     sets = machine.describe()["instruction sets"]
     always = {"flops", "bandwidth", "flops of a thread", "bandwidth of a thread"}

@@ -133,5 +133,5 @@ def test_a_rival_that_is_not_installed(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexit 1\n")
     python.chmod(0o755)
-    with pytest.raises(ValueError, match=f"openvino are not installed for {python}, so openvino can't run"):
+    with pytest.raises(ValueError, match=f"openvino and PIL are not installed for {python}, so openvino can't run"):
         rivals.interpreters({"openvino": str(python)})
