@@ -12,9 +12,8 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.text import Text
+from functools import cached_property
+from typing import TextIO
 
 from convert.command_line import EXIT_OK
 from paddle_internvl.cli.chat import commands
@@ -58,21 +57,39 @@ class Terminal:
     def __init__(self, session: Session, hide_thoughts: bool, debug: bool = False, editor: Editor | None = None):
         self.session, self._hide_thoughts, self._debug = session, hide_thoughts, debug
         self.ended = False
-        coloured = not os.environ.get("NO_COLOR")
-        colors = "auto" if coloured else None
+        self._coloured = not os.environ.get("NO_COLOR")
         # The streams are kept: Paddle's import, in its thread, puts another one in the place of sys.stderr for a while.
-        self._out, self._err = (
-            Console(file=stream, color_system=colors, highlight=False) for stream in (sys.stdout, sys.stderr)
-        )
-        self._editor = editor or Editor(self._toolbar, sys.stderr, coloured)
+        self._stdout, self._stderr = sys.stdout, sys.stderr
+        self._editor = editor or Editor(self._toolbar, sys.stderr, self._coloured)
+
+    @cached_property
+    def _out(self):
+        return self._console(self._stdout)
+
+    @cached_property
+    def _err(self):
+        return self._console(self._stderr)
+
+    def _console(self, stream: TextIO):
+        from rich.console import Console  # a seventh of the time to the first prompt
+
+        return Console(file=stream, color_system="auto" if self._coloured else None, highlight=False)
 
     def note(self, text: str) -> None:
         """Show a note on stderr."""
-        self._err.print(Text(text, "dim"))
+        self.show(text, "dim")
 
-    def show(self, text: str) -> None:
-        """Show the result of a command on stderr."""
-        self._err.print(Text(text))
+    def show(self, text: str, style: str = "") -> None:
+        """Show the result of a command on stderr, in a style of rich."""
+        from rich.text import Text
+
+        self._err.print(Text(text, style))
+
+    def _greet(self) -> None:
+        """Show the first line, without rich."""
+        line = f"{self.session.model.name}: {_HINT}"
+        dim = self._coloured and self._stderr.isatty()
+        print(f"\x1b[2m{line}\x1b[0m" if dim else line, file=self._stderr, flush=True)
 
     def end(self, error: Exception) -> None:
         """End a prompt in work with an error, as when the model can't be loaded; any thread may call this."""
@@ -88,7 +105,7 @@ class Terminal:
         Raises:
             Exception: that ended the model's loading.
         """
-        self.note(f"{self.session.model.name}: {_HINT}")
+        self._greet()
         if not logging.getLogger("paddle_internvl").level:  # no --log-level: errors are shown as lines here
             logging.getLogger("paddle_internvl.engine").setLevel(logging.CRITICAL)
         interrupted = False
@@ -124,9 +141,9 @@ class Terminal:
             if self.session.model.error is not None:
                 raise
             if self._debug:
-                self._err.print(Text(traceback.format_exc().rstrip()))
+                self.show(traceback.format_exc().rstrip())
             kind = "" if isinstance(error, (ValueError, OSError, ImportError)) else f"{type(error).__name__}: "
-            self._err.print(Text(f"error: {kind}{' '.join(str(error).split())}", "red"))
+            self.show(f"error: {kind}{' '.join(str(error).split())}", "red")
 
     def ask(self, question: str) -> None:
         """Ask a question, and show the answer, its speed and its boxes."""

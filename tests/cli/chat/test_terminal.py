@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from paddle_internvl.cli.chat.editor import HISTORY_VARIABLE, CommandCompleter, 
 from paddle_internvl.cli.chat.session import Session, media_of, text_of
 from paddle_internvl.cli.chat.terminal import Terminal
 from paddle_internvl.engine.response import Response
+from tests.random_checkpoints import ROOT
 
 ENTER, INTERRUPT, END, ALT_ENTER = "\r", "\x03", "\x04", "\x1b\r"
 PASTE = "\x1b[200~{}\x1b[201~"
@@ -79,6 +82,25 @@ def picture(tmp_path):
 
 def questions(session) -> list[str]:
     return [text_of(message) for message in session.messages if message["role"] == "user"]
+
+
+def test_the_prompt_comes_before_heavy_imports():
+    """What `chat --url` imports until its first prompt: no rich, no HTTP client, no Paddle."""
+    code = """
+import sys
+from paddle_internvl.cli.main import build_parser
+from paddle_internvl.cli.chat.editor import Editor
+from paddle_internvl.cli.chat.remote import RemoteModel
+from paddle_internvl.cli.chat.session import Session
+from paddle_internvl.cli.chat.terminal import Terminal
+build_parser()
+session = Session({}, 8, system=None, max_num=None)
+session.model = RemoteModel("http://127.0.0.1:9")
+Terminal(session, False)._greet()
+print([name for name in ("rich", "httpx", "numpy", "PIL", "paddle") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]" and done.stderr.splitlines()[-1].startswith("127.0.0.1:9: /help")
 
 
 def test_several_lines_are_one_message(talk):
