@@ -109,7 +109,8 @@ def test_what_is_not_finite_stays_in_its_row_and_column(isa, stored, rows, numbe
     w[3, 69] = w[39, 268] = number
     held = Held(stored, 40, 270, rng)
     held.weight = paddle.to_tensor(w).astype(stored)
-    exact = x.astype(np.float64) @ held.weight.astype("float32").numpy()
+    with np.errstate(invalid="ignore"):
+        exact = x.astype(np.float64) @ held.weight.astype("float32").numpy()
     ours = product(x, held)
     np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(exact))
     if isa != "amx" or rows <= 16 or stored == "float32":  # three bfloat16 parts of an infinity's product may be NaN
