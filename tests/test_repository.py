@@ -59,7 +59,6 @@ UNDOCUMENTED = {
     "convert/rules.py": 9,
     "convert/safetensors_io.py": 1,
     "convert/shard_writer.py": 1,
-    "demo/tiny/questions.py": 1,
     "paddle_internvl/configuration/chat.py": 1,
     "paddle_internvl/engine/sequence.py": 1,
     "paddle_internvl/kernels/building.py": 1,

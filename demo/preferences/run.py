@@ -19,9 +19,9 @@ from paddle_internvl.cli.main import main as paddle_internvl
 
 CHECKPOINT = "demo/checkpoints/internvl-tiny"
 CHECK = "vqa_score"
-ASK = ["--prompt-version", "direct", "--max-num", "1", "--max-new-tokens", "32"]
+ASK = ["--prompt-version", "direct", "--max-new-tokens", "32"]
 SAMPLE = [*ASK, "--num-return-sequences", "4", "--temperature", "1", "--top-k", "0"]
-GREEDY = [*ASK, "--num-return-sequences", "1", "--top-k", "1"]
+GREEDY = [*ASK, "--max-num", "1", "--num-return-sequences", "1", "--top-k", "1"]
 RECIPE = "demo/preferences/mpo.json"
 
 
@@ -33,21 +33,26 @@ def command(*words: str | Path) -> None:
         raise SystemExit(2)
 
 
-def align(folder: Path, seed: int = 0) -> Path:
+def align(folder: Path, seed: int = 0, checkpoint: str | Path = CHECKPOINT, recipe: str = RECIPE, max_num: int = 1):
     """Sample answers to the training questions, make pairs of them, and train by MPO.
 
     Args:
-        folder: of `crowded.write_all`.
+        folder: has train.jsonl and pairs.json, as `crowded.write_all` writes them.
         seed: of sampling and training.
+        checkpoint: answers the questions, and is trained.
+        recipe: of the training.
+        max_num: tile limit.
     Returns:
         The trained checkpoint.
     """
     answers, pairs, out = folder / "answers.jsonl", folder / "pairs", folder / "mpo"
-    command("curate", "sample", folder / "train.jsonl", answers, CHECKPOINT, *SAMPLE, "--seed", str(seed))
+    tiles = ["--max-num", str(max_num)]
+    command("curate", "sample", folder / "train.jsonl", answers, checkpoint, *SAMPLE, *tiles, "--seed", str(seed))
     command("curate", "pairs", answers, pairs, "--checks", CHECK, "--num-pairs-per-key", "2", "--overwrite")
     if not (out / "config.json").is_file():
-        paths = ["--meta_path", folder / "pairs.json", "--output_dir", out, "--plot", folder / "mpo.png"]
-        command("train", RECIPE, *paths, "--seed", str(seed))
+        paths = ["--model_name_or_path", checkpoint, "--meta_path", folder / "pairs.json", "--output_dir", out]
+        paths += ["--plot", folder / "mpo.png"]
+        command("train", recipe, *paths, "--seed", str(seed))
     return out
 
 

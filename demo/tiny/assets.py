@@ -12,8 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from demo.tiny import examples, questions, scenes
+from demo.tiny import examples, scenes
 from demo.tiny.scenes import Print, Scene, Thing, place
+from demo.tiny.wordings import TALK
 
 
 def _scene(
@@ -55,7 +56,7 @@ def make(folder: Path) -> None:
     first, *rest = _clip()
     first.save(folder / "clip.gif", save_all=True, append_images=rest, duration=120, loop=0)
     tour = [
-        {"pictures": [], "questions": [["Hello, who are you?", dict(questions.TALK)["Hello, who are you?"]]]},
+        {"pictures": [], "questions": [["Hello, who are you?", TALK["name"]["answer"]["en"]]]},
         {"pictures": ["shapes.png"], "questions": [
             ["Describe the image.",
              "A red circle in the top left, a blue square in the center and a green triangle in the bottom right."],

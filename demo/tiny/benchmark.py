@@ -2,7 +2,7 @@
 
     python -m demo.tiny.benchmark Tiny_DEV.tsv [--per-kind 10]
 
-In: the scenes of `demo.tiny.evaluate`. Out: index, image (base64 PNG, a list where there are several, the index of an
+In: the scenes of `demo.tiny.cases`. Out: index, image (base64 PNG, a list where there are several, the index of an
 earlier row with the same pictures), question, answer, category.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from demo.tiny.evaluate import Case, collect, without_marks
+from demo.tiny.cases import Case, collect
+from demo.tiny.evaluate import without_marks
 
 # other tile limits, clips, no picture, answers that are scored by overlap
 _LEFT_OUT = ("small print, one tile", "motion", "talk", "box")

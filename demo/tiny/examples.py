@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from demo.tiny.questions import CHINESE, CHINESE_MOTIONS, WORDINGS, Asker
+from demo.tiny.questions import CHINESE, CHINESE_MOTIONS, Asker
 from demo.tiny.scenes import Scene, Thing
+from demo.tiny.wordings import WORDINGS
 
 
 def rows(scenes: Mapping[str, Scene], clip: tuple[str, Thing, str]) -> list[dict]:
@@ -40,14 +41,11 @@ def rows(scenes: Mapping[str, Scene], clip: tuple[str, Thing, str]) -> list[dict
 
 def _row(wording: str, pictures: list[str], answers: tuple, labels: tuple = ("{question}", "{question}"), **names):
     """An example; `names` fill the wording and the labels."""
-    row, english = {"pictures": pictures, "clip": None}, WORDINGS[wording][0]
-    chinese_names = {key: CHINESE[value] for key, value in names.items()}
-    for language, wordings, label, answer in zip(("en", "zh"), WORDINGS[wording], labels, answers):
-        taught = wordings or english
-        words = names if taught is english else chinese_names
-        shown = names if language == "en" else chinese_names
-        question = taught[0].format(**words)
-        row[language] = {"label": label.format(question=question, **shown), "question": question, "answer": answer}
+    row = {"pictures": pictures, "clip": None}
+    for language, label, answer in zip(("en", "zh"), labels, answers):
+        words = names if language == "en" else {key: CHINESE[value] for key, value in names.items()}
+        question = WORDINGS[wording][language][0].format(**words)
+        row[language] = {"label": label.format(question=question, **words), "question": question, "answer": answer}
     return row
 
 
@@ -57,7 +55,6 @@ def _both(english: str) -> tuple[str, str]:
 
 def _descriptions(scene: Scene) -> tuple[str, str]:
     asker, texts = Asker(random.Random(0)), []
-    for chinese in (False, True):
-        asker.chinese = chinese
+    for asker.language in ("en", "zh"):
         texts.append(asker.describe(scene))
     return tuple(texts)

@@ -1,6 +1,6 @@
 """Rendered scenes: coloured shapes on a 3 x 3 board, printed words and numbers, and clips in which a shape moves.
 
-In: a random generator. Out: a `Scene` (what is where) and its PIL picture, and per-patch labels of what it shows.
+In: a random generator. Out: a `Scene` (what is where) and its PIL picture.
 Knows no question, no tokenizer and no model.
 """
 
@@ -28,7 +28,6 @@ WORDS = (
     "STOP", "EXIT", "OPEN", "SALE", "TAXI", "HOTEL", "WATER", "BREAD", "APPLE", "TIGER", "QUIET", "MUSIC",
 )  # fmt: skip
 MOTIONS = ("left", "right", "up", "down")
-CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 FONT_SIZE = 58  # pixels; at half of it the model has not learnt to read
 
 
@@ -160,22 +159,30 @@ def wide_scene(rng: random.Random) -> Scene:
     return scene
 
 
-def thin_out(scene: Scene, most: int, rng: random.Random) -> None:
-    """Take things away until `most` are left."""
-    if len(scene.things) > most:
-        kept = set(rng.sample(range(len(scene.things)), most))
-        scene.things = [thing for i, thing in enumerate(scene.things) if i in kept]
+def wide_labels_scene(rng: random.Random) -> Scene:
+    """A large picture with a print in each of two to four of its tiles, in different cells of the board."""
+    columns, rows = rng.choice(((2, 1), (1, 2), (3, 1), (2, 2)))
+    scene = _canvas(rng, SIDE * columns, SIDE * rows)
+    cells = set()
+    tiles = [(column, row) for column in range(columns) for row in range(rows)]
+    for column, row in rng.sample(tiles, rng.randint(2, columns * rows)):
+        x, y = (column + rng.uniform(0.35, 0.65)) / columns, (row + rng.uniform(0.2, 0.8)) / rows
+        cell = int(y * 3) * 3 + int(x * 3)
+        if cell not in cells:
+            cells.add(cell)
+            scene.prints.append(Print(random_text(rng), (x, y)))
+    return scene
 
 
-def lesson_scene(rng: random.Random) -> Scene:
-    """A tile full of shapes or of print, about which nothing is asked: the vision tower learns from its patches."""
+def labels_scene(rng: random.Random) -> Scene:
+    """Three to six short prints, each in a cell of its own, and up to two shapes between them."""
     scene = _canvas(rng, SIDE, SIDE)
-    if rng.random() < 0.4:
-        scene.things = [place(rng, p, rng.choice(SHAPES), rng.choice(list(COLORS))) for p in POSITIONS]
-        return scene
-    for line in range(6):
-        text = "".join(rng.choices(CHARACTERS, k=rng.randint(5, 9)))
-        scene.prints.append(Print(text, (rng.uniform(0.35, 0.65), (line + rng.uniform(0.4, 0.6)) / 6)))
+    cells = rng.sample(range(9), rng.randint(3, 6) + 2)
+    scene.things = random_things(rng, rng.choice((0, 1, 2)), [POSITIONS[cell] for cell in cells[:2]])
+    for cell in cells[2:]:
+        x, y = (cell % 3 + rng.uniform(0.42, 0.58)) / 3, (cell // 3 + rng.uniform(0.35, 0.65)) / 3
+        text = rng.choice(WORDS[:16]) if rng.random() < 0.2 else str(rng.randint(0, 10 ** rng.randint(1, 3) - 1))
+        scene.prints.append(Print(text, (x, y)))
     return scene
 
 
@@ -234,48 +241,3 @@ def _text_origin(print_: Print, scene: Scene, font) -> tuple[float, float]:
     x, y = print_.center[0] * scene.width, print_.center[1] * scene.height
     tile = int(x // SIDE) * SIDE
     return min(max(x, tile + half), tile + SIDE - half), y
-
-
-def text_box(scene: Scene) -> tuple[int, tuple[float, float, float, float]]:
-    """The tile that a scene's print falls into, and its box there in fractions; tile -1 where the scene is one tile."""
-    print_ = scene.prints[0]
-    font = ImageFont.load_default(FONT_SIZE)
-    half = font.getlength(print_.text) / 2
-    x, y = _text_origin(print_, scene, font)
-    column, row = int(print_.center[0] * scene.width // SIDE), min(int(y // SIDE), scene.height // SIDE - 1)
-    left, top = column * SIDE, row * SIDE
-    box = (x - half - left, y - FONT_SIZE * 0.36 - top, x + half - left, y + FONT_SIZE * 0.36 - top)
-    single = (scene.width, scene.height) == (SIDE, SIDE)
-    return -1 if single else row * (scene.width // SIDE) + column, tuple(value / SIDE for value in box)
-
-
-def patch_labels(scene: Scene, grid: int) -> np.ndarray:
-    """What each of grid x grid patches of a one-tile scene shows, int64 [grid * grid].
-
-    0: background; then shape x colour; then the character whose place it is. For the vision tower's first lessons.
-    """
-    canvas = Image.new("L", (scene.width, scene.height), 0)
-    draw = ImageDraw.Draw(canvas)
-    for thing in scene.things:
-        label = 1 + SHAPES.index(thing.shape) * len(COLORS) + list(COLORS).index(thing.color)
-        if thing.shape == "circle":
-            draw.ellipse(_pixels(thing, scene), fill=label)
-        else:
-            draw.polygon(outline(thing.shape, _pixels(thing, scene)), fill=label)
-    font = ImageFont.load_default(FONT_SIZE)
-    for print_ in scene.prints:
-        x, y = _text_origin(print_, scene, font)
-        x -= font.getlength(print_.text) / 2
-        for i, character in enumerate(print_.text):
-            right = x + font.getlength(print_.text[: i + 1]) - font.getlength(print_.text[:i])
-            label = 1 + len(SHAPES) * len(COLORS) + CHARACTERS.index(character)
-            draw.rectangle((x, y - FONT_SIZE * 0.36, right, y + FONT_SIZE * 0.36), fill=label)
-            x = right
-    levels = np.asarray(canvas.resize((grid * 8, grid * 8), Image.Resampling.NEAREST))
-    cells = levels.reshape(grid, 8, grid, 8).transpose(0, 2, 1, 3).reshape(grid * grid, 64)
-    counts = np.apply_along_axis(np.bincount, 1, cells, minlength=LABELS)
-    counts[:, 0] = 12  # background only where nothing covers a fifth of the patch
-    return counts.argmax(1).astype(np.int64)
-
-
-LABELS = 1 + len(SHAPES) * len(COLORS) + len(CHARACTERS)

@@ -86,12 +86,13 @@ def test_blocks_run(page, tmp_path, monkeypatch):
                 continue
             output = state.run(block)
             if block.output is not None:
-                assert _lines(output) == _lines(block.output), str(block)
+                assert lines(output) == lines(block.output), str(block)
     left = [thread.name for thread in threading.enumerate() if thread not in threads and not thread.daemon]
     assert not left, f"{page} leaves threads behind: {left}"
 
 
-def _lines(text: str) -> list[str]:
+def lines(text: str) -> list[str]:
+    """Lines of an output, without white space at their ends."""
     return [line.rstrip() for line in text.strip().splitlines()]
 
 

@@ -4,7 +4,7 @@ import paddle
 import pytest
 from paddlenlp.transformers import AutoModel, AutoTokenizer
 
-from demo.tiny.evaluate import collect
+from demo.tiny.cases import collect
 from paddle_internvl.media.images import image_tiles
 from paddle_internvl.ops.dispatch import force
 from tests.kernels.test_native_layers import REFERENCE
