@@ -6,10 +6,13 @@ In: columns, rows, texts. Out: lines on stdout.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 from paddle_internvl.cli import conventions
+
+_STILL = ("dumb", "xterm-color")  # TERM of terminals that redraw no line: the second is that of a notebook's cells
 
 
 class LiveTable:
@@ -27,7 +30,7 @@ class LiveTable:
         self._live = None
 
     def __enter__(self) -> LiveTable:
-        if not self._hidden and sys.stdout.isatty():
+        if not self._hidden and sys.stdout.isatty() and os.environ.get("TERM") not in _STILL:
             from rich.live import Live
 
             console = conventions.console()
