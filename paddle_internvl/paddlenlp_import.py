@@ -17,7 +17,6 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 
 from paddle_internvl import import_hook
-from paddle_internvl.deferred_import import deferred
 
 _LEAN_VERSION = "3.0.0b4"  # the PaddleNLP whose lean import is tested; any other one is imported whole
 
@@ -73,10 +72,9 @@ def import_lean() -> None:
     package.__version__ = _LEAN_VERSION
     sys.modules["paddlenlp"] = package
     try:
-        with deferred():
-            provide_hub_download()
-            import_module("paddlenlp.data")  # before transformers, which otherwise imports itself in a circle
-            _register(package)
+        provide_hub_download()
+        import_module("paddlenlp.data")  # before transformers, which otherwise imports itself in a circle
+        _register(package)
         import_module("paddle").disable_signal_handler()  # the last line of PaddleNLP's __init__
     except BaseException:
         del sys.modules["paddlenlp"]

@@ -80,25 +80,6 @@ def test_lean_import_becomes_the_whole_one(hf_folders):
     assert run(code).splitlines() == [f"{cores} False", "Taskflow LoRAModel True"]
 
 
-DEFERRED = """
-import sys
-from paddle_internvl import startup
-startup.import_paddle()
-assert not {"setuptools", "httpx._main", "click", "pygments"} & sys.modules.keys()
-import paddle, httpx
-from httpx._main import main  # none is remembered as missing
-from paddle.utils.cpp_extension.extension_utils import load_op_meta_info_and_register_op
-assert "setuptools" not in sys.modules
-from paddle.utils.cpp_extension import CppExtension, load
-assert paddle.utils.cpp_extension.load is load and not hasattr(paddle.utils.cpp_extension, "none_of_its_names")
-print(CppExtension.__name__, "setuptools" in sys.modules)
-"""
-
-
-def test_paddle_is_imported_without_its_compiler_and_gets_it_when_asked():
-    assert run(DEFERRED) == "CppExtension True"
-
-
 def test_hub_download_of_a_newer_aistudio_sdk(monkeypatch):
     from paddlenlp.transformers.aistudio_utils import aistudio_download
 

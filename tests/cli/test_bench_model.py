@@ -17,7 +17,7 @@ CONFIG = str(TINY / "qwen2.json")
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
     """Fixed peaks; no trial is repeated because of other tests that run beside."""
-    monkeypatch.setattr(machine, "peaks", lambda: {"flops": 1e11, "bandwidth": 1e10})
+    monkeypatch.setattr(machine, "peaks", lambda *_: {"flops": 1e11, "bandwidth": 1e10})
     for module in ("trials", "conversion"):
         monkeypatch.setattr(f"paddle_internvl.bench.{module}.FOREIGN_LIMIT", 1.0)
 
