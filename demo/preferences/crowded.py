@@ -68,6 +68,11 @@ def write_all(folder: str | Path, seed: int = 0) -> None:
     """Write both splits, and pairs.json at the end. Arguments: see `write`."""
     for split, pictures in PICTURES.items():
         write(folder, split, pictures, seed)
+    write_pairs_meta(folder)
+
+
+def write_pairs_meta(folder: str | Path) -> None:
+    """Write FOLDER/pairs.json, the meta JSON of the pairs that `run.align` makes."""
     folder = Path(folder).absolute()
     meta = {"pairs": {"root": str(folder), "annotation": str(folder / PAIRS), "repeat_time": 1}}
     (folder / "pairs.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

@@ -33,7 +33,9 @@ def command(*words: str | Path) -> None:
         raise SystemExit(2)
 
 
-def align(folder: Path, seed: int = 0, checkpoint: str | Path = CHECKPOINT, recipe: str = RECIPE, max_num: int = 1):
+def align(
+    folder: Path, seed: int = 0, checkpoint: str | Path = CHECKPOINT, recipe: str = RECIPE, max_num: int = 1
+) -> Path:
     """Sample answers to the training questions, make pairs of them, and train by MPO.
 
     Args:

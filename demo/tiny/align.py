@@ -13,6 +13,7 @@ import json
 import random
 from pathlib import Path
 
+from demo.preferences.crowded import write_pairs_meta
 from demo.preferences.run import align
 from demo.tiny import conversations
 
@@ -42,9 +43,7 @@ def write(folder: Path, number: int, seed: int) -> None:
                 lines.append(json.dumps({**line, "answer": question.answer}, ensure_ascii=False) + "\n")
         scene += 1
     (folder / "train.jsonl").write_text("".join(lines[:number]), encoding="utf-8")
-    pairs = folder / "pairs/raw/answers_pairs_vqa_correctness_rules.jsonl"
-    meta = {"pairs": {"root": str(folder), "annotation": str(pairs), "repeat_time": 1}}
-    (folder / "pairs.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    write_pairs_meta(folder)
 
 
 def main() -> None:
@@ -57,7 +56,7 @@ def main() -> None:
     folder = arguments.folder.absolute()
     if not (folder / "pairs.json").is_file():
         write(folder, arguments.questions, arguments.seed)
-    print(align(folder, arguments.seed, arguments.checkpoint, RECIPE, max_num=6))
+    print(align(folder, arguments.seed, arguments.checkpoint, RECIPE, conversations.MAX_TILES))
 
 
 if __name__ == "__main__":

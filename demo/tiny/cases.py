@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from demo.tiny import questions, scenes
+from demo.tiny.conversations import MAX_TILES
 from demo.tiny.wordings import TALK, UNKNOWN
 
 SEED = "held out"  # training draws from other seeds
@@ -27,7 +28,7 @@ class Case:
     pictures: tuple[Image.Image, ...]
     prefix: str
     question: questions.Question
-    max_num: int = 6
+    max_num: int = MAX_TILES
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
@@ -47,13 +48,12 @@ def cases(rng: random.Random) -> Iterator[Case]:
         pair = [scenes.objects_scene(rng) for _ in range(2)]
         pictures = tuple(scenes.render(scene) for scene in pair)
         for question in questions.pair_questions(pair, rng, 2):
-            yield Case(question.kind, pictures, "Image-1: <image>\nImage-2: <image>\n", question, max_num=1)
+            yield Case(question.kind, pictures, questions.PAIR_MARKS, question, max_num=1)
         frames, thing, motion = scenes.clip(rng, rng.choice((4, 6)))
         pictures = tuple(scenes.render(scene) for scene in frames)
         for question in questions.clip_questions(thing, motion, rng, 2):
             if question.kind == "motion":
-                prefix = "".join(f"Frame{i + 1}: <image>\n" for i in range(len(frames)))
-                yield Case("motion", pictures, prefix, question, max_num=1)
+                yield Case("motion", pictures, questions.frame_marks(len(frames)), question, max_num=1)
         for question in questions.talk_questions(rng, 1):
             yield Case("talk", (), "", question)
 
@@ -76,7 +76,7 @@ def paraphrases() -> list[Case]:
     wanted = [(row, language, text) for row in tables if row not in ("talk", "foreign")
               for language, texts in tables[row].items() for text in texts]  # fmt: skip
     kept = [
-        Case("new wordings", (), "", questions.Question("talk", text, TALK[topic]["answer"][_language(text)]))
+        Case("new wordings", (), "", _question("talk", text, TALK[topic]["answer"]))
         for topic, texts in tables["talk"].items()
         for text in texts
     ]
@@ -93,8 +93,8 @@ def foreign() -> list[Case]:
     rng, kept = random.Random(f"{SEED}, foreign"), []
     for index, text in enumerate(_paraphrases()["foreign"]):
         pictures = (scenes.render(scenes.objects_scene(rng)),) if index % 2 else ()
-        question = questions.Question("foreign", text, UNKNOWN[_language(text)])
-        kept.append(Case("foreign", pictures, "<image>\n" if pictures else "", question))
+        marks = "<image>\n" if pictures else ""
+        kept.append(Case("foreign", pictures, marks, _question("foreign", text, UNKNOWN)))
     return kept
 
 
@@ -102,5 +102,7 @@ def _paraphrases() -> dict:
     return json.loads(Path(__file__).with_name("paraphrases.json").read_text(encoding="utf-8"))
 
 
-def _language(text: str) -> str:
-    return "en" if text.isascii() else "zh"
+def _question(kind: str, text: str, answers: Mapping[str, str]) -> questions.Question:
+    """A question whose answer is one for each language."""
+    language = questions.language_of(text)
+    return questions.Question(kind, text, answers[language], language)

@@ -47,11 +47,11 @@ def conversation(kind: str, rng: random.Random) -> tuple[list[Image.Image], str,
     if kind == "pair":
         pair = [scenes.objects_scene(rng) for _ in range(2)]
         asked = questions.pair_questions(pair, rng, 5)
-        return list(map(scenes.render, pair)), "Image-1: <image>\nImage-2: <image>\n", asked
+        return list(map(scenes.render, pair)), questions.PAIR_MARKS, asked
     if kind == "clip":
         frames, thing, motion = scenes.clip(rng, rng.choice((4, 4, 6)))
-        marks = "".join(f"Frame{i + 1}: <image>\n" for i in range(len(frames)))
-        return list(map(scenes.render, frames)), marks, questions.clip_questions(thing, motion, rng, 3)
+        asked = questions.clip_questions(thing, motion, rng, 3)
+        return list(map(scenes.render, frames)), questions.frame_marks(len(frames)), asked
     scene = _SCENES[kind](rng)
     ask = questions.label_questions if "labels" in kind else questions.scene_questions
     asked = ask(scene, rng, rng.randint(3, 7))

@@ -56,12 +56,10 @@ def is_right(case: Case, given: str) -> bool:
     expected = without_marks(case.question.answer)
     if not case.question.answer.startswith("<ref>"):
         return given == expected
-    corners = [
-        [(box.left, box.top, box.right, box.bottom) for box in parse_boxes(text, (SCALE, SCALE))]
-        for text in (given, expected)
-    ]
-    named = given.split("[")[0] == expected.split("[")[0]
-    return named and len(corners[0]) == 1 and iou(corners[0][0], corners[1][0]) >= 0.5
+    found, (thing,) = (parse_boxes(text, (SCALE, SCALE)) for text in (given, expected))
+    if [box.label for box in found] != [thing.label]:
+        return False
+    return iou(*((box.left, box.top, box.right, box.bottom) for box in (*found, thing))) >= 0.5
 
 
 def evaluate(model, tokenizer, cases: list[Case]) -> tuple[dict[str, dict], list[dict]]:

@@ -21,6 +21,8 @@ CHINESE = {
     **dict(zip(POSITIONS, ("左上", "上方", "右上", "左边", "中间", "右边", "左下", "下方", "右下"))),
 }
 CHINESE_MOTIONS = dict(zip(MOTIONS, ("向左", "向右", "向上", "向下")))
+PAIR_MARKS = "Image-1: <image>\nImage-2: <image>\n"  # in front of a first question about two pictures
+_MARKS = "?.!？。！"  # that end a question
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,11 @@ class Asker:
     Attributes:
         rng: of the wordings.
         language: 'en' or 'zh'.
-        casual: share of questions with other case, punctuation and politeness than the wording's.
     """
 
-    def __init__(self, rng: random.Random, casual: float = 0.5):
+    def __init__(self, rng: random.Random):
         self.rng = rng
         self.language = "zh" if rng.random() < 0.4 else "en"
-        self.casual = casual
 
     def ask(self, kind: str, wording: str, answer: str, **names) -> Question:
         """A question of a row of `WORDINGS`, its names and answer in the conversation's language."""
@@ -69,14 +69,14 @@ class Asker:
     def vary(self, text: str) -> str:
         """A question as people type it: framed, in small letters, without its last mark, or as it is."""
         rng = self.rng
-        if rng.random() >= self.casual:
+        if rng.random() >= 0.5:
             return text
         if rng.random() < 0.5:
             small = text if text.startswith("Image-") else text[0].lower() + text[1:]
             text = rng.choice(FRAMES[self.language]).format(q=text, l=small)
         if rng.random() < 0.5 and "<ref>" not in text:
             text = text.lower()
-        return text.rstrip("?.!？。！") if rng.random() < 0.5 else text
+        return text.rstrip(_MARKS) if rng.random() < 0.5 else text
 
     def word(self, english) -> str:
         """A colour, shape or position in the conversation's language."""
@@ -113,7 +113,7 @@ class Asker:
 
 
 def _plural(shape: str) -> str:
-    return shape if _is_chinese(shape) else shape + ("es" if shape.endswith("s") else "s")
+    return shape if language_of(shape) == "zh" else shape + ("es" if shape.endswith("s") else "s")
 
 
 def _article(word: str) -> str:
@@ -220,13 +220,13 @@ def talk_questions(rng: random.Random, limit: int) -> list[Question]:
     for topic in rng.sample([*TALK, None], limit):
         if topic is None:
             text = rng.choice([q for q in scene_questions(objects_scene(rng), rng, 6) if q.kind != "yes/no"]).text
-            language = "zh" if _is_chinese(text) else "en"
+            language = language_of(text)
             asked.append(Question("talk", text, NO_PICTURE[language], language))
             continue
         answers, said = TALK[topic]["answer"], TALK[topic]["said"]
         language = a.language if a.language in answers else "en"
         text = rng.choice(said[language])
-        text = text.lower().rstrip("?.!？。！") if rng.random() < 0.3 else text
+        text = text.lower().rstrip(_MARKS) if rng.random() < 0.3 else text
         asked.append(Question("talk", text, answers[language], language))
     return asked
 
@@ -241,5 +241,11 @@ def foreign_questions(rng: random.Random, limit: int) -> list[Question]:
     return asked
 
 
-def _is_chinese(text: str) -> bool:
-    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
+def frame_marks(frames: int) -> str:
+    """Marks in front of a first question about a clip."""
+    return "".join(f"Frame{number}: <image>\n" for number in range(1, frames + 1))
+
+
+def language_of(text: str) -> str:
+    """'zh' for a text with a Chinese character, else 'en'."""
+    return "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else "en"
