@@ -7,8 +7,6 @@ In: the pages. Out: their `text` blocks hold what the block before prints now; e
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import sys
 import tempfile
@@ -16,37 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import blocks, chinese, read
-from tests.docs.test_blocks import PAGES, RUN, Page, lines
-from tests.random_checkpoints import ROOT
+from tests.docs.pages import chinese, read
+from tests.docs.test_blocks import PAGES, lines, outputs
 
 
-def outputs(page: Path) -> dict[str, str]:
+def changes(page: Path) -> dict[str, str]:
     """Old and new output of every block of a page whose output is another than expected."""
-    changed = {}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.ExitStack() as stack,
-    ):
-        for name in ("demo", "configs"):
-            Path(folder, name).symlink_to(ROOT / name)
-        patch.chdir(folder)
-        patch.setattr(sys, "stdin", io.StringIO())
-        patch.setenv("COLUMNS", "120")
-        state = Page(stack, patch)
-        for block in blocks(page):
-            if block.language in RUN and not block.reason:
-                printed = state.run(block)
-                if block.output is not None and lines(printed) != lines(block.output):
-                    changed[block.output] = "\n".join(lines(printed)) + "\n"
-    return changed
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        return {
+            block.output: "\n".join(lines(printed)) + "\n"
+            for block, printed in outputs(page, Path(folder), patch)
+            if block.output is not None and lines(printed) != lines(block.output)
+        }
 
 
 def main(names: list[str]) -> None:
     pages = [page for page in PAGES if not names or page.name in names]
     for page in pages:
-        for old, new in outputs(page).items():
+        for old, new in changes(page).items():
             print(f"{page.name}:\n- {old.strip()}\n+ {new.strip()}", flush=True)
             for file in (page, chinese(page)):
                 file.write_text(read(file).replace(f"```text\n{old}```", f"```text\n{new}```"), encoding="utf-8")

@@ -10,6 +10,8 @@ import contextlib
 import io
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -71,20 +73,25 @@ class Page:
         return 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_run(page, tmp_path, monkeypatch):
+def outputs(page: Path, folder: Path, monkeypatch) -> Iterator[tuple[Block, str]]:
+    """Run a page's blocks, in order, in a folder; yields each with what it prints."""
     for name in ("demo", "configs"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
+        (folder / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     monkeypatch.setenv("COLUMNS", "120")
-    threads = set(threading.enumerate())
     with contextlib.ExitStack() as stack:
         state = Page(stack, monkeypatch)
         for block in blocks(page):
-            if block.language not in RUN or block.reason:
-                continue
-            output = state.run(block)
+            if block.language in RUN and not block.reason:
+                yield block, state.run(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page, tmp_path, monkeypatch):
+    threads = set(threading.enumerate())
+    with contextlib.closing(outputs(page, tmp_path, monkeypatch)) as run:
+        for block, output in run:
             if block.output is not None:
                 assert lines(output) == lines(block.output), str(block)
     left = [thread.name for thread in threading.enumerate() if thread not in threads and not thread.daemon]

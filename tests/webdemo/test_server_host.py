@@ -13,11 +13,10 @@ from paddle_internvl.webdemo.handlers import Handlers
 from paddle_internvl.webdemo.server_host import ServerHost
 from paddle_internvl.webdemo.session import Round, SessionState
 from paddle_internvl.webdemo.streaming_session import GenerationOptions, prompt_options
-from paddle_internvl.webdemo.uploads import Receiver
 from tests.random_checkpoints import ROOT
 from tests.serve.running import FakeEngineThread, running
 from tests.webdemo.conftest import ASSETS
-from tests.webdemo.test_streaming_session import OPTIONS, TOUR, ask
+from tests.webdemo.test_streaming_session import OPTIONS, TOUR, answers_of_the_tour, ask, attached
 
 
 @pytest.fixture(scope="module")
@@ -34,30 +33,15 @@ def remote(server):
     made.close()
 
 
-async def attached(names):
-    receiver = Receiver(448, keep_files=True)
-    paths = [str(ASSETS / name) for name in names]
-    return tuple([await (receiver.clip(p, 4) if p.endswith("gif") else receiver.picture(p)) for p in paths])
-
-
 @pytest.mark.parametrize("stop", TOUR, ids=lambda stop: "+".join(stop["pictures"]) or "talk")
 def test_answers_are_those_of_the_tour(remote, stop):
     """Pictures, several of them, clips and rounds reach the server as the page of a checkpoint has them."""
-
-    async def tour():
-        state, media = SessionState(), await attached(stop["pictures"])
-        for question, expected in stop["questions"][:2]:
-            round_ = Round(question, media)
-            await ask(remote, state, round_)
-            assert (round_.answer, round_.ending, round_.error) == (expected, "stop", None)
-            assert round_.timing.tokens > 1 or len(expected) < 3
-            media = ()
-
-    asyncio.run(tour())
+    for round_, _ in asyncio.run(answers_of_the_tour(remote, stop, rounds=2, keep_files=True)):
+        assert round_.timing.tokens > 1 or len(round_.answer) < 3
 
 
 def test_counts_and_grids_are_those_of_the_checkpoint(host, remote):
-    media = asyncio.run(attached(("wide.png", "shapes.png", "clip.gif")))
+    media = asyncio.run(attached(("wide.png", "shapes.png", "clip.gif"), keep_files=True))
     state = SessionState([Round("What is it?", media[1:2], "A star.", "stop")])
     options = prompt_options("You are InternVL-tiny.", 6, False, True)
     ours, theirs = (each.answers.cost(state, "And now?", media, options) for each in (host, remote))

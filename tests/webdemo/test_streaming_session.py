@@ -20,8 +20,8 @@ OPTIONS = GenerationOptions("You are InternVL-tiny.", 0, 1, 1, 64, 6)
 TOUR = json.loads((ASSETS / "tour.json").read_text(encoding="utf-8"))
 
 
-async def attached(names):
-    receiver = Receiver(448)
+async def attached(names, keep_files=False):
+    receiver = Receiver(448, keep_files=keep_files)
     paths = [str(ASSETS / name) for name in names]
     return tuple([await (receiver.clip(p, 4) if p.endswith("gif") else receiver.picture(p)) for p in paths])
 
@@ -38,20 +38,22 @@ async def ask(host, state, round_, options=OPTIONS, stop_after=None):
     return lengths
 
 
+async def answers_of_the_tour(host, stop, rounds, keep_files=False):
+    """The first rounds of one conversation, whose answers are as expected, each with its answer's lengths."""
+    state, media, answered = SessionState(), await attached(stop["pictures"], keep_files), []
+    for question, expected in stop["questions"][:rounds]:
+        round_ = Round(question, media)
+        answered.append((round_, await ask(host, state, round_)))
+        assert (round_.answer, round_.ending, round_.error) == (expected, "stop", None)
+        media = ()
+    return answered
+
+
 @pytest.mark.parametrize("stop", TOUR, ids=lambda stop: "+".join(stop["pictures"]) or "talk")
 def test_answers_are_those_of_the_tour(host, stop):
     """demo/assets/tour.json holds what the model's own API answers; rounds of one conversation."""
-
-    async def tour():
-        state, media = SessionState(), await attached(stop["pictures"])
-        for question, expected in stop["questions"][:3]:
-            round_ = Round(question, media)
-            lengths = await ask(host, state, round_)
-            assert (round_.answer, round_.ending, round_.error) == (expected, "stop", None)
-            assert lengths == sorted(lengths) and (len(set(lengths)) > 3 or len(expected) < 20), "it did not grow"
-            media = ()
-
-    asyncio.run(tour())
+    for round_, lengths in asyncio.run(answers_of_the_tour(host, stop, rounds=3)):
+        assert lengths == sorted(lengths) and (len(set(lengths)) > 3 or len(round_.answer) < 20), "it did not grow"
 
 
 def fake(tiny, **options):
