@@ -258,10 +258,7 @@ def run(arguments: argparse.Namespace) -> int:
             lambda: [finding.document() for finding in findings()],
             as_json=arguments.json,
         )
-    if arguments.json or arguments.report:
-        found = list(findings())
-    else:
-        found = _show(findings())
+    found = list(findings()) if arguments.json or arguments.report else _show(findings())
     if arguments.json:
         print(json.dumps([finding.document() for finding in found], ensure_ascii=False))
     elif arguments.report:

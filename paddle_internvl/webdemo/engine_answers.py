@@ -76,10 +76,7 @@ class EngineAnswers:
         Raises:
             ValueError: see `prompt_cost`.
         """
-        from paddle_internvl.engine.request import require_characters  # imports Paddle, which the page does without
-
-        engine = self._host.engine_of(state.adapter).engine
-        require_characters(len(question) + len(options["system"] or ""), engine.config.session_len)
+        engine = self._engine(state, question, options["system"])
         return prompt_cost(engine.model, engine.tokenizer, state, question, attachments, **options)
 
     async def stream(self, state: SessionState, round_: Round, options) -> AsyncIterator:
@@ -97,10 +94,16 @@ class EngineAnswers:
                 yield piece
 
     def _prompt(self, state: SessionState, round_: Round, options):
-        from paddle_internvl.chat.messages import build_prompt
+        from paddle_internvl.chat.messages import build_prompt  # imports Paddle, which the page does without
+
+        engine = self._engine(state, round_.question, options.system)
+        messages = state.messages(round_.question, round_.attachments)
+        return build_prompt(engine.model, engine.tokenizer, messages, engine.config.session_len, **options.prompt)
+
+    def _engine(self, state: SessionState, question: str, system: str | None):
+        """The visitor's engine, for whose context question and system message are not too long."""
         from paddle_internvl.engine.request import require_characters
 
         engine = self._host.engine_of(state.adapter).engine
-        require_characters(len(round_.question) + len(options.system or ""), engine.config.session_len)
-        messages = state.messages(round_.question, round_.attachments)
-        return build_prompt(engine.model, engine.tokenizer, messages, engine.config.session_len, **options.prompt)
+        require_characters(len(question) + len(system or ""), engine.config.session_len)
+        return engine

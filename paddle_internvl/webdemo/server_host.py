@@ -80,7 +80,7 @@ class ServerHost:
         return Defaults("", _TILES, self._listed.get("max_model_len") or _LENGTH)
 
     def facts(self, adapter: str) -> dict:
-        """What the server tells about the model in /v1/models."""
+        """The server's entry of the model in /v1/models, and its address as `device`."""
         return {**self._listed, "device": self._endpoint.host}
 
     def cost(
