@@ -68,7 +68,7 @@ class _PinnedBackend(httpcore.AnyIOBackend):
 
 
 class Fetcher:
-    """Fetches URLs for all requests of a server, through one connection pool.
+    """Fetches URLs for all requests of a server, `concurrent_fetches` of them at a time.
 
     Args:
         limits: timeouts, redirects, connections, allowed domains and ports.
@@ -87,17 +87,23 @@ class Fetcher:
         self._limits = limits
         self._backend = _PinnedBackend(addresses_of, permitted)
         self._tls = tls
+        self._slots = asyncio.Semaphore(limits.concurrent_fetches)
 
     @cached_property
-    def _pool(self) -> httpcore.AsyncConnectionPool:
-        """The connections, made by the first fetch: reading the authorities' certificates delays a server's start."""
+    def _trusted(self) -> ssl.SSLContext:
+        """Read by the first fetch: reading the authorities' certificates delays a server's start."""
+        return self._tls or httpx.create_ssl_context()
+
+    def _connection(self) -> httpcore.AsyncConnectionPool:
+        """A pool of one connection, for one request.
+
+        A pool of all requests would lose connections: httpcore 1.0 counts the one of a task that is cancelled after
+        connecting and before sending as in use, for ever.
+        """
         return httpcore.AsyncConnectionPool(
-            ssl_context=self._tls or httpx.create_ssl_context(),
-            max_connections=self._limits.concurrent_fetches,
-            max_keepalive_connections=0,
-            retries=1,
+            ssl_context=self._trusted, max_connections=1, max_keepalive_connections=0, retries=1,
             network_backend=self._backend,
-        )
+        )  # fmt: skip
 
     async def fetch(
         self, url: str, limit: int, timeout: float, on_bytes: Callable[[int], None] = lambda count: None
@@ -143,12 +149,16 @@ class Fetcher:
         """The content, and the location of a redirect."""
         limits = self._limits
         timeouts = {"connect": limits.connect_seconds, "read": limits.read_seconds, "write": limits.read_seconds}
-        async with self._pool.stream(
-            b"GET",
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=[(b"Host", url.netloc), *_HEADERS],
-            extensions={"timeout": timeouts},
-        ) as response:
+        async with (
+            self._slots,
+            self._connection() as connection,
+            connection.stream(
+                b"GET",
+                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=[(b"Host", url.netloc), *_HEADERS],
+                extensions={"timeout": timeouts},
+            ) as response,
+        ):
             headers = {name.lower(): value for name, value in response.headers}
             if response.status in _REDIRECTS and b"location" in headers:
                 return b"", headers[b"location"].decode("latin-1")
@@ -182,7 +192,5 @@ class Fetcher:
         return url
 
     async def aclose(self) -> None:
-        """Close the open connections."""
-        if "_pool" in vars(self):
-            await self._pool.aclose()
+        """End the resolver's threads; a fetch that still runs closes its own connection."""
         self._backend.threads.shutdown(wait=False, cancel_futures=True)

@@ -377,6 +377,30 @@ def test_cancelling_closes_the_sockets():
     run(main)
 
 
+@pytest.mark.parametrize("steps", range(12))
+def test_cancelling_just_after_connecting_closes_the_socket(steps):
+    """`steps` of the event loop after the server has accepted, before the request is sent or while it is."""
+
+    async def main():
+        async with serving({"/": SLOW["drips its body"], "/b": answer(BODY)}) as server:
+            fetch = fetcher(server.port, concurrent_fetches=1)
+            url = f"http://a.example:{server.port}/"
+            task = asyncio.create_task(fetch.fetch(url, 10**5, 30))
+            while not server.requests:
+                await asyncio.sleep(0)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await fetch.fetch(url + "b", 10**5, 5) == BODY
+            while server.open:  # or `run` fails
+                await asyncio.sleep(0.01)
+            await fetch.aclose()
+
+    run(main)
+
+
 @pytest.fixture(scope="module")
 def authority():
     trustme = pytest.importorskip("trustme")
