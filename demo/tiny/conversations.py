@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -50,16 +50,23 @@ def conversation(kind: str, rng: random.Random) -> tuple[list[Image.Image], str,
         return list(map(scenes.render, pair)), questions.PAIR_MARKS, asked
     if kind == "clip":
         frames, thing, motion = scenes.clip(rng, rng.choice((4, 4, 6)))
-        asked = questions.clip_questions(thing, motion, rng, 3)
+        asked = _twice(lambda: questions.clip_questions(thing, motion, rng, 3))
+        rng.shuffle(asked)
         return list(map(scenes.render, frames)), questions.frame_marks(len(frames)), asked
     scene = _SCENES[kind](rng)
     ask = questions.label_questions if "labels" in kind else questions.scene_questions
-    asked = ask(scene, rng, rng.randint(3, 7))
+    asked = _twice(lambda: ask(scene, rng, rng.randint(3, 6)))
+    rng.shuffle(asked)
     if rng.random() < 0.75:  # else later answers could mostly be read off the description, without looking
         asked.sort(key=lambda question: question.kind == "description")
     if rng.random() < 0.12:
         asked.insert(rng.randrange(len(asked) + 1), *questions.foreign_questions(rng, 1))
     return [scenes.render(scene)], "<image>\n", asked
+
+
+def _twice(ask: Callable[[], list[questions.Question]]) -> list[questions.Question]:
+    """The questions of two calls, each in its own language: more to learn of a picture than its tiles cost."""
+    return list({question.text: question for question in [*ask(), *ask()]}.values())
 
 
 def _sample(names: list[str], marks: str, asked: Iterable[questions.Question], rng: random.Random) -> dict:
