@@ -61,7 +61,7 @@ def _bars(document: Mapping, folder: Path, name: str, title: str, bars: list[tup
 
 
 def draw_growth(document: Mapping, folder: Path) -> list[Path]:
-    """Time and memory of every curve on logarithmic scales, with the line of its bound.
+    """Time and memory of every curve on logarithmic scales, with the line of its bound and the contenders beside it.
 
     Returns:
         The files made.
@@ -80,6 +80,9 @@ def draw_growth(document: Mapping, folder: Path) -> list[Path]:
             axes.plot(
                 xs, [ys[-1] * (x / xs[-1]) ** bound for x in xs], "--", color=plotting.LIGHT, label=f"bound {bound}"
             )
+            for (name, series), color in zip(curve["beside"].items(), plotting.SERIES[1:]):
+                label = f"{name}, {series[quantity + ' exponent']:.2f}"
+                axes.plot(xs, series[quantity], marker=".", color=color, label=label)
             axes.set(xscale="log", yscale="log", xlabel=curve["over"], ylabel=quantity)
             axes.set_xticks(xs, [str(x) for x in xs], minor=False)
             axes.minorticks_off()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from convert.command_line import EXIT_OK
@@ -55,6 +56,11 @@ def add_rivals(parser: argparse.ArgumentParser, names: str = "torch, openvino, l
     parser.add_argument("--no-torch", action="store_true", help="without torch, though it is installed")
 
 
+def named_rivals(words: Sequence[str]) -> dict[str, str]:
+    """Rival -> Python interpreter of NAME[=PYTHON] words; '' for this one."""
+    return dict(word.partition("=")[::2] for word in words)
+
+
 def interpreters(arguments: argparse.Namespace, training: bool = False) -> dict[str, str]:
     """Rival -> Python interpreter, of the options of `add_rivals`.
 
@@ -66,7 +72,7 @@ def interpreters(arguments: argparse.Namespace, training: bool = False) -> dict[
     """
     from paddle_internvl.bench import rivals
 
-    named = None if arguments.rivals is None else dict(rival.partition("=")[::2] for rival in arguments.rivals)
+    named = None if arguments.rivals is None else named_rivals(arguments.rivals)
     found = rivals.interpreters(named, rivals.TRAINING_PACKAGES if training else rivals.PACKAGES)
     return {name: python for name, python in found.items() if not (name == "torch" and arguments.no_torch)}
 

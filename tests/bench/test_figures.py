@@ -156,8 +156,21 @@ def test_bounds_of_a_curve():
     assert "grows too fast" in console.export_text()
 
 
+def test_a_rival_of_a_curve_has_no_bound():
+    curve = growth.Curve("rows", "a stage", "prefill", "batch", tuple(AT), seconds=1.1, memory=1.1)
+    points = [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT]
+    squared = [{**point, "seconds": x**2} for point, x in zip(points, AT)]
+    made = growth.summary(curve, AT, points, {"llama.cpp bf16": squared})
+    assert made["holds"] and made["beside"]["llama.cpp bf16"]["seconds exponent"] == pytest.approx(2.0)
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(growth.table({"curves": [made]}))
+    shown = console.export_text()
+    assert "grows too fast" not in shown and shown.count("<= 1.1") == 2 and "llama.cpp bf16" in shown
+
+
 def test_growth_plots(tmp_path):
     curve = growth.Curve("rows", "a stage", "prefill", "batch", tuple(AT), seconds=1.1, memory=1.1)
-    made = growth.summary(curve, AT, [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT])
+    points = [{"seconds": x, "memory": 1000 * x, "foreign": 0.0} for x in AT]
+    made = growth.summary(curve, AT, points, {"llama.cpp bf16": points})
     (file,) = plots.draw_growth({"model": "tiny", "curves": [made]}, tmp_path)
     assert file.name == "growth-rows.png" and file.read_bytes().startswith(b"\x89PNG")

@@ -58,3 +58,53 @@ def test_fields_of_a_gguf_file(folder, tmp_path):
     assert table.tensor_type == gguf.GGMLQuantizationType.BF16
     halves = np.ascontiguousarray(table.data).view(np.uint16).reshape(llm["vocab_size"], -1)
     assert (halves == Checkpoint(folder).array("language_model.model.embed_tokens.weight")).all()
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory) -> Path:
+    """A random model whose layers all have experts, as the published ones'; 32 a row, as llama.cpp's blocks."""
+    config = json.loads((TINY / "qwen3_moe.json").read_text())
+    config["llm_config"] |= {"mlp_only_layers": [], "moe_intermediate_size": 64, "head_dim": 32}
+    return write_random(tmp_path_factory.mktemp("moe") / "hf", shallow(config, 2) | {"torch_dtype": "bfloat16"})
+
+
+def test_experts_of_a_gguf_file(experts, tmp_path):
+    gguf = pytest.importorskip("gguf", reason="gguf, of the extra rivals, is not installed")
+    from paddle_internvl.bench.rivals.gguf_file import write_bfloat16
+
+    read = gguf.GGUFReader(write_bfloat16(experts, tmp_path / "bf16.gguf"))
+    tensors = {tensor.name: tensor for tensor in read.tensors}
+    checkpoint = Checkpoint(experts)
+    for ours, theirs in (("gate_proj", "ffn_gate_exps"), ("up_proj", "ffn_up_exps"), ("down_proj", "ffn_down_exps")):
+        stacked = np.ascontiguousarray(tensors[f"blk.1.{theirs}.weight"].data).view(np.uint16)
+        for expert in (0, 7):
+            wanted = checkpoint.array(f"language_model.model.layers.1.mlp.experts.{expert}.{ours}.weight")
+            assert (stacked.reshape(8, *wanted.shape)[expert] == wanted).all()
+    router = checkpoint.array("language_model.model.layers.1.mlp.gate.weight")
+    assert (np.asarray(tensors["blk.1.ffn_gate_inp.weight"].data).view(np.uint32) >> 16 == router).all()
+
+
+def test_a_layer_without_experts_among_experts_is_refused(tmp_path):
+    pytest.importorskip("gguf", reason="gguf, of the extra rivals, is not installed")
+    from paddle_internvl.bench.rivals.gguf_file import write_bfloat16
+
+    config = json.loads((TINY / "qwen3_moe.json").read_text())
+    with pytest.raises(ValueError, match="layers without experts beside layers with experts"):
+        write_bfloat16(write_random(tmp_path / "hf", config), tmp_path / "bf16.gguf")
+
+
+def test_llama_cpp_computes_the_experts_that_ours_computes(experts, tmp_path):
+    pytest.importorskip("gguf", reason="gguf, of the extra rivals, is not installed")
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python, of the extra rivals, is not installed")
+    from paddle_internvl.bench.ours import Ours
+    from paddle_internvl.bench.rivals.gguf_file import write
+    from paddle_internvl.bench.rivals.llama_cpp_side import LlamaCpp
+
+    write(experts, tmp_path, ["bf16"])
+    sides = {Ours("cpu"): (experts, {}), LlamaCpp(): (tmp_path, {"kind": "bf16"})}
+    for kind, numbers in STAGES["language"]:
+        outputs = []
+        for side, (folder, options) in sides.items():
+            side.load(folder, "all", **options)
+            outputs.append(side.array(side.prepare(kind, **numbers)()).reshape(-1))
+        assert np.abs(outputs[0] - outputs[1]).max() < 0.02 * np.abs(outputs[0]).max()

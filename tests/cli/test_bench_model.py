@@ -26,7 +26,7 @@ class WorkerHere:
     """A `Worker` within this process: its commands and replies are the same."""
 
     def __init__(self, side, environment=None, device=None, python=""):
-        self.loop = CommandLoop(Ours(device))
+        self.loop = CommandLoop(Ours(device) if side == "ours" else Rival(python))
 
     def send(self, command):
         return self.loop.execute(command)
@@ -36,6 +36,21 @@ class WorkerHere:
 
     def __exit__(self, *_error):
         return None
+
+
+class Rival:
+    """Stands for llama.cpp, whose files are not read."""
+
+    stored_bits = 16
+
+    def __init__(self, python):
+        assert python == "/a/python"
+
+    def load(self, folder, part, kind):
+        assert (folder.name, kind) in {("gguf", "bf16"), ("gguf", "q8_0"), ("gguf", "q4_0")}
+
+    def prepare(self, kind, length, tokens):
+        return lambda: None
 
 
 def test_ours_alone(tmp_path, capsys):
@@ -70,6 +85,21 @@ def test_growth(tmp_path, capsys, monkeypatch):
     assert "a clip" in capsys.readouterr().out
 
 
+def test_growth_beside_llama_cpp(tmp_path, capsys, monkeypatch):
+    """Of the contenders those whose instructions the machine has; a point above --largest is left out for all."""
+    monkeypatch.setattr(growth, "Worker", WorkerHere)
+    monkeypatch.setattr(growth.rivals, "write_gguf", lambda python, folder, out, kinds: out)
+    monkeypatch.setattr("paddle_internvl.bench.rivals.interpreters", lambda named, packages: named)
+    words = ["bench", "growth", str(TINY / "qwen3_moe.json"), "--curves", "context", "--layers", "1", "--rounds", "1"]
+    words += ["--kernels", "off", "--largest", "1024", "--rivals", "llama.cpp=/a/python"]
+    assert main([*words, "--json", str(tmp_path / "growth.json"), "--plot", str(tmp_path)]) in (0, 1)  # no timed test
+    (figures,) = json.loads((tmp_path / "growth.json").read_text())["curves"]
+    names = ["llama.cpp bf16", "ours int8", "llama.cpp q8_0", "ours int4", "llama.cpp q4_0"]
+    assert figures["at"] == [256, 512, 1024] and list(figures["beside"]) == names
+    assert all(len(series["seconds"]) == 3 for series in figures["beside"].values())
+    assert "llama.cpp q4_0" in capsys.readouterr().out and (tmp_path / "growth-context.png").exists()
+
+
 def test_errors_of_a_worker_process(tmp_path):
     with Worker("ours") as worker:
         with pytest.raises(ValueError, match="load failed: CheckpointError: .*holds neither model.safetensors"):
@@ -88,6 +118,7 @@ def test_errors_of_a_worker_process(tmp_path):
         (["model", CONFIG, "--stages", "sing"], "stage 'sing' does not exist; choose answer"),
         (["model", "none.json", "--no-torch"], "none.json does not exist"),
         (["growth", "--curves", "moon"], "there is no curve 'moon'; curves: tiles, prompt"),
+        (["growth", CONFIG, "--rivals", "openvino"], "'openvino' is no rival of the benchmark; choose llama.cpp"),
         (
             ["growth", CONFIG, "--curves", "tiles", "--largest", "2"],
             "three points make a curve, and tiles has 2 up to 2",

@@ -25,6 +25,7 @@ ARCHITECTURES = {
     "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
     "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
     "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
+    "Qwen3MoeForCausalLM": gguf.MODEL_ARCH.QWEN3MOE,
 }
 _PREFIX = "language_model."
 
@@ -40,10 +41,11 @@ def write_bfloat16(folder: Path, file: Path) -> Path:
     architecture = ARCHITECTURES.get(llm["architectures"][0])
     sizes = decoder_sizes(llm)
     in_pairs = architecture == gguf.MODEL_ARCH.LLAMA  # rope's order of q and k in llama.cpp
-    if architecture is None or llm.get("rope_scaling") or (in_pairs and sizes.qkv_bias) or sizes.experts:
+    mixed = sizes.experts is not None and not sizes.all_sparse
+    if architecture is None or llm.get("rope_scaling") or (in_pairs and sizes.qkv_bias) or mixed:
         raise ValueError(
-            f"{llm['architectures'][0]} is not written as GGUF with rope_scaling, experts or biases of Llama's q and k"
-            f"; supported: {', '.join(ARCHITECTURES)}"
+            f"{llm['architectures'][0]} is not written as GGUF with rope_scaling, biases of Llama's q and k, or layers "
+            f"without experts beside layers with experts; supported: {', '.join(ARCHITECTURES)}"
         )
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
     _add_fields(writer, llm, sizes)
@@ -53,16 +55,20 @@ def write_bfloat16(folder: Path, file: Path) -> Path:
         if not name.startswith(_PREFIX):
             continue
         layer, _, kind = name.removeprefix(_PREFIX).rpartition(".")
-        last, target = layer.rpartition(".")[2], f"{names[layer]}.{kind}"
-        if len(output.shape) == 1:
-            writer.add_tensor(target, view.floats(name))
+        path, _, last = layer.rpartition(".")
+        if len(output.shape) == 1 or last == "gate":  # llama.cpp's router is float32
+            writer.add_tensor(f"{names[layer]}.{kind}", view.floats(name).T.copy())
             continue
         rows = view.array(name, "BF16")
-        rows = rows if last == "embed_tokens" else rows.T
+        rows = rows if last == "embed_tokens" else rows.swapaxes(-1, -2)
         if last in heads:
             rows = interleaved(rows, heads[last])
-        halves = np.ascontiguousarray(rows).view(np.uint8)
-        writer.add_tensor(target, halves, raw_dtype=gguf.GGMLQuantizationType.BF16)
+        parts = {layer: rows}
+        if last == "gate_up_proj":
+            parts = dict(zip((f"{path}.gate_proj", f"{path}.up_proj"), np.split(rows, 2, axis=1)))
+        for part, values in parts.items():
+            halves = np.ascontiguousarray(values).view(np.uint8)
+            writer.add_tensor(f"{names[part]}.{kind}", halves, raw_dtype=gguf.GGMLQuantizationType.BF16)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -88,6 +94,10 @@ def _add_fields(writer: gguf.GGUFWriter, llm: Mapping, sizes: DecoderSizes) -> N
     writer.add_layer_norm_rms_eps(llm["rms_norm_eps"])
     writer.add_rope_freq_base(llm["rope_theta"])
     writer.add_rope_dimension_count(sizes.head_dim)
+    if sizes.experts:
+        writer.add_expert_count(sizes.experts.experts)
+        writer.add_expert_used_count(sizes.experts.active)
+        writer.add_expert_feed_forward_length(sizes.experts.features)
     writer.add_vocab_size(sizes.vocabulary)
     writer.add_tokenizer_model("no_vocab")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
