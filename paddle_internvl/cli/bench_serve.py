@@ -1,6 +1,7 @@
 """Load test of a server with mixed requests: latency and throughput. The last line is one JSON document.
 
-Requests arrive as a Poisson process, whether or not the server keeps up. Exit code 1 if none was answered.
+Requests arrive as a Poisson process, whether or not the server keeps up. On a terminal histograms of the times grow
+meanwhile. Exit code 1 if none was answered.
 
 examples:
   paddle-internvl bench serve CKPT --rate 4 --requests 100
@@ -88,6 +89,7 @@ async def _measure(url: str, arguments: argparse.Namespace, times: list[float], 
     from tqdm import tqdm
 
     from paddle_internvl.bench import load, traffic
+    from paddle_internvl.cli.live_histogram import LiveHistogram
 
     silent = not sys.stderr.isatty()
     async with load.client(url, arguments.api_key or os.environ.get("OPENAI_API_KEY")) as client:
@@ -100,13 +102,5 @@ async def _measure(url: str, arguments: argparse.Namespace, times: list[float], 
             for kind in mix:
                 body = traffic.body(kind, number, arguments.seed + 1, **fields)
                 await load.run(client, [traffic.Request(0.0, kind, body)], arguments.timeout)
-        errors = 0
-        with tqdm(total=len(requests), desc="answered", disable=silent) as bar:
-
-            def on_outcome(outcome: load.Outcome) -> None:
-                nonlocal errors
-                errors += outcome.status != load.OK
-                bar.set_postfix(errors=errors, refresh=False)
-                bar.update()
-
-            return await load.run(client, requests, arguments.timeout, on_outcome)
+        with LiveHistogram(len(requests)) as histogram:
+            return await load.run(client, requests, arguments.timeout, histogram.add)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from paddle_internvl.cli import conventions
 
-_STILL = ("dumb", "xterm-color")  # TERM of terminals that redraw no line: the second is that of a notebook's cells
+STILL = ("dumb", "xterm-color")  # TERM of terminals that redraw no line: the second is that of a notebook's cells
 
 
 class LiveTable:
@@ -30,7 +30,7 @@ class LiveTable:
         self._live = None
 
     def __enter__(self) -> LiveTable:
-        if not self._hidden and sys.stdout.isatty() and os.environ.get("TERM") not in _STILL:
+        if not self._hidden and sys.stdout.isatty() and os.environ.get("TERM") not in STILL:
             from rich.live import Live
 
             console = conventions.console()
