@@ -47,7 +47,7 @@ def answer_log_probs(
     limit = model.config.llm_config.context_length if context_length is None else context_length
     parsed = parse(model, messages, **prompt_options)
     prompt = parsed.ids(tokenizer)
-    rows = [_answer_ids(tokenizer, parsed, answer) for answer in answers]
+    rows = [answer_ids(tokenizer, parsed, answer) for answer in answers]
     if not all(rows):
         raise ValueError(f"answer {rows.index([])} has no tokens; give at least the token that ends an answer")
     longest = max(map(len, rows), default=0)
@@ -74,7 +74,7 @@ def answer_log_probs(
     return scores
 
 
-def _answer_ids(tokenizer, parsed: ParsedMessages, answer: Answer) -> list[int]:
+def answer_ids(tokenizer, parsed: ParsedMessages, answer: Answer) -> list[int]:
     """Token ids of an answer, in the place where it stands in the conversation."""
     if not isinstance(answer, str):
         return list(answer)

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -62,6 +63,7 @@ class EngineThread:
         self.engine = engine
         self._changed = threading.Condition()  # guards the inbox and the two flags; notified at every change
         self._inbox: list[Submission] = []  # not added to the engine yet
+        self._calls: list[tuple[Future, Callable[[], object]]] = []  # not made yet
         self._accepting, self._closing = True, False
         self._last_step = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -156,6 +158,22 @@ class EngineThread:
         finally:
             self.cancel(submission)
 
+    def call(self, function: Callable[[], object]) -> Future:
+        """Call a function in the engine's thread, between two steps; any thread may call this.
+
+        Returns:
+            The future of its result or exception.
+        Raises:
+            EngineClosedError: the engine is draining or closed.
+        """
+        future: Future = Future()
+        with self._changed:
+            if not self._accepting or not self._thread.is_alive():
+                raise EngineClosedError("the engine takes no more requests")
+            self._calls.append((future, function))
+            self._changed.notify_all()
+        return future
+
     def drain(self) -> None:
         """Refuse new requests from now on."""
         with self._changed:
@@ -172,7 +190,7 @@ class EngineThread:
             self._thread.join()
 
     def _has_work(self) -> bool:
-        return bool(self._inbox) or not self.engine.idle
+        return bool(self._inbox or self._calls) or not self.engine.idle
 
     @property
     def healthy(self) -> bool:
@@ -205,6 +223,7 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
+                self._make_call()
                 self._step()
         finally:  # also after an unexpected error: no request waits for ever
             self._end_all(EngineClosedError("the server is shutting down"))
@@ -234,6 +253,18 @@ class EngineThread:
             _log.debug("a piece could not be delivered: %s", error)
             self.cancel(submission)
 
+    def _make_call(self) -> None:
+        """Make the first call that waits."""
+        with self._changed:
+            future, function = self._calls.pop(0) if self._calls else (None, None)
+        if future is None or not future.set_running_or_notify_cancel():
+            return
+        self._last_step = time.monotonic()
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+
     def _step(self) -> None:
         self._last_step = time.monotonic()
         try:
@@ -250,6 +281,10 @@ class EngineThread:
                 submission = self._inbox.pop()
                 for number in range(len(submission.requests)):
                     self._deliver(submission, number, error)
+            while self._calls:
+                future = self._calls.pop()[0]
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
             self._end_sequences(error)
             self._changed.notify_all()
 

@@ -45,14 +45,17 @@ class DecoderAttention(nn.Layer):
         if config.qk_norm:  # of each head by itself
             self.q_norm, self.k_norm = RMSNorm(e, config.rms_norm_eps), RMSNorm(e, config.rms_norm_eps)
 
+    def queries(self, x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:
+        """Queries [B, L, H, E] of normalised hidden states x [B, L, D], with their positions."""
+        q = self.q_proj(x).reshape([*x.shape[:2], -1, self.head_dim])
+        return rope.apply(self.q_norm(q) if self.qk_norm else q, cos, sin)
+
     def forward(self, x, cos, sin, key_mask, segment_ids, cache, layer: int) -> paddle.Tensor:  # x [B, L, D]
         b, length, _ = x.shape
-        q = self.q_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, H, E]
+        q = self.queries(x, cos, sin)
         k = self.k_proj(x).reshape([b, length, -1, self.head_dim])  # [B, L, K, E]
         v = self.v_proj(x).reshape([b, length, -1, self.head_dim])
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rope.apply(q, cos, sin), rope.apply(k, cos, sin)
+        k = rope.apply(self.k_norm(k) if self.qk_norm else k, cos, sin)
         options = {"key_mask": key_mask, "window": self.window, "flash": self.flash}
         if cache is None:
             y = attention(q, k, v, causal=True, segment_ids=segment_ids, **options)

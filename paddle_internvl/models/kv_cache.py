@@ -85,6 +85,10 @@ class ContiguousKVCache:
         end = self.length + k.shape[1]
         return self._keys[layer][:, :end], self._values[layer][:, :end]
 
+    def keys(self, layer: int, length: int) -> paddle.Tensor:
+        """Keys of the first `length` positions of a layer, [B, M, K, E]; a view."""
+        return self._keys[layer][:, :length]
+
     def store(self, layer: int, k: paddle.Tensor, v: paddle.Tensor) -> None:
         """See `KVCache` and `extend`."""
         end = self._end(k.shape[1])

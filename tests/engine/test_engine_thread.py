@@ -287,3 +287,42 @@ def test_an_engine_that_fails_again_and_again_is_unhealthy_for_a_while(start, pr
     monkeypatch.undo()
     asyncio.run(collect(thread, prompt, config))
     assert thread.healthy and thread.engine.counters.failed_in_row == 0
+
+
+def test_a_call_is_made_between_steps(start, prompt):
+    """In the engine's thread, while an answer is generated, whose tokens stay the same; its error is its caller's."""
+    thread, config = start(), GenerationConfig(max_new_tokens=40, ignore_eos=True)
+    expected = [piece.tokens for piece in asyncio.run(collect(thread, prompt, config))]
+
+    async def call_meanwhile():
+        pieces, seen = [], []
+        async with aclosing(thread.stream(prompt, config)) as stream:
+            async for piece in stream:
+                pieces.append(piece.tokens)
+                if len(pieces) == 3:
+                    future = thread.call(lambda: (threading.current_thread().name, thread.engine.idle))
+                    seen.append(await asyncio.wrap_future(future))
+        return pieces, seen
+
+    pieces, seen = asyncio.run(call_meanwhile())
+    assert pieces == expected and seen == [("engine", False)]
+    with pytest.raises(ZeroDivisionError):
+        thread.call(lambda: 1 / 0).result(60)
+    assert thread.call(lambda: "again").result(60) == "again"
+
+
+def test_a_call_that_waits_ends_with_the_engine(start):
+    thread, go = start(), threading.Event()
+    running, waiting, cancelled = thread.call(lambda: go.wait(60)), thread.call(lambda: "made"), thread.call(lambda: 1)
+    assert cancelled.cancel()
+    closing_thread = threading.Thread(target=thread.close)
+    closing_thread.start()
+    while not thread._closing:
+        time.sleep(0.005)
+    go.set()
+    closing_thread.join()
+    assert running.result(60) is True
+    with pytest.raises(EngineClosedError):
+        waiting.result(60)
+    with pytest.raises(EngineClosedError):
+        thread.call(lambda: 1)
