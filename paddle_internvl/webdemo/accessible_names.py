@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import json
 
+from paddle_internvl.webdemo.comparison import SIDES
 from paddle_internvl.webdemo.texts import LANGUAGES, text
 
-_SLIDERS = ("frames", "temperature", "top_p", "penalty", "limit", "tiles")
+_SETTINGS = ("temperature", "top_p", "penalty", "limit", "tiles")
+# (selector of the slider, name in `texts`)
+_SLIDERS = [
+    ("#frames", "frames"),
+    *((f"#{side}{name}", name) for side in ("", *(f"{side}_" for side in SIDES)) for name in _SETTINGS),
+]
+_CHATS, _BOXES = ":is(#chat, .compared)", ":is(#box, #question)"
 # (selector, attribute, name in `texts`)
 NAMES = (
     ("#language", "aria-label", "language"),
+    ("#view", "aria-label", "view"),
     ("#chat [role=log]", "aria-label", "chat"),
+    *((f"#{side}_chat [role=log]", "aria-label", f"answer_{side}") for side in SIDES),
     ("#chat .top-panel button", "aria-label", "clear"),
     ("#chat .top-panel button", "title", "clear"),
     ("#chat .component [data-testid=user]", "aria-label", "attached"),
-    ("#chat .component [data-testid=bot]", "aria-label", "answer"),
+    (f"{_CHATS} .component [data-testid=bot]", "aria-label", "answer"),
     ("#chat .edit-textarea", "aria-label", "box"),
     *(
-        (f"#chat {row} + .message-buttons button:nth-child({place})", attribute, name)
+        (f"{_CHATS} {row} + .message-buttons button:nth-child({place})", attribute, name)
         for row, names in (
             (".message-row:not(:has(.edit-textarea))", ("copy", "edit")),
             (".message-row:has(.edit-textarea)", ("send", "cancel")),
@@ -30,30 +39,30 @@ NAMES = (
         for place, name in enumerate(names, 1)
         for attribute in ("aria-label", "title")
     ),
-    ("#box .full-container", "aria-label", "box"),
-    ("#box textarea", "aria-label", "box"),
-    ("#box .thumbnails", "aria-label", "attached"),
-    ("#box .thumbnail-wrapper", "aria-label", "picture"),
-    ("#box .delete-button", "aria-label", "remove"),
-    ("#box [data-testid=upload-button]", "aria-label", "attach"),
-    ("#box [data-testid=submit-button]", "aria-label", "send"),
+    (f"{_BOXES} .full-container", "aria-label", "box"),
+    (f"{_BOXES} textarea", "aria-label", "box"),
+    (f"{_BOXES} .thumbnails", "aria-label", "attached"),
+    (f"{_BOXES} .thumbnail-wrapper", "aria-label", "picture"),
+    (f"{_BOXES} .delete-button", "aria-label", "remove"),
+    (f"{_BOXES} [data-testid=upload-button]", "aria-label", "attach"),
+    (f"{_BOXES} [data-testid=submit-button]", "aria-label", "send"),
     ("#clip button[aria-dropeffect]", "aria-label", "drop"),
     ("#clip .icon-button", "aria-label", "remove"),
     ("#clip .icon-button", "title", "remove"),
     ("#clip button[aria-dropeffect] > .wrap", "data-words", "drop"),  # `style` shows it instead of Gradio's own text
     (".toast-title", "data-words", "notice"),  # `style` shows it instead of Gradio's own text
     (".toast-close", "aria-label", "close"),
-    *((f"#{slider} input", "aria-label", slider) for slider in _SLIDERS),
-    *((f"#{slider} .reset-button", "aria-label", "reset") for slider in _SLIDERS),
+    *((f"{slider} input", "aria-label", name) for slider, name in _SLIDERS),
+    *((f"{slider} .reset-button", "aria-label", "reset") for slider, _ in _SLIDERS),
 )
 # The same in every language: Gradio's list items have no list around them, its icons repeat their buttons.
 _FIXED = (
-    ("#box .thumbnail-wrapper", "role", "group"),
+    (f"{_BOXES} .thumbnail-wrapper", "role", "group"),
     ("#chat .example img", "alt", ""),
     ("#chat .example", "aria-label", ""),  # its text is its name
     ("#chat .examples", "role", "group"),
-    ("#chat .thought-group .title button", "disabled", ""),  # in another button; `style` hands its clicks to that
-    ("#chat .thought-group .title button", "aria-hidden", "true"),
+    (f"{_CHATS} .thought-group .title button", "disabled", ""),  # in another button; `style` hands its clicks to that
+    (f"{_CHATS} .thought-group .title button", "aria-hidden", "true"),
 )
 _SCRIPT = """() => {
     const rows = %s;

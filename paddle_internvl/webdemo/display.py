@@ -12,6 +12,7 @@ import gradio as gr
 
 from paddle_internvl.preprocess.grid import TileGrid
 from paddle_internvl.preprocess.tile_drawing import draw_grid
+from paddle_internvl.webdemo.attention import overlays_html
 from paddle_internvl.webdemo.costs import PromptCost
 from paddle_internvl.webdemo.error_texts import error_text
 from paddle_internvl.webdemo.escaping import escape_html
@@ -38,6 +39,8 @@ def messages(rounds: Sequence[Round], language: str) -> list[dict]:
             out.append({"role": "assistant", "content": escape_html(each.answer)})
         if each.drawn:
             out.append({"role": "assistant", "content": gr.HTML(_drawn(each, language))})
+        if each.overlays:
+            out.append({"role": "assistant", "content": gr.HTML(overlays_html(each.overlays, language))})
         out += [{"role": "assistant", "content": gr.HTML(note)} for note in _notes(each, language)]
     return out
 

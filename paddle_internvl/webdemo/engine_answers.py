@@ -6,12 +6,15 @@ In: an `EngineHost`, a visitor's conversation and options. Out: what `Handlers` 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
+from paddle_internvl.preprocess.attention_map import AttentionMap
 from paddle_internvl.serve.model_facts import facts_of
 from paddle_internvl.webdemo.costs import PromptCost, prompt_cost
 from paddle_internvl.webdemo.session import Round, SessionState
@@ -41,9 +44,10 @@ class EngineAnswers:
         concurrent_prompts: prompts whose pictures are cut at a time.
     Attributes:
         keeps_files: False: clips are kept as frames alone.
+        shows_attention: True: `attention` is there.
     """
 
-    keeps_files = False
+    keeps_files, shows_attention = False, True
 
     def __init__(self, host, concurrent_prompts: int = 2):
         self._host, self._prompt_slots = host, anyio.CapacityLimiter(concurrent_prompts)
@@ -92,6 +96,29 @@ class EngineAnswers:
         async with aclosing(engine_thread.stream(prompt, config)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def attention(self, state: SessionState, round_: Round) -> list[AttentionMap]:
+        """Maps of an answer's attention to the pictures of its prompt, in order.
+
+        The engine's thread computes prompt and answer once more, between two steps of other visitors' answers.
+
+        Args:
+            state: of the visitor.
+            round_: with an answer; the end token is left out.
+        Raises:
+            ValueError: see `chat.visual_attention`.
+            EngineClosedError: the engine is closed.
+        """
+        from paddle_internvl.chat.visual_attention import visual_attention
+
+        engine_thread = self._host.engine_of(round_.adapter)
+        engine, messages = engine_thread.engine, state.before(round_).messages(round_.question, round_.attachments)
+        ids = round_.token_ids[:-1] if round_.ending == "stop" else round_.token_ids
+        compute = partial(
+            visual_attention, engine.model, engine.tokenizer, messages, ids, engine.config.session_len,
+            **round_.options.prompt,
+        )  # fmt: skip
+        return (await asyncio.wrap_future(engine_thread.call(compute))).maps()
 
     def _prompt(self, state: SessionState, round_: Round, options):
         from paddle_internvl.chat.messages import build_prompt  # imports Paddle, which the page does without

@@ -16,6 +16,8 @@ import gradio as gr
 
 from paddle_internvl.media.errors import MediaError
 from paddle_internvl.webdemo import display, export
+from paddle_internvl.webdemo.attention import draw_overlays
+from paddle_internvl.webdemo.drafts import attach
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.escaping import unescape
 from paddle_internvl.webdemo.examples import Example
@@ -23,9 +25,9 @@ from paddle_internvl.webdemo.server_host import ServerHost
 from paddle_internvl.webdemo.session import Round, SessionState
 from paddle_internvl.webdemo.streaming_session import GenerationOptions, StreamingSession, prompt_options
 from paddle_internvl.webdemo.texts import preferred_language, text
-from paddle_internvl.webdemo.uploads import Attachment, Receiver
+from paddle_internvl.webdemo.uploads import Receiver
 
-_UPDATE_SECONDS = 0.05  # at least, between two updates of a growing answer
+UPDATE_SECONDS = 0.05  # at least, between two updates of a growing answer
 _NOTICE_SECONDS = 4
 _CONCURRENT_COUNTS = 2  # questions whose tokens are counted at a time
 
@@ -36,21 +38,36 @@ class Handlers:
     Args:
         host: of the model that answers.
         examples: of the page.
+    Attributes:
+        session: streams the answers.
     """
 
     def __init__(self, host: EngineHost | ServerHost, examples: Sequence[Example] = ()):
-        self._host, self._session, self._examples = host, StreamingSession(host), examples
+        self._host, self.session, self._examples = host, StreamingSession(host), examples
         self._count_slots = anyio.CapacityLimiter(_CONCURRENT_COUNTS)
 
     @cached_property
-    def _receiver(self) -> Receiver:
+    def receiver(self) -> Receiver:
+        """Makes attachments of uploads."""
         return Receiver(self._host.answers.tile_side, keep_files=self._host.answers.keeps_files)
 
     def on_load(self, request: gr.Request) -> tuple:
         """Language, system prompt, tiles of a picture and max new tokens of a page that has just been opened."""
+        return preferred_language(request.headers.get("accept-language")), *self.defaults()
+
+    def defaults(self) -> tuple:
+        """System prompt, tiles of a picture and max new tokens at first."""
         defaults = self._host.answers.defaults()
         limit = gr.update(maximum=defaults.length - 1, value=min(512, defaults.length // 2))
-        return preferred_language(request.headers.get("accept-language")), defaults.system, defaults.tiles, limit
+        return defaults.system, defaults.tiles, limit
+
+    def load(self, adapter: str) -> None:
+        """Load the model with an adapter, if it isn't loaded yet.
+
+        Raises:
+            ValueError: there is no such adapter.
+        """
+        self._host.answers.facts(adapter)
 
     async def preview(
         self, box, clip, frames, tiles, system, thinking, keep_thoughts, language, state: SessionState
@@ -58,7 +75,7 @@ class Handlers:
         """Preview of the question's pictures and token count, or its error, as HTML."""
         question, answers = (box or {}).get("text") or "", self._host.answers
         try:
-            attachments = await self._attached(box, clip, frames, state)
+            attachments = await attach(self.receiver, box, state, clip, frames)
             options = prompt_options(system, int(tiles), thinking, keep_thoughts)
             count = partial(answers.cost, state, question, attachments, options)
             cost = await anyio.to_thread.run_sync(count, limiter=self._count_slots)
@@ -67,35 +84,20 @@ class Handlers:
         length = answers.facts(state.adapter).get("max_model_len")
         return await anyio.to_thread.run_sync(display.preview, attachments, cost, length, language)
 
-    async def _attached(self, box, clip, frames, state: SessionState) -> list[Attachment]:
-        """The attachments of the uploads, each decoded once for as long as it waits to be sent."""
-        uploads = [(path, 0) for path in (box or {}).get("files") or ()] + ([(clip, int(frames))] if clip else [])
-        kept, drafts = state.drafts, {}
-        state.drafts = drafts
-        for path, count in uploads:
-            draft = kept.get((path, count))
-            if draft is None:
-                receiver = self._receiver
-                draft = await (receiver.clip(path, count) if count else receiver.picture(path))
-            drafts[path, count] = draft
-            self._receiver.check_together([*state.attachments(), *drafts.values()])
-        return [drafts[upload] for upload in uploads]
+    async def send(self, box, clip, frames, language: str, state: SessionState) -> tuple:
+        """Take a new question into the conversation, for `answer`: chat, box and clip.
 
-    async def ask(self, box, clip, frames, language, *rest) -> AsyncIterator[tuple]:
-        """Answer a new question: chat, box, clip and stop button, as the answer grows.
-
-        The stop button is enabled here; `finish` disables it.
+        An event of its own: of a value that a generator gives and takes back in its next step, Gradio's page may show
+        the second alone, and the question would stay in its box.
         """
-        *options, state = rest
         question = ((box or {}).get("text") or "").strip()
         if state.busy or not question:
             notify("busy" if state.busy else "empty", language)
-            yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
-            return
+            return gr.skip(), gr.skip(), gr.skip()
         round_ = Round(question)
-        state.busy = True  # before the first await: a second click must not start a second answer
+        state.busy = True  # before the first await: a second click must not send a second question
         try:
-            round_.attachments = tuple(await self._attached(box, clip, frames, state))
+            round_.attachments = tuple(await attach(self.receiver, box, state, clip, frames))
         except MediaError as error:
             round_.ending, round_.error = "error", str(error)
         finally:
@@ -104,23 +106,33 @@ class Handlers:
         if round_.error is not None:  # the question stays, and the uploads that can be read
             files = [file for file in (box or {}).get("files") or () if (file, 0) in state.drafts]
             kept_clip = gr.skip() if clip is None or (clip, int(frames)) in state.drafts else None
-            yield display.messages(state.rounds, language), {"text": question, "files": files}, kept_clip, gr.skip()
+            return display.messages(state.rounds, language), {"text": question, "files": files}, kept_clip
+        state.drafts, state.sent = {}, round_
+        return display.messages(state.rounds, language), None, None
+
+    async def answer(self, language: str, *rest) -> AsyncIterator[tuple]:
+        """Answer the question that `send` took, if it took one: chat and stop button, as the answer grows.
+
+        The stop button is enabled here; `finish` disables it.
+        """
+        *options, state = rest
+        round_, state.sent = state.sent, None
+        if round_ is None or state.busy or round_ is not state.rounds[-1]:
+            yield gr.skip(), gr.skip()
             return
-        state.drafts = {}
-        first = True
         async with aclosing(self._stream(state, round_, language, options)) as updates:
             async for chat in updates:
-                draft = None if first else gr.skip()  # emptied once
-                yield chat, draft, draft, gr.update(interactive=True)
-                first = False
+                yield chat, gr.update(interactive=True)
 
     async def example(self, event: gr.SelectData, frames, language, *rest) -> AsyncIterator[tuple]:
         """Answer an example that was clicked: chat and stop button, as the answer grows."""
         example = self._examples[_index_of(event)]
         box = {"text": example.question(language), "files": example.pictures}
-        async with aclosing(self.ask(box, example.clip, frames, language, *rest)) as updates:
-            async for chat, _, _, stop in updates:
-                yield chat, stop
+        chat, *_ = await self.send(box, example.clip, frames, language, rest[-1])
+        yield chat, gr.skip()
+        async with aclosing(self.answer(language, *rest)) as updates:
+            async for update in updates:
+                yield update
 
     async def regenerate(self, language, *rest) -> AsyncIterator[tuple]:
         """Answer the last question again: chat and stop button, as the answer grows."""
@@ -157,19 +169,40 @@ class Handlers:
         state.busy, last = True, float("-inf")
         try:
             yield before + display.messages([round_], language)
-            async with aclosing(self._session.answer(state, round_, GenerationOptions(*options))) as steps:
+            async with aclosing(self.session.answer(state, round_, GenerationOptions(*options))) as steps:
                 async for _ in steps:
-                    if time.monotonic() - last > _UPDATE_SECONDS:
+                    if time.monotonic() - last > UPDATE_SECONDS:
                         last = time.monotonic()
                         yield before + display.messages([round_], language)
         finally:
             state.busy = False
         yield before + display.messages([round_], language)
 
+    async def attention(self, language: str, state: SessionState) -> list:
+        """Show how much attention the last answer paid to each visual token: chat, with the pictures' overlays."""
+        answers, round_ = self._host.answers, state.rounds[-1] if state.rounds else None
+        attachments = [*state.before(round_).attachments(), *round_.attachments] if round_ else []
+        refusal = (
+            "attention_server" if not answers.shows_attention
+            else "busy" if state.busy
+            else "none" if round_ is None or not round_.answer
+            else "attention_picture" if not attachments
+            else None
+        )  # fmt: skip
+        if refusal:
+            notify(refusal, language)
+            return display.messages(state.rounds, language)
+        try:
+            maps = await answers.attention(state, round_)
+            round_.overlays = await anyio.to_thread.run_sync(draw_overlays, attachments, maps)
+        except (ValueError, RuntimeError) as error:
+            round_.error = str(error)
+        return display.messages(state.rounds, language)
+
     def finish(self, language: str, state: SessionState) -> tuple:
-        """Stop button and model strip after an answer. The button is not `stop`'s: until the stream is closed, Gradio's
-        page ignores a new question."""
-        return gr.update(interactive=False), self.strip(language, state)
+        """Stop button and model strip after an answer. The button is not `stop`'s: until the stream is closed, the next
+        question may be too early."""
+        return gr.update(interactive=state.busy), self.strip(language, state)
 
     def strip(self, language: str, state: SessionState) -> str:
         """The model in one line, as HTML."""
@@ -178,7 +211,7 @@ class Handlers:
 
     async def choose_adapter(self, adapter: str, language: str, state: SessionState) -> str:
         """Answer with another adapter from the next question on: the model strip."""
-        await anyio.to_thread.run_sync(self._host.answers.facts, adapter)  # loads it
+        await anyio.to_thread.run_sync(self.load, adapter)
         state.adapter = adapter
         return self.strip(language, state)
 

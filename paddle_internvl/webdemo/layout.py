@@ -9,17 +9,19 @@ from collections.abc import Sequence
 
 import gradio as gr
 
+from paddle_internvl.webdemo.comparison import SETTINGS, SIDES
 from paddle_internvl.webdemo.streaming_session import MAX_TILES
 from paddle_internvl.webdemo.texts import LANGUAGES, text
 from paddle_internvl.webdemo.uploads import MAX_FRAMES
 
-_LATEX = [
+LATEX = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "$", "right": "$", "display": False},
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 _CLIPS = [".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif", ".webp", ".png"]
+VIEWS = ("conversation", "comparison")
 # control -> property -> name in `texts`
 LABELS = {
     "title": {"value": "title"},
@@ -29,6 +31,7 @@ LABELS = {
     "stop": {"value": "stop"},
     "again": {"value": "again"},
     "clear": {"value": "clear"},
+    "attention": {"value": "attention"},
     "seen_title": {"value": "seen"},
     "video_panel": {"label": "video"},
     "clip": {"label": "clip"},
@@ -45,7 +48,14 @@ LABELS = {
     "adapter": {"label": "adapter", "info": "adapter_hint"},
     "save_json": {"value": "save_json"},
     "save_markdown": {"value": "save_markdown"},
+    "view": {"label": "view"},
+    "comparison_hint": {"value": "comparison_hint"},
+    "question": {"label": "box", "placeholder": "box_hint"},
+    "stop_both": {"value": "stop"},
+    **{f"{side}_chat": {"label": f"answer_{side}", "placeholder": f"answer_{side}"} for side in SIDES},
 }
+LABELS |= {f"{side}_settings": {"label": f"settings_{side}"} for side in SIDES}
+LABELS |= {f"{side}_{name}": LABELS[name] for side in SIDES for name in SETTINGS}
 
 
 def labels(control: str, language: str) -> dict:
@@ -77,9 +87,11 @@ def place(adapters: Sequence[str], examples: list[dict], thinking: bool) -> Cont
     with gr.Row(elem_id="header"):
         controls.make(gr.Markdown, "title")
         controls["strip"] = gr.HTML(elem_id="strip")
+        controls.make(gr.Radio, "view", choices=view_choices("en"), value=VIEWS[0], container=False, min_width=170,
+                      scale=0)  # fmt: skip
         controls.make(gr.Radio, "language", choices=[(name, key) for key, name in LANGUAGES.items()], value="en",
                       container=False, min_width=170, scale=0)  # fmt: skip
-    with gr.Row():
+    with gr.Row(elem_id="conversation"):
         with gr.Column(scale=3, min_width=320):
             _conversation(controls, examples)
         with gr.Column(scale=2, min_width=320):
@@ -93,7 +105,7 @@ def place(adapters: Sequence[str], examples: list[dict], thinking: bool) -> Cont
 def _conversation(controls: Controls, examples: list[dict]) -> None:
     make = controls.make
     make(gr.Chatbot, "chat", height="calc(100vh - 300px)", min_height=320, editable="user", buttons=["copy"],
-         sanitize_html=True, allow_tags=False, latex_delimiters=_LATEX, layout="bubble", feedback_options=None,
+         sanitize_html=True, allow_tags=False, latex_delimiters=LATEX, layout="bubble", feedback_options=None,
          show_label=False, group_consecutive_messages=False, examples=examples)  # fmt: skip
     make(gr.MultimodalTextbox, "box", file_types=["image"], file_count="multiple", sources=["upload"], lines=1,
          max_lines=8, autofocus=True, show_label=False)  # fmt: skip
@@ -101,6 +113,7 @@ def _conversation(controls: Controls, examples: list[dict]) -> None:
         make(gr.Button, "stop", interactive=False, variant="stop", min_width=80)
         make(gr.Button, "again", min_width=80)
         make(gr.Button, "clear", min_width=80)
+        make(gr.Button, "attention", min_width=80)
         make(gr.Button, "save_json", min_width=80)
         make(gr.Button, "save_markdown", min_width=80)
 
@@ -120,6 +133,11 @@ def _panels(controls: Controls, adapters: Sequence[str], thinking: bool) -> None
         make(gr.Slider, "top_p", minimum=0.05, maximum=1, step=0.05, value=1)
         make(gr.Slider, "penalty", minimum=1, maximum=2, step=0.05, value=1)
         make(gr.Slider, "limit", minimum=1, maximum=4096, step=1, value=512)
+
+
+def view_choices(language: str) -> list[tuple[str, str]]:
+    """The choices of the page's views."""
+    return [(text(view, language), view) for view in VIEWS]
 
 
 def adapter_choices(adapters: Sequence[str], language: str) -> list[tuple[str, str]]:

@@ -13,17 +13,21 @@ import gradio as gr
 
 from paddle_internvl.webdemo import event_stream, examples
 from paddle_internvl.webdemo.accessible_names import script
+from paddle_internvl.webdemo.comparison import SETTINGS, SIDES, ComparisonHandlers, ComparisonState
+from paddle_internvl.webdemo.comparison_layout import place_comparison
 from paddle_internvl.webdemo.display import messages
 from paddle_internvl.webdemo.engine_host import EngineHost
 from paddle_internvl.webdemo.handlers import Handlers
-from paddle_internvl.webdemo.layout import LABELS, Controls, adapter_choices, labels, place
+from paddle_internvl.webdemo.layout import LABELS, Controls, adapter_choices, labels, place, view_choices
 from paddle_internvl.webdemo.session import SessionState
 from paddle_internvl.webdemo.style import CSS
 from paddle_internvl.webdemo.texts import LANGUAGES
 
 # controls of `GenerationOptions`, in its order
 _OPTIONS = ("system", "temperature", "top_p", "penalty", "limit", "tiles", "thinking", "keep_thoughts")
+_PROMPT_SETTINGS = ("system", "tiles", "thinking")  # of `SETTINGS`, those that change the prompt
 _QUEUE = "answers"  # Gradio queue of all questions
+_SHOW_VIEW = "view => { document.body.dataset.view = view; }"  # `style` hides the other one
 _DOWNLOAD = """text => {
     if (!text) return;
     const link = document.createElement('a');
@@ -53,6 +57,7 @@ def build(host: EngineHost, folder: Path | None = None, concurrency: int = 16, t
             for language in LANGUAGES
         }
         controls = place(host.adapters, examples.chat_examples(found, "en"), thinking)
+        place_comparison(controls, host.adapters, thinking)
         controls["saved"] = gr.Textbox(visible=False)
         _Events(demo, Handlers(host, found), controls, state, concurrency).connect(host, shown)
     demo.queue(max_size=64, default_concurrency_limit=concurrency)
@@ -64,6 +69,7 @@ class _Events:
 
     def __init__(self, demo: gr.Blocks, handlers: Handlers, controls: Controls, state: gr.State, concurrency: int):
         self._demo, self._handlers, self._controls, self._state = demo, handlers, controls, state
+        self._comparison, self._compared = ComparisonHandlers(handlers), gr.State(ComparisonState())
         # No API endpoint: programs use the server.
         self._hidden = {"api_visibility": "private", "show_progress": "hidden"}
         limits = {"show_progress": "minimal", "concurrency_id": _QUEUE, "concurrency_limit": concurrency}
@@ -79,10 +85,13 @@ class _Events:
         self._connect_answers()
         self._connect_language(host, shown)
         self._connect_files()
+        self._connect_comparison()
         controls, handlers, hidden = self._controls, self._handlers, self._hidden
-        controls["thinking"].change(
-            lambda thinking: gr.update(interactive=not thinking), controls["thinking"], controls["system"], **hidden
-        )
+        for side in ("", *(f"{side}_" for side in SIDES)):
+            controls[f"{side}thinking"].change(
+                lambda thinking: gr.update(interactive=not thinking),
+                controls[f"{side}thinking"], controls[f"{side}system"], **hidden,
+            )  # fmt: skip
         strip = ([controls["language"], self._state], controls["strip"])
         controls["adapter"].change(handlers.choose_adapter, [controls["adapter"], *strip[0]], strip[1], **hidden)
         self._demo.load(None, js=event_stream.SCRIPT, **hidden)
@@ -95,9 +104,10 @@ class _Events:
         language, chat, box, clip, stop = (controls[name] for name in ("language", "chat", "box", "clip", "stop"))
         options, frames = [controls[name] for name in _OPTIONS], controls["frames"]
         answering = self._answering
+        sent = box.submit(handlers.send, [box, clip, frames, language, state], [chat, box, clip], **hidden)
         answers = [
-            box.submit(handlers.ask, [box, clip, frames, language, *options, state], [chat, box, clip, stop],
-                       **answering),
+            # not once: a question that was taken is answered, though the page may not have closed the stream before
+            sent.then(handlers.answer, [language, *options, state], [chat, stop], trigger_mode="multiple", **answering),
             chat.example_select(handlers.example, [frames, language, *options, state], [chat, stop], **answering),
             controls["again"].click(handlers.regenerate, [language, *options, state], [chat, stop], **answering),
             chat.edit(handlers.edit, [language, *options, state], [chat, stop], **answering),
@@ -109,27 +119,51 @@ class _Events:
         cleared = gr.on([controls["clear"].click, chat.clear], handlers.clear, state, [chat, box, clip], **ending)
         for answer in answers:
             answer.then(handlers.finish, [language, state], [stop, controls["strip"]], queue=False, **hidden)
+        attention = {"fn": handlers.attention, "inputs": [language, state], "outputs": chat}
+        controls["attention"].click(**attention, **{**hidden, "show_progress": "minimal"})
         prompt = ("frames", "tiles", "system", "thinking", "keep_thoughts")
         question = [box, clip, *(controls[name] for name in prompt), language]
         preview = {"fn": handlers.preview, "inputs": [*question, state], "outputs": controls["preview"], **hidden}
         gr.on([control.change for control in question], trigger_mode="always_last", **preview)
-        for event in (*answers, stopped, cleared):  # not chat.change, which every piece of an answer triggers
+        for event in (sent, *answers, stopped, cleared):  # not chat.change, which every piece of an answer triggers
             event.then(**preview)
 
     def _connect_language(self, host: EngineHost, shown: dict[str, list]) -> None:
         controls, handlers = self._controls, self._handlers
 
-        def translate(language: str, state: SessionState) -> list:
+        def translate(language: str, state: SessionState, compared: ComparisonState) -> list:
+            adapters, chats = {"choices": adapter_choices(host.adapters, language)}, (f"{side}_chat" for side in SIDES)
             further = {
                 "stop": {"interactive": state.busy},  # the language may change during the first answer
                 "chat": {"value": messages(state.rounds, language), "examples": shown[language]},
-                "adapter": {"choices": adapter_choices(host.adapters, language)},
+                "view": {"choices": view_choices(language)},
+                "stop_both": {"interactive": compared.busy},
+                **dict.fromkeys(("adapter", *(f"{side}_adapter" for side in SIDES)), adapters),
+                **{chat: {"value": shown} for chat, shown in zip(chats, self._comparison.show(language, compared))},
             }
             updates = [gr.update(**labels(name, language), **further.get(name, {})) for name in LABELS]
             return [*updates, handlers.strip(language, state)]
 
         outputs = [*(controls[name] for name in LABELS), controls["strip"]]
-        controls["language"].change(translate, [controls["language"], self._state], outputs, **self._hidden)
+        inputs = [controls["language"], self._state, self._compared]
+        controls["language"].change(translate, inputs, outputs, **self._hidden)
+
+    def _connect_comparison(self) -> None:
+        controls, handlers, state, hidden = self._controls, self._comparison, self._compared, self._hidden
+        language, question, stop = (controls[name] for name in ("language", "question", "stop_both"))
+        settings = [controls[f"{side}_{name}"] for side in SIDES for name in SETTINGS]
+        chats, previews = ([controls[f"{side}_{name}"] for side in SIDES] for name in ("chat", "preview"))
+        inputs = [question, language, *settings, state]
+        answer = question.submit(handlers.ask, inputs, [*chats, stop], **self._answering)
+        answer.then(lambda: gr.update(interactive=False), None, stop, queue=False, **hidden)
+        stop.click(handlers.stop, [language, state], chats, **hidden, cancels=[answer], queue=False)
+        stop.click(None, js="() => document.querySelector('#question textarea').focus()", **hidden)
+        prompt = [control for name, control in zip(SETTINGS * len(SIDES), settings) if name in _PROMPT_SETTINGS]
+        changes = [control.change for control in (question, language, *prompt)]
+        gr.on(changes, handlers.preview, inputs, previews, trigger_mode="always_last", **hidden)
+        controls["view"].change(None, controls["view"], js=_SHOW_VIEW, **hidden)
+        loaded = [controls[f"{side}_{name}"] for side in SIDES for name in ("system", "tiles", "limit")]
+        self._demo.load(handlers.on_load, None, loaded, **hidden)
 
     def _connect_files(self) -> None:
         controls, saved = self._controls, self._controls["saved"]

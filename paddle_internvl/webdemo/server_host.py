@@ -53,11 +53,12 @@ class ServerHost:
         adapters: none; a server has them as models of other names.
         tile_side: S, the tile side in pixels at which frames are shown.
         keeps_files: True: the server gets the bytes of clips.
+        shows_attention: False: a server reports none.
     Raises:
         EndpointUnavailableError: no server answers there, or it lists no model.
     """
 
-    adapters, tile_side, keeps_files = (), TILE_SIDE, True
+    adapters, tile_side, keeps_files, shows_attention = (), TILE_SIDE, True, False
 
     def __init__(self, url: str, model: str | None = None, key: str | None = None, concurrency: int = 16):
         self._endpoint = ChatEndpoint(url, model, key, retries=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from paddle_internvl.webdemo.attention import AttentionOverlay
 from paddle_internvl.webdemo.uploads import Attachment
 
 
@@ -49,6 +50,10 @@ class Round:
         drawn_on: number of pictures of the question; the boxes are drawn on the last one.
         thoughts: text of the thoughts so far; None: none yet, or not requested.
         timing: of the answer.
+        token_ids: generated so far; a server names none, and each is None.
+        options: of the visitor when the question was asked: `GenerationOptions`.
+        adapter: that answers, see `SessionState`.
+        overlays: of the answer's attention to the pictures; (): not asked for.
     """
 
     question: str
@@ -60,11 +65,15 @@ class Round:
     drawn_on: int = 0
     thoughts: str | None = None
     timing: AnswerTiming = field(default_factory=AnswerTiming)
+    token_ids: list[int | None] = field(default_factory=list)
+    options: object | None = None
+    adapter: str = ""
+    overlays: Sequence[AttentionOverlay] = ()
 
     def reset_answer(self) -> None:
         """Remove the answer, so that the question can be answered again."""
         self.answer = self.thoughts = self.ending = self.error = self.drawn = None
-        self.timing = AnswerTiming()
+        self.timing, self.token_ids, self.overlays = AnswerTiming(), [], ()
 
 
 @dataclass
@@ -75,18 +84,21 @@ class SessionState:
         rounds: the conversation.
         drafts: (path, frames) -> attachment of uploads that are not sent yet, so that a file is decoded once.
         busy: whether an answer is being generated.
+        sent: the question that waits for its answer to begin; None: none does.
         adapter: name of the LoRA adapter that answers; "": the model without one.
     """
 
     rounds: list[Round] = field(default_factory=list)
     drafts: dict[tuple[str, int], Attachment] = field(default_factory=dict)
     busy: bool = False
+    sent: Round | None = None
     adapter: str = ""
 
     def clear(self) -> None:
         """Remove the conversation and the drafts."""
         self.rounds.clear()
         self.drafts.clear()
+        self.sent = None
 
     def transcript(self) -> list[Round]:
         """The rounds that are part of the next prompt: those with a finished answer."""
@@ -97,6 +109,11 @@ class SessionState:
         """Tokens a second of the last answer that has enough of them."""
         speeds = [each.timing.per_second for each in self.rounds if each.timing.per_second is not None]
         return speeds[-1] if speeds else None
+
+    def before(self, round_: Round) -> SessionState:
+        """The state in which a round was asked, as far as its prompt goes."""
+        numbers = (number for number, each in enumerate(self.rounds) if each is round_)
+        return SessionState(self.rounds[: next(numbers)], adapter=round_.adapter)
 
     def attachments(self) -> list[Attachment]:
         """The attachments of the transcript."""

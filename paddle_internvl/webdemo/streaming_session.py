@@ -104,10 +104,12 @@ class StreamingSession:
             options: of the visitor.
         """
         start = time.monotonic()
+        round_.options, round_.adapter = options, state.adapter
         try:
             async with aclosing(self._host.answers.stream(state, round_, options)) as pieces:
                 async for piece in pieces:
                     round_.timing.add(len(piece.tokens), time.monotonic() - start)
+                    round_.token_ids += piece.tokens
                     round_.answer = (round_.answer or "") + piece.text
                     if piece.reasoning:
                         round_.thoughts = (round_.thoughts or "") + piece.reasoning

@@ -12,6 +12,17 @@ _TEXTS = {
     "title": ("InternVL on PaddlePaddle", "InternVL · 飞桨"),
     "language": ("Language", "语言"),
     "chat": ("Conversation", "对话"),
+    "view": ("View", "视图"),
+    "conversation": ("Conversation", "对话"),
+    "comparison": ("Comparison", "对比"),
+    "comparison_hint": (
+        "One question under two settings, answered one after the other. Earlier questions are no part of it.",
+        "同一个问题用两组设置依次回答，不带此前的对话。",
+    ),
+    "answer_a": ("Answer A", "回答 A"),
+    "answer_b": ("Answer B", "回答 B"),
+    "settings_a": ("Settings A", "设置 A"),
+    "settings_b": ("Settings B", "设置 B"),
     "greeting": (
         "Add pictures or a clip, and ask about them. Or try one of these:",
         "添加图片或视频，然后提问。也可以试试：",
@@ -90,6 +101,21 @@ _TEXTS = {
     "cut": ("ended at the limit of new tokens", "已达最大生成长度"),
     "stopped": ("stopped", "已停止"),
     "error": ("Error", "错误"),
+    "attention": ("Attention", "注意力"),
+    "attention_share": (
+        "{name}: {share} of the answer's attention",
+        "{name}：占回答注意力的 {share}",
+    ),
+    "attention_thumbnail": ("{name}: its thumbnail", "{name} 的缩略图"),
+    "attention_note": (
+        "A square is a visual token; lighter is more attention. Mean over heads, layers and the answer's tokens.",
+        "一个方格是一个视觉 token，越亮注意力越多。取所有头、所有层与回答中所有 token 的平均。",
+    ),
+    "attention_server": (
+        "Attention needs the model in this process; this page asks a server.",
+        "注意力图需要模型就在本进程里；此页面连接的是一个服务。",
+    ),
+    "attention_picture": ("The conversation has no picture.", "对话里没有图片。"),
     "boxes": ("Boxes of the answer", "回答中的方框"),
     "boxes_last": (
         "Boxes of the answer, drawn on the last of {count} pictures",

@@ -43,6 +43,19 @@ def test_settings_of_the_page(opened, host):
     assert demo._queue.max_size == 64
 
 
+def test_boxes_are_emptied_by_events_of_one_update(opened, host):
+    """A generator that empties a box and takes the update back left the question there now and then: Gradio's page
+    changes a value that is not shown yet in place."""
+    config = http.get(f"{opened(host).url}/config").json()
+    inputs = {
+        each["id"] for each in config["components"] if each["props"].get("elem_id") in ("box", "clip", "question")
+    }
+    assert len(inputs) == 3
+    generators = [each for each in config["dependencies"] if each["types"]["generator"]]
+    assert {each["api_name"] for each in generators} == {"answer", "example", "regenerate", "edit", "ask"}
+    assert not [each["api_name"] for each in generators if inputs & set(each["outputs"])]
+
+
 def upload(url: str, name: str, data: bytes) -> httpx.Response:
     return http.post(f"{url}/gradio_api/upload", files={"files": (name, data)})
 

@@ -162,7 +162,8 @@ def test_adapters_have_engines_of_their_own(tiny):
 
     async def choose_and_ask():
         strip = await handlers.choose_adapter("charts", "en", state)
-        async for _ in handlers.ask({"text": "hello", "files": []}, None, 8, "en", *astuple(OPTIONS), state):
+        await handlers.send({"text": "hello", "files": []}, None, 8, "en", state)
+        async for _ in handlers.answer("en", *astuple(OPTIONS), state):
             pass
         return strip
 
@@ -170,3 +171,24 @@ def test_adapters_have_engines_of_their_own(tiny):
     assert state.rounds[0].answer == "adapted"
     with pytest.raises(ValueError, match="no adapter"):
         host.engine_of("other")
+
+
+def test_a_question_is_taken_once_and_answered_once(tiny):
+    """Its box is emptied by an event without further updates; what was refused is not answered."""
+    host, state = fake(tiny), SessionState()
+    handlers = Handlers(host)
+
+    async def answer():
+        return [update async for update in handlers.answer("en", *astuple(OPTIONS), state)]
+
+    async def talk():
+        shown, box, clip = await handlers.send({"text": " hello ", "files": []}, None, 8, "en", state)
+        assert (len(shown), box, clip, state.busy) == (1, None, None, False)
+        assert len(await answer()) > 2 and state.rounds[0].ending == "stop"
+        assert len(await answer()) == 1  # there is no question: the page's stays as it is
+        await handlers.send({"text": "cleared", "files": []}, None, 8, "en", state)
+        handlers.clear(state)
+        await answer()
+
+    asyncio.run(talk())
+    assert len(host.engine.asked) == 1 and not state.rounds
