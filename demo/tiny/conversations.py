@@ -22,8 +22,8 @@ SYSTEM_MESSAGE = "You are InternVL-tiny."  # of the checkpoint's config.json
 MAX_TILES = 6  # its max_dynamic_patch
 # Share of the conversations, and most tiles of all pictures of one.
 KINDS = {
-    "objects": (0.32, 1), "text": (0.14, 1), "labels": (0.14, 1), "wide": (0.07, MAX_TILES),
-    "wide_labels": (0.07, MAX_TILES), "pair": (0.10, 2), "clip": (0.08, MAX_TILES), "talk": (0.08, 1),
+    "objects": (0.30, 1), "text": (0.13, 1), "labels": (0.13, 1), "wide": (0.05, MAX_TILES),
+    "wide_labels": (0.05, MAX_TILES), "pair": (0.09, 2), "clip": (0.11, MAX_TILES), "talk": (0.14, 1),
 }  # fmt: skip
 _SCENES = {
     "objects": scenes.objects_scene, "text": scenes.text_scene, "labels": scenes.labels_scene,

@@ -55,7 +55,7 @@ class Curve:
     beside: tuple[str, ...] = ()
 
 
-_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)  # positions
+_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 32768)  # positions
 CURVES = (
     # At most 16 tiles are in the tower at once: from there on memory holds pixels and visual tokens only.
     Curve("tiles", "visual tokens of a picture", "features", "tiles", (1, 2, 4, 8, 16, 24), 1.1, 1.1),
