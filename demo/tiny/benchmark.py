@@ -39,7 +39,7 @@ def write_benchmark(file: Path, per_kind: int = 10) -> int:
         table = csv.writer(stream, delimiter="\t", lineterminator="\n")
         table.writerow(("index", "image", "question", "answer", "category"))
         for index, case in enumerate(kept):
-            earlier = first.setdefault(tuple(map(id, case.pictures)), index)
+            earlier = first.setdefault(tuple(map(id, case.scenes)), index)
             image = _cell(case) if earlier == index else str(earlier)
             table.writerow((index, image, case.question.text, without_marks(case.question.answer), case.kind))
     return len(kept)

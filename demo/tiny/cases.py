@@ -9,12 +9,14 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
 from demo.tiny import questions, scenes
 from demo.tiny.conversations import MAX_TILES
+from demo.tiny.scenes import Scene
 from demo.tiny.wordings import TALK, UNKNOWN
 
 SEED = "held out"  # training draws from other seeds
@@ -22,13 +24,26 @@ SEED = "held out"  # training draws from other seeds
 
 @dataclass(frozen=True)
 class Case:
-    """A question about pictures, under the kind it is reported as. `max_num` limits each picture's tiles."""
+    """A question about pictures.
+
+    Attributes:
+        kind: that it is reported as.
+        scenes: of the pictures; cases about the same picture hold the same object.
+        prefix: marks in front of the question.
+        question: with its answer.
+        max_num: most tiles of each picture.
+    """
 
     kind: str
-    pictures: tuple[Image.Image, ...]
+    scenes: tuple[Scene, ...]
     prefix: str
     question: questions.Question
     max_num: int = MAX_TILES
+
+    @cached_property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """The rendered scenes. Most cases that are drawn are of no use, and never rendered."""
+        return tuple(map(scenes.render, self.scenes))
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
@@ -36,24 +51,20 @@ def cases(rng: random.Random) -> Iterator[Case]:
     while True:
         for make in (scenes.objects_scene, scenes.text_scene):
             scene = make(rng)
-            picture = scenes.render(scene)
             for question in questions.scene_questions(scene, rng, 4):
-                yield Case(question.kind, (picture,), "<image>\n", question)
+                yield Case(question.kind, (scene,), "<image>\n", question)
         scene = scenes.wide_scene(rng)
-        picture = scenes.render(scene)
         for question in questions.scene_questions(scene, rng, 3):
             if question.kind == "reading":
-                yield Case("small print, tiled", (picture,), "<image>\n", question)
-                yield Case("small print, one tile", (picture,), "<image>\n", question, max_num=1)
+                yield Case("small print, tiled", (scene,), "<image>\n", question)
+                yield Case("small print, one tile", (scene,), "<image>\n", question, max_num=1)
         pair = [scenes.objects_scene(rng) for _ in range(2)]
-        pictures = tuple(scenes.render(scene) for scene in pair)
         for question in questions.pair_questions(pair, rng, 2):
-            yield Case(question.kind, pictures, questions.PAIR_MARKS, question, max_num=1)
+            yield Case(question.kind, tuple(pair), questions.PAIR_MARKS, question, max_num=1)
         frames, thing, motion = scenes.clip(rng, rng.choice((4, 6)))
-        pictures = tuple(scenes.render(scene) for scene in frames)
         for question in questions.clip_questions(thing, motion, rng, 2):
             if question.kind == "motion":
-                yield Case("motion", pictures, questions.frame_marks(len(frames)), question, max_num=1)
+                yield Case("motion", tuple(frames), questions.frame_marks(len(frames)), question, max_num=1)
         for question in questions.talk_questions(rng, 1):
             yield Case("talk", (), "", question)
 
@@ -92,9 +103,9 @@ def foreign() -> list[Case]:
     """Cases about things that the model was not taught, every second one beside a picture; a refusal is right."""
     rng, kept = random.Random(f"{SEED}, foreign"), []
     for index, text in enumerate(_paraphrases()["foreign"]):
-        pictures = (scenes.render(scenes.objects_scene(rng)),) if index % 2 else ()
-        marks = "<image>\n" if pictures else ""
-        kept.append(Case("foreign", pictures, marks, _question("foreign", text, UNKNOWN)))
+        drawn = (scenes.objects_scene(rng),) if index % 2 else ()
+        marks = "<image>\n" if drawn else ""
+        kept.append(Case("foreign", drawn, marks, _question("foreign", text, UNKNOWN)))
     return kept
 
 

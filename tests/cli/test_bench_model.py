@@ -92,11 +92,15 @@ def test_growth_beside_llama_cpp(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(growth.rivals, "write_gguf", lambda python, folder, out, kinds: out)
     monkeypatch.setattr("paddle_internvl.bench.rivals.interpreters", lambda named, packages: named)
     words = ["bench", "growth", str(TINY / "qwen3_moe.json"), "--curves", "context", "--layers", "1", "--rounds", "1"]
-    words += ["--kernels", "off", "--largest", "1024", "--rivals", "llama.cpp=/a/python"]
+    curve = growth.Curve(
+        "context", "steps", "decode", "length", (8, 16, 32, 64), 9, 9, {"tokens": 2}, growth.CURVES[2].beside
+    )
+    monkeypatch.setattr(growth, "CURVES", (curve,))
+    words += ["--kernels", "off", "--largest", "32", "--rivals", "llama.cpp=/a/python"]
     assert main([*words, "--json", str(tmp_path / "growth.json"), "--plot", str(tmp_path)]) in (0, 1)  # no timed test
     (figures,) = json.loads((tmp_path / "growth.json").read_text())["curves"]
     names = ["llama.cpp bf16", "ours int8", "llama.cpp q8_0", "ours int4", "llama.cpp q4_0"]
-    assert figures["at"] == [256, 512, 1024] and list(figures["beside"]) == names
+    assert figures["at"] == [8, 16, 32] and list(figures["beside"]) == names
     assert all(len(series["seconds"]) == 3 for series in figures["beside"].values())
     assert "llama.cpp q4_0" in capsys.readouterr().out and (tmp_path / "growth-context.png").exists()
 
