@@ -173,6 +173,11 @@ class BrowserPages:
         expect(page).to_have_title(re.compile("InternVL"))  # Gradio's script sets it, maybe after it has drawn `ready`
         return page
 
+    def require_no_faults(self) -> None:
+        """Fail with the faults since the last call: one fault fails one test."""
+        faults, self.faults = self.faults, []
+        assert not faults, faults
+
 
 def is_own(url: str, address: str) -> bool:
     """Whether a request stays in the page or goes to its server."""
@@ -194,7 +199,7 @@ def visit(browser_pages, opened):
     yield go
     for page in visited:
         page.close()
-    assert not browser_pages.faults
+    browser_pages.require_no_faults()
 
 
 @pytest.fixture
@@ -220,4 +225,4 @@ def page_of(browser_pages, opened):
         return page
 
     yield go
-    assert not browser_pages.faults
+    browser_pages.require_no_faults()

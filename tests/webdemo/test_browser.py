@@ -246,6 +246,7 @@ def test_thoughts_are_folded(page_of, fake):
     ask(page, "Why?")
     ready(page)
     picture(page, "thoughts")
+    expect(answers(page)).to_have_count(2)
     thoughts, answer = answers(page).all()
     expect(thoughts).to_have_text("Thoughts")
     expect(answer).to_have_text("a circle")

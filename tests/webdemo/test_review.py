@@ -132,7 +132,7 @@ def test_a_review_by_keys_of_two_reviewers(url, flagged, browser_pages):
     check_that_no_event_is_lost(bob)
     for page in (ann, bob):
         page.close()
-    assert not browser_pages.faults
+    browser_pages.require_no_faults()
 
 
 def check_that_no_event_is_lost(page) -> None:
