@@ -84,3 +84,12 @@ def tokenizer(hf_folders):
 @pytest.fixture(params=CASES)
 def case(request):
     return request.param
+
+
+@pytest.fixture
+def decoder(models, case):
+    """The language model of a case, without gradients."""
+    import paddle
+
+    with paddle.no_grad():
+        yield models[case].language_model

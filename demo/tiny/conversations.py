@@ -50,13 +50,11 @@ def conversation(kind: str, rng: random.Random) -> tuple[list[Image.Image], str,
         return list(map(scenes.render, pair)), questions.PAIR_MARKS, asked
     if kind == "clip":
         frames, thing, motion = scenes.clip(rng, rng.choice((4, 4, 6)))
-        asked = _twice(lambda: questions.clip_questions(thing, motion, rng, 3))
-        rng.shuffle(asked)
+        asked = _twice(lambda: questions.clip_questions(thing, motion, rng, 3), rng)
         return list(map(scenes.render, frames)), questions.frame_marks(len(frames)), asked
     scene = _SCENES[kind](rng)
     ask = questions.label_questions if "labels" in kind else questions.scene_questions
-    asked = _twice(lambda: ask(scene, rng, rng.randint(3, 6)))
-    rng.shuffle(asked)
+    asked = _twice(lambda: ask(scene, rng, rng.randint(3, 6)), rng)
     if rng.random() < 0.75:  # else later answers could mostly be read off the description, without looking
         asked.sort(key=lambda question: question.kind == "description")
     if rng.random() < 0.12:
@@ -64,9 +62,11 @@ def conversation(kind: str, rng: random.Random) -> tuple[list[Image.Image], str,
     return [scenes.render(scene)], "<image>\n", asked
 
 
-def _twice(ask: Callable[[], list[questions.Question]]) -> list[questions.Question]:
-    """The questions of two calls, each in its own language: more to learn of a picture than its tiles cost."""
-    return list({question.text: question for question in [*ask(), *ask()]}.values())
+def _twice(ask: Callable[[], list[questions.Question]], rng: random.Random) -> list[questions.Question]:
+    """Questions of two calls, mixed, each call in its own language: more to learn of a picture than its tiles cost."""
+    asked = list({question.text: question for question in [*ask(), *ask()]}.values())
+    rng.shuffle(asked)
+    return asked
 
 
 def _sample(names: list[str], marks: str, asked: Iterable[questions.Question], rng: random.Random) -> dict:

@@ -17,7 +17,7 @@ import numpy as np
 
 from convert.folder import read_config
 from paddle_internvl.bench import machine, rivals
-from paddle_internvl.bench.model import lacking_instructions
+from paddle_internvl.bench.model import KERNELS, lacking_instructions
 from paddle_internvl.bench.random_checkpoint import shallow, write_random
 from paddle_internvl.bench.stages import BFLOAT16, CONTENDERS, INT4, INT8, LLAMA, OURS, Contender
 from paddle_internvl.bench.trials import FOREIGN_LIMIT
@@ -85,7 +85,7 @@ def measure(
     curves: Sequence[Curve] = CURVES,
     largest: int | None = None,
     interpreters: Mapping[str, str] | None = None,
-    environment: Mapping[str, str] | None = None,
+    kernels: bool = True,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """Measure curves, each point in a process of its own.
@@ -97,7 +97,7 @@ def measure(
         curves: to measure.
         largest: leave out points above.
         interpreters: rival -> its Python interpreter, see `rivals.interpreters`; None: no rivals. Only llama.cpp runs.
-        environment: variables of our processes.
+        kernels: False runs our side without its C++ operators.
         on_progress: called with a line before each point.
     Returns:
         'model', 'layers', 'curves': values, seconds, memory (bytes), exponents, bounds, the number of disturbed points,
@@ -117,26 +117,26 @@ def measure(
             if len(at) < 3:
                 raise ValueError(f"three points make a curve, and {curve.name} has {len(at)} up to {largest}")
             series = {}
-            for name, contender in _contenders(curve, folders).items():
+            for name, contender in _contenders(curve, folders, kernels).items():
                 series[name] = []
                 for x in at:
                     on_progress(f"{curve.title}, {name}: {x} {curve.name}")
                     python = interpreters.get(contender.side, sys.executable)
-                    series[name].append(_point(folders, contender, python, curve, x, rounds, environment))
+                    series[name].append(_point(folders, contender, python, curve, x, rounds, kernels))
             document["curves"].append(summary(curve, at, series.pop(OURS), series))
     return document
 
 
-def _contenders(curve: Curve, folders: Mapping[str, Path]) -> dict[str, Contender]:
+def _contenders(curve: Curve, folders: Mapping[str, Path], kernels: bool) -> dict[str, Contender]:
     """Ours, and where GGUF files are there, the contenders beside it whose instructions this machine has."""
     beside = curve.beside if "gguf" in folders else ()
     contenders = {name: CONTENDERS[name] for name in (OURS, *beside)}
-    lacking = lacking_instructions(contenders, machine.describe()["instruction sets"], kernels=True)
+    lacking = lacking_instructions(contenders, machine.describe()["instruction sets"], kernels)
     return {name: contender for name, contender in contenders.items() if name not in lacking}
 
 
-def _point(folders, contender: Contender, python: str, curve: Curve, x: int, rounds: int, environment) -> dict:
-    variables = {**contender.environment, **(environment or {})}
+def _point(folders, contender: Contender, python: str, curve: Curve, x: int, rounds: int, kernels: bool) -> dict:
+    variables = {**contender.environment, **({} if kernels else {KERNELS: "off"})}
     with Worker(contender.side, variables, python=python) as worker:
         folder = folders[contender.folder]
         loaded = worker.send({"command": "load", "folder": str(folder), "part": "all", "options": contender.options})

@@ -50,14 +50,9 @@ def answer_log_probs(
     rows = [answer_ids(tokenizer, parsed, answer) for answer in answers]
     if not all(rows):
         raise ValueError(f"answer {rows.index([])} has no tokens; give at least the token that ends an answer")
-    longest = max(map(len, rows), default=0)
-    require_room(len(prompt) + longest - 1, parsed.costs, limit)
-    require_embeddings([*prompt, *chain(*rows)], model, tokenizer)
-    tiles = cut_tiles(parsed.pictures, parsed.grids, parsed.side)
-    model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
+    embeds = prompt_embeds(model, tokenizer, parsed, prompt, rows, limit)
     decoder = model.language_model
-    cache = decoder.new_cache(1, len(prompt) + longest)
-    embeds = model.embed(paddle.to_tensor([prompt]), model.visual_tokens(tiles))
+    cache = decoder.new_cache(1, len(prompt) + max(map(len, rows), default=0))
     last = decoder.hidden_states(inputs_embeds=embeds, cache=cache, last_only=True)  # [1, 1, D]
     scores = []
     for ids in rows:
@@ -72,6 +67,29 @@ def answer_log_probs(
             hidden = paddle.concat([last, rest], axis=1)
         scores.append(label_log_probs(hidden[0], decoder.lm_head, paddle.to_tensor(ids)).tolist())
     return scores
+
+
+def prompt_embeds(
+    model, tokenizer, parsed: ParsedMessages, prompt: list[int], answers: Sequence[list[int]], context_length: int
+) -> paddle.Tensor:
+    """Embeddings [1, L, D] of a prompt with its visual tokens, behind which every answer has room.
+
+    Args:
+        model: an `InternVLChatModel`.
+        tokenizer: the model's.
+        parsed: the conversation.
+        prompt: its L token ids.
+        answers: token ids of each answer.
+        context_length: limit of prompt and answer, in tokens.
+    Raises:
+        ContextOverflowError: prompt and answer are longer than context_length.
+        ValueError: a token without a row in the model's embedding.
+    """
+    require_room(len(prompt) + max(map(len, answers), default=0) - 1, parsed.costs, context_length)
+    require_embeddings([*prompt, *chain(*answers)], model, tokenizer)
+    tiles = cut_tiles(parsed.pictures, parsed.grids, parsed.side)
+    model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
+    return model.embed(paddle.to_tensor([prompt]), model.visual_tokens(tiles))
 
 
 def answer_ids(tokenizer, parsed: ParsedMessages, answer: Answer) -> list[int]:

@@ -12,13 +12,10 @@ import numpy as np
 import paddle
 
 from paddle_internvl.chat.messages import Messages, parse
-from paddle_internvl.chat.scoring import Answer, answer_ids
-from paddle_internvl.engine.request import require_embeddings, require_room
+from paddle_internvl.chat.scoring import Answer, answer_ids, prompt_embeds
 from paddle_internvl.models.attention_weights import attention_weights
 from paddle_internvl.preprocess.attention_map import AttentionMap, attention_map
 from paddle_internvl.preprocess.grid import TileGrid
-from paddle_internvl.preprocess.tile_limits import cut_tiles
-from paddle_internvl.prompt.special_tokens import IMG_CONTEXT
 
 
 @dataclass(frozen=True)
@@ -69,11 +66,7 @@ def visual_attention(
     prompt, ids = parsed.ids(tokenizer), answer_ids(tokenizer, parsed, answer)
     if not parsed.grids or not ids:
         raise ValueError("the conversation has no picture" if ids else "the answer has no tokens")
-    require_room(len(prompt) + len(ids) - 1, parsed.costs, limit)
-    require_embeddings([*prompt, *ids], model, tokenizer)
-    model.img_context_token_id = tokenizer.convert_tokens_to_ids(IMG_CONTEXT)
-    tiles, decoder = cut_tiles(parsed.pictures, parsed.grids, parsed.side), model.language_model
-    embeds = model.embed(paddle.to_tensor([prompt]), model.visual_tokens(tiles))
+    embeds, decoder = prompt_embeds(model, tokenizer, parsed, prompt, [ids], limit), model.language_model
     cache = decoder.new_cache(1, len(prompt) + len(ids) - 1)
     positions = paddle.arange(len(prompt) - 1).unsqueeze(0)
     decoder.model(embeds[:, :-1], positions, cache=cache, length=len(prompt), last_only=True)

@@ -49,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from paddle_internvl import plotting, progress
     from paddle_internvl.bench import growth, plots
-    from paddle_internvl.bench.model import KERNELS
     from paddle_internvl.bench.rivals import PACKAGES, interpreters
 
     if arguments.plot:
@@ -67,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             curves=[curves[name] for name in arguments.curves or curves],
             largest=arguments.largest,
             interpreters=rivals,
-            environment={} if arguments.kernels == "on" else {KERNELS: "off"},
+            kernels=arguments.kernels == "on",
             on_progress=bar.set_description_str,
         )
     console = conventions.console()

@@ -34,7 +34,7 @@ class LiveHistogram:
     """
 
     def __init__(self, total: int):
-        self._total, self._outcomes, self._began = total, [], 0.0
+        self._total, self._outcomes, self._errors, self._began = total, [], 0, 0.0
         self._live = self._bar = None
 
     def __enter__(self) -> LiveHistogram:
@@ -57,8 +57,9 @@ class LiveHistogram:
     def add(self, outcome: Outcome) -> None:
         """Count a finished request."""
         self._outcomes.append(outcome)
+        self._errors += outcome.status != OK
         if self._bar is not None:
-            self._bar.set_postfix(errors=self._errors(), refresh=False)
+            self._bar.set_postfix(errors=self._errors, refresh=False)
             self._bar.update()
 
     def __exit__(self, *_) -> None:
@@ -66,9 +67,6 @@ class LiveHistogram:
             self._live.stop()
         else:
             self._bar.close()
-
-    def _errors(self) -> int:
-        return sum(outcome.status != OK for outcome in self._outcomes)
 
     def _draw(self):
         """The histograms side by side under a line of counts."""

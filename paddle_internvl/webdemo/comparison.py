@@ -7,7 +7,6 @@ answer one after the other, so that neither answer slows the other down. Input i
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -18,9 +17,8 @@ import gradio as gr
 from paddle_internvl.media.errors import MediaError
 from paddle_internvl.webdemo import display
 from paddle_internvl.webdemo.drafts import attach
-from paddle_internvl.webdemo.handlers import UPDATE_SECONDS, Handlers, notify
+from paddle_internvl.webdemo.handlers import Handlers, notify
 from paddle_internvl.webdemo.session import Round, SessionState
-from paddle_internvl.webdemo.streaming_session import GenerationOptions
 
 # controls of a side in the order of the handlers' values: the adapter, then those of `GenerationOptions`
 SETTINGS = ("adapter", "system", "temperature", "top_p", "penalty", "limit", "tiles", "thinking")
@@ -113,12 +111,9 @@ class ComparisonHandlers:
         except (ValueError, RuntimeError) as error:
             round_.ending, round_.error = "error", str(error)
             return
-        state, last = SessionState([round_], adapter=adapter), float("-inf")
-        async with aclosing(self._handlers.session.answer(state, round_, GenerationOptions(*options))) as steps:
+        async with aclosing(self._handlers.grow(SessionState([round_], adapter=adapter), round_, options)) as steps:
             async for _ in steps:
-                if time.monotonic() - last > UPDATE_SECONDS:
-                    last = time.monotonic()
-                    yield
+                yield
 
     def stop(self, language: str, state: ComparisonState) -> list[list[dict]]:
         """Stop the answers: both chats. Gradio closes their stream."""

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from paddle_internvl.webdemo.comparison import SIDES
-from paddle_internvl.webdemo.layout import LATEX, Controls, adapter_choices
-from paddle_internvl.webdemo.streaming_session import MAX_TILES
+from paddle_internvl.webdemo.layout import LATEX, SLIDERS, Controls, adapter_choices
 
 _COLUMN, _WIDTH = 320, 200  # pixels of a side and of a setting, at least
 _TEMPERATURES = {"a": 0, "b": 1}  # at first, so that the sides differ
@@ -50,13 +49,13 @@ def _place_settings(controls: Controls, side: str, adapters: Sequence[str], thin
 
     with make(gr.Accordion, "settings"):
         with gr.Row():
-            make(gr.Slider, "temperature", minimum=0, maximum=2, step=0.05, value=_TEMPERATURES[side], min_width=_WIDTH)
-            make(gr.Slider, "top_p", minimum=0.05, maximum=1, step=0.05, value=1, min_width=_WIDTH)
+            make(gr.Slider, "temperature", min_width=_WIDTH, **SLIDERS["temperature"] | {"value": _TEMPERATURES[side]})
+            make(gr.Slider, "top_p", min_width=_WIDTH, **SLIDERS["top_p"])
         with gr.Row():
-            make(gr.Slider, "tiles", minimum=1, maximum=MAX_TILES, step=1, value=12, min_width=_WIDTH)
-            make(gr.Slider, "limit", minimum=1, maximum=4096, step=1, value=512, min_width=_WIDTH)
+            make(gr.Slider, "tiles", min_width=_WIDTH, **SLIDERS["tiles"])
+            make(gr.Slider, "limit", min_width=_WIDTH, **SLIDERS["limit"])
         with gr.Row():
-            make(gr.Slider, "penalty", minimum=1, maximum=2, step=0.05, value=1, min_width=_WIDTH)
+            make(gr.Slider, "penalty", min_width=_WIDTH, **SLIDERS["penalty"])
             make(gr.Checkbox, "thinking", value=thinking, min_width=_WIDTH)
         make(gr.Dropdown, "adapter", choices=adapter_choices(adapters, "en"), value="", visible=bool(adapters))
         make(gr.Textbox, "system", lines=1, max_lines=8, interactive=not thinking)

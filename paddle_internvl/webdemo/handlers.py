@@ -27,7 +27,7 @@ from paddle_internvl.webdemo.streaming_session import GenerationOptions, Streami
 from paddle_internvl.webdemo.texts import preferred_language, text
 from paddle_internvl.webdemo.uploads import Receiver
 
-UPDATE_SECONDS = 0.05  # at least, between two updates of a growing answer
+_UPDATE_SECONDS = 0.05  # at least, between two updates of a growing answer
 _NOTICE_SECONDS = 4
 _CONCURRENT_COUNTS = 2  # questions whose tokens are counted at a time
 
@@ -38,12 +38,10 @@ class Handlers:
     Args:
         host: of the model that answers.
         examples: of the page.
-    Attributes:
-        session: streams the answers.
     """
 
     def __init__(self, host: EngineHost | ServerHost, examples: Sequence[Example] = ()):
-        self._host, self.session, self._examples = host, StreamingSession(host), examples
+        self._host, self._session, self._examples = host, StreamingSession(host), examples
         self._count_slots = anyio.CapacityLimiter(_CONCURRENT_COUNTS)
 
     @cached_property
@@ -166,17 +164,24 @@ class Handlers:
     async def _stream(self, state: SessionState, round_: Round, language: str, options: list) -> AsyncIterator[list]:
         """Chat, at first, at intervals, and at the end. Closing it stops the answer."""
         before = display.messages(state.rounds[:-1], language)
-        state.busy, last = True, float("-inf")
+        state.busy = True
         try:
             yield before + display.messages([round_], language)
-            async with aclosing(self.session.answer(state, round_, GenerationOptions(*options))) as steps:
+            async with aclosing(self.grow(state, round_, options)) as steps:
                 async for _ in steps:
-                    if time.monotonic() - last > UPDATE_SECONDS:
-                        last = time.monotonic()
-                        yield before + display.messages([round_], language)
+                    yield before + display.messages([round_], language)
         finally:
             state.busy = False
         yield before + display.messages([round_], language)
+
+    async def grow(self, state: SessionState, round_: Round, options: Sequence) -> AsyncIterator[None]:
+        """Generate the answer of a round; yields at intervals. Closing it stops the answer."""
+        last = float("-inf")
+        async with aclosing(self._session.answer(state, round_, GenerationOptions(*options))) as steps:
+            async for _ in steps:
+                if time.monotonic() - last > _UPDATE_SECONDS:
+                    last = time.monotonic()
+                    yield
 
     async def attention(self, language: str, state: SessionState) -> list:
         """Show how much attention the last answer paid to each visual token: chat, with the pictures' overlays."""

@@ -21,6 +21,14 @@ LATEX = [
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 _CLIPS = [".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif", ".webp", ".png"]
+# ranges of the settings that the comparison has for each side
+SLIDERS = {
+    "temperature": {"minimum": 0, "maximum": 2, "step": 0.05, "value": 0},
+    "top_p": {"minimum": 0.05, "maximum": 1, "step": 0.05, "value": 1},
+    "penalty": {"minimum": 1, "maximum": 2, "step": 0.05, "value": 1},
+    "limit": {"minimum": 1, "maximum": 4096, "step": 1, "value": 512},
+    "tiles": {"minimum": 1, "maximum": MAX_TILES, "step": 1, "value": 12},
+}
 VIEWS = ("conversation", "comparison")
 # control -> property -> name in `texts`
 LABELS = {
@@ -96,7 +104,7 @@ def place(adapters: Sequence[str], examples: list[dict], thinking: bool) -> Cont
             _conversation(controls, examples)
         with gr.Column(scale=2, min_width=320):
             controls.make(gr.Markdown, "seen_title")
-            controls.make(gr.Slider, "tiles", minimum=1, maximum=MAX_TILES, step=1, value=12)  # moves the grid below
+            controls.make(gr.Slider, "tiles", **SLIDERS["tiles"])  # moves the grid below
             controls["preview"] = gr.HTML(elem_id="seen")
             _panels(controls, adapters, thinking)
     return controls
@@ -129,10 +137,8 @@ def _panels(controls: Controls, adapters: Sequence[str], thinking: bool) -> None
         make(gr.Textbox, "system", lines=2, max_lines=8, interactive=not thinking)
         make(gr.Checkbox, "thinking", value=thinking)
         make(gr.Checkbox, "keep_thoughts", value=True)
-        make(gr.Slider, "temperature", minimum=0, maximum=2, step=0.05, value=0)
-        make(gr.Slider, "top_p", minimum=0.05, maximum=1, step=0.05, value=1)
-        make(gr.Slider, "penalty", minimum=1, maximum=2, step=0.05, value=1)
-        make(gr.Slider, "limit", minimum=1, maximum=4096, step=1, value=512)
+        for name in ("temperature", "top_p", "penalty", "limit"):
+            make(gr.Slider, name, **SLIDERS[name])
 
 
 def view_choices(language: str) -> list[tuple[str, str]]:

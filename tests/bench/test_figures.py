@@ -1,5 +1,6 @@
 """Figures of trials computed by hand: medians, ratios, errors, shares; tables and plots of them."""
 
+import io
 import json
 
 import numpy as np
@@ -101,12 +102,17 @@ def document(summary) -> dict:
     return {"benchmark": "model", "model": "tiny", "machine": described, "stages": [summary]}
 
 
+def printed(table) -> str:
+    """A table as text."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
 def test_table_and_json(summary):
     whole = document(summary)
     assert json.loads(json.dumps(whole)) == whole and figures.disturbed(whole) == 1
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(figures.table(whole))
-    text = console.export_text()
+    text = printed(figures.table(whole))
     assert "0.50 (goal 0.50)" in text and "500.0 ms/token *" in text and "1.0e-01" in text
 
 
@@ -151,9 +157,7 @@ def test_bounds_of_a_curve():
     assert not made["holds"] and made["memory exponent"] == pytest.approx(2.0) and made["disturbed"] == 0
     noisy = [{**point, "foreign": 0.5 * (x == 16)} for point, x in zip(points, AT)]
     assert growth.summary(curve, AT, noisy)["disturbed"] == 1
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(growth.table({"curves": [made]}))
-    assert "grows too fast" in console.export_text()
+    assert "grows too fast" in printed(growth.table({"curves": [made]}))
 
 
 def test_a_rival_of_a_curve_has_no_bound():
@@ -162,10 +166,13 @@ def test_a_rival_of_a_curve_has_no_bound():
     squared = [{**point, "seconds": x**2} for point, x in zip(points, AT)]
     made = growth.summary(curve, AT, points, {"llama.cpp bf16": squared})
     assert made["holds"] and made["beside"]["llama.cpp bf16"]["seconds exponent"] == pytest.approx(2.0)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(growth.table({"curves": [made]}))
-    shown = console.export_text()
+    shown = printed(growth.table({"curves": [made]}))
     assert "grows too fast" not in shown and shown.count("<= 1.1") == 2 and "llama.cpp bf16" in shown
+
+
+def test_arithmetic_of_the_kernels_is_left_out_without_them():
+    (prompt,) = (curve for curve in growth.CURVES if curve.name == "prompt")
+    assert list(growth._contenders(prompt, {"gguf": None}, kernels=False)) == ["ours", "llama.cpp bf16"]
 
 
 def test_growth_plots(tmp_path):

@@ -20,12 +20,6 @@ def ahead(request, monkeypatch):
 
 
 @pytest.fixture
-def decoder(models, case):
-    with paddle.no_grad():
-        yield models[case].language_model
-
-
-@pytest.fixture
 def embeds(decoder):
     ids = paddle.to_tensor(np.random.default_rng(3).integers(3, 1000, (1, PROMPT)))
     return decoder.get_input_embeddings()(ids)

@@ -11,12 +11,6 @@ KEYS = [2, 3, 7]
 
 
 @pytest.fixture
-def decoder(models, case):
-    with paddle.no_grad():
-        yield models[case].language_model
-
-
-@pytest.fixture
 def ids():
     return paddle.to_tensor(np.random.default_rng(3).integers(3, 1000, (1, LENGTH)))
 

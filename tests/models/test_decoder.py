@@ -11,12 +11,6 @@ LENGTH = 30  # below dynamic_gqa's max_position_embeddings, where the rotary bas
 
 
 @pytest.fixture
-def decoder(models, case):
-    with paddle.no_grad():
-        yield models[case].language_model
-
-
-@pytest.fixture
 def ids():
     return paddle.to_tensor(np.random.default_rng(0).integers(3, 1000, (2, LENGTH)))
 
