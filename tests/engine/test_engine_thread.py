@@ -312,9 +312,10 @@ def test_a_call_is_made_between_steps(start, prompt):
 
 
 def test_a_call_that_waits_ends_with_the_engine(start):
-    thread, go = start(), threading.Event()
-    running, waiting, cancelled = thread.call(lambda: go.wait(60)), thread.call(lambda: "made"), thread.call(lambda: 1)
-    assert cancelled.cancel()
+    thread, begun, go = start(), threading.Event(), threading.Event()
+    running = thread.call(lambda: begun.set() or go.wait(60))
+    waiting, cancelled = thread.call(lambda: "made"), thread.call(lambda: 1)
+    assert cancelled.cancel() and begun.wait(60)
     closing_thread = threading.Thread(target=thread.close)
     closing_thread.start()
     while not thread._closing:
