@@ -8,9 +8,8 @@
 namespace ISA {
 
 // sums [32][32] = or += `steps` blocks of 32 rows times as many of a panel; with `half` only the first 16 rows.
-// Meanwhile `soon` is fetched.
 template <class Products, class Number, class Sum>
-INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, Sum* sums, bool more, bool half, Soon& soon) {
+INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, Sum* sums, bool more, bool half) {
   constexpr long line = 64 / sizeof(Number), tile = 16 * line, block = 2 * tile;
   __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
   check(rows, (steps * block - (half ? tile : 0)) * sizeof(Number));
@@ -26,7 +25,6 @@ INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, 
   }
   if (half) {
     for (long k = 0; k < steps; k++, rows += block, panel += block) {
-      soon.fetch();
       _tile_loadd(4, rows, 64);
       _tile_loadd(6, panel, 128);
       _tile_loadd(7, panel + line, 128);
@@ -41,7 +39,6 @@ INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, 
       _tile_zero(3);
     }
     for (long k = 0; k < steps; k++, rows += block, panel += block) {
-      soon.fetch();
       _tile_loadd(4, rows, 64);
       _tile_loadd(6, panel, 128);
       _tile_loadd(7, panel + line, 128);

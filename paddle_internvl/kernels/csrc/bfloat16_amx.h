@@ -14,8 +14,8 @@ struct BFloat16Products {
   }
 };
 
-static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half, Soon& soon) {
-  multiply_tiles<BFloat16Products>(rows, panel, steps, sums, more, half, soon);
+static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half) {
+  multiply_tiles<BFloat16Products>(rows, panel, steps, sums, more, half);
 }
 
 }  // namespace ISA

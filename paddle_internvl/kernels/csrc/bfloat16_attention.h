@@ -104,7 +104,6 @@ static void attend_block(const Attention& call, const Panels& packed, long head,
   Seen seen[kSide];
   for (long r = 0; r < kSide; r++) seen[r] = {attending::kLow, 0.f};
   for (long r = 0; r < count; r++) take_row(attending::at(call.q, packed.row, first + r, head), e, {q, deep}, r);
-  Soon none;
   const float scale = call.scale * 1.44269504f;
   const long stop = call.causal ? least(packed.end, before + end) : packed.end;
   long start = packed.first;
@@ -113,7 +112,7 @@ static void attend_block(const Attention& call, const Panels& packed, long head,
   for (long p = start; p < stop; p += kKeys, more = true) {
     const long here = blocks_in(least(kKeys, stop - p)), panel = (p - packed.first) / kSide;
     for (long b = 0; b < here; b++)
-      multiply(q, packed.keys_of(kv_head, panel + b), deep, s + b * kSquare, false, half, none);
+      multiply(q, packed.keys_of(kv_head, panel + b), deep, s + b * kSquare, false, half);
     for (long r = 0; r < count; r++) {
       const long own = before + first + r, high = call.causal ? own + 1 : packed.end;
       const long low = call.window ? own + 1 - call.window : 0;
@@ -127,7 +126,7 @@ static void attend_block(const Attention& call, const Panels& packed, long head,
           }
     }
     for (long d = 0; d < deep; d++)
-      multiply(weights, packed.values_of(kv_head, d, panel), here, o + d * kSquare, more, half, none);
+      multiply(weights, packed.values_of(kv_head, d, panel), here, o + d * kSquare, more, half);
   }
   for (long r = 0; r < count; r++) {
     const V by = set(seen[r].sum == 0.f ? 0.f : 1.f / seen[r].sum);

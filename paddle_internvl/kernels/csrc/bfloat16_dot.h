@@ -32,10 +32,7 @@ static void multiply_rows(const Half* rows, const Half* panel, long steps, float
 }
 
 // sums [32][32] = or += `steps` blocks of 32 rows times as many of a panel; with `half` only the first 16 rows.
-// Meanwhile `soon` is fetched.
-static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half,
-                     Soon& soon) {
-  for (long k = 0; k < steps; k++) soon.fetch();
+static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half) {
   multiply_rows<8>(rows, panel, steps, sums, more);
   multiply_rows<8>(rows + 8 * kSide, panel, steps, sums + 8 * kSide, more);
   if (half) return;

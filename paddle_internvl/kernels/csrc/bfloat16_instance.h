@@ -3,7 +3,6 @@
 #include "bfloat16.h"
 #include "float32.h"  // norms, rotary embedding, attention of few queries
 // kernels, each header on its own
-#include "soon.h"
 #include "bfloat16_blocks.h"
 #include MULTIPLY
 #include "bfloat16_linear.h"

@@ -58,44 +58,38 @@ static void finish(const Product& a, const float* sums, const float* up, long ro
 static Shares shares_of(const Product& a) {
   const long deep = a.from.depth, panels = blocks_in(a.weight.N);
   const long tall = kRows / (deep * kSquare) / (a.lower[0].at ? 3 : 1);
-  Shares s = ISA::shares_of(blocks_in(a.M), panels, deep, kShallow, tall, kPanels);
-  s.groups = (panels + s.panels - 1) / s.panels;
-  s.panels = (panels + s.groups - 1) / s.groups;  // equally many
-  return s;
+  return ISA::shares_of(blocks_in(a.M), panels, deep, kShallow, tall, kPanels);
 }
 
-// Blocks of rows [first, end) times group `group` of panels. then: the group that this thread probably takes next.
-static void piece(const Product& a, const Shares& s, long group, long first, long end, long then) {
+// Blocks of rows [first, end) times group `group` of panels.
+static void piece(const Product& a, const Shares& s, long group, long first, long end) {
   const bool pairs = a.activation == Activation::kSwiglu, once = s.depth == a.from.depth;
-  const long column = group * s.panels * kSide, left = a.weight.N - column, parts = pairs ? 2 : 1;
-  const long panels = blocks_in(left) < s.panels ? blocks_in(left) : s.panels, size = s.depth * kSquare;
+  const long all = blocks_in(a.weight.N), begin = s.first(group, all), panels = s.first(group + 1, all) - begin;
+  const long column = begin * kSide, left = a.weight.N - column, parts = pairs ? 2 : 1, size = s.depth * kSquare;
+  const long wide = panels * kSide < left ? panels * kSide : left, reach = a.lower[0].at ? kInReach / 2 : kInReach;
   Half* packed = (Half*)scratch(kLinearPanels, s.panels * parts * size / 2);
-  float* sums = scratch(kLinearSums, (once ? 1 : (end - first) * panels) * parts * kSquare);
+  float* sums = scratch(kLinearSums, (once ? 1 : end - first) * s.panels * parts * kSquare);
   for (long k = 0; k < a.from.depth; k += s.depth) {
     const long depth = a.from.depth - k < s.depth ? a.from.depth - k : s.depth;
-    const bool last = k + depth == a.from.depth;
     for (int part = 0; part < parts; part++) {
       const Weight& w = part ? a.up : a.weight;
-      const long wide = panels * kSide < left ? panels * kSide : left;
       pack_of(w.kind)(w, column, wide, k * kSide, depth, 16, packed + part * panels * size, size);
     }
-    Soon soon[2];
-    const long next = (last ? then : group) * s.panels * kSide, row = last ? 0 : (k + depth) * kSide;
-    const long columns = a.weight.N - next < panels * kSide ? a.weight.N - next : panels * kSide;
-    for (int part = 0; part < parts && columns > 0; part++)
-      soon[part] = Soon(part ? a.up : a.weight, next, columns, row, depth * kSide);
-    for (long b = first; b < end; b++)
-      for (long p = 0; p < panels; p++) {
-        const long rows = a.M - b * kSide < kSide ? a.M - b * kSide : kSide;
-        float* here = sums + (once ? 0 : ((b - first) * panels + p) * parts * kSquare);
-        for (int part = 0; part < parts; part++)
-          multiply(a.from.block(b, k), packed + (part * panels + p) * size, depth, here + part * kSquare, k > 0, rows <= 16,
-                   soon[part]);
-        for (const Blocks& lower : a.lower)
-          for (int part = 0; part < parts && lower.at; part++)
-            multiply(lower.block(b, k), packed + (part * panels + p) * size, depth, here + part * kSquare, true, rows <= 16, soon[part]);
-        if (last) finish(a, here, here + kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);
+    for (long b = first; b < end; b++) {
+      const long rows = a.M - b * kSide < kSide ? a.M - b * kSide : kSide;
+      float* here = sums + (once ? 0 : (b - first) * panels * parts * kSquare);  // [parts][panels], as packed
+      for (long at = 0; at < depth; at += reach) {
+        const long steps = depth - at < reach ? depth - at : reach;
+        for (long p = 0; p < parts * panels; p++) {
+          const Half* panel = packed + p * size + at * kSquare;
+          multiply(a.from.block(b, k + at), panel, steps, here + p * kSquare, k + at > 0, rows <= 16);
+          for (const Blocks& lower : a.lower)
+            if (lower.at) multiply(lower.block(b, k + at), panel, steps, here + p * kSquare, true, rows <= 16);
+        }
       }
+      for (long p = 0; p < panels && k + depth == a.from.depth; p++)
+        finish(a, here + p * kSquare, here + (panels + p) * kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);
+    }
   }
 }
 
@@ -108,7 +102,7 @@ static void many(const Product& a) {
 #pragma omp for schedule(monotonic : dynamic, 1)
     for (long i = 0; i < s.groups * s.chunks; i++) {
       const long c = i / s.groups;
-      piece(a, s, i % s.groups, rows * c / s.chunks, rows * (c + 1) / s.chunks, (i + threads()) % s.groups);
+      piece(a, s, i % s.groups, rows * c / s.chunks, rows * (c + 1) / s.chunks);
     }
   }
 }
@@ -120,7 +114,6 @@ static void few_part(const Product& a, int thread, int count) {
   const long most = kStreamed / kSide, parts = pairs ? 2 : 1;
   float* sums = scratch(kLinearSums, most * parts * kSquare);
   Half* packed = (Half*)scratch(kLinearPanels, most * kStep * kSquare / 2);
-  Soon none;
   for (long p = first; p < end; p += most) {
     const long here = end - p < most ? end - p : most;
     for (long k = 0; k < a.from.depth; k += kStep) {
@@ -130,8 +123,7 @@ static void few_part(const Product& a, int thread, int count) {
         const long column = p * kSide, left = w.N - column, wide = here * kSide < left ? here * kSide : left;
         pack_of(w.kind)(w, column, wide, k * kSide, steps, kStep * kSide, packed, kStep * kSquare);
         for (long i = 0; i < here; i++)
-          multiply(a.from.block(0, k), packed + i * kStep * kSquare, steps, sums + (i * parts + part) * kSquare, k > 0, half,
-                   none);
+          multiply(a.from.block(0, k), packed + i * kStep * kSquare, steps, sums + (i * parts + part) * kSquare, k > 0, half);
       }
     }
     for (long i = 0; i < here; i++) {

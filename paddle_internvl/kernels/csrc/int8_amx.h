@@ -17,8 +17,8 @@ struct Int8Products {
   }
 };
 
-static void multiply(const int8_t* rows, const int8_t* panel, long steps, int32_t* sums, bool more, bool half, const int32_t*, Soon& soon) {
-  multiply_tiles<Int8Products>(rows, panel, steps, sums, more, half, soon);
+static void multiply(const int8_t* rows, const int8_t* panel, long steps, int32_t* sums, bool more, bool half, const int32_t*) {
+  multiply_tiles<Int8Products>(rows, panel, steps, sums, more, half);
 }
 
 }  // namespace int8

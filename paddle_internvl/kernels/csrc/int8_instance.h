@@ -1,4 +1,4 @@
-// The kernels of int8 products for one set of instructions: included by isa_*.cc after simd.h, panels.h and soon.h, each with its
+// The kernels of int8 products for one set of instructions: included by isa_*.cc after simd.h and panels.h, each with its
 // own ISA, INT8_NAME, and INT8_MULTIPLY, the header with its product of blocks.
 #include "int8_rows.h"
 #include INT8_MULTIPLY

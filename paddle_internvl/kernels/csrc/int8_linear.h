@@ -13,11 +13,8 @@ constexpr long kBytes = 1 << 20;   // of x that stay in the second-level cache
 constexpr long kPanels = 8;        // panels that pass by them at a time
 
 static Shares shares_of(const Linear& a, long deep) {
-  const long panels = blocks_in(a.weight.N, kSide);
-  Shares s = ISA::shares_of(blocks_in(a.M, kSide), panels, deep, kShallow, kBytes / (deep * kBlock), kPanels);
-  s.panels += s.panels % 2;  // two are packed at a time
-  s.groups = blocks_in(panels, s.panels);
-  return s;
+  const long pairs = blocks_in(a.weight.N, 2 * kSide);  // of panels, which are packed together
+  return ISA::shares_of(blocks_in(a.M, kSide), pairs, deep, kShallow, kBytes / (deep * kBlock), kPanels, 2);
 }
 
 // int32 sums [rows][32] of rows from `row` on as floats, in their own memory.
@@ -29,44 +26,44 @@ static const float* scaled_sums(const Rows& x, const float* scales, int32_t* sum
   return out;
 }
 
-// Blocks of rows [first, end) times group `group` of panels. then: the group that this thread probably takes next.
-static void piece(const Linear& a, const Rows& x, const Shares& s, long group, long first, long end, long then) {
-  const long parts = a.activation == Activation::kSwiglu ? 2 : 1, column = group * s.panels * kSide;
-  const long left = a.weight.N - column, columns = left < s.panels * kSide ? left : s.panels * kSide;
-  const long panels = blocks_in(columns, kSide), size = s.depth * kBlock;
+// Blocks of rows [first, end) times group `group` of pairs of panels.
+static void piece(const Linear& a, const Rows& x, const Shares& s, long group, long first, long end) {
+  const long all = blocks_in(a.weight.N, 2 * kSide), begin = s.first(group, all), pairs = s.first(group + 1, all) - begin;
+  const long column = begin * 2 * kSide, left = a.weight.N - column, columns = left < pairs * 2 * kSide ? left : pairs * 2 * kSide;
+  const long panels = blocks_in(columns, kSide), apart = 2 * pairs, size = s.depth * kBlock, square = kSide * kSide;
+  const long parts = a.activation == Activation::kSwiglu ? 2 : 1;
   const bool once = s.depth == x.depth;
-  int8_t* packed = (int8_t*)scratch(kLinearPanels, parts * s.panels * size / 4);
-  int32_t* sums = (int32_t*)scratch(kLinearSums, (once ? 1 : (end - first) * panels) * parts * kSide * kSide);
+  int8_t* packed = (int8_t*)scratch(kLinearPanels, parts * 2 * s.panels * size / 4);
+  int32_t* sums = (int32_t*)scratch(kLinearSums, (once ? 1 : end - first) * parts * 2 * s.panels * square);
   const long floats = floats_of(a.weight, columns);
   float* memory = scratch(kLinearDigits, floats + (parts > 1 ? floats_of(a.up, columns) : 0));
   Columns to8[2];
   for (int part = 0; part < parts; part++) to8[part] = columns_of(part ? a.up : a.weight, column, columns, memory + part * floats);
   for (long k = 0; k < x.depth; k += s.depth) {
     const long depth = x.depth - k < s.depth ? x.depth - k : s.depth;
-    const bool last = k + depth == x.depth;
     for (int part = 0; part < parts; part++) {
       const Weight& w = part ? a.up : a.weight;
       (w.kind == Kind::kInt4 ? pack<Kind::kInt4> : pack<Kind::kInt8>)(w, to8[part], column, columns, k * kStep, depth,
-                                                                     packed + part * s.panels * size, size);
+                                                                     packed + part * apart * size, size);
     }
-    Soon soon[2];
-    const long next = (last ? then : group) * s.panels * kSide, ahead = a.weight.N - next < columns ? a.weight.N - next : columns;
-    for (int part = 0; part < parts && ahead > 0; part++)
-      soon[part] = Soon(part ? a.up : a.weight, next, ahead, last ? 0 : (k + depth) * kStep, depth * kStep);
-    for (long b = first; b < end; b++)
-      for (long p = 0; p < panels; p++) {
-        const long row = b * kSide, rows = a.M - row < kSide ? a.M - row : kSide;
-        int32_t* here = sums + (once ? 0 : ((b - first) * panels + p) * parts * kSide * kSide);
+    for (long b = first; b < end; b++) {
+      const long row = b * kSide, rows = a.M - row < kSide ? a.M - row : kSide;
+      int32_t* here = sums + (once ? 0 : (b - first) * parts * apart * square);  // [parts][panels], as packed
+      for (long at = 0; at < depth; at += kInReach) {
+        const long steps = depth - at < kInReach ? depth - at : kInReach;
+        for (int part = 0; part < parts; part++)
+          for (long p = part * apart; p < part * apart + panels; p++)
+            multiply(x.block(b, k + at), packed + p * size + at * kBlock, steps, here + p * square, k + at > 0, rows <= 16,
+                     x.totals + row);
+      }
+      for (long p = 0; p < panels && k + depth == x.depth; p++) {
         const long wide = columns - p * kSide < kSide ? columns - p * kSide : kSide;
         const float* done[2];
-        for (int part = 0; part < parts; part++) {
-          int32_t* to = here + part * kSide * kSide;
-          multiply(x.block(b, k), packed + (part * s.panels + p) * size, depth, to, k > 0, rows <= 16, x.totals + row,
-                   soon[part]);
-          if (last) done[part] = scaled_sums(x, to8[part].scales + p * kSide, to, row, rows);
-        }
-        if (last) finish(a, done[0], done[parts - 1], kSide, row, rows, column + p * kSide, wide);
+        for (int part = 0; part < parts; part++)
+          done[part] = scaled_sums(x, to8[part].scales + p * kSide, here + (part * apart + p) * square, row, rows);
+        finish(a, done[0], done[parts - 1], kSide, row, rows, column + p * kSide, wide);
       }
+    }
   }
 }
 
@@ -82,8 +79,7 @@ static void linear(const Linear& a) {
 #pragma omp for schedule(monotonic : dynamic, 1)
     for (long i = 0; i < s.groups * s.chunks; i++) {
       const long c = i / s.groups;
-      piece(a, x, s, i % s.groups, rows * c / s.chunks, rows * (c + 1) / s.chunks,
-            (i + threads()) % s.groups);
+      piece(a, x, s, i % s.groups, rows * c / s.chunks, rows * (c + 1) / s.chunks);
     }
   }
 }

@@ -46,10 +46,8 @@ static void multiply_rows(const int8_t* rows, const int8_t* panel, long steps, i
 }
 
 // sums [32][32] = or += `steps` blocks of 32 rows times as many of a panel; with `half` only the first 16 rows.
-// Meanwhile `soon` is fetched.
 static void multiply(const int8_t* rows, const int8_t* panel, long steps, int32_t* sums, bool more, bool half,
-                     const int32_t* totals, Soon& soon) {
-  for (long k = 0; k < steps; k++) soon.fetch();
+                     const int32_t* totals) {
   for (long r = 0; r < (half ? 16 : 32); r += kRows)
     for (long c = 0; c < kSide; c += kWide)
       multiply_rows(rows + r * kStep, panel + 4 * c, steps, sums + r * kSide + c, more, totals + r);

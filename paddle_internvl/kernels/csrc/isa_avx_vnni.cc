@@ -14,7 +14,6 @@
 #define LANES 8
 #include "simd.h"
 #include "panels.h"
-#include "soon.h"
 #define INT8_NAME "avx_vnni"
 #define INT8_MULTIPLY "int8_vnni.h"
 #include "int8_instance.h"

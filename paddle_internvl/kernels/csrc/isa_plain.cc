@@ -10,7 +10,6 @@
 #define NAME "plain"
 #define LANES 4
 #include "instance.h"
-#include "soon.h"
 #define INT8_NAME "plain"
 #define INT8_MULTIPLY "int8_loops.h"
 #include "int8_instance.h"

@@ -5,21 +5,28 @@
 namespace ISA {
 
 struct Shares {
-  long chunks, panels, groups, depth;  // panels: of a group; depth: blocks of rows of W that are packed at a time
+  long chunks, panels, groups, depth;  // panels: of a group, at most; depth: blocks of rows of W that are packed at a time
+
+  // The first of `all` panels of a group; of group `groups`, their end.
+  long first(long group, long all) const { return all * group / groups; }
 };
 
+constexpr long kInReach = 10;  // blocks of rows of W, at most, whose rows and panel stay in the first-level cache: 20 KiB each
+
 // Blocks of rows of x, panels, and `deep` blocks of rows of W, which are shallow if they are at most `shallow`: of these
-// chunks have `tall` blocks of rows, and groups `wide` panels. groups is not set: panels may be changed before.
-static Shares shares_of(long rows, long panels, long deep, long shallow, long tall, long wide) {
-  constexpr long packed = 16, tallest = 16, widest = 16;  // of deep weights: sums of 1 MiB
+// chunks have `tall` blocks of rows, and groups `wide` panels. A panel here may be `size` of them.
+static Shares shares_of(long rows, long panels, long deep, long shallow, long tall, long wide, long size = 1) {
+  constexpr long packed = 16, tallest = 16;  // of deep weights: sums of 1 MiB
   const auto parts = [](long n, long of) { return (n + of - 1) / of; };
   const bool all = deep <= shallow;
   Shares s;
   s.depth = all ? deep : packed;
-  s.panels = all ? wide : widest;
+  s.panels = (all ? wide : 16) / size;
   s.chunks = parts(rows, all ? tall : tallest);
   const long wanted = parts(4 * threads(), s.chunks);  // groups that let all threads end together
   if (parts(panels, s.panels) < wanted) s.panels = parts(panels, wanted);
+  s.groups = parts(panels, s.panels);
+  if (s.groups > threads()) s.groups = parts(s.groups, threads()) * threads();  // as many for each thread
   return s;
 }
 
