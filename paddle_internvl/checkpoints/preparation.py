@@ -132,14 +132,14 @@ def _build_native_layers(model: nn.Layer, bfloat16: bool) -> None:
         elif isinstance(network, InternVisionNetwork):
             layers = network.encoder.layers
             _build(layers, native_vision_layer, network.config, layers[0].attn.head_dim, bfloat16)
-        elif isinstance(network, InternVLNetwork):  # float32 with bfloat16 too: its products are small
-            network.native_projector = _build_projector(network)
+        elif isinstance(network, InternVLNetwork):
+            network.native_projector = _build_projector(network, bfloat16)
 
 
-def _build_projector(model: InternVLNetwork) -> NativeLayer | None:
+def _build_projector(model: InternVLNetwork, bfloat16: bool) -> NativeLayer | None:
     """The C struct of the projector, if the kernels implement it."""
     merge, version = model.config.tile_sizes.merge, model.ps_version
-    return _if_supported("the projector runs", lambda: native_projector(model.mlp1, merge, version))
+    return _if_supported("the projector runs", lambda: native_projector(model.mlp1, merge, version, bfloat16))
 
 
 def _build(layers: nn.LayerList, native_layer: Callable, config, head_dim: int, bfloat16: bool) -> bool:

@@ -52,7 +52,7 @@ VisionLayer = _struct(
 VisionCall = _struct("VisionCall", x=_POINTER, out=_POINTER, tiles=_NUMBER, length=_NUMBER)
 Projector = _struct(
     "Projector", fc1=Dense, fc2=Dense, norm=_POINTER, norm_bias=_POINTER, width=_NUMBER, merge=_NUMBER,
-    transposed=_NUMBER, eps=_FLOAT,
+    transposed=_NUMBER, eps=_FLOAT, bfloat16=_NUMBER,
 )  # fmt: skip
 ProjectorCall = _struct("ProjectorCall", x=_POINTER, out=_POINTER, tiles=_NUMBER, side=_NUMBER)
 _STRUCTS = (DecoderLayer, DecoderCall, VisionLayer, VisionCall, Projector, ProjectorCall)

@@ -212,13 +212,14 @@ def native_vision_layer(layer, config: UpstreamConfig, bfloat16: bool = False) -
     return builder.build(struct)
 
 
-def native_projector(projector: nn.Sequential, merge: int, version: str) -> NativeLayer:
+def native_projector(projector: nn.Sequential, merge: int, version: str, bfloat16: bool = False) -> NativeLayer:
     """The C struct of `models.projector`'s pixel shuffle and `mlp1`.
 
     Args:
         projector: `mlp1`.
         merge: patches along the side of a visual token.
         version: of the pixel shuffle, 'v1' or 'v2'.
+        bfloat16: bfloat16 arithmetic.
     Raises:
         UnsupportedLayerError: the kernels don't implement the projector.
     """
@@ -226,7 +227,7 @@ def native_projector(projector: nn.Sequential, merge: int, version: str) -> Nati
     fc1, fc2 = builder.linear("1"), builder.linear("3")
     floats = [builder.floats(tensor) for tensor in (norm.weight, norm.bias)]
     width = fc1.inputs // merge**2
-    struct = structs.Projector(fc1, fc2, *floats, width, merge, version == "v1", norm._epsilon)
+    struct = structs.Projector(fc1, fc2, *floats, width, merge, version == "v1", norm._epsilon, bfloat16)
     return builder.build(struct, include_self=True)
 
 

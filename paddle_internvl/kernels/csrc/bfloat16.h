@@ -25,6 +25,7 @@ struct BFloat16Kernels {
   void (*attention)(const Attention&);
   void (*decoder_layer)(const DecoderLayer&, const DecoderCall&);
   void (*vision_layer)(const VisionLayer&, const VisionCall&);
+  void (*projector)(const Projector&, const ProjectorCall&);
 };
 
 // The table for this machine, null where it has no such instructions or PADDLE_INTERNVL_ISA names a set without them.

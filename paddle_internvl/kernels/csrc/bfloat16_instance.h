@@ -15,6 +15,7 @@
 namespace ISA {
 
 extern const BFloat16Kernels halved_table;
-const BFloat16Kernels halved_table = {NAME, linear_halved, attention_halved, decoder_layer_halved, vision_layer_halved};
+const BFloat16Kernels halved_table = {NAME, linear_halved, attention_halved, decoder_layer_halved, vision_layer_halved,
+                                      projector_halved};
 
 }  // namespace ISA

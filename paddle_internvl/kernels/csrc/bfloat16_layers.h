@@ -164,6 +164,26 @@ static void see(const VisionLayer& a, const VisionCall& call) {
   }
 }
 
+static void project_patches(const Projector& a, const ProjectorCall& call) {
+  const int64_t k = a.fc1.weight.K, d = a.fc2.weight.N, grid = call.side / a.merge, all = call.tiles * grid * grid;
+  const int64_t strip = all < kStrip ? all : kStrip;
+  const Blocks normed = blocks_of(kLayer4, strip, k), inner = blocks_of(kLayer3, strip, a.fc1.weight.N);
+  for (int64_t first = 0; first < all; first += kStrip) {
+    const int64_t n = all - first < kStrip ? all - first : kStrip;
+#pragma omp parallel for schedule(static) num_threads(threads())
+    for (int64_t i = 0; i < n; i++) {
+      float *patches = scratch(kLayer1, 2 * k), *row = patches + k;
+      layering::take_patches(a, call, first + i, patches);
+      norm_rows(layering::norm_of(patches, a.norm, a.norm_bias, row, 1, k, a.eps, true), 0, 1);
+      take_row(row, k, normed, i);
+    }
+    Product widened = {layering::product(a.fc1, nullptr, n, nullptr, 0), normed, inner};
+    widened.activation = Activation::kGelu;
+    multiply_all(widened);
+    multiply_all(to_floats(a.fc2, inner, n, call.out + first * d, d));
+  }
+}
+
 }  // namespace halved
 
 static void decoder_layer_halved(const DecoderLayer& a, const DecoderCall& call) {
@@ -178,5 +198,7 @@ static void decoder_layer_halved(const DecoderLayer& a, const DecoderCall& call)
 static void vision_layer_halved(const VisionLayer& a, const VisionCall& call) {
   a.qkv.weight.int8_activations ? kernels().vision_layer(a, call) : halved::see(a, call);
 }
+
+static void projector_halved(const Projector& a, const ProjectorCall& call) { halved::project_patches(a, call); }
 
 }  // namespace ISA

@@ -67,6 +67,7 @@ struct Projector {
   int64_t width = 0, merge = 0;                      // C, patches along the side of a token
   int64_t transposed = 0;                            // pixel shuffle v1: the grid of tokens by columns
   float eps = 0;
+  int64_t bfloat16 = 0;  // see DecoderLayer
 };
 
 struct ProjectorCall {

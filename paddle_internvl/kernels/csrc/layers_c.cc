@@ -49,7 +49,7 @@ EXPORT const char* internvl_vision_layer(const VisionLayer* layer, const VisionC
 }
 
 EXPORT const char* internvl_projector(const Projector* projector, const ProjectorCall* call) {
-  return told([&] { kernels().projector(*projector, *call); });
+  return told([&] { (projector->bfloat16 ? require_bfloat16().projector : kernels().projector)(*projector, *call); });
 }
 
 // Bytes of the structs, which Python's must have too.

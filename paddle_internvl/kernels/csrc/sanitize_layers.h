@@ -220,7 +220,7 @@ inline void projector_of(int64_t tiles, int64_t side, int64_t merge, int64_t c, 
   call.out = out.at();
   call.tiles = tiles;
   call.side = side;
-  kernels().projector(a, call);
+  (in_bfloat16 ? require_bfloat16().projector : kernels().projector)(a, call);
   finite(out, tiles * grid * grid * d, "projector");
 }
 
