@@ -5,51 +5,18 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from types import ModuleType
 
 from convert.command_line import Parser, add_common_flags
 from paddle_internvl import __version__
-from paddle_internvl.cli import (
-    aliases,
-    batch,
-    bench,
-    build_kernels,
-    chat,
-    completion,
-    conventions,
-    curate,
-    dataset,
-    demo,
-    doctor,
-    download,
-    estimate,
-    eval,
-    info,
-    merge_lora,
-    serve,
-    train,
-    verify,
-)
+from paddle_internvl.cli import aliases, conventions
 
-COMMANDS = {
-    "chat": chat,
-    "demo": demo,
-    "serve": serve,
-    "batch": batch,
-    "bench": bench,
-    "download": download,
-    "info": info,
-    "estimate": estimate,
-    "dataset": dataset,
-    "train": train,
-    "eval": eval,
-    "curate": curate,
-    "merge-lora": merge_lora,
-    "verify": verify,
-    "doctor": doctor,
-    "build-kernels": build_kernels,
-    "completion": completion,
-}
+COMMANDS = (  # their modules lie beside this one, with underscores
+    "chat", "demo", "serve", "batch", "bench", "download", "info", "estimate", "dataset", "train", "eval", "curate",
+    "merge-lora", "verify", "doctor", "build-kernels", "completion",
+)  # fmt: skip
 _DIFFERENT = {  # command -> meaning of exit code 1
     "batch": "rows failed",
     "bench": "no request was answered, or a bound was broken",
@@ -64,8 +31,12 @@ _EPILOG = """Results go to stdout, logs and progress bars to stderr; bars and co
 and no colours if $NO_COLOR is set. --quiet and --log-level may stand before or after COMMAND."""
 
 
-def build_parser() -> Parser:
-    """The parser of all subcommands."""
+def build_parser(names: Iterable[str] = COMMANDS) -> Parser:
+    """The parser of subcommands.
+
+    Args:
+        names: of `COMMANDS`; only their modules are imported.
+    """
     parser = Parser(
         prog="paddle-internvl",
         description="InternVL on PaddlePaddle.",
@@ -73,20 +44,29 @@ def build_parser() -> Parser:
         different="COMMAND found a problem",
     )
     parser.add_argument("--version", action="version", version=f"paddle_internvl {__version__}")
-    commands = conventions.add_subcommands(parser, COMMANDS, "command", "COMMAND", _DIFFERENT)
+    modules = {name: _module(name) for name in names}
+    commands = conventions.add_subcommands(parser, modules, "command", "COMMAND", _DIFFERENT)
     for name in _WITH_HUB_IDS:
-        conventions.add_hub_flag(commands[name])
+        if name in commands:
+            conventions.add_hub_flag(commands[name])
     add_common_flags(parser)
-    for name in _WITH_ALIASES:
-        for leaf in conventions.leaves(commands[name]):
-            aliases.add_aliases(leaf)
+    for name, command in commands.items():
+        if name in _WITH_ALIASES:
+            for leaf in conventions.leaves(command):
+                aliases.add_aliases(leaf)
     return parser
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"paddle_internvl.cli.{name.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
-    arguments = build_parser().parse_args(argv)
-    return conventions.run(lambda: COMMANDS[arguments.command].run(arguments), arguments)
+    argv = sys.argv[1:] if argv is None else argv
+    names = argv[:1] if argv and argv[0] in COMMANDS else COMMANDS  # without the imports of the other subcommands
+    arguments = build_parser(names).parse_args(argv)
+    return conventions.run(lambda: _module(arguments.command).run(arguments), arguments)
 
 
 def main_and_exit() -> None:

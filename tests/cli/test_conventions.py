@@ -355,3 +355,17 @@ def test_serve_takes_the_words_of_lmdeploy_and_vllm():
     ):
         theirs, ours = (build_parser().parse_args(["serve", *line.split()]) for line in (words, expected))
         assert theirs.checkpoint == "CKPT" and from_arguments(theirs, {}) == from_arguments(ours, {})
+
+
+def test_a_subcommand_imports_no_other():
+    code = """
+import sys
+from paddle_internvl.cli.main import main
+try:
+    main(["info", "--help"])
+finally:
+    modules = {name.split(".")[2] for name in sys.modules if name.startswith("paddle_internvl.cli.")}
+    print(modules & {"chat", "serve", "train", "eval", "curate", "bench"}, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == EXIT_OK and done.stderr == "set()\n"
