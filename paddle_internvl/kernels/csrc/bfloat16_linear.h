@@ -66,7 +66,7 @@ static void piece(const Product& a, const Shares& s, long group, long first, lon
   const bool pairs = a.activation == Activation::kSwiglu, once = s.depth == a.from.depth;
   const long all = blocks_in(a.weight.N), begin = s.first(group, all), panels = s.first(group + 1, all) - begin;
   const long column = begin * kSide, left = a.weight.N - column, parts = pairs ? 2 : 1, size = s.depth * kSquare;
-  const long wide = panels * kSide < left ? panels * kSide : left, reach = a.lower[0].at ? kInReach / 2 : kInReach;
+  const long wide = panels * kSide < left ? panels * kSide : left;
   Half* packed = (Half*)scratch(kLinearPanels, s.panels * parts * size / 2);
   float* sums = scratch(kLinearSums, (once ? 1 : end - first) * s.panels * parts * kSquare);
   for (long k = 0; k < a.from.depth; k += s.depth) {
@@ -78,14 +78,10 @@ static void piece(const Product& a, const Shares& s, long group, long first, lon
     for (long b = first; b < end; b++) {
       const long rows = a.M - b * kSide < kSide ? a.M - b * kSide : kSide;
       float* here = sums + (once ? 0 : (b - first) * panels * parts * kSquare);  // [parts][panels], as packed
-      for (long at = 0; at < depth; at += reach) {
-        const long steps = depth - at < reach ? depth - at : reach;
-        for (long p = 0; p < parts * panels; p++) {
-          const Half* panel = packed + p * size + at * kSquare;
-          multiply(a.from.block(b, k + at), panel, steps, here + p * kSquare, k + at > 0, rows <= 16);
-          for (const Blocks& lower : a.lower)
-            if (lower.at) multiply(lower.block(b, k + at), panel, steps, here + p * kSquare, true, rows <= 16);
-        }
+      for (long p = 0; p < parts * panels; p++) {
+        multiply(a.from.block(b, k), packed + p * size, depth, here + p * kSquare, k > 0, rows <= 16);
+        for (const Blocks& lower : a.lower)
+          if (lower.at) multiply(lower.block(b, k), packed + p * size, depth, here + p * kSquare, true, rows <= 16);
       }
       for (long p = 0; p < panels && k + depth == a.from.depth; p++)
         finish(a, here + p * kSquare, here + (panels + p) * kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);

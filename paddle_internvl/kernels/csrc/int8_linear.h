@@ -49,13 +49,9 @@ static void piece(const Linear& a, const Rows& x, const Shares& s, long group, l
     for (long b = first; b < end; b++) {
       const long row = b * kSide, rows = a.M - row < kSide ? a.M - row : kSide;
       int32_t* here = sums + (once ? 0 : (b - first) * parts * apart * square);  // [parts][panels], as packed
-      for (long at = 0; at < depth; at += kInReach) {
-        const long steps = depth - at < kInReach ? depth - at : kInReach;
-        for (int part = 0; part < parts; part++)
-          for (long p = part * apart; p < part * apart + panels; p++)
-            multiply(x.block(b, k + at), packed + p * size + at * kBlock, steps, here + p * square, k + at > 0, rows <= 16,
-                     x.totals + row);
-      }
+      for (int part = 0; part < parts; part++)
+        for (long p = part * apart; p < part * apart + panels; p++)
+          multiply(x.block(b, k), packed + p * size, depth, here + p * square, k > 0, rows <= 16, x.totals + row);
       for (long p = 0; p < panels && k + depth == x.depth; p++) {
         const long wide = columns - p * kSide < kSide ? columns - p * kSide : kSide;
         const float* done[2];

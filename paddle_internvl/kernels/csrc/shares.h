@@ -11,8 +11,6 @@ struct Shares {
   long first(long group, long all) const { return all * group / groups; }
 };
 
-constexpr long kInReach = 10;  // blocks of rows of W, at most, whose rows and panel stay in the first-level cache: 20 KiB each
-
 // Blocks of rows of x, panels, and `deep` blocks of rows of W, which are shallow if they are at most `shallow`: of these
 // chunks have `tall` blocks of rows, and groups `wide` panels. A panel here may be `size` of them.
 static Shares shares_of(long rows, long panels, long deep, long shallow, long tall, long wide, long size = 1) {
