@@ -6,11 +6,14 @@ In: a `Scene` and a random generator. Out: `Question`s of a kind, worded as in `
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
 
 from demo.tiny.scenes import COLORS, MOTIONS, POSITIONS, SHAPES, Scene, Thing, objects_scene
-from demo.tiny.wordings import FILLERS, FOREIGN, FRAMES, NO_PICTURE, PICTURES, TALK, UNKNOWN, WORDINGS
+from demo.tiny.wordings import FILLERS, FOREIGN, FRAMES, NO_PICTURE, PICTURES, SYNONYMS, TALK, UNKNOWN, WORDINGS
 
 KINDS = (
     "colour", "shape", "count", "position", "reading", "yes/no", "description", "box", "two pictures", "motion", "talk",
@@ -23,6 +26,10 @@ CHINESE = {
 CHINESE_MOTIONS = dict(zip(MOTIONS, ("向左", "向右", "向上", "向下")))
 PAIR_MARKS = "Image-1: <image>\nImage-2: <image>\n"  # in front of a first question about two pictures
 _MARKS = "?.!？。！"  # that end a question
+_SYNONYMS = {word: group for groups in SYNONYMS.values() for group in groups for word in group}
+_SYNONYM = re.compile(  # not inside of another word or a name in braces
+    "(?<![a-zA-Z{])(" + "|".join(sorted(_SYNONYMS, key=len, reverse=True)) + ")(?![a-zA-Z}-])"
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,10 @@ class Asker:
         names = {key: self.word(value) for key, value in names.items()}
         if "shape" in names:
             names["shapes"] = _plural(names["shape"])
-        text = self.rng.choice(WORDINGS[wording][self.language]).format(**names)
-        return Question(kind, self.vary(text), answer, self.language, wording, names)
+        text = self.rng.choice(WORDINGS[wording][self.language])
+        if self.rng.random() < 1 / 3:
+            text = self.rng.choice(rewordings(text))
+        return Question(kind, self.vary(text.format(**names)), answer, self.language, wording, names)
 
     def vary(self, text: str) -> str:
         """A question as people type it: framed, in small letters, without its last mark, or as it is."""
@@ -112,6 +121,13 @@ class Asker:
         return sentence[0].upper() + sentence[1:] + "."
 
 
+@cache
+def rewordings(wording: str) -> list[str]:
+    """A row of `WORDINGS`' question with every combination of synonyms for its words."""
+    parts = _SYNONYM.split(wording)  # text, word, text, word, ...
+    return ["".join(choice) for choice in product(*(_SYNONYMS.get(part, [part]) for part in parts))]
+
+
 def _plural(shape: str) -> str:
     return shape if language_of(shape) == "zh" else shape + ("es" if shape.endswith("s") else "s")
 
@@ -157,6 +173,9 @@ def scene_questions(scene: Scene, rng: random.Random, limit: int) -> list[Questi
     picked = rng.sample(pool, min(limit, len(pool)))
     if scene.text:
         picked[0] = a.ask("reading", "read", scene.text)
+    if rng.random() < 0.4 and things:
+        thing = rng.choice(things)
+        picked[1] = a.ask("box", "box", a.box(thing), color=thing.color, shape=thing.shape)
     if rng.random() < 0.5 and (things or scene.text):
         picked[-1] = a.ask("description", "describe", a.describe(scene))
     rng.shuffle(picked)

@@ -14,6 +14,7 @@ ENGLISH, CHINESE = "en", "zh"
 WORDINGS: dict[str, dict[str, list[str]]] = _TABLES["questions"]  # name of a wording -> language -> questions
 PICTURES: dict[str, dict[str, list[str]]] = _TABLES["pictures"]  # number of a picture -> language -> names
 FRAMES: dict[str, list[str]] = _TABLES["frames"]  # language -> {q}: question, {l}: with a small first letter
+SYNONYMS: dict[str, list[list[str]]] = _TABLES["synonyms"]  # language -> groups of words that stand for each other
 TALK: dict[str, dict[str, dict]] = _TABLES["talk"]  # topic -> "said": language -> texts, "answer": language -> text
 NO_PICTURE: dict[str, str] = _TABLES["no picture"]  # language -> answer to a question that needs a picture
 UNKNOWN: dict[str, str] = _TABLES["unknown"]  # language -> answer to a question of `FOREIGN`

@@ -64,6 +64,7 @@ def test_training_sees_none_of_the_new_wordings(new_wordings):
     for row in WORDINGS.values():
         for language, texts in row.items():
             said += texts + [frame.format(q=text, l=text) for frame in FRAMES[language] for text in texts]
+            said += [rewording for text in texts for rewording in questions.rewordings(text)]
     names = {"shape", "shapes", "color", "position", "image"}
     trained = {plain(text) for text in said}
     templates = []
@@ -74,6 +75,18 @@ def test_training_sees_none_of_the_new_wordings(new_wordings):
         templates.append(plain(text))
     assert len(new_wordings) == 200 and len(foreign()) == 100
     assert not trained & set(templates)
+
+
+def test_synonyms_of_a_wording():
+    forms = questions.rewordings("Is there an object in {image}?")
+    assert len(forms) == len(set(forms)) == 4 and "Is there an item in {image}?" in forms
+    assert "这个图案是啥颜色的？" in questions.rewordings("这个物体是什么颜色的？")
+    assert questions.rewordings("Image-1里有数字吗？") == ["Image-1里有数字吗？"]
+
+
+def test_every_wording_has_fifteen_to_twenty_five_forms():
+    rows = {(row, language): texts for row, by_language in WORDINGS.items() for language, texts in by_language.items()}
+    assert not {key: len(texts) for key, texts in rows.items() if not 15 <= len(set(texts)) == len(texts) <= 25}
 
 
 def test_conversations_are_read_by_training(tmp_path):
