@@ -1,6 +1,6 @@
 """Wordings of the tiny model's questions and small talk in English and Chinese: the tables of `wordings.json`.
 
-Names in braces are filled by `demo.tiny.questions`. `demo.tiny.paraphrases` holds wordings that no training sees.
+Names in braces are filled by `demo.tiny.questions`. `paraphrases.json` holds wordings that no training sees.
 """
 
 from __future__ import annotations
