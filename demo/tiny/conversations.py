@@ -57,7 +57,7 @@ def conversation(kind: str, rng: random.Random) -> tuple[list[Image.Image], str,
     asked = _twice(lambda: ask(scene, rng, rng.randint(3, 6)), rng)
     if rng.random() < 0.75:  # else later answers could mostly be read off the description, without looking
         asked.sort(key=lambda question: question.kind == "description")
-    if rng.random() < 0.12:
+    if rng.random() < 0.18:
         asked.insert(rng.randrange(len(asked) + 1), *questions.foreign_questions(rng, 1))
     return [scenes.render(scene)], "<image>\n", asked
 

@@ -26,6 +26,7 @@ CHINESE = {
 CHINESE_MOTIONS = dict(zip(MOTIONS, ("向左", "向右", "向上", "向下")))
 PAIR_MARKS = "Image-1: <image>\nImage-2: <image>\n"  # in front of a first question about two pictures
 _MARKS = "?.!？。！"  # that end a question
+_HALF_WIDTH = str.maketrans("，。？！：", ",.?!:")
 _SYNONYMS = {word: group for groups in SYNONYMS.values() for group in groups for word in group}
 _SYNONYM = re.compile(  # not inside of another word or a name in braces
     "(?<![a-zA-Z{])(" + "|".join(sorted(_SYNONYMS, key=len, reverse=True)) + ")(?![a-zA-Z}-])"
@@ -76,7 +77,7 @@ class Asker:
         return Question(kind, self.vary(text.format(**names)), answer, self.language, wording, names)
 
     def vary(self, text: str) -> str:
-        """A question as people type it: framed, in small letters, without its last mark, or as it is."""
+        """A question as people type it: framed, in small letters, with half-width marks, without the last, or as is."""
         rng = self.rng
         if rng.random() >= 0.5:
             return text
@@ -85,6 +86,8 @@ class Asker:
             text = rng.choice(FRAMES[self.language]).format(q=text, l=small)
         if rng.random() < 0.5 and "<ref>" not in text:
             text = text.lower()
+        if self.language == "zh" and rng.random() < 0.3:
+            text = text.translate(_HALF_WIDTH)
         return text.rstrip(_MARKS) if rng.random() < 0.5 else text
 
     def word(self, english) -> str:
