@@ -16,7 +16,7 @@ def test_answers_are_those_of_the_scene(tmp_path):
         scenes.Thing("star", "red", "center", (0.4, 0.4, 0.6, 0.6)),
     ]
     answers = {}
-    for seed in range(400):  # a wording is drawn for each question
+    for seed in range(2000):  # a wording is drawn for each question
         for question in crowded.scene_questions(scenes.Scene(448, 448, things), random.Random(seed)):
             answers[question.text] = question.answer
     assert answers["How many stars are there?"] == "2" and answers["有几个红色的物体？"] == "1"
