@@ -24,7 +24,8 @@ static Shares shares_of(long rows, long panels, long deep, long shallow, long ta
   const long wanted = parts(4 * threads(), s.chunks);  // groups that let all threads end together
   if (parts(panels, s.panels) < wanted) s.panels = parts(panels, wanted);
   s.groups = parts(panels, s.panels);
-  if (s.groups > threads()) s.groups = parts(s.groups, threads()) * threads();  // as many for each thread
+  const long even = parts(s.groups, threads()) * threads();  // as many for each thread
+  if (s.groups > threads() && even <= panels) s.groups = even;
   return s;
 }
 
