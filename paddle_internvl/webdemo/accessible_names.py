@@ -15,10 +15,10 @@ from paddle_internvl.webdemo.texts import LANGUAGES, text
 _SETTINGS = ("temperature", "top_p", "penalty", "limit", "tiles")
 # (selector of the slider, name in `texts`)
 _SLIDERS = [
-    ("#frames", "frames"),
+    *((f"#{prefix}frames", "frames") for prefix in ("", "compared_")),
     *((f"#{side}{name}", name) for side in ("", *(f"{side}_" for side in SIDES)) for name in _SETTINGS),
 ]
-_CHATS, _BOXES = ":is(#chat, .compared)", ":is(#box, #question)"
+_CHATS, _BOXES, _CLIPS = ":is(#chat, .compared)", ":is(#box, #question)", ":is(#clip, #compared_clip)"
 # (selector, attribute, name in `texts`)
 NAMES = (
     ("#language", "aria-label", "language"),
@@ -46,11 +46,12 @@ NAMES = (
     (f"{_BOXES} .delete-button", "aria-label", "remove"),
     (f"{_BOXES} [data-testid=upload-button]", "aria-label", "attach"),
     (f"{_BOXES} [data-testid=submit-button]", "aria-label", "send"),
-    ("#clip button[aria-dropeffect]", "aria-label", "drop"),
-    ("#clip .icon-button", "aria-label", "remove"),
-    ("#clip .icon-button", "title", "remove"),
-    ("#clip button[aria-dropeffect] > .wrap", "data-words", "drop"),  # `style` shows it instead of Gradio's own text
-    (".toast-title", "data-words", "notice"),  # `style` shows it instead of Gradio's own text
+    (f"{_CLIPS} button[aria-dropeffect]", "aria-label", "drop"),
+    (f"{_CLIPS} .icon-button", "aria-label", "remove"),
+    (f"{_CLIPS} .icon-button", "title", "remove"),
+    # `style` shows these two instead of Gradio's own text
+    (f"{_CLIPS} button[aria-dropeffect] > .wrap", "data-words", "drop"),
+    (".toast-title", "data-words", "notice"),
     (".toast-close", "aria-label", "close"),
     *((f"{slider} input", "aria-label", name) for slider, name in _SLIDERS),
     *((f"{slider} .reset-button", "aria-label", "reset") for slider, _ in _SLIDERS),

@@ -1,6 +1,6 @@
-"""Event handlers of the comparison: one question with its pictures, answered under two settings.
+"""Event handlers of the comparison: one question with its pictures and clip, answered under two settings.
 
-In: text, pictures and two settings of a visitor, and their `ComparisonState`. Out: messages and HTML of two columns.
+In: text, uploads and two settings of a visitor, and their `ComparisonState`. Out: messages and HTML of two columns.
 A question stands for itself: neither the conversation nor an earlier comparison is part of its prompt. The settings
 answer one after the other, so that neither answer slows the other down. Input is untrusted, as in `handlers`.
 """
@@ -59,15 +59,15 @@ class ComparisonHandlers:
         shown = [display.messages([each], language) for each in state.rounds] or [[] for _ in SIDES]
         return [[message for message in side if message["role"] == "assistant"] for side in shown]
 
-    async def preview(self, box, language: str, *rest) -> list[str]:
+    async def preview(self, box, clip, frames, language: str, *rest) -> list[str]:
         """What the model will see under each setting, or the error, as HTML."""
         *settings, state = rest
         return [
-            await self._handlers.preview(box, None, 0, tiles, system, thinking, True, language, state.waiting)
+            await self._handlers.preview(box, clip, frames, tiles, system, thinking, True, language, state.waiting)
             for _, system, *_, tiles, thinking in _by_side(settings)
         ]
 
-    async def ask(self, box, language: str, *rest) -> AsyncIterator[list]:
+    async def ask(self, box, clip, frames, language: str, *rest) -> AsyncIterator[list]:
         """Answer a question under the first setting, then under the second: both chats and the stop button, as the
         answers grow. The question stays in its box, to be asked under other settings."""
         *settings, state = rest
@@ -81,7 +81,7 @@ class ComparisonHandlers:
         enabled = gr.update(interactive=True)
         try:
             yield [*self.show(language, state), enabled]
-            await self._attach(box, state)
+            await self._attach(state, box, clip, frames)
             for round_, values in zip(rounds, _by_side(settings)):
                 async with aclosing(self._answer(round_, *values)) as steps:
                     async for _ in steps:
@@ -91,10 +91,10 @@ class ComparisonHandlers:
             _stop(rounds)
         yield [*self.show(language, state), enabled]
 
-    async def _attach(self, box, state: ComparisonState) -> None:
-        """Give the question's pictures to both rounds, or end both with the error."""
+    async def _attach(self, state: ComparisonState, box, clip, frames) -> None:
+        """Give the question's pictures and clip to both rounds, or end both with the error."""
         try:
-            attachments = tuple(await attach(self._handlers.receiver, box, state.waiting))
+            attachments = tuple(await attach(self._handlers.receiver, box, state.waiting, clip, frames))
         except MediaError as error:
             for round_ in state.rounds:
                 round_.ending, round_.error = "error", str(error)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from paddle_internvl.webdemo.comparison import SIDES
-from paddle_internvl.webdemo.layout import LATEX, SLIDERS, Controls, adapter_choices
+from paddle_internvl.webdemo.layout import LATEX, SLIDERS, Controls, adapter_choices, place_clip
 
 _COLUMN, _WIDTH = 320, 200  # pixels of a side and of a setting, at least
 _TEMPERATURES = {"a": 0, "b": 1}  # at first, so that the sides differ
@@ -30,6 +30,7 @@ def place_comparison(controls: Controls, adapters: Sequence[str], thinking: bool
             controls.make(gr.MultimodalTextbox, "question", file_types=["image"], file_count="multiple",
                           sources=["upload"], lines=1, max_lines=8, show_label=False, scale=8)  # fmt: skip
             controls.make(gr.Button, "stop_both", interactive=False, variant="stop", min_width=80, scale=0)
+        place_clip(controls, "compared_")
         with gr.Row():
             for side in SIDES:
                 controls.make(gr.Chatbot, f"{side}_chat", height=240, min_width=_COLUMN, buttons=["copy"],

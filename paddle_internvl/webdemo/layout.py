@@ -62,6 +62,7 @@ LABELS = {
     "stop_both": {"value": "stop"},
     **{f"{side}_chat": {"label": f"answer_{side}", "placeholder": f"answer_{side}"} for side in SIDES},
 }
+LABELS |= {f"compared_{name}": LABELS[name] for name in ("video_panel", "clip", "frames")}
 LABELS |= {f"{side}_settings": {"label": f"settings_{side}"} for side in SIDES}
 LABELS |= {f"{side}_{name}": LABELS[name] for side in SIDES for name in SETTINGS}
 
@@ -129,9 +130,7 @@ def _conversation(controls: Controls, examples: list[dict]) -> None:
 def _panels(controls: Controls, adapters: Sequence[str], thinking: bool) -> None:
     """Panels of video and settings. No tabs: Gradio's keep the browser busy for good after their labels change."""
     make = controls.make
-    with make(gr.Accordion, "video_panel", open=False):
-        make(gr.File, "clip", file_types=_CLIPS, type="filepath", height=130)
-        make(gr.Slider, "frames", minimum=1, maximum=MAX_FRAMES, step=1, value=8)
+    place_clip(controls)
     with make(gr.Accordion, "settings_panel", open=False):
         make(gr.Dropdown, "adapter", choices=adapter_choices(adapters, "en"), value="", visible=bool(adapters))
         make(gr.Textbox, "system", lines=2, max_lines=8, interactive=not thinking)
@@ -139,6 +138,18 @@ def _panels(controls: Controls, adapters: Sequence[str], thinking: bool) -> None
         make(gr.Checkbox, "keep_thoughts", value=True)
         for name in ("temperature", "top_p", "penalty", "limit"):
             make(gr.Slider, name, **SLIDERS[name])
+
+
+def place_clip(controls: Controls, prefix: str = "") -> None:
+    """Place the panel of a question's clip.
+
+    Args:
+        controls: get the panel's, `clip` and `frames`.
+        prefix: of their names.
+    """
+    with controls.make(gr.Accordion, f"{prefix}video_panel", open=False):
+        controls.make(gr.File, f"{prefix}clip", file_types=_CLIPS, type="filepath", height=130)
+        controls.make(gr.Slider, f"{prefix}frames", minimum=1, maximum=MAX_FRAMES, step=1, value=8)
 
 
 def view_choices(language: str) -> list[tuple[str, str]]:

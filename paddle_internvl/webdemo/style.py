@@ -45,9 +45,11 @@ body:not([data-view=comparison]) #comparison, body[data-view=comparison] #conver
   #chat .edit-textarea { field-sizing: content; height: auto !important; max-height: 12em; }
 }
 :is(#chat, .compared) .thought-group .title button { pointer-events: none; }
-#clip .wrap[data-words] { font-size: 0; padding-top: 24px; }
-#clip .wrap[data-words] > .or { display: none; }
-#clip .wrap[data-words]::after { content: attr(data-words); font-size: 1rem; padding: 0 8px; text-align: center; }
+:is(#clip, #compared_clip) .wrap[data-words] { font-size: 0; padding-top: 24px; }
+:is(#clip, #compared_clip) .wrap[data-words] > .or { display: none; }
+:is(#clip, #compared_clip) .wrap[data-words]::after {
+  content: attr(data-words); font-size: 1rem; padding: 0 8px; text-align: center;
+}
 .figures { display: flex; flex-wrap: wrap; gap: 8px; }
 .figures figure { margin: 0 !important; max-width: 100%; }
 .figures img { display: block; max-width: 100%; max-height: 240px; margin: 0 !important; border-radius: 4px; }
@@ -59,7 +61,7 @@ body:not([data-view=comparison]) #comparison, body[data-view=comparison] #conver
 :is(#chat, .compared) .bot .figures img { max-height: 300px; }
 .strip { overflow-x: auto; }
 .strip .figures { flex-wrap: nowrap; }
-#seen .strip figure { flex: 0 0 auto; width: auto; min-width: 0; }
+:is(#seen, .preview) .strip figure { flex: 0 0 auto; width: auto; min-width: 0; }
 :is(#chat, .compared) .strip .figures img, .strip .figures img { max-height: 100px; max-width: none; }
 .problem { color: #b00020 !important; font-weight: 600; overflow-wrap: anywhere; }
 .dark .problem { color: #ff8a80 !important; }

@@ -17,13 +17,13 @@ from tests.webdemo.conftest import ASSETS, VISITORS, expect
 A, B = ["", "Be brief.", 0, 1, 1, 20, 6, False], ["", "", 0.7, 0.8, 1.2, 5, 1, False]
 
 
-def compare(host, files=(), state=None, steps=None, question="hello"):
+def compare(host, files=(), state=None, steps=None, question="hello", clip=None, frames=8):
     """The last columns, the state, and how many answers were asked for when each update came."""
     state, shown = state or ComparisonState(), []
 
     async def ask():
         box = {"text": question, "files": [str(file) for file in files]}
-        updates = ComparisonHandlers(Handlers(host)).ask(box, "en", *A, *B, state)
+        updates = ComparisonHandlers(Handlers(host)).ask(box, clip, frames, "en", *A, *B, state)
         async for *chats, _stop in updates:
             shown.append(chats)
             if len(shown) == steps:
@@ -57,6 +57,15 @@ def test_each_side_has_its_settings(tiny):
     assert "wide" not in str(host.engine.asked[2][0].ids) and not host.engine.asked[2][0].pictures
 
 
+def test_a_clip_is_asked_about_under_both(tiny):
+    host = fake_host(tiny)
+    _, state = compare(host, clip=str(ASSETS / "clip.gif"), frames=4)
+    assert [[len(tiles) for tiles in prompt.pictures] for prompt, _ in host.engine.asked] == [[1] * 4] * 2
+    assert [each.attachments[0].name for each in state.rounds] == ["clip.gif"] * 2
+    _, state = compare(host, clip=str(ASSETS / "wide.png"), frames=99)
+    assert [each.error for each in state.rounds] == ["99 frames are asked for; 1 to 32 are taken"] * 2
+
+
 def test_one_side_answers_after_the_other(tiny):
     class Alone(FakeEngineThread):
         async def pieces(self, answers, prompt):
@@ -85,7 +94,7 @@ def test_errors_are_in_both_columns_or_in_their_own(tiny, tmp_path):
 
     async def ask():
         async for shown in ComparisonHandlers(Handlers(host)).ask(
-            {"text": "hello"}, "en", *settings[0], *settings[1], state
+            {"text": "hello"}, None, 8, "en", *settings[0], *settings[1], state
         ):
             last = shown
         return last
@@ -101,7 +110,8 @@ def test_each_side_has_its_adapter(tiny):
     state = ComparisonState()
 
     async def ask(a, b):
-        async for _ in ComparisonHandlers(Handlers(host)).ask({"text": "hi"}, "en", a, *A[1:], b, *A[1:], state):
+        settings = [a, *A[1:], b, *A[1:]]
+        async for _ in ComparisonHandlers(Handlers(host)).ask({"text": "hi"}, None, 8, "en", *settings, state):
             pass
         return [each.answer or each.error for each in state.rounds]
 
@@ -116,7 +126,7 @@ def test_a_server_answers_both(tiny):
         remote = ServerHost(served.url)
         _, state = compare(remote, [ASSETS / "wide.png"])
         box = {"text": "hello", "files": [str(ASSETS / "wide.png")]}
-        shown = asyncio.run(ComparisonHandlers(Handlers(remote)).preview(box, "en", *A, *B, state))
+        shown = asyncio.run(ComparisonHandlers(Handlers(remote)).preview(box, None, 8, "en", *A, *B, state))
         remote.close()
     assert [len(prompt.pictures[0]) for prompt, _ in engine.asked] == [4, 1]
     assert [each.ending for each in state.rounds] == ["stop", "length"] and state.rounds[1].timing.tokens == 5
@@ -149,6 +159,15 @@ def test_a_comparison_in_the_browser(page_of, host):
     expect(page.locator("#a_chat .timing")).to_contain_text("个 token")
     expect(page.locator("#b_preview figcaption")).to_contain_text("1 个图块")
     picture(page, "comparison")
+    page.locator("#question .delete-button").click()
+    page.locator("#compared_video_panel button").first.click()
+    attach(page, "clip.gif", box="#compared_clip")
+    page.fill("#question textarea", "蓝色的正方形向哪个方向移动？")
+    expect(page.locator("#b_preview")).to_contain_text("clip.gif")
+    page.press("#question textarea", "Enter")
+    for side in "ab":
+        expect(page.locator(f"#{side}_chat [data-testid=bot]").first).to_contain_text("向右")
+    assert not serious(page, ["#comparison"])
     page.get_by_text("English", exact=True).click()
     page.get_by_text("Conversation", exact=True).click()
     expect(page.locator("#box")).to_be_visible()
