@@ -1,4 +1,4 @@
-"""InternVL 2, 2.5 and 2.5-MPO on PaddlePaddle, through PaddleNLP.
+"""InternVL 2 to 3.5 on PaddlePaddle, through PaddleNLP.
 
     import paddle_internvl                      # from here on PaddleNLP's Auto classes know InternVL
     from paddlenlp.transformers import AutoModel, AutoTokenizer
