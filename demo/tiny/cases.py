@@ -58,6 +58,9 @@ def cases(rng: random.Random) -> Iterator[Case]:
             if question.kind == "reading":
                 yield Case("small print, tiled", (scene,), "<image>\n", question)
                 yield Case("small print, one tile", (scene,), "<image>\n", question, max_num=1)
+        scene = scenes.labels_scene(rng)
+        for question in questions.label_questions(scene, rng, 1):
+            yield Case(question.kind, (scene,), "<image>\n", question)
         pair = [scenes.objects_scene(rng) for _ in range(2)]
         for question in questions.pair_questions(pair, rng, 2):
             yield Case(question.kind, tuple(pair), questions.PAIR_MARKS, question, max_num=1)

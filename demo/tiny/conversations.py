@@ -64,7 +64,7 @@ def conversation(kind: str, rng: random.Random) -> tuple[list[Image.Image], str,
 
 def _twice(ask: Callable[[], list[questions.Question]], rng: random.Random) -> list[questions.Question]:
     """Questions of two calls, mixed, each call in its own language: more to learn of a picture than its tiles cost."""
-    asked = list({question.text: question for question in [*ask(), *ask()]}.values())
+    asked = questions.distinct([*ask(), *ask()])
     rng.shuffle(asked)
     return asked
 

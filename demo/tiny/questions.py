@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 
 from demo.tiny.scenes import COLORS, MOTIONS, POSITIONS, SHAPES, Scene, Thing, objects_scene
-from demo.tiny.wordings import FILLERS, FOREIGN, FRAMES, NO_PICTURE, PICTURES, SYNONYMS, TALK, UNKNOWN, WORDINGS
+from demo.tiny.wordings import FILLERS, FOREIGN, FRAMES, NO_PICTURE, PICTURES, SYNONYMS, TALK, TYPED, UNKNOWN, WORDINGS
 
 KINDS = (
     "colour", "shape", "count", "position", "reading", "yes/no", "description", "box", "two pictures", "motion", "talk",
@@ -67,11 +67,12 @@ class Asker:
         self.language = "zh" if rng.random() < 0.4 else "en"
 
     def ask(self, kind: str, wording: str, answer: str, **names) -> Question:
-        """A question of a row of `WORDINGS`, its names and answer in the conversation's language."""
+        """A question of a row of `WORDINGS` or `TYPED`, its names and answer in the conversation's language."""
         names = {key: self.word(value) for key, value in names.items()}
         if "shape" in names:
             names["shapes"] = _plural(names["shape"])
-        text = self.rng.choice(WORDINGS[wording][self.language])
+        table = TYPED if self.rng.random() < 0.6 else WORDINGS
+        text = self.rng.choice(table[wording][self.language])
         if self.rng.random() < 1 / 3:
             text = self.rng.choice(rewordings(text))
         return Question(kind, self.vary(text.format(**names)), answer, self.language, wording, names)
@@ -145,6 +146,11 @@ def _unique(things: list[Thing], field: str) -> list[Thing]:
     return [thing for thing in things if values.count(getattr(thing, field)) == 1]
 
 
+def distinct(asked: Iterable[Question]) -> list[Question]:
+    """Questions without those that repeat another one's text."""
+    return list({question.text: question for question in asked}.values())
+
+
 def scene_questions(scene: Scene, rng: random.Random, limit: int) -> list[Question]:
     """Up to `limit` different questions about one picture, at random, at most one description."""
     a, things = Asker(rng), scene.things
@@ -182,8 +188,7 @@ def scene_questions(scene: Scene, rng: random.Random, limit: int) -> list[Questi
     if rng.random() < 0.5 and (things or scene.text):
         picked[-1] = a.ask("description", "describe", a.describe(scene))
     rng.shuffle(picked)
-    unique = {question.text: question for question in picked}
-    return list(unique.values())
+    return distinct(picked)
 
 
 def label_questions(scene: Scene, rng: random.Random, limit: int) -> list[Question]:
@@ -216,8 +221,7 @@ def pair_questions(scenes: list[Scene], rng: random.Random, limit: int) -> list[
             if one.shape == other.shape:
                 same = a.yes(one.color == other.color)
                 pool += [a.ask("two pictures", "same color", same, shape=one.shape)] * 2
-    unique = {question.text: question for question in rng.sample(pool, min(limit, len(pool)))}
-    return list(unique.values())
+    return distinct(rng.sample(pool, min(limit, len(pool))))
 
 
 def clip_questions(thing: Thing, motion: str, rng: random.Random, limit: int) -> list[Question]:

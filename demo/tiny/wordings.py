@@ -1,6 +1,7 @@
 """Wordings of the tiny model's questions and small talk in English and Chinese: the tables of `wordings.json`.
 
-Names in braces are filled by `demo.tiny.questions`. `paraphrases.json` holds wordings that no training sees.
+Names in braces are filled by `demo.tiny.questions`. `typed.json` holds more wordings of the questions, as people type
+them, and `paraphrases.json` wordings that no training sees.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-_TABLES = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-ENGLISH, CHINESE = "en", "zh"
+_TABLES, _TYPED = (
+    json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in ("wordings.json", "typed.json")
+)
 
 WORDINGS: dict[str, dict[str, list[str]]] = _TABLES["questions"]  # name of a wording -> language -> questions
+TYPED: dict[str, dict[str, list[str]]] = _TYPED  # as `WORDINGS`
 PICTURES: dict[str, dict[str, list[str]]] = _TABLES["pictures"]  # number of a picture -> language -> names
 FRAMES: dict[str, list[str]] = _TABLES["frames"]  # language -> {q}: question, {l}: with a small first letter
 SYNONYMS: dict[str, list[list[str]]] = _TABLES["synonyms"]  # language -> groups of words that stand for each other

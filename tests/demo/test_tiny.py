@@ -13,7 +13,7 @@ import pytest
 from demo.tiny import conversations, questions, scenes
 from demo.tiny.cases import Case, collect, foreign, paraphrases
 from demo.tiny.evaluate import evaluate, is_right
-from demo.tiny.wordings import FRAMES, TALK, WORDINGS
+from demo.tiny.wordings import FRAMES, TALK, TYPED, WORDINGS
 from tests.random_checkpoints import ROOT, TOKENIZER
 
 QUESTIONS = 8  # of each kind
@@ -32,7 +32,7 @@ def test_accuracy_is_that_of_the_model_card(new_wordings):
     assert {"two pictures", "motion", "small print, tiled", "small print, one tile", "new wordings"} <= card.keys()
     model, tokenizer = AutoModel.from_pretrained(str(TOKENIZER)), AutoTokenizer.from_pretrained(str(TOKENIZER))
     kinds = ("two pictures", "motion", "box", "small print, tiled")
-    cases = [case for case in collect(QUESTIONS) if case.kind in kinds] + new_wordings[::16] + foreign()[::8]
+    cases = [case for case in collect(QUESTIONS) if case.kind in kinds] + new_wordings[::36] + foreign()[::23]
     table, _ = evaluate(model, tokenizer, cases)
     for kind in (*kinds, "new wordings", "foreign"):
         expected = card[kind]
@@ -61,8 +61,9 @@ def test_training_sees_none_of_the_new_wordings(new_wordings):
         return re.sub(r"\W", "", text.lower())
 
     said = [text for topic in TALK.values() for texts in topic["said"].values() for text in texts]
-    for row in WORDINGS.values():
-        for language, texts in row.items():
+    for row in WORDINGS.keys() | TYPED.keys():
+        for language in ("en", "zh"):
+            texts = WORDINGS[row][language] + TYPED[row][language]
             said += texts + [frame.format(q=text, l=text) for frame in FRAMES[language] for text in texts]
             said += [rewording for text in texts for rewording in questions.rewordings(text)]
     names = {"shape", "shapes", "color", "position", "image"}
@@ -73,8 +74,19 @@ def test_training_sees_none_of_the_new_wordings(new_wordings):
         for name in sorted(names & case.question.names.keys(), key=lambda name: -len(case.question.names[name])):
             text = text.replace(case.question.names[name], "{" + name + "}")
         templates.append(plain(text))
-    assert len(new_wordings) == 200 and len(foreign()) == 100
+    assert len(new_wordings) == 463 and len(foreign()) == 276
     assert not trained & set(templates)
+
+
+def test_every_typed_wording_can_be_filled():
+    names = {"shape": "circle", "shapes": "circles", "color": "red", "position": "left", "image": "Image-1"}
+    for row, by_language in TYPED.items():
+        used = {name for texts in WORDINGS[row].values() for text in texts for name in re.findall(r"{(\w+)}", text)}
+        for language, texts in by_language.items():
+            assert len(texts) >= 60 and not set(texts) & set(WORDINGS[row][language])
+            for text in texts:
+                assert set(re.findall(r"{(\w+)}", text)) <= used and text.format(**names)
+                assert (questions.language_of(text) == "zh") == (language == "zh"), text
 
 
 def test_synonyms_of_a_wording():
