@@ -182,7 +182,7 @@ def scene_questions(scene: Scene, rng: random.Random, limit: int) -> list[Questi
     picked = rng.sample(pool, min(limit, len(pool)))
     if scene.text:
         picked[0] = a.ask("reading", "read", scene.text)
-    if rng.random() < 0.4 and things:
+    if rng.random() < 0.4 and things and len(picked) > 1:
         thing = rng.choice(things)
         picked[1] = a.ask("box", "box", a.box(thing), color=thing.color, shape=thing.shape)
     if rng.random() < 0.5 and (things or scene.text):

@@ -89,6 +89,12 @@ def test_every_typed_wording_can_be_filled():
                 assert (questions.language_of(text) == "zh") == (language == "zh"), text
 
 
+def test_one_question_about_a_picture():
+    for seed in range(50):
+        rng = random.Random(seed)
+        assert len(questions.scene_questions(scenes.objects_scene(rng), rng, 1)) == 1
+
+
 def test_synonyms_of_a_wording():
     forms = questions.rewordings("Count an object in {image}.")
     assert len(forms) == len(set(forms)) == 4 and "Count an item in {image}." in forms

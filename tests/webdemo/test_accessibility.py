@@ -68,6 +68,9 @@ def check_names(page, language: str) -> None:
             wrong.extend((selector, attribute, one) for one in each if one != text(name, language))
 
     open_panels(page)
+    if not page.locator("#compared_frames").count():  # of the other view, where no mouse comes now
+        page.locator("#compared_video_panel > button").evaluate("button => button.click()")
+    expect(page.locator("#compared_frames input").first).to_have_attribute("aria-label", text("frames", language))
     page.press("#box textarea", "Enter")
     expect(page.locator(".toast-title")).to_have_attribute("data-words", text("notice", language))
     expect(page.locator(".toast-close")).to_have_attribute("aria-label", text("close", language))
