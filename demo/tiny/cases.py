@@ -5,19 +5,17 @@ In: a fixed seed, and `paraphrases.json`. Out: `Case`s. No model.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from PIL import Image
 
 from demo.tiny import questions, scenes
 from demo.tiny.conversations import MAX_TILES
 from demo.tiny.scenes import Scene
-from demo.tiny.wordings import TALK, UNKNOWN
+from demo.tiny.wordings import TALK, UNKNOWN, table
 
 SEED = "held out"  # training draws from other seeds
 
@@ -86,7 +84,7 @@ def collect(per_kind: int) -> list[Case]:
 
 def paraphrases() -> list[Case]:
     """A case for each wording of `paraphrases.json`, under the kind 'new wordings'."""
-    tables = _paraphrases()
+    tables = table("paraphrases.json")
     wanted = [(row, language, text) for row in tables if row not in ("talk", "foreign")
               for language, texts in tables[row].items() for text in texts]  # fmt: skip
     kept = [
@@ -105,15 +103,11 @@ def paraphrases() -> list[Case]:
 def foreign() -> list[Case]:
     """Cases about things that the model was not taught, every second one beside a picture; a refusal is right."""
     rng, kept = random.Random(f"{SEED}, foreign"), []
-    for index, text in enumerate(_paraphrases()["foreign"]):
+    for index, text in enumerate(table("paraphrases.json")["foreign"]):
         drawn = (scenes.objects_scene(rng),) if index % 2 else ()
         marks = "<image>\n" if drawn else ""
         kept.append(Case("foreign", drawn, marks, _question("foreign", text, UNKNOWN)))
     return kept
-
-
-def _paraphrases() -> dict:
-    return json.loads(Path(__file__).with_name("paraphrases.json").read_text(encoding="utf-8"))
 
 
 def _question(kind: str, text: str, answers: Mapping[str, str]) -> questions.Question:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-_TABLES, _TYPED = (
-    json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in ("wordings.json", "typed.json")
-)
 
+def table(name: str) -> dict:
+    """The content of a JSON file of this folder."""
+    return json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+_TABLES = table("wordings.json")
 WORDINGS: dict[str, dict[str, list[str]]] = _TABLES["questions"]  # name of a wording -> language -> questions
-TYPED: dict[str, dict[str, list[str]]] = _TYPED  # as `WORDINGS`
+TYPED: dict[str, dict[str, list[str]]] = table("typed.json")  # as `WORDINGS`
 PICTURES: dict[str, dict[str, list[str]]] = _TABLES["pictures"]  # number of a picture -> language -> names
 FRAMES: dict[str, list[str]] = _TABLES["frames"]  # language -> {q}: question, {l}: with a small first letter
 SYNONYMS: dict[str, list[list[str]]] = _TABLES["synonyms"]  # language -> groups of words that stand for each other

@@ -15,10 +15,11 @@ from paddle_internvl.webdemo.texts import LANGUAGES, text
 _SETTINGS = ("temperature", "top_p", "penalty", "limit", "tiles")
 # (selector of the slider, name in `texts`)
 _SLIDERS = [
-    *((f"#{prefix}frames", "frames") for prefix in ("", "compared_")),
+    ("#frames", "frames"),
+    ("#compared_frames", "frames"),
     *((f"#{side}{name}", name) for side in ("", *(f"{side}_" for side in SIDES)) for name in _SETTINGS),
 ]
-_CHATS, _BOXES, _CLIPS = ":is(#chat, .compared)", ":is(#box, #question)", ":is(#clip, #compared_clip)"
+_CHATS, _BOXES = ":is(#chat, .compared)", ":is(#box, #question)"
 # (selector, attribute, name in `texts`)
 NAMES = (
     ("#language", "aria-label", "language"),
@@ -46,11 +47,11 @@ NAMES = (
     (f"{_BOXES} .delete-button", "aria-label", "remove"),
     (f"{_BOXES} [data-testid=upload-button]", "aria-label", "attach"),
     (f"{_BOXES} [data-testid=submit-button]", "aria-label", "send"),
-    (f"{_CLIPS} button[aria-dropeffect]", "aria-label", "drop"),
-    (f"{_CLIPS} .icon-button", "aria-label", "remove"),
-    (f"{_CLIPS} .icon-button", "title", "remove"),
+    (".clip-file button[aria-dropeffect]", "aria-label", "drop"),
+    (".clip-file .icon-button", "aria-label", "remove"),
+    (".clip-file .icon-button", "title", "remove"),
     # `style` shows these two instead of Gradio's own text
-    (f"{_CLIPS} button[aria-dropeffect] > .wrap", "data-words", "drop"),
+    (".clip-file button[aria-dropeffect] > .wrap", "data-words", "drop"),
     (".toast-title", "data-words", "notice"),
     (".toast-close", "aria-label", "close"),
     *((f"{slider} input", "aria-label", name) for slider, name in _SLIDERS),

@@ -148,7 +148,8 @@ def place_clip(controls: Controls, prefix: str = "") -> None:
         prefix: of their names.
     """
     with controls.make(gr.Accordion, f"{prefix}video_panel", open=False):
-        controls.make(gr.File, f"{prefix}clip", file_types=_CLIPS, type="filepath", height=130)
+        controls.make(gr.File, f"{prefix}clip", file_types=_CLIPS, type="filepath", height=130,
+                      elem_classes="clip-file")  # fmt: skip
         controls.make(gr.Slider, f"{prefix}frames", minimum=1, maximum=MAX_FRAMES, step=1, value=8)
 
 

@@ -150,17 +150,17 @@ class _Events:
 
     def _connect_comparison(self) -> None:
         controls, handlers, state, hidden = self._controls, self._comparison, self._compared, self._hidden
-        language, stop = controls["language"], controls["stop_both"]
-        question = [controls[name] for name in ("question", "compared_clip", "compared_frames")]
+        language, question, stop = (controls[name] for name in ("language", "question", "stop_both"))
+        clip = [controls["compared_clip"], controls["compared_frames"]]
         settings = [controls[f"{side}_{name}"] for side in SIDES for name in SETTINGS]
         chats, previews = ([controls[f"{side}_{name}"] for side in SIDES] for name in ("chat", "preview"))
-        inputs = [*question, language, *settings, state]
-        answer = question[0].submit(handlers.ask, inputs, [*chats, stop], **self._answering)
+        inputs = [question, *clip, language, *settings, state]
+        answer = question.submit(handlers.ask, inputs, [*chats, stop], **self._answering)
         answer.then(lambda: gr.update(interactive=False), None, stop, queue=False, **hidden)
         stop.click(handlers.stop, [language, state], chats, **hidden, cancels=[answer], queue=False)
         stop.click(None, js="() => document.querySelector('#question textarea').focus()", **hidden)
         prompt = [control for name, control in zip(SETTINGS * len(SIDES), settings) if name in _PROMPT_SETTINGS]
-        changes = [control.change for control in (*question, language, *prompt)]
+        changes = [control.change for control in (question, *clip, language, *prompt)]
         gr.on(changes, handlers.preview, inputs, previews, trigger_mode="always_last", **hidden)
         controls["view"].change(None, controls["view"], js=_SHOW_VIEW, **hidden)
         loaded = [controls[f"{side}_{name}"] for side in SIDES for name in ("system", "tiles", "limit")]

@@ -45,11 +45,9 @@ body:not([data-view=comparison]) #comparison, body[data-view=comparison] #conver
   #chat .edit-textarea { field-sizing: content; height: auto !important; max-height: 12em; }
 }
 :is(#chat, .compared) .thought-group .title button { pointer-events: none; }
-:is(#clip, #compared_clip) .wrap[data-words] { font-size: 0; padding-top: 24px; }
-:is(#clip, #compared_clip) .wrap[data-words] > .or { display: none; }
-:is(#clip, #compared_clip) .wrap[data-words]::after {
-  content: attr(data-words); font-size: 1rem; padding: 0 8px; text-align: center;
-}
+.clip-file .wrap[data-words] { font-size: 0; padding-top: 24px; }
+.clip-file .wrap[data-words] > .or { display: none; }
+.clip-file .wrap[data-words]::after { content: attr(data-words); font-size: 1rem; padding: 0 8px; text-align: center; }
 .figures { display: flex; flex-wrap: wrap; gap: 8px; }
 .figures figure { margin: 0 !important; max-width: 100%; }
 .figures img { display: block; max-width: 100%; max-height: 240px; margin: 0 !important; border-radius: 4px; }

@@ -61,7 +61,7 @@ def test_training_sees_none_of_the_new_wordings(new_wordings):
         return re.sub(r"\W", "", text.lower())
 
     said = [text for topic in TALK.values() for texts in topic["said"].values() for text in texts]
-    for row in WORDINGS.keys() | TYPED.keys():
+    for row in WORDINGS:
         for language in ("en", "zh"):
             texts = WORDINGS[row][language] + TYPED[row][language]
             said += texts + [frame.format(q=text, l=text) for frame in FRAMES[language] for text in texts]
