@@ -59,6 +59,13 @@ def test_shares_of_the_machine(summary):
     )
 
 
+def test_the_peak_of_float32_on_amx_tiles():
+    """A float32 product is three of bfloat16 there."""
+    peaks = {"flops": 1e9, "bandwidth": 1e9, "AMX bfloat16": 6e9}
+    row = figures.summary(STAGE, [trial(OURS, 4.0)], {}, COSTS, peaks)["contenders"][OURS]
+    assert row["flops share"] == pytest.approx(COSTS.decode(5).flops / 4.0 / 2e9, abs=1e-4)
+
+
 def test_without_torch_there_are_no_ratios():
     made = figures.summary(STAGE, [trial(OURS, 4.0)], {OURS: np.ones(2)}, COSTS, {"flops": 1e9, "bandwidth": 1e9})
     assert not {"of torch", "of rival", "error"} & made["contenders"][OURS].keys()

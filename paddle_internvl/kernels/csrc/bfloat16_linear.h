@@ -10,18 +10,27 @@ namespace ISA {
 namespace halved {
 
 constexpr long kShallow = 40;        // blocks of rows of W that are packed at once
-constexpr long kRows = 1 << 19;      // numbers of x that stay in the second-level cache: 1 MiB
-constexpr long kPanels = 4;          // panels that pass by them at a time
+constexpr long kPanels = 8;          // panels that stay in the second-level cache
+constexpr long kTall = 64;           // blocks of rows that pass by them, at most
 constexpr long kFewRows = 32;        // of x, which few_part takes at most
 constexpr long kStreamed = 512;      // columns whose sums few_part keeps
 constexpr long kStep = 2;            // blocks of rows of W between two looks at them
 
 // A Linear whose x is Blocks, and whose result may be.
 struct Product : Linear {
-  Blocks from, to;  // in place of x, and of out
-  Blocks lower[2];  // what is left of x where `from` is its first part (split_many.h)
+  static constexpr long kNear = 8;  // blocks of x that stay in the first-level cache: 16 KiB
+  Blocks from, to;                  // in place of x, and of out
 
   Product(const Linear& linear, const Blocks& x, const Blocks& result = {}) : Linear(linear), from(x), to(result) {}
+
+  static void pack(const Weight& w, long column, long columns, long k, long blocks, long ahead, Half* panels, long apart) {
+    pack_of(w.kind)(w, column, columns, k, blocks, ahead, panels, apart);
+  }
+
+  // sums [32][32] = or, from k > 0 on, += block b of rows, from block k on, times a panel of w.
+  void multiply(const Weight&, long, long b, long k, const Half* panel, long depth, float* sums, bool half) const {
+    ISA::multiply(from.block(b, k), panel, depth, sums, k > 0, half);
+  }
 };
 
 // sums [rows][32] and, of kSwiglu, `up` to where rows [row, row + rows) of columns from `column` on belong.
@@ -43,7 +52,8 @@ static void finish(const Product& a, const float* sums, const float* up, long ro
       if (a.layer_scale) y[v] *= scale[v];
       const long n = columns - 16 * v;
       if (n <= 0 || a.to.at) continue;
-      const long at = (row + r) * a.out_stride + column + 16 * v;
+      const long to = column + 16 * v, apart = a.out_block ? to / a.out_block * a.out_block_stride + to % a.out_block : to;
+      const long at = (row + r) * a.out_stride + apart;
       if (a.residual) y[v] += some(a.residual + at, n);
       if (n >= 16) store(a.out + at, y[v]);
       else store_first(a.out + at, y[v], n);
@@ -55,14 +65,15 @@ static void finish(const Product& a, const float* sums, const float* up, long ro
   }
 }
 
-static Shares shares_of(const Product& a) {
+template <class Rows>
+static Shares shares_of(const Rows& a) {
   const long deep = a.from.depth, panels = blocks_in(a.weight.N);
-  const long tall = kRows / (deep * kSquare) / (a.lower[0].at ? 3 : 1);
-  return ISA::shares_of(blocks_in(a.M), panels, deep, kShallow, tall, kPanels);
+  return ISA::shares_of(blocks_in(a.M), panels, deep, kShallow, kTall, kPanels);
 }
 
 // Blocks of rows [first, end) times group `group` of panels.
-static void piece(const Product& a, const Shares& s, long group, long first, long end) {
+template <class Rows>
+static void piece(const Rows& a, const Shares& s, long group, long first, long end) {
   const bool pairs = a.activation == Activation::kSwiglu, once = s.depth == a.from.depth;
   const long all = blocks_in(a.weight.N), begin = s.first(group, all), panels = s.first(group + 1, all) - begin;
   const long column = begin * kSide, left = a.weight.N - column, parts = pairs ? 2 : 1, size = s.depth * kSquare;
@@ -73,23 +84,23 @@ static void piece(const Product& a, const Shares& s, long group, long first, lon
     const long depth = a.from.depth - k < s.depth ? a.from.depth - k : s.depth;
     for (int part = 0; part < parts; part++) {
       const Weight& w = part ? a.up : a.weight;
-      pack_of(w.kind)(w, column, wide, k * kSide, depth, 16, packed + part * panels * size, size);
+      a.pack(w, column, wide, k * kSide, depth, 16, packed + part * panels * size, size);
     }
     for (long b = first; b < end; b++) {
       const long rows = a.M - b * kSide < kSide ? a.M - b * kSide : kSide;
       float* here = sums + (once ? 0 : (b - first) * panels * parts * kSquare);  // [parts][panels], as packed
-      for (long p = 0; p < parts * panels; p++) {
-        multiply(a.from.block(b, k), packed + p * size, depth, here + p * kSquare, k > 0, rows <= 16);
-        for (const Blocks& lower : a.lower)
-          if (lower.at) multiply(lower.block(b, k), packed + p * size, depth, here + p * kSquare, true, rows <= 16);
-      }
+      for (long i = 0; i < depth; i += Rows::kNear)
+        for (long p = 0; p < parts * panels; p++)
+          a.multiply(p < panels ? a.weight : a.up, column + p % panels * kSide, b, k + i, packed + p * size + i * kSquare,
+                     depth - i < Rows::kNear ? depth - i : Rows::kNear, here + p * kSquare, rows <= 16);
       for (long p = 0; p < panels && k + depth == a.from.depth; p++)
         finish(a, here + p * kSquare, here + (panels + p) * kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);
     }
   }
 }
 
-static void many(const Product& a) {
+template <class Rows>
+static void many(const Rows& a) {
   const Shares s = shares_of(a);
   const long rows = blocks_in(a.M);
 #pragma omp parallel num_threads(threads())

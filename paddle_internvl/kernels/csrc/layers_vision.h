@@ -15,18 +15,21 @@ static void norm_tiles(const Norm& a, const TiledRows& to) {
   }
 }
 
-// A product of a norm's rows; many of them never become rows.
+// Whether n rows are brought into tiles for products with such a weight.
+static bool takes_tiles(const Weight& w, int64_t n) { return n > kFewRows && !w.int8_activations && !fits_split(w); }
+
+// A product of a norm's rows; where tiles are taken they never become rows.
 static Linear normed_product(const Norm& a, const Dense& dense, float* out, int64_t out_apart) {
   Linear product = layering::product(dense, a.out, a.rows, out, out_apart);
-  if (a.rows <= kFewRows || dense.weight.int8_activations) return norm(a), product;
+  if (!takes_tiles(dense.weight, a.rows)) return norm(a), product;
   norm_tiles(a, tiles_of(a.rows, a.width, a.out));
   product.x_tiles = a.out;
   return product;
 }
 
-// Whether n rows go from one product to the next as tiles: those of int8 take and give rows.
+// Whether n rows go from one product to the next as tiles.
 static bool tiles_between(int64_t n, const Dense& first, const Dense& second) {
-  return n > kFewRows && !first.weight.int8_activations && !second.weight.int8_activations;
+  return takes_tiles(first.weight, n) && takes_tiles(second.weight, n);
 }
 
 // Row i of the shuffled patches: its merge^2 patches side by side.

@@ -29,11 +29,7 @@ struct FewRows {
     const long groups = groups_of(w);
     float* made = scratch(kLinearRows, rows * groups);
     for (long r = 0; r < rows; r++)
-      for (long g = 0; g < groups; g++) {
-        float total = 0;
-        for (long k = g * w.group; k < (g + 1) * w.group && k < w.K; k++) total += x[r * stride + k];
-        made[r * groups + g] = total;
-      }
+      for (long g = 0; g < groups; g++) made[r * groups + g] = total_of(w, x + r * stride, g);
     return made;
   }
 };

@@ -11,6 +11,13 @@ static constexpr long row_bytes(Kind kind, long n) { return kind == Kind::kFloat
 static constexpr long rows_in_a_byte(Kind kind) { return kind == Kind::kInt4 ? 2 : 1; }
 static long groups_of(const Weight& w) { return w.scales ? (w.K + w.group - 1) / w.group : 1; }
 
+// The sum of what a row x has for group g of rows of W.
+INLINE float total_of(const Weight& w, const float* x, long g) {
+  float total = 0;
+  for (long k = g * w.group; k < (g + 1) * w.group && k < w.K; k++) total += x[k];
+  return total;
+}
+
 // `n` numbers of a row of floats or bytes, from `at` on; with n < LANES the others are zero.
 template <Kind kind, bool all>
 INLINE V weights(const char* at, long n) {

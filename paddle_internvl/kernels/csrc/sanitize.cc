@@ -84,7 +84,7 @@ void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activatio
 
 void linears() {
   const int64_t shapes[][3] = {{1, 1, 1},   {1, 7, 33},  {2, 130, 31}, {3, 64, 70},    {8, 33, 15},
-                               {9, 65, 33}, {15, 7, 64}, {43, 31, 97}, {17, 1100, 40}, {90, 40, 130}, {1, 192, 200}, {3, 64, 70}, {1, 80, 129}};
+                               {9, 65, 33}, {15, 7, 64}, {43, 31, 97}, {17, 1300, 40}, {90, 40, 130}, {1, 192, 200}, {3, 64, 70}, {1, 80, 129}};
   for (auto [M, K, N] : shapes)
     for (Kind kind : {Kind::kFloat32, Kind::kBFloat16, Kind::kInt8, Kind::kInt4})
       for (Activation activation : {Activation::kNone, Activation::kGelu, Activation::kSwiglu})

@@ -1,5 +1,5 @@
-// How a product of many rows is shared out: chunks of blocks of rows, each times groups of panels. Of shallow weights a chunk
-// stays in the second-level cache while panels pass by; of deep ones the sums do.
+// How a product of many rows is shared out: chunks of blocks of rows, each times groups of panels. Of shallow weights a chunk,
+// or a group, stays in the second-level cache while the other passes by; of deep ones the sums do.
 #pragma once
 
 namespace ISA {

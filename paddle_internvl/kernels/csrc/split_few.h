@@ -14,13 +14,6 @@ constexpr long kEach = kTall * kSide;  // halves of a tile
 constexpr long kStep = 32;        // rows of W that are worked on together: of more the hardware fetches none ahead
 constexpr long kSoon = 16384;     // bytes that are fetched ahead
 
-// Whether many rows go to tiles (split_many.h).
-static bool fits_split(const Linear& a) {
-  const bool pairs = a.activation == Activation::kSwiglu;
-  return a.weight.kind == Kind::kBFloat16 && (!pairs || a.up.kind == Kind::kBFloat16) && !a.x_tiles && !a.out_tiles && !a.out_block;
-}
-static void linear_split(const Linear& a);
-
 // Rows of x as tiles.
 struct Parts {
   Half* at = nullptr;

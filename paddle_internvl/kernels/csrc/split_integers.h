@@ -9,10 +9,18 @@ constexpr long kGrouped = 64;         // rows of W that are worked on together
 constexpr long kBroad = 64;           // and columns: a cache line
 constexpr long kIntegersSoon = 32768;  // bytes that are fetched ahead
 
-static bool fits_integers(const Weight& w, long rows) {
-  const bool whole = w.kind == Kind::kInt8 || w.kind == Kind::kInt4;
-  return whole && rows >= kTileRows && (w.group % kSide == 0 || w.group >= w.K);
+static bool fits_integers(const Weight& w) {
+  return (w.kind == Kind::kInt8 || w.kind == Kind::kInt4) && (w.group % kSide == 0 || w.group >= w.K);
 }
+
+// Whether products of many rows with such a weight go to tiles (split_many.h), and whether one does.
+static bool fits_split(const Weight& w) { return w.kind == Kind::kBFloat16 || fits_integers(w); }
+static bool fits_split(const Linear& a) {
+  const bool alike = !a.weight.offsets == !a.up.offsets && groups_of(a.weight) == groups_of(a.up);
+  const bool second = a.activation != Activation::kSwiglu || (fits_split(a.up) && alike);
+  return fits_split(a.weight) && second && !a.x_tiles && !a.out_tiles;
+}
+static void linear_split(const Linear& a);
 
 // Rows as tiles [K / 32][tiles][16 rows][32], in which row 3 r + i is part i of row r.
 static Parts stacked_parts(const float* x, long x_stride, long rows, long K) {
@@ -176,7 +184,7 @@ static void few_integers(const Weight& w, const Parts& x, long column, long colu
 // Few rows as tiles for products with a weight; nothing where floats or digits are faster.
 static Parts parts_of(const Weight& w, const float* x, long x_stride, long rows) {
   if (fits_pairs(w, rows)) return paired_parts(x, x_stride, rows, w.K);
-  return fits_integers(w, rows) ? stacked_parts(x, x_stride, rows, w.K) : Parts();
+  return rows >= kTileRows && fits_integers(w) ? stacked_parts(x, x_stride, rows, w.K) : Parts();
 }
 
 // sums, `apart` apart, += x times some columns of W, without offsets.

@@ -1,24 +1,143 @@
-// Products of many rows (prefill) with bfloat16 weights by AMX tiles, in float32: three products of bfloat16 rows with the
-// same panels, see split_rows.h and bfloat16_linear.h.
+// Products of many rows (prefill, vision) by AMX tiles, in float32: the three parts of rows of x, each of them times the same
+// panels. See split_rows.h and bfloat16_linear.h.
 //
-// In: a Linear of rows, not of tiles. Out: its result (linear_split).
+// Integers become panels as they are; sums over a group of rows of W are multiplied by its scales.
+//
+// In: a Linear whose weights fit (fits_split). Out: its result (linear_split).
 
 namespace ISA {
 
-static void linear_split(const Linear& a) {
-  const long depth = blocks_in(a.weight.K), size = blocks_in(a.M) * depth * kSquare;
-  Half* at = (Half*)scratch(kLinearDigits, kParts * size / 2);
-  const Blocks parts[kParts] = {{at, depth}, {at + size, depth}, {at + 2 * size, depth}};
-#pragma omp parallel for schedule(static) num_threads(threads())
-  for (long r = 0; r < a.M; r++)
-    for (long k = 0; k < depth; k++) {
-      __m512i part[kParts];
-      split(a.x + r * a.x_stride + k * kSide, a.weight.K - k * kSide, part);
-      for (long i = 0; i < kParts; i++) _mm512_store_si512(parts[i].row(r, k), part[i]);
+constexpr long kTriple = kParts * kSquare;  // the parts of 32 x 32 numbers
+
+// sums [32][32] = or += `steps` blocks [3 parts][32][32] times as many of a panel; with `half` only the first 16 rows.
+static void multiply_parts(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half) {
+  constexpr long tile = kSquare / 2;
+  __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
+  check(rows, (steps * kTriple - (half ? tile : 0)) * sizeof(Half));
+  check(panel, steps * kSquare * sizeof(Half));
+  check(sums, (half ? 2 : 4) * 1024);
+  float* low = sums + 512;  // the other 16 rows
+  if (more) {
+    _tile_loadd(0, sums, 128);
+    _tile_loadd(1, sums + 16, 128);
+    if (!half) {
+      _tile_loadd(2, low, 128);
+      _tile_loadd(3, low + 16, 128);
     }
-  halved::Product product(a, parts[0]);
-  product.lower[0] = parts[1];
-  product.lower[1] = parts[2];
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (long k = 0; k < steps; k++, rows += kTriple, panel += kSquare) {
+    _tile_loadd(6, panel, 128);
+    _tile_loadd(7, panel + kSide, 128);
+#pragma GCC unroll 3
+    for (long i = 0; i < kParts; i++) {
+      _tile_loadd(4, rows + i * kSquare, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      if (half) continue;
+      _tile_loadd(5, rows + i * kSquare + tile, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, 128);
+  _tile_stored(1, sums + 16, 128);
+  if (!half) {
+    _tile_stored(2, low, 128);
+    _tile_stored(3, low + 16, 128);
+  }
+  __asm__ volatile("" ::: "memory");
+}
+
+// Sums of a group of rows of W, which are to be multiplied by its scales and added to others.
+struct Grouped {
+  const float *part = nullptr, *scales, *offsets;
+  const float* totals;  // of each row of x over the group, `groups` apart: for offsets
+  long groups, n;       // n: columns
+
+  void add(float* sums, long rows) const {
+    for (long c = 0; part && c < kSide && c < n; c += 16) {
+      const __mmask16 here = first_lanes(n - c);
+      const __m512 scale = _mm512_maskz_loadu_ps(here, scales + c);
+      const __m512 offset = offsets ? _mm512_maskz_loadu_ps(here, offsets + c) : _mm512_setzero_ps();
+      for (long r = 0; r < rows; r++) {
+        float* to = sums + r * kSide + c;
+        __m512 sum = _mm512_fmadd_ps(_mm512_load_ps(part + r * kSide + c), scale, _mm512_load_ps(to));
+        if (offsets) sum = _mm512_fmadd_ps(_mm512_set1_ps(totals[r * groups]), offset, sum);
+        _mm512_store_ps(to, sum);
+      }
+    }
+  }
+};
+
+// Rows [k, k + 32 blocks) of `columns` columns of integers as panels, as `pack` does.
+template <Kind kind>
+static void pack_whole(const Weight& w, long column, long columns, long k, long blocks, long ahead, Half* to, long apart) {
+  constexpr long shared = rows_in_a_byte(kind);
+  const long last = k + blocks * kSide < w.K ? k + blocks * kSide : w.K;
+  for (long end; k < last; k = end, to += kGrouped * kSide) {
+    end = k + kGrouped < last ? k + kGrouped : last;
+    const char* at = (const char*)w.data + k / shared * w.N + column;
+    for (long c = 0; c < columns; c += kSide)
+      take_panels<kind>(at + c, w.N, k, end, columns - c, c % kBroad ? nullptr : at + c + ahead / shared * w.N, to + c / kSide * apart);
+  }
+}
+
+// A Linear whose rows are split. Each block of 32 x 32 numbers is three.
+struct SplitProduct : halved::Product {
+  static constexpr long kNear = 4;  // 24 KiB
+  const float* totals = nullptr;    // [M][groups] of both weights, where there are offsets
+
+  using Product::Product;
+
+  Half* part(long r, long k, long i) const { return from.at + ((r / kSide * from.depth + k) * kParts + i) * kSquare + r % kSide * kSide; }
+
+  static void pack(const Weight& w, long column, long columns, long k, long blocks, long ahead, Half* to, long apart) {
+    static_assert(kGrouped % kSide == 0, "whole blocks");
+    (w.kind == Kind::kBFloat16 ? pack_of(w.kind) : w.kind == Kind::kInt8 ? pack_whole<Kind::kInt8> : pack_whole<Kind::kInt4>)(
+        w, column, columns, k, blocks, ahead, to, apart);
+  }
+
+  void multiply(const Weight& w, long column, long b, long k, const Half* panel, long depth, float* sums, bool half) const {
+    const Half* rows = part(b * kSide, k, 0);
+    if (!w.scales) return multiply_parts(rows, panel, depth, sums, k > 0, half);
+    const long groups = groups_of(w), each = groups > 1 ? w.group / kSide : from.depth;
+    const long here = M - b * kSide < kSide ? M - b * kSide : kSide;
+    if (!k) __builtin_memset(sums, 0, kSquare * sizeof(float));
+    alignas(64) float part[2][kSquare];  // of this group, and of the one before, which is added meanwhile
+    Grouped done;
+    for (long i = 0, end, g = k / each; i < depth; i = end, g++) {
+      end = (g + 1) * each - k < depth ? (g + 1) * each - k : depth;
+      multiply_parts(rows + i * kTriple, panel + i * kSquare, end - i, part[g % 2], false, half);
+      done.add(sums, here);
+      const long at = g * w.N + column;
+      done = {part[g % 2], w.scales + at, nullptr, nullptr, groups, w.N - column};
+      if (w.offsets && k + i == g * each) done.offsets = w.offsets + at, done.totals = totals + b * kSide * groups + g;  // once
+    }
+    done.add(sums, here);
+  }
+};
+
+static void linear_split(const Linear& a) {
+  const long depth = blocks_in(a.weight.K), groups = groups_of(a.weight);
+  float* totals = a.weight.offsets ? scratch(kLinearRows, a.M * groups) : nullptr;
+  SplitProduct product(a, {(Half*)scratch(kLinearDigits, blocks_in(a.M) * depth * kTriple / 2), depth});
+  product.totals = totals;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads())
+  for (long b = 0; b < blocks_in(a.M); b++)
+    for (long k = 0; k < depth; k++)
+      for (long r = b * kSide; r < a.M && r < (b + 1) * kSide; r++) {
+        __m512i part[kParts];
+        split(a.x + r * a.x_stride + k * kSide, a.weight.K - k * kSide, part);
+        for (long i = 0; i < kParts; i++) _mm512_store_si512(product.part(r, k, i), part[i]);
+      }
+#pragma omp parallel for schedule(static) num_threads(threads())
+  for (long r = 0; r < (totals ? a.M : 0); r++)
+    for (long g = 0; g < groups; g++) totals[r * groups + g] = total_of(a.weight, a.x + r * a.x_stride, g);
   halved::many(product);
 }
 
