@@ -12,14 +12,14 @@ namespace halved {
 constexpr long kShallow = 40;        // blocks of rows of W that are packed at once
 constexpr long kPanels = 8;          // panels that stay in the second-level cache
 constexpr long kTall = 64;           // blocks of rows that pass by them, at most
+constexpr long kNear = 8;            // blocks of x that pass by all of them before the next: the first-level cache's
 constexpr long kFewRows = 32;        // of x, which few_part takes at most
 constexpr long kStreamed = 512;      // columns whose sums few_part keeps
 constexpr long kStep = 2;            // blocks of rows of W between two looks at them
 
 // A Linear whose x is Blocks, and whose result may be.
 struct Product : Linear {
-  static constexpr long kNear = 8;  // blocks of x that stay in the first-level cache: 16 KiB
-  Blocks from, to;                  // in place of x, and of out
+  Blocks from, to;  // in place of x, and of out
 
   Product(const Linear& linear, const Blocks& x, const Blocks& result = {}) : Linear(linear), from(x), to(result) {}
 
@@ -89,10 +89,10 @@ static void piece(const Rows& a, const Shares& s, long group, long first, long e
     for (long b = first; b < end; b++) {
       const long rows = a.M - b * kSide < kSide ? a.M - b * kSide : kSide;
       float* here = sums + (once ? 0 : (b - first) * panels * parts * kSquare);  // [parts][panels], as packed
-      for (long i = 0; i < depth; i += Rows::kNear)
+      for (long i = 0; i < depth; i += kNear)
         for (long p = 0; p < parts * panels; p++)
           a.multiply(p < panels ? a.weight : a.up, column + p % panels * kSide, b, k + i, packed + p * size + i * kSquare,
-                     depth - i < Rows::kNear ? depth - i : Rows::kNear, here + p * kSquare, rows <= 16);
+                     depth - i < kNear ? depth - i : kNear, here + p * kSquare, rows <= 16);
       for (long p = 0; p < panels && k + depth == a.from.depth; p++)
         finish(a, here + p * kSquare, here + (panels + p) * kSquare, b * kSide, rows, column + p * kSide, left - p * kSide);
     }
@@ -153,7 +153,7 @@ static void multiply_all(const Product& a) {
 }  // namespace halved
 
 static void linear_halved(const Linear& a) {
-  if (a.M <= kExactRows) return kernels().linear(a);
+  if (a.M <= kExactRows || fits_digits(a.weight, a.M)) return kernels().linear(a);
   const Blocks x = blocks_of(kLinearRows, a.M, a.weight.K);
 #pragma omp parallel for schedule(static) num_threads(threads())
   for (long r = 0; r < a.M; r++) take_row(a.x + r * a.x_stride, a.weight.K, x, r);

@@ -51,7 +51,7 @@ const BFloat16Kernels* find_halves(const std::string& name) {
 #if defined(WITH_AVX512_BF16)
   if (!has_avx512() || !has_dots(Dots::kBFloat16)) return nullptr;
 #if defined(WITH_AMX)
-  if ((name.empty() || name == "amx") && has_dots(Dots::kTilesBFloat16)) return &amx::halved_table;
+  if ((name.empty() || name == "amx") && has_dots(Dots::kTilesBFloat16) && has_dots(Dots::kTilesInt8)) return &amx::halved_table;
 #endif
   if (name.empty() || name == "avx512_bf16") return &avx512_bf16::halved_table;
 #endif

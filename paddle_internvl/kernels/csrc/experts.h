@@ -59,8 +59,7 @@ template <class Take>
 static void product_of(const Weight& w, const float* x, int64_t x_stride, int64_t rows, long first, long last, Take take) {
   float *sums = scratch(kLinearSums, 3 * kSums), *part = sums + kSums;
   for (int64_t row = 0; row < rows; row += kFewRows) {
-    const long n = rows - row < kFewRows ? rows - row : kFewRows, most = kSums / n / LANES * LANES;
-    const long block = most < last - first ? most : (last - first + LANES - 1) / LANES * LANES;
+    const long n = rows - row < kFewRows ? rows - row : kFewRows, block = block_of(n, last - first);
     const float* here = x + row * x_stride;
     FewRows taken(here, x_stride, n);
     for (long column = first; column < last; column += block) {

@@ -7,7 +7,8 @@
 #include "thread_tiles.h"
 #include "split_rows.h"
 #include "split_few.h"
-#include "split_integers.h"
+#include "integer_panels.h"
+#include "digit_tiles.h"
 #else
 #include "split_none.h"
 #endif

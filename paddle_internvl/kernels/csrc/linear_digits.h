@@ -1,15 +1,13 @@
 // Products of few rows with integer weights by VNNI, four byte products an instruction: float arithmetic on int4 takes
-// longer than reading it does. kShared numbers of x share a scale and have three digits of 8 bits each, about as many
-// bits as a float32 has; products of digits and weights are whole numbers, whose sums are exact.
+// longer than reading it does. Numbers of x are digits there (digits.h).
 //
 // In: rows of x, an int8 or int4 weight. Out: sums of some columns (few_digits).
 
+#include "digits.h"
+
 namespace ISA {
 
-constexpr long kDeep = 16;      // rows of W, and numbers of x, that are worked on together
-constexpr long kShared = 64;    // numbers of x that share a scale
 constexpr long kWide = 64;      // columns that are worked on together
-constexpr float kLargest = 8355000;  // of x as a whole number; rounded or not it has three digits: 127 in each is 8355711
 constexpr long kFar = 32768;    // bytes that are fetched ahead
 constexpr long kDigitRows = 4;  // of x, at most; more of them take less time as floats
 
@@ -17,8 +15,8 @@ constexpr long kDigitRows = 4;  // of x, at most; more of them take less time as
 #define VNNI __attribute__((target("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 
 struct Digits {
-  int8_t digits[3][kDeep];  // the highest ones first; in the order in which rows of W meet in a vector
-  int32_t start[3];         // of each digit's sums: weights are multiplied as numbers from 0 on
+  int8_t digits[kDigits][kDeep];  // the highest ones first; in the order in which rows of W meet in a vector
+  int32_t start[kDigits];         // of each digit's sums: weights are multiplied as numbers from 0 on
   float scale;
 };
 
@@ -33,39 +31,28 @@ VNNI static const Digits* digits_of(const Weight& w, const float* x, long x_stri
   if ((!nibbles && w.kind != Kind::kInt8) || rows > kDigitRows || !has_vnni()) return nullptr;
   if (w.K % kDeep || w.group % kDeep) return nullptr;
   const long blocks = w.K / kDeep;
-  const __m128i order = nibbles ? _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)
-                                : _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const int zero_at = nibbles ? 8 : 128;
-  Digits* made = (Digits*)scratch(kLinearDigits, (rows * blocks + 1) * sizeof(Digits) / sizeof(float));
+  Digits* to = (Digits*)scratch(kLinearDigits, (rows * blocks + 1) * sizeof(Digits) / sizeof(float));
+  const Digits* made = to;
   for (long r = 0; r < rows; r++)
-    for (long first = 0; first < blocks; first += kShared / kDeep) {
-      const long end = first + kShared / kDeep < blocks ? first + kShared / kDeep : blocks;
-      const float* at = x + r * x_stride;
-      __m512 top = _mm512_set1_ps(1e-30f);
-      __mmask16 wild = 0;  // not finite
-      for (long i = first; i < end; i++) {
-        const __m512 here = _mm512_loadu_ps(at + i * kDeep);
-        top = _mm512_max_ps(top, _mm512_abs_ps(here));
-        wild |= _mm512_fpclass_ps_mask(here, 0x99);
-      }
-      const float largest = _mm512_reduce_max_ps(top);
-      for (long i = first; i < end; i++) {
-        Digits& to = made[r * blocks + i];
-        __m512i left = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at + i * kDeep), _mm512_set1_ps(kLargest / largest)));
-        for (int d = 2; d >= 0; d--) {
-          const __m512i digit = _mm512_srai_epi32(_mm512_slli_epi32(left, 24), 24);
-          left = _mm512_srai_epi32(_mm512_sub_epi32(left, digit), 8);
-          _mm_storeu_si128((__m128i*)to.digits[d], _mm_shuffle_epi8(_mm512_cvtepi32_epi8(digit), order));
-          to.start[d] = -zero_at * _mm512_reduce_add_epi32(digit);
+    for (long k = 0; k < w.K; k += kShared) {
+      const long n = w.K - k < kShared ? w.K - k : kShared;
+      int8_t taken[kDigits * kShared];
+      const float scale = take_digits(x + r * x_stride + k, n, nibbles, taken);
+      for (long i = 0; i < n; i += kDeep, to++) {
+        to->scale = scale;
+        for (int d = 0; d < kDigits; d++) {
+          const __m128i sixteen = _mm_loadu_si128((const __m128i*)(taken + d * kShared + i));
+          _mm_storeu_si128((__m128i*)to->digits[d], sixteen);
+          to->start[d] = -zero_at * _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(sixteen));
         }
-        to.scale = wild ? __builtin_nanf("") : largest / kLargest;
       }
     }
   return made;
 }
 
-// Four rows [64] of bytes as four vectors [16 columns][4 rows], of columns 16 lane + 4 j + 0..3. soon: those to fetch.
-VNNI INLINE void interleave(const char* at, const char* soon, long pitch, __m512i out[4]) {
+// Four rows [64] of bytes in memory, interleaved. soon: rows to fetch.
+VNNI INLINE void take_four(const char* at, const char* soon, long pitch, __m512i out[4]) {
   __m512i row[4];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; i++) {
@@ -73,12 +60,7 @@ VNNI INLINE void interleave(const char* at, const char* soon, long pitch, __m512
     prefetch(soon + i * pitch);
     __builtin_prefetch(at + kWide + i * pitch, 0, 3);  // from the second-level cache into the first
   }
-  const __m512i low1 = _mm512_unpacklo_epi8(row[0], row[1]), high1 = _mm512_unpackhi_epi8(row[0], row[1]);
-  const __m512i low2 = _mm512_unpacklo_epi8(row[2], row[3]), high2 = _mm512_unpackhi_epi8(row[2], row[3]);
-  out[0] = _mm512_unpacklo_epi16(low1, low2);
-  out[1] = _mm512_unpackhi_epi16(low1, low2);
-  out[2] = _mm512_unpacklo_epi16(high1, high2);
-  out[3] = _mm512_unpackhi_epi16(high1, high2);
+  interleave(row, out);
 }
 
 // Four quads of rows [4 rows][16 columns] of bytes from 0 on, of 16 rows of 64 columns.
@@ -88,7 +70,7 @@ VNNI INLINE void take_quads(const char* at, const char* soon, long pitch, __m512
     const __m512i mask = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(8);
 #pragma GCC unroll 2
     for (int i = 0; i < 4; i += 2) {
-      interleave(at + 2 * i * pitch, soon + 2 * i * pitch, pitch, w[i]);
+      take_four(at + 2 * i * pitch, soon + 2 * i * pitch, pitch, w[i]);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; j++) {
         w[i + 1][j] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(w[i][j], 4), mask, flip, 0x6A);  // (w & mask) ^ flip
@@ -99,7 +81,7 @@ VNNI INLINE void take_quads(const char* at, const char* soon, long pitch, __m512
     const __m512i flip = _mm512_set1_epi8(-128);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-      interleave(at + 4 * i * pitch, soon + 4 * i * pitch, pitch, w[i]);
+      take_four(at + 4 * i * pitch, soon + 4 * i * pitch, pitch, w[i]);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; j++) w[i][j] = _mm512_xor_si512(w[i][j], flip);
     }
@@ -142,21 +124,13 @@ VNNI INLINE void add_digits(const char* at, const char* soon, long pitch, const 
   for (int r = 0; r < R; r++) {
     __m512 sum[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-      const __m512 high = _mm512_cvtepi32_ps(part[r][j][0]), low = _mm512_cvtepi32_ps(part[r][j][2]);
-      const __m512 both = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[r][j][1]), _mm512_set1_ps(256), low);
-      sum[j] = _mm512_fmadd_ps(high, _mm512_set1_ps(65536), both);
-    }
-    // lane of a vector j: columns 16 lane + 4 j + 0..3
-    const __m512 a = _mm512_shuffle_f32x4(sum[0], sum[1], 0x44), b = _mm512_shuffle_f32x4(sum[2], sum[3], 0x44);
-    const __m512 c = _mm512_shuffle_f32x4(sum[0], sum[1], 0xEE), d = _mm512_shuffle_f32x4(sum[2], sum[3], 0xEE);
-    const __m512 in_order[4] = {_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD),
-                                _mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xDD)};
+    for (int j = 0; j < 4; j++) sum[j] = digits_sum(part[r][j][0], part[r][j][1], part[r][j][2]);
+    turn_lanes(sum);
     const __m512 scale = _mm512_set1_ps(x[r * blocks].scale);
     float* to = sums + r * apart;
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
-      const __m512 scaled = _mm512_mul_ps(in_order[j], scale);
+      const __m512 scaled = _mm512_mul_ps(sum[j], scale);
       _mm512_storeu_ps(to + 16 * j, _mm512_fmadd_ps(scaled, _mm512_loadu_ps(scales + 16 * j), _mm512_loadu_ps(to + 16 * j)));
       if (r == 0) prefetch(scales + next + 16 * j);
     }

@@ -89,12 +89,18 @@ static void few(const Weight& w, FewRows& x, long column, long columns, float* o
     }
 }
 
+// Of `columns` columns those that `few` takes at a time.
+static long block_of(long rows, long columns) {
+  const long most = kSums / rows / kWide * kWide;
+  return most < columns ? most : (columns + kWide - 1) / kWide * kWide;
+}
+
 // Thread `thread` of `count`'s part of a product of few rows. For use within a parallel region; nothing is waited for.
 static void linear_part(const Linear& a, int thread, int count) {
   const bool pairs = a.activation == Activation::kSwiglu;
   const long N = a.weight.N, units = (N + kPanel - 1) / kPanel;
   const long first = units * thread / count * kPanel, end = units * (thread + 1) / count * kPanel, last = end < N ? end : N;
-  const long most = kSums / a.M / LANES * LANES, block = most < last - first ? most : (last - first + LANES - 1) / LANES * LANES;
+  const long block = block_of(a.M, last - first);
   FewRows x(a.x, a.x_stride, a.M);
   float *sums = scratch(kLinearSums, 3 * kSums), *up = sums + kSums, *part = up + kSums;
   for (long column = first; column < last; column += block) {

@@ -8,19 +8,21 @@
 namespace ISA {
 
 constexpr long kFewRows = 16;     // of x, at most
-constexpr long kTileRows = 5;     // and at least: of fewer rows float arithmetic takes no longer than reading
+constexpr long kTileRows = 3;     // and at least, with int4
+constexpr long kMoreRows = 5;     // with bfloat16 and int8: fewer rows take no longer than reading without tiles
 constexpr long kTall = 16;        // rows of W of a tile
 constexpr long kEach = kTall * kSide;  // halves of a tile
 constexpr long kStep = 32;        // rows of W that are worked on together: of more the hardware fetches none ahead
 constexpr long kSoon = 16384;     // bytes that are fetched ahead
 
-// Rows of x as tiles.
+// Rows of x as tiles: parts of them, or their digits (digit_tiles.h).
 struct Parts {
-  Half* at = nullptr;
-  long rows = 0, groups = 0;  // tiles of rows
+  void* at = nullptr;
+  long rows = 0, groups = 0;      // tiles of rows
+  const float* scales = nullptr;  // of digits
 };
 
-static bool fits_pairs(const Weight& w, long rows) { return w.kind == Kind::kBFloat16 && rows >= kTileRows; }
+static bool fits_pairs(const Weight& w, long rows) { return w.kind == Kind::kBFloat16 && rows >= kMoreRows; }
 
 // Rows as tiles [K / 16][3 parts][groups][16 rows][16 pairs]: rows 2 r and 2 r + 1 are for even and for odd columns.
 static Parts paired_parts(const float* x, long x_stride, long rows, long K) {
@@ -129,7 +131,7 @@ static void stream_pairs(const Weight& w, const Parts& x, long column, long colu
   for (long k = 0, i = 0; k < w.K; k += kStep) {
     const long rows = w.K - k < kStep ? w.K - k : kStep;
     const char* at = (const char*)w.data + k * pitch + 2 * column;
-    const Half* tiles = x.at + k / kTall * kParts * groups * kEach;
+    const Half* tiles = (const Half*)x.at + k / kTall * kParts * groups * kEach;
     for (long c = 0; c < columns; c += wide, i++) {
       const long n = columns - c;
       if ((k + kStep - 1) * w.N + column + c + wide <= w.K * w.N) {  // where columns are fewer, others are multiplied in vain

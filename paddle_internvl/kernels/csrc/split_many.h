@@ -78,19 +78,19 @@ struct Grouped {
 template <Kind kind>
 static void pack_whole(const Weight& w, long column, long columns, long k, long blocks, long ahead, Half* to, long apart) {
   constexpr long shared = rows_in_a_byte(kind);
+  const long soon = ahead / shared * w.N;
   const long last = k + blocks * kSide < w.K ? k + blocks * kSide : w.K;
   for (long end; k < last; k = end, to += kGrouped * kSide) {
     end = k + kGrouped < last ? k + kGrouped : last;
     const char* at = (const char*)w.data + k / shared * w.N + column;
     for (long c = 0; c < columns; c += kSide)
-      take_panels<kind>(at + c, w.N, k, end, columns - c, c % kBroad ? nullptr : at + c + ahead / shared * w.N, to + c / kSide * apart);
+      take_panels<kind>(at + c, w.N, k, end, columns - c, c % 64 ? nullptr : at + c + soon, to + c / kSide * apart);
   }
 }
 
 // A Linear whose rows are split. Each block of 32 x 32 numbers is three.
 struct SplitProduct : halved::Product {
-  static constexpr long kNear = 4;  // 24 KiB
-  const float* totals = nullptr;    // [M][groups] of both weights, where there are offsets
+  const float* totals = nullptr;  // [M][groups] of both weights, where there are offsets
 
   using Product::Product;
 

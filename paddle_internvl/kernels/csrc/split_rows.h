@@ -25,4 +25,18 @@ INLINE void split(const float* p, long n, __m512i part[kParts]) {
   }
 }
 
+// Whether the scales of integers are those of whole blocks.
+static bool fits_integers(const Weight& w) {
+  return (w.kind == Kind::kInt8 || w.kind == Kind::kInt4) && (w.group % kSide == 0 || w.group >= w.K);
+}
+
+// Whether products of many rows with such a weight go to tiles (split_many.h), and whether one does.
+static bool fits_split(const Weight& w) { return w.kind == Kind::kBFloat16 || fits_integers(w); }
+static bool fits_split(const Linear& a) {
+  const bool alike = !a.weight.offsets == !a.up.offsets && groups_of(a.weight) == groups_of(a.up);
+  const bool second = a.activation != Activation::kSwiglu || (fits_split(a.up) && alike);
+  return fits_split(a.weight) && second && !a.x_tiles && !a.out_tiles;
+}
+static void linear_split(const Linear& a);
+
 }  // namespace ISA
