@@ -52,11 +52,11 @@ static void finish(const Product& a, const float* sums, const float* up, long ro
       if (a.layer_scale) y[v] *= scale[v];
       const long n = columns - 16 * v;
       if (n <= 0 || a.to.at) continue;
-      const long to = column + 16 * v, apart = a.out_block ? to / a.out_block * a.out_block_stride + to % a.out_block : to;
-      const long at = (row + r) * a.out_stride + apart;
-      if (a.residual) y[v] += some(a.residual + at, n);
-      if (n >= 16) store(a.out + at, y[v]);
-      else store_first(a.out + at, y[v], n);
+      const long first = (row + r) * a.out_stride, at = column + 16 * v;
+      if (a.residual) y[v] += some(a.residual + first + at, n);
+      float* to = a.out + first + place_of(a, at);
+      if (n >= 16) store(to, y[v]);
+      else store_first(to, y[v], n);
     }
     if (!a.to.at) continue;
     __m512i both = halves((__m512)y[0], (__m512)y[1]);
@@ -152,8 +152,11 @@ static void multiply_all(const Product& a) {
 
 }  // namespace halved
 
+// Whether rows are multiplied in float32, which takes no longer.
+static bool stays_float32(const Weight& w, long rows) { return rows <= kExactRows || fits_digits(w, rows); }
+
 static void linear_halved(const Linear& a) {
-  if (a.M <= kExactRows || fits_digits(a.weight, a.M)) return kernels().linear(a);
+  if (stays_float32(a.weight, a.M)) return kernels().linear(a);
   const Blocks x = blocks_of(kLinearRows, a.M, a.weight.K);
 #pragma omp parallel for schedule(static) num_threads(threads())
   for (long r = 0; r < a.M; r++) take_row(a.x + r * a.x_stride, a.weight.K, x, r);

@@ -170,7 +170,7 @@ static Parts parts_of(const Weight& w, const float* x, long x_stride, long rows)
   return fits_digits(w, rows) ? digit_parts(w, x, x_stride, rows) : Parts();
 }
 
-// sums, `apart` apart, += x times some columns of W, without offsets.
+// sums, `apart` apart, = x times some columns of W, without offsets; they are zero before.
 static void few_parts(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
   (w.kind == Kind::kBFloat16 ? few_pairs : few_tiles)(w, x, column, columns, sums, apart);
 }

@@ -50,6 +50,11 @@ INLINE V finished(const Linear& a, const float* sums, const float* up, long row,
   return y;
 }
 
+// Where a column is in a row of out.
+INLINE long place_of(const Linear& a, long column) {
+  return a.out_block ? column / a.out_block * a.out_block_stride + column % a.out_block : column;
+}
+
 // Writes rows x columns of sums to where they belong. Sums lie `stride` apart.
 static void finish(const Linear& a, const float* sums, const float* up, long stride, long row, long rows, long column,
                    long columns) {
@@ -57,8 +62,7 @@ static void finish(const Linear& a, const float* sums, const float* up, long str
     for (long c = 0; c < columns; c += LANES) {
       const long n = columns - c;
       const V y = finished(a, sums + r * stride + c, up + r * stride + c, row + r, column + c, n);
-      const long at = column + c, apart = a.out_block ? at / a.out_block * a.out_block_stride + at % a.out_block : at;
-      float* to = a.out + (row + r) * a.out_stride + apart;
+      float* to = a.out + (row + r) * a.out_stride + place_of(a, column + c);
       if (n >= LANES) store(to, y);
       else store_first(to, y, n);
     }

@@ -29,10 +29,12 @@ inline Exact<float> random_floats(int64_t count, std::mt19937& numbers) {
   return made;
 }
 
-// Whether the kernels with arithmetic in bfloat16 are under test, and a number as a product of `rows` rows takes it there.
+// Whether the kernels with arithmetic in bfloat16 are under test, rows that are multiplied exactly there with weights that
+// are integers, and a number as a product takes it.
 inline bool in_bfloat16 = false;
-inline double taken(double x, int64_t rows) {
-  if (!in_bfloat16 || rows <= kExactRows) return x;
+inline int64_t exact_integers = kExactRows;
+inline double taken(double x, bool exact) {
+  if (exact) return x;
   float y = float(x);
   uint32_t bits;
   memcpy(&bits, &y, 4);

@@ -11,46 +11,7 @@ constexpr long kTriple = kParts * kSquare;  // the parts of 32 x 32 numbers
 
 // sums [32][32] = or += `steps` blocks [3 parts][32][32] times as many of a panel; with `half` only the first 16 rows.
 static void multiply_parts(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half) {
-  constexpr long tile = kSquare / 2;
-  __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
-  check(rows, (steps * kTriple - (half ? tile : 0)) * sizeof(Half));
-  check(panel, steps * kSquare * sizeof(Half));
-  check(sums, (half ? 2 : 4) * 1024);
-  float* low = sums + 512;  // the other 16 rows
-  if (more) {
-    _tile_loadd(0, sums, 128);
-    _tile_loadd(1, sums + 16, 128);
-    if (!half) {
-      _tile_loadd(2, low, 128);
-      _tile_loadd(3, low + 16, 128);
-    }
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  for (long k = 0; k < steps; k++, rows += kTriple, panel += kSquare) {
-    _tile_loadd(6, panel, 128);
-    _tile_loadd(7, panel + kSide, 128);
-#pragma GCC unroll 3
-    for (long i = 0; i < kParts; i++) {
-      _tile_loadd(4, rows + i * kSquare, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      if (half) continue;
-      _tile_loadd(5, rows + i * kSquare + tile, 64);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    }
-  }
-  _tile_stored(0, sums, 128);
-  _tile_stored(1, sums + 16, 128);
-  if (!half) {
-    _tile_stored(2, low, 128);
-    _tile_stored(3, low + 16, 128);
-  }
-  __asm__ volatile("" ::: "memory");
+  multiply_tiles<BFloat16Products, kParts>(rows, panel, steps, sums, more, half);
 }
 
 // Sums of a group of rows of W, which are to be multiplied by its scales and added to others.
@@ -135,9 +96,10 @@ static void linear_split(const Linear& a) {
         split(a.x + r * a.x_stride + k * kSide, a.weight.K - k * kSide, part);
         for (long i = 0; i < kParts; i++) _mm512_store_si512(product.part(r, k, i), part[i]);
       }
+  if (totals)
 #pragma omp parallel for schedule(static) num_threads(threads())
-  for (long r = 0; r < (totals ? a.M : 0); r++)
-    for (long g = 0; g < groups; g++) totals[r * groups + g] = total_of(a.weight, a.x + r * a.x_stride, g);
+    for (long r = 0; r < a.M; r++)
+      for (long g = 0; g < groups; g++) totals[r * groups + g] = total_of(a.weight, a.x + r * a.x_stride, g);
   halved::many(product);
 }
 
