@@ -16,8 +16,7 @@
 #endif
 #endif
 
-// Rows, at most, of products and decoder layers that stay float32: reading the weights takes as long. With int8 and int4 on
-// AMX tiles kFewRows do: their digits (digit_tiles.h) take less time than weights as bfloat16.
+// Rows, at most, of products and decoder layers that stay float32: reading the weights takes as long.
 constexpr int64_t kExactRows = 4;
 
 struct BFloat16Kernels {

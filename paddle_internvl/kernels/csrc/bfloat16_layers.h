@@ -188,7 +188,7 @@ static void project_patches(const Projector& a, const ProjectorCall& call) {
 
 static void decoder_layer_halved(const DecoderLayer& a, const DecoderCall& call) {
   const int64_t m = call.rows * call.length;
-  if (a.sparse.count || stays_float32(a.q.weight, m)) return kernels().decoder_layer(a, call);
+  if (a.sparse.count || goes_few(a.q.weight, m)) return kernels().decoder_layer(a, call);
   if (call.length <= attending::kFew && m <= halved::kFewRows && (!call.last_only || call.length == 1))
     return halved::decode(a, call);
   if (a.q.weight.int8_activations) return kernels().decoder_layer(a, call);

@@ -152,11 +152,15 @@ static void multiply_all(const Product& a) {
 
 }  // namespace halved
 
-// Whether rows are multiplied in float32, which takes no longer.
-static bool stays_float32(const Weight& w, long rows) { return rows <= kExactRows || fits_digits(w, rows); }
+// Whether few rows are multiplied as in float32, but rounded where tiles multiply them.
+static bool goes_few(const Weight& w, long rows) { return rows <= kExactRows || fits_few(w, rows); }
 
 static void linear_halved(const Linear& a) {
-  if (stays_float32(a.weight, a.M)) return kernels().linear(a);
+  if (goes_few(a.weight, a.M)) {
+    Linear few = a;
+    few.rounded = a.M > kExactRows;
+    return kernels().linear(few);
+  }
   const Blocks x = blocks_of(kLinearRows, a.M, a.weight.K);
 #pragma omp parallel for schedule(static) num_threads(threads())
   for (long r = 0; r < a.M; r++) take_row(a.x + r * a.x_stride, a.weight.K, x, r);

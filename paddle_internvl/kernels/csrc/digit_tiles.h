@@ -4,41 +4,30 @@
 // A tile has 64 rows of W: four of them beside each other, in 16 columns. An int4 stands in the high half of its byte, as 16
 // times itself.
 //
-// In: rows of x, a weight in int8 or int4. Out: sums of some columns (few_tiles).
+// In: rows of x, a weight in int8 or int4. Out: sums of some columns (few_digit_tiles).
 
 namespace ISA {
 
+constexpr long kDigitTileRows = 8;        // of x, at most, where they may be rounded instead
 constexpr long kDeepTile = 64;            // rows of W of a tile, at most: what lies behind a group's end is zero
 constexpr long kLine = 64;                // bytes of a tile's row
 constexpr long kTileBytes = kTall * kLine;
 constexpr long kTilesSoon = 32768;        // bytes that are fetched ahead
-
-static bool fits_digits(const Weight& w, long rows) {
-  if (rows > kFewRows) return false;
-  if (w.kind == Kind::kInt4) return rows >= kTileRows && (w.group % 2 == 0 || w.group >= w.K);
-  return w.kind == Kind::kInt8 && rows >= kMoreRows;
-}
-
-// The end of the rows of W that begin with k: a tile's, a group's, or the last.
-INLINE long tile_end(const Weight& w, long k) {
-  const long border = (k / w.group + 1) * w.group, most = border < w.K ? border : w.K;
-  return k + kDeepTile < most ? k + kDeepTile : most;
-}
 
 // Rows as tiles [blocks of rows of W][tiles][16 rows][64], in which row 3 r + d is digit d of row r, with scales [blocks][rows].
 static Parts digit_parts(const Weight& w, const float* x, long x_stride, long rows) {
   const long tiles = (kDigits * rows + kTall - 1) / kTall, size = tiles * kTileBytes;
   const bool nibbles = w.kind == Kind::kInt4;
   long blocks = 0;
-  for (long k = 0; k < w.K; k = tile_end(w, k)) blocks++;
+  for (long k = 0; k < w.K; k = end_of(w, k, kDeepTile)) blocks++;
   int8_t* at = (int8_t*)scratch(kLinearDigits, blocks * (size / 4 + rows));
   float* scales = (float*)(at + blocks * size);
-  for (long k = 0, b = 0; k < w.K; k = tile_end(w, k), b++)
+  for (long k = 0, b = 0; k < w.K; k = end_of(w, k, kDeepTile), b++)
     for (long r = 0; r < rows; r++) {
-      const float scale = take_digits(x + r * x_stride + k, tile_end(w, k) - k, nibbles, at + b * size + r * kDigits * kLine);
+      const float scale = take_digits(x + r * x_stride + k, end_of(w, k, kDeepTile) - k, nibbles, at + b * size + r * kDigits * kLine);
       scales[b * rows + r] = nibbles ? scale / 16 : scale;
     }
-  return {at, rows, tiles, scales};
+  return {at, rows, tiles, kDigits, scales};
 }
 
 // `rows` rows of n of 64 columns as four tiles [16 fours of rows][16 columns][4 rows], of columns 16 lane + 4 j + 0..3 of tile
@@ -122,29 +111,43 @@ static void stream_tiles(const Weight& w, const Parts& x, long column, long colu
   constexpr long shared = rows_in_a_byte(kind), ahead = kTilesSoon * shared / kDeepTile / kLine * kLine;
   const long pitch = w.N, next = kDeepTile / shared * pitch, later = ahead / columns * next, further = ahead % columns;
   alignas(64) int8_t panel[2][4 * kTileBytes];
-  alignas(64) int32_t part[2][T * kTall * kLine];  // of these columns, and of those before, which are added meanwhile
-  Left left;
-  for (long k = 0, b = 0, i = 0, end; k < w.K; k = end, b++) {
-    end = tile_end(w, k);
-    const int8_t* digits = (const int8_t*)x.at + b * T * kTileBytes;
-    check(digits, T * kTileBytes);
-    _tile_loadd(0, digits, kLine);
-    if constexpr (T > 1) _tile_loadd(1, digits + kTileBytes, kLine);
-    if constexpr (T > 2) _tile_loadd(2, digits + 2 * kTileBytes, kLine);
+  alignas(64) int32_t part[2][T * kTall * kLine];
+  const int8_t *loaded = nullptr, *wanted = nullptr;  // digits
+  Left before, left;  // of the panel taken before, and of the one before that: what has just been stored is loaded with delay
+  long i = 0;
+  const auto multiply_before = [&] {
+    if (!wanted) return;
+    if (wanted != loaded) {
+      loaded = wanted;
+      check(loaded, T * kTileBytes);
+      _tile_loadd(0, loaded, kLine);
+      if constexpr (T > 1) _tile_loadd(1, loaded + kTileBytes, kLine);
+      if constexpr (T > 2) _tile_loadd(2, loaded + 2 * kTileBytes, kLine);
+    }
+    const int8_t* from = panel[(i + 1) % 2];
+    int32_t* to = part[i % 2];
+    __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) multiply_digits<T>(from + j * kTileBytes, to + 16 * j);
+    __asm__ volatile("" ::: "memory");
+    left.add(x.rows, apart);
+    left = before;
+    left.part = to;
+  };
+  for (long k = 0, b = 0, end; k < w.K; k = end, b++) {
+    end = end_of(w, k, kDeepTile);
     const char* at = (const char*)w.data + k / shared * pitch + column;
     const float* scales = w.scales + k / w.group * w.N + column;
     for (long c = 0; c < columns; c += kLine, i++) {
       const char* soon = at + later + (c + further < columns ? c + further : next + c + further - columns);
       const bool all = end - k == kDeepTile && columns - c >= kLine;
       (all ? take_tiles<kind, true> : take_tiles<kind, false>)(at + c, pitch, end - k, columns - c, soon, panel[i % 2]);
-      __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) multiply_digits<T>(panel[i % 2] + j * kTileBytes, part[i % 2] + 16 * j);
-      __asm__ volatile("" ::: "memory");
-      left.add(x.rows, apart);
-      left = {part[i % 2], x.scales + b * x.rows, scales + c, sums + c, columns - c};
+      multiply_before();
+      wanted = (const int8_t*)x.at + b * T * kTileBytes;
+      before = {nullptr, x.scales + b * x.rows, scales + c, sums + c, columns - c};
     }
   }
+  multiply_before();
   left.add(x.rows, apart);
   for (long r = 0; r < x.rows; r++)
     for (float* to = sums + r * apart; to < sums + r * apart + columns; to += kLine) {
@@ -155,24 +158,32 @@ static void stream_tiles(const Weight& w, const Parts& x, long column, long colu
 }
 
 // sums, `apart` apart (a multiple of 64), = x times some columns of W, without offsets; they are zero before.
-static void few_tiles(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
+static void few_digit_tiles(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
   typedef void (*Stream)(const Weight&, const Parts&, long, long, float*, long);
   static const Stream table[][3] = {
       {stream_tiles<Kind::kInt8, 1>, stream_tiles<Kind::kInt8, 2>, stream_tiles<Kind::kInt8, 3>},
       {stream_tiles<Kind::kInt4, 1>, stream_tiles<Kind::kInt4, 2>, stream_tiles<Kind::kInt4, 3>},
   };
-  table[w.kind == Kind::kInt4][x.groups - 1](w, x, column, columns, sums, apart);
+  table[w.kind == Kind::kInt4][x.tiles - 1](w, x, column, columns, sums, apart);
+}
+
+// Whether tiles multiply few rows by such a weight.
+static bool fits_few(const Weight& w, long rows) {
+  if (rows > kFewRows) return false;
+  if (w.kind == Kind::kInt4) return rows >= kTileRows && (w.group % 2 == 0 || w.group >= w.K);
+  return (w.kind == Kind::kBFloat16 || w.kind == Kind::kInt8) && rows >= kMoreRows;
 }
 
 // Few rows as tiles for products with a weight; nothing where floats or digits are faster.
-static Parts parts_of(const Weight& w, const float* x, long x_stride, long rows) {
-  if (fits_pairs(w, rows)) return paired_parts(x, x_stride, rows, w.K);
-  return fits_digits(w, rows) ? digit_parts(w, x, x_stride, rows) : Parts();
+static Parts parts_of(const Weight& w, const float* x, long x_stride, long rows, bool rounded) {
+  if (!fits_few(w, rows)) return {};
+  if (w.kind == Kind::kBFloat16 || (rounded && rows > kDigitTileRows)) return split_parts(w, x, x_stride, rows, rounded);
+  return digit_parts(w, x, x_stride, rows);
 }
 
 // sums, `apart` apart, = x times some columns of W, without offsets; they are zero before.
 static void few_parts(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
-  (w.kind == Kind::kBFloat16 ? few_pairs : few_tiles)(w, x, column, columns, sums, apart);
+  (x.scales ? few_digit_tiles : few_split)(w, x, column, columns, sums, apart);
 }
 
 }  // namespace ISA

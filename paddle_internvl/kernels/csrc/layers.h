@@ -166,11 +166,15 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
   {
     Tiles tiles(m >= kTileRows);
     const int thread = omp_get_thread_num(), count = omp_get_num_threads();
+    const auto multiply = [&](Linear product) {
+      product.rounded = a.bfloat16 && !a.sparse.count && m > kExactRows;
+      linear_part(product, thread, count);
+    };
     float* normed = scratch(kLayer4, m * d);  // of each thread: made faster than waited for
     norm_rows(norm_of(call.x, a.norm1, nullptr, normed, m, d, a.eps1, false), 0, m);
-    linear_part(product(a.q, normed, m, qkv, at_row.row), thread, count);
-    linear_part(product(a.k, normed, m, qkv + at_row.k, at_row.row), thread, count);
-    linear_part(product(a.v, normed, m, qkv + at_row.v, at_row.row), thread, count);
+    multiply(product(a.q, normed, m, qkv, at_row.row));
+    multiply(product(a.k, normed, m, qkv + at_row.k, at_row.row));
+    multiply(product(a.v, normed, m, qkv + at_row.v, at_row.row));
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < m; i++) {
@@ -179,15 +183,15 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
       place(a, call, row + at_row.k, row + at_row.v, i);
     }
     attending::attend_few_part(attention, plan);
-    linear_part(added(a.o, attended, m, call.out, call.x, nullptr), thread, count);
+    multiply(added(a.o, attended, m, call.out, call.x, nullptr));
 #pragma omp barrier
     norm_rows(norm_of(call.out, a.norm2, nullptr, normed, m, d, a.eps2, false), 0, m);
     if (a.sparse.count) {
       add_sparse_part(a.sparse, normed, m, gate, call.out, thread, count);
     } else {
-      linear_part(swiglu(a, normed, m, gate), thread, count);
+      multiply(swiglu(a, normed, m, gate));
 #pragma omp barrier
-      linear_part(added(a.down, gate, m, call.out, call.out, nullptr), thread, count);
+      multiply(added(a.down, gate, m, call.out, call.out, nullptr));
     }
   }
 }

@@ -6,8 +6,8 @@
 #ifdef TILES  // a set with AMX
 #include "thread_tiles.h"
 #include "split_rows.h"
-#include "split_few.h"
 #include "integer_panels.h"
+#include "split_few.h"
 #include "digit_tiles.h"
 #else
 #include "split_none.h"

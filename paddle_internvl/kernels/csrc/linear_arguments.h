@@ -31,6 +31,7 @@ struct Linear {
   const float* layer_scale = nullptr;  // [N]
   Activation activation = Activation::kNone;
   int64_t out_block = 0, out_block_stride = 0;  // blocks of columns of out, so many floats apart; 0: side by side
+  bool rounded = false;  // few rows of x are rounded to bfloat16 where tiles multiply them
   const float* x_tiles = nullptr;  // of many rows, in place of x: as tiles (linear_many.h)
   float* out_tiles = nullptr;      // and in place of out, without a residual
 };

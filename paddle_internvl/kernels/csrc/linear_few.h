@@ -8,20 +8,21 @@ namespace ISA {
 struct FewRows {
   const float* x;
   long stride, rows;
+  bool rounded;                   // to bfloat16, where tiles multiply them
   Kind kind = Kind::kFloat32;     // of the weight that the rest belongs to
   long group = -1;                // as is this
   const float* totals = nullptr;  // [rows][groups]: sums over every group, for offsets
   const Digits* digits = nullptr;
   Parts parts;
 
-  FewRows(const float* first, long apart, long count) : x(first), stride(apart), rows(count) {}
+  FewRows(const float* first, long apart, long count, bool halved = false) : x(first), stride(apart), rows(count), rounded(halved) {}
 
   void take(const Weight& w) {
     if (w.kind == kind && w.group == group && !totals == !w.offsets) return;
     kind = w.kind;
     group = w.group;
     totals = w.offsets ? totals_of(w) : nullptr;
-    parts = parts_of(w, x, stride, rows);
+    parts = parts_of(w, x, stride, rows, rounded);
     digits = parts.at ? nullptr : digits_of(w, x, stride, rows);
   }
 
@@ -101,7 +102,7 @@ static void linear_part(const Linear& a, int thread, int count) {
   const long N = a.weight.N, units = (N + kPanel - 1) / kPanel;
   const long first = units * thread / count * kPanel, end = units * (thread + 1) / count * kPanel, last = end < N ? end : N;
   const long block = block_of(a.M, last - first);
-  FewRows x(a.x, a.x_stride, a.M);
+  FewRows x(a.x, a.x_stride, a.M, a.rounded);
   float *sums = scratch(kLinearSums, 3 * kSums), *up = sums + kSums, *part = up + kSums;
   for (long column = first; column < last; column += block) {
     const long columns = last - column < block ? last - column : block;

@@ -61,7 +61,7 @@ Held held(Kind kind, int64_t K, int64_t N, int64_t group) {
 
 void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activation activation) {
   const bool whole = kind == Kind::kInt8 || kind == Kind::kInt4;  // where they are rounded, an offset is added without
-  const bool exact = !in_bfloat16 || M <= (whole ? exact_integers : kExactRows);
+  const bool exact = !in_bfloat16 || M <= (whole ? exact_rows : kExactRows), exact_weights = exact || (whole && M <= exact_integers);
   const Held w = held(kind, K, N, group), up = held(kind, K, N, group);
   const auto x = random_floats(M * K, numbers), bias = random_floats(N, numbers), scale = random_floats(N, numbers);
   const auto residual = random_floats(M * N, numbers);
@@ -73,8 +73,8 @@ void linear(Kind kind, int64_t M, int64_t K, int64_t N, int64_t group, Activatio
     for (int64_t n = 0; n < N; n++) {
       double y = a.bias ? bias[n] : 0, other = 0, size = 1;
       for (int64_t k = 0; k < K; k++) {
-        y += taken(x[m * K + k], exact) * taken(w.means[k * N + n], exact);
-        other += taken(x[m * K + k], exact) * taken(up.means[k * N + n], exact);
+        y += taken(x[m * K + k], exact) * taken(w.means[k * N + n], exact_weights);
+        other += taken(x[m * K + k], exact) * taken(up.means[k * N + n], exact_weights);
         size += std::fabs(x[m * K + k]) * (std::fabs(w.means[k * N + n]) + std::fabs(up.means[k * N + n]));
       }
       if (activation == Activation::kGelu) y *= 0.5 * (1 + std::erf(y / std::sqrt(2.0)));
@@ -184,7 +184,9 @@ int main() {
       std::printf("%s\n", e.what());
       continue;
     }
-    exact_integers = std::string(isa) == "amx" ? 16 : kExactRows;
+    const bool tiles = isa == std::string("amx");
+    exact_rows = tiles ? 8 : kExactRows;
+    exact_integers = tiles ? 16 : kExactRows;
     int8_linears();
     for (bool halves : {false, true}) {
       if (halves ? !bfloat16_kernels() : kernels().name != std::string(isa)) continue;

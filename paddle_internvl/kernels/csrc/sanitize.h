@@ -30,9 +30,9 @@ inline Exact<float> random_floats(int64_t count, std::mt19937& numbers) {
 }
 
 // Whether the kernels with arithmetic in bfloat16 are under test, rows that are multiplied exactly there with weights that
-// are integers, and a number as a product takes it.
+// are integers, rows whose integers are exact, and a number as a product takes it.
 inline bool in_bfloat16 = false;
-inline int64_t exact_integers = kExactRows;
+inline int64_t exact_rows = kExactRows, exact_integers = kExactRows;
 inline double taken(double x, bool exact) {
   if (exact) return x;
   float y = float(x);

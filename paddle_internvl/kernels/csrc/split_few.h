@@ -1,158 +1,233 @@
-// Products of few rows (decoding) with bfloat16 weights by AMX tiles, in float32: see split_rows.h.
+// Products of few rows (decoding) by AMX tiles of bfloat16: of bfloat16 weights in float32, by the three parts of rows of x
+// (split_rows.h), and of integers too where rows are rounded to bfloat16.
 //
-// A tile multiplies pairs of rows of W, and its memory has pairs of columns: so each number of x is there twice, beside a
-// zero, for even and for odd columns. Half of the multiplications are in vain, which costs less than bringing W in order.
+// A tile has 16 rows: the three parts of at most 5 rows of x, two of the parts of at most 8, one of at most 16. All of these
+// tiles are multiplied by the same tile of W, 32 rows x 16 columns, and added to the same sums, which stay in tiles for a block
+// of W.
 //
-// In: rows of x, a weight in bfloat16. Out: sums of some columns (few_pairs).
+// In: rows of x, a weight. Out: sums of some columns (few_split).
 
 namespace ISA {
 
 constexpr long kFewRows = 16;     // of x, at most
 constexpr long kTileRows = 3;     // and at least, with int4
 constexpr long kMoreRows = 5;     // with bfloat16 and int8: fewer rows take no longer than reading without tiles
-constexpr long kTall = 16;        // rows of W of a tile
+constexpr long kTall = 16;        // rows of a tile
 constexpr long kEach = kTall * kSide;  // halves of a tile
-constexpr long kStep = 32;        // rows of W that are worked on together: of more the hardware fetches none ahead
-constexpr long kSoon = 16384;     // bytes that are fetched ahead
+constexpr long kStrip = 64;       // columns of W whose sums are in tiles
+constexpr long kDeepBlock = 64;   // rows of W of a block, at most
+constexpr long kWideBlock = 1024;  // bytes of each of them: long pieces of a row keep the memory's own pages open
 
-// Rows of x as tiles: parts of them, or their digits (digit_tiles.h).
+// Rows of x as tiles, [steps along W][tiles][16 rows][64 bytes].
 struct Parts {
   void* at = nullptr;
-  long rows = 0, groups = 0;      // tiles of rows
-  const float* scales = nullptr;  // of digits
+  long rows = 0, tiles = 0;
+  long slots = 0;                 // parts of a row in a tile
+  const float* scales = nullptr;  // of digits (digit_tiles.h), of which a row has three beside each other
 };
 
-static bool fits_pairs(const Weight& w, long rows) { return w.kind == Kind::kBFloat16 && rows >= kMoreRows; }
-
-// Rows as tiles [K / 16][3 parts][groups][16 rows][16 pairs]: rows 2 r and 2 r + 1 are for even and for odd columns.
-static Parts paired_parts(const float* x, long x_stride, long rows, long K) {
-  const long groups = (rows + 7) / 8, steps = 2 * blocks_in(K), apart = kParts * groups * kEach;
-  Half* at = (Half*)scratch(kLinearDigits, steps * apart / 2);
-  for (long r = 0; r < rows; r++)
-    for (long k = 0; k < steps; k += 2) {
-      __m512i part[kParts];
-      split(x + r * x_stride + k * kTall, K - k * kTall, part);
-      for (long half = 0; half < 2; half++)
-        for (long i = 0; i < kParts; i++) {
-          const __m512i x = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(part[i], 1) : _mm512_castsi512_si256(part[i]));
-          Half* to = at + (k + half) * apart + (i * groups * 8 + r) * 2 * kSide;
-          _mm512_store_si512(to, x);
-          _mm512_store_si512(to + kSide, _mm512_slli_epi32(x, 16));
-        }
-    }
-  return {at, rows, groups};
+// The end of the rows of W from k on that are `most` at most and share scales.
+INLINE long end_of(const Weight& w, long k, long most) {
+  const long border = w.scales ? (k / w.group + 1) * w.group : w.K, end = border < w.K ? border : w.K;
+  return k + most < end ? k + most : end;
 }
 
-// A column of tiles of W: 16 rows `pitch` apart.
-struct Strip {
-  const char* at;
-  long pitch;
-};
-
-// sums [4][16][16] = `steps` steps of a group of rows times 32 columns of each of 4 strips, or of two groups times 2 strips.
-template <int groups>
-INLINE void multiply_pairs(const Half* x, Strip w, long steps, const char* soon, float* sums) {
-  __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
-  check(x, steps * kParts * groups * kEach * 2);
-  for (long i = 0; i < steps * kTall; i++) check(w.at + i * w.pitch, 256 / groups);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (long k = 0; k < steps; k++, w.at += kTall * w.pitch, x += kParts * groups * kEach) {
-    if (soon) {
-#pragma GCC unroll 16
-      for (int i = 0; i < kTall; i++, soon += w.pitch)
-#pragma GCC unroll 4
-        for (int line = 0; line < 4 / groups; line++) prefetch(soon + 64 * line);
-    }
-    if constexpr (groups == 1) {
-      _tile_loadd(4, x, 64);
-      _tile_loadd(5, x + kEach, 64);
-      _tile_loadd(6, x + 2 * kEach, 64);
-      _tile_loadd(7, w.at, w.pitch);
-      _tile_dpbf16ps(0, 4, 7);
-      _tile_dpbf16ps(0, 5, 7);
-      _tile_dpbf16ps(0, 6, 7);
-      _tile_loadd(7, w.at + 64, w.pitch);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(1, 5, 7);
-      _tile_dpbf16ps(1, 6, 7);
-      _tile_loadd(7, w.at + 128, w.pitch);
-      _tile_dpbf16ps(2, 4, 7);
-      _tile_dpbf16ps(2, 5, 7);
-      _tile_dpbf16ps(2, 6, 7);
-      _tile_loadd(7, w.at + 192, w.pitch);
-      _tile_dpbf16ps(3, 4, 7);
-      _tile_dpbf16ps(3, 5, 7);
-      _tile_dpbf16ps(3, 6, 7);
-    } else {
-      _tile_loadd(4, w.at, w.pitch);
-      _tile_loadd(5, w.at + 64, w.pitch);
-      for (long i = 0; i < kParts; i++) {
-        _tile_loadd(6, x + 2 * i * kEach, 64);
-        _tile_loadd(7, x + (2 * i + 1) * kEach, 64);
-        _tile_dpbf16ps(0, 6, 4);
-        _tile_dpbf16ps(1, 7, 4);
-        _tile_dpbf16ps(2, 6, 5);
-        _tile_dpbf16ps(3, 7, 5);
-      }
-    }
-  }
-  _tile_stored(0, sums, 64);
-  _tile_stored(1, sums + 256, 64);
-  _tile_stored(2, sums + 512, 64);
-  _tile_stored(3, sums + 768, 64);
-  __asm__ volatile("" ::: "memory");
-}
-
-// sums, `apart` apart, += what tiles leave of n columns: sums of even and of odd ones.
-template <int groups>
-INLINE void add_pairs(const float* from, long rows, long n, float* sums, long apart) {
-  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-  for (long c = 0; c < n && c < 4 / groups * kSide; c += kSide, from += groups * 256)
+// Rows as tiles of bfloat16, in which row `slot` * rows + r is a part of row r: tile t has part t * slots + slot.
+static Parts split_parts(const Weight& w, const float* x, long x_stride, long rows, bool rounded) {
+  const long parts = rounded ? 1 : kParts, slots = rounded ? 1 : rows <= 5 ? 3 : rows <= 8 ? 2 : 1;
+  const long tiles = (parts + slots - 1) / slots, size = tiles * kEach;
+  long steps = 0;
+  for (long k = 0; k < w.K; k = end_of(w, k, kSide)) steps++;
+  Half* at = (Half*)scratch(kLinearDigits, steps * size / 2);
+  __builtin_memset(at, 0, steps * size * sizeof(Half));
+  Half* to = at;
+  for (long k = 0, end; k < w.K; k = end, to += size) {
+    end = end_of(w, k, kSide);
     for (long r = 0; r < rows; r++) {
-      const __m512 even = _mm512_load_ps(from + 32 * r), odd = _mm512_load_ps(from + 32 * r + 16);
-      float* to = sums + r * apart + c;
-      store(to, load(to) + (V)_mm512_permutex2var_ps(even, low, odd));
-      if (n - c > 16) store(to + 16, load(to + 16) + (V)_mm512_permutex2var_ps(even, high, odd));
+      __m512i part[kParts];
+      split(x + r * x_stride + k, end - k, part);
+      for (long i = 0; i < parts; i++) _mm512_store_si512(to + i / slots * kEach + (i % slots * rows + r) * kSide, part[i]);
     }
+  }
+  return {at, rows, tiles, slots};
 }
 
-template <int groups>
-static void stream_pairs(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
-  constexpr long wide = 4 / groups * kSide;
-  const long pitch = 2 * w.N, next = kStep * pitch, ahead = kSoon / kStep / 2 / wide * wide;
-  const long later = ahead / columns * next, further = ahead % columns;
-  alignas(64) float part[2][1024];  // of these columns, and of those before, which are added meanwhile
-  alignas(64) Half copy[kStep * wide];
-  long last = -1;
-  for (long k = 0, i = 0; k < w.K; k += kStep) {
-    const long rows = w.K - k < kStep ? w.K - k : kStep;
-    const char* at = (const char*)w.data + k * pitch + 2 * column;
-    const Half* tiles = (const Half*)x.at + k / kTall * kParts * groups * kEach;
-    for (long c = 0; c < columns; c += wide, i++) {
-      const long n = columns - c;
-      if ((k + kStep - 1) * w.N + column + c + wide <= w.K * w.N) {  // where columns are fewer, others are multiplied in vain
-        const char* soon = at + later + (c + further < columns ? 2 * (c + further) : next + 2 * (c + further - columns));
-        multiply_pairs<groups>(tiles, {at + 2 * c, pitch}, kStep / kTall, soon, part[i % 2]);
-      } else {  // near the end of the weight's memory: what is not there is zero
-        for (long j = 0; j < kStep; j++)
-          for (long s = 0; s < wide; s += kSide)
-            _mm512_store_si512(copy + j * wide + s, _mm512_maskz_loadu_epi16(j < rows ? first_halves(n - s) : 0, at + j * pitch + 2 * (c + s)));
-        multiply_pairs<groups>(tiles, {(const char*)copy, 2 * wide}, (rows + kTall - 1) / kTall, nullptr, part[i % 2]);
+// Lines of memory that are fetched one after the other, row after row.
+struct Lines {
+  const char* at = nullptr;
+  long pitch = 0, bytes = 0, rows = 0, byte = 0;
+
+  void fetch(long n) {
+    if (!rows) return;
+    for (long i = 0; i < n; i++) prefetch(at + byte + 64 * i);
+    if ((byte += 64 * n) >= bytes) byte = 0, at += pitch, rows--;
+  }
+};
+
+// `rows` rows of n of 64 columns as four tiles beside each other, [16 pairs of rows][64 columns][2]: in bfloat16 of columns 8 lane +
+// 0..3 and + 4..7 of the first 32, then of the others. What is not there is zero, or, of the second of two rows in a byte, anything.
+template <Kind kind, bool all>
+INLINE void take_strip(const char* at, long pitch, long rows, long n, Lines& soon, Half* to) {
+#pragma GCC unroll 16
+  for (long i = 0; i < kSide; i += 2, to += 2 * kStrip) {
+    const char* from = at + i / rows_in_a_byte(kind) * pitch;
+#pragma GCC unroll 2
+    for (long c = 0; c < kStrip; c += kSide) {
+      Half* here = to + 2 * c;
+      if constexpr (kind == Kind::kBFloat16) {
+        soon.fetch(2);
+        __m512i row[2];
+#pragma GCC unroll 2
+        for (long r = 0; r < 2; r++) {
+          const char* p = from + r * pitch + 2 * c;
+          row[r] = all ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16(i + r < rows ? first_halves(n - c) : 0, p);
+        }
+        _mm512_store_si512(here, _mm512_unpacklo_epi16(row[0], row[1]));
+        _mm512_store_si512(here + kSide, _mm512_unpackhi_epi16(row[0], row[1]));
+      } else {
+        if (kind == Kind::kInt8 || c == 0) soon.fetch(1);
+        pack_integers<kind, all>(from + c, pitch, all || i < rows ? n - c : 0, i + 1 < rows, here);
       }
-      if (last >= 0) add_pairs<groups>(part[(i + 1) % 2], x.rows, columns - last, sums + last, apart);
-      last = c;
     }
-    if (k + kStep >= w.K) add_pairs<groups>(part[(i + 1) % 2], x.rows, columns - last, sums + last, apart);
   }
 }
 
-// sums, `apart` apart, += x times some columns of W.
-static void few_pairs(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
-  (x.groups == 1 ? stream_pairs<1> : stream_pairs<2>)(w, x, column, columns, sums, apart);
+// Tiles 0 to 3 += tiles of x times a strip of W.
+template <long tiles>
+INLINE void multiply_strip(const Half* x, const Half* strip) {
+  check(x, tiles * kEach * sizeof(Half));
+  _tile_loadd(4, x, 64);
+  if constexpr (tiles > 1) _tile_loadd(5, x + kEach, 64);
+  if constexpr (tiles > 2) _tile_loadd(6, x + 2 * kEach, 64);
+  _tile_loadd(7, strip, 4 * kStrip);
+  _tile_dpbf16ps(0, 4, 7);
+  if constexpr (tiles > 1) _tile_dpbf16ps(0, 5, 7);
+  if constexpr (tiles > 2) _tile_dpbf16ps(0, 6, 7);
+  _tile_loadd(7, strip + kSide, 4 * kStrip);
+  _tile_dpbf16ps(1, 4, 7);
+  if constexpr (tiles > 1) _tile_dpbf16ps(1, 5, 7);
+  if constexpr (tiles > 2) _tile_dpbf16ps(1, 6, 7);
+  _tile_loadd(7, strip + 2 * kSide, 4 * kStrip);
+  _tile_dpbf16ps(2, 4, 7);
+  if constexpr (tiles > 1) _tile_dpbf16ps(2, 5, 7);
+  if constexpr (tiles > 2) _tile_dpbf16ps(2, 6, 7);
+  _tile_loadd(7, strip + 3 * kSide, 4 * kStrip);
+  _tile_dpbf16ps(3, 4, 7);
+  if constexpr (tiles > 1) _tile_dpbf16ps(3, 5, 7);
+  if constexpr (tiles > 2) _tile_dpbf16ps(3, 6, 7);
+}
+
+// What tiles left of a strip of n columns, and where it belongs.
+struct StripSums {
+  const float* from = nullptr;  // [16][64]
+  const float* scales = nullptr;
+  float* to = nullptr;
+  long n = 0;
+
+  template <Kind kind, long slots>
+  void add(long rows, long apart) const {
+    if (!from) return;
+    const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    __m512 scale[4];
+#pragma GCC unroll 4
+    for (long j = 0; j < 4; j++)
+      scale[j] = kind == Kind::kBFloat16 ? _mm512_set1_ps(1) : _mm512_maskz_loadu_ps(first_lanes(n - 16 * j), scales + 16 * j);
+    for (long r = 0; r < rows; r++) {
+      __m512 sum[4];
+#pragma GCC unroll 4
+      for (long j = 0; j < 4; j++) {
+        sum[j] = _mm512_load_ps(from + r * kStrip + 16 * j);
+#pragma GCC unroll 2
+        for (long i = 1; i < slots; i++) sum[j] = sum[j] + _mm512_load_ps(from + (i * rows + r) * kStrip + 16 * j);
+      }
+#pragma GCC unroll 2
+      for (long j = 0; j < 4 && kind == Kind::kBFloat16; j += 2) {
+        const __m512 first = _mm512_permutex2var_ps(sum[j], low, sum[j + 1]);
+        sum[j + 1] = _mm512_permutex2var_ps(sum[j], high, sum[j + 1]);
+        sum[j] = first;
+      }
+#pragma GCC unroll 4
+      for (long j = 0; j < 4; j++) {
+        float* here = to + r * apart + 16 * j;
+        _mm512_storeu_ps(here, _mm512_fmadd_ps(sum[j], scale[j], _mm512_loadu_ps(here)));
+      }
+    }
+  }
+};
+
+template <Kind kind, long slots, bool rounded>
+static void stream_split(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
+  constexpr long shared = rows_in_a_byte(kind), wide = kWideBlock / row_bytes(kind, 1);
+  constexpr long tiles = ((rounded ? 1 : kParts) + slots - 1) / slots;
+  const long pitch = row_bytes(kind, w.N);
+  const auto row = [&](long k, long c) { return (const char*)w.data + k / shared * pitch + row_bytes(kind, column + c); };
+  alignas(64) Half strip[2][kSide * kStrip];
+  alignas(64) float part[2][kTall * kStrip];
+  struct {
+    const Half* x = nullptr;
+    bool first, last;  // of the steps along a strip
+    StripSums sums;
+  } before;  // the step whose strip was taken before: what has just been stored is loaded into tiles with delay
+  StripSums left;
+  long taken = 0, done = 0;
+  const auto multiply_before = [&] {
+    if (!before.x) return;
+    __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
+    if (before.first) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    multiply_strip<tiles>(before.x, strip[taken++ % 2]);
+    if (!before.last) return;
+    float* to = part[done++ % 2];
+    _tile_stored(0, to, 4 * kStrip);
+    _tile_stored(1, to + 16, 4 * kStrip);
+    _tile_stored(2, to + 32, 4 * kStrip);
+    _tile_stored(3, to + 48, 4 * kStrip);
+    __asm__ volatile("" ::: "memory");
+    left.add<kind, slots>(x.rows, apart);
+    left = before.sums;
+    left.from = to;
+  };
+  long step = 0;
+  for (long first = 0; first < columns; first += wide) {
+    const long last = first + wide < columns ? first + wide : columns;
+    const Half* at = (const Half*)x.at;
+    for (long k = 0, end; k < w.K; k = end) {
+      end = end_of(w, k, kDeepBlock);
+      const long steps = blocks_in(end - k);
+      const long below = end < w.K ? end : 0, beside = end < w.K ? first : last;  // where the next block begins
+      const long width = beside + wide < columns ? wide : columns - beside;
+      Lines soon;
+      if (width) soon = {row(below, beside), pitch, row_bytes(kind, width), (end_of(w, below, kDeepBlock) - below + shared - 1) / shared};
+      for (long c = first; c < last; c += kStrip)
+        for (long s = 0; s < steps; s++, step++) {
+          const long rows = end - k - s * kSide;
+          const bool all = rows >= kSide && last - c >= kStrip;
+          (all ? take_strip<kind, true> : take_strip<kind, false>)(row(k + s * kSide, c), pitch, rows, last - c, soon, strip[step % 2]);
+          multiply_before();
+          const float* scales = w.scales ? w.scales + k / w.group * w.N + column + c : nullptr;
+          before = {at + s * tiles * kEach, s == 0, s + 1 == steps, {nullptr, scales, sums + c, last - c}};
+        }
+      at += steps * tiles * kEach;
+    }
+  }
+  multiply_before();
+  left.add<kind, slots>(x.rows, apart);
+}
+
+// sums, `apart` apart (a multiple of 64), = x times some columns of W, without offsets; they are zero before.
+static void few_split(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
+  typedef void (*Stream)(const Weight&, const Parts&, long, long, float*, long);
+  static const Stream in_float32[] = {stream_split<Kind::kBFloat16, 1, false>, stream_split<Kind::kBFloat16, 2, false>,
+                                      stream_split<Kind::kBFloat16, 3, false>};
+  static const Stream rounded[] = {stream_split<Kind::kBFloat16, 1, true>, stream_split<Kind::kInt8, 1, true>,
+                                   stream_split<Kind::kInt4, 1, true>};
+  const Stream stream = x.slots * x.tiles > 1 ? in_float32[x.slots - 1] : rounded[long(w.kind) - long(Kind::kBFloat16)];
+  stream(w, x, column, columns, sums, apart);
 }
 
 }  // namespace ISA

@@ -10,8 +10,8 @@ struct Tiles {
 struct Parts {
   const void* at = nullptr;
 };
-static Parts parts_of(const Weight&, const float*, long, long) { return {}; }
-static bool fits_digits(const Weight&, long) { return false; }
+static Parts parts_of(const Weight&, const float*, long, long, bool) { return {}; }
+static bool fits_few(const Weight&, long) { return false; }
 static bool fits_split(const Weight&) { return false; }
 static bool fits_split(const Linear&) { return false; }
 static void linear_split(const Linear&) {}
