@@ -1,56 +1,16 @@
 // Products of few rows (decoding) by AMX tiles of bfloat16: of bfloat16 weights in float32, by the three parts of rows of x
 // (split_rows.h), and of integers too where rows are rounded to bfloat16.
 //
-// A tile has 16 rows: the three parts of at most 5 rows of x, two of the parts of at most 8, one of at most 16. All of these
-// tiles are multiplied by the same tile of W, 32 rows x 16 columns, and added to the same sums, which stay in tiles for a block
-// of W.
+// All tiles of x are multiplied by the same tile of W, 32 rows x 16 columns, and added to the same sums, which stay in tiles for
+// a block of W.
 //
-// In: rows of x, a weight. Out: sums of some columns (few_split).
+// In: rows of x as tiles, a weight. Out: sums of some columns (few_split).
 
 namespace ISA {
 
-constexpr long kFewRows = 16;     // of x, at most
-constexpr long kTileRows = 3;     // and at least, with int4
-constexpr long kMoreRows = 5;     // with bfloat16 and int8: fewer rows take no longer than reading without tiles
-constexpr long kTall = 16;        // rows of a tile
-constexpr long kEach = kTall * kSide;  // halves of a tile
-constexpr long kStrip = 64;       // columns of W whose sums are in tiles
-constexpr long kDeepBlock = 64;   // rows of W of a block, at most
+constexpr long kStrip = 64;        // columns of W whose sums are in tiles
+constexpr long kDeepBlock = 64;    // rows of W of a block, at most
 constexpr long kWideBlock = 1024;  // bytes of each of them: long pieces of a row keep the memory's own pages open
-
-// Rows of x as tiles, [steps along W][tiles][16 rows][64 bytes].
-struct Parts {
-  void* at = nullptr;
-  long rows = 0, tiles = 0;
-  long slots = 0;                 // parts of a row in a tile
-  const float* scales = nullptr;  // of digits (digit_tiles.h), of which a row has three beside each other
-};
-
-// The end of the rows of W from k on that are `most` at most and share scales.
-INLINE long end_of(const Weight& w, long k, long most) {
-  const long border = w.scales ? (k / w.group + 1) * w.group : w.K, end = border < w.K ? border : w.K;
-  return k + most < end ? k + most : end;
-}
-
-// Rows as tiles of bfloat16, in which row `slot` * rows + r is a part of row r: tile t has part t * slots + slot.
-static Parts split_parts(const Weight& w, const float* x, long x_stride, long rows, bool rounded) {
-  const long parts = rounded ? 1 : kParts, slots = rounded ? 1 : rows <= 5 ? 3 : rows <= 8 ? 2 : 1;
-  const long tiles = (parts + slots - 1) / slots, size = tiles * kEach;
-  long steps = 0;
-  for (long k = 0; k < w.K; k = end_of(w, k, kSide)) steps++;
-  Half* at = (Half*)scratch(kLinearDigits, steps * size / 2);
-  __builtin_memset(at, 0, steps * size * sizeof(Half));
-  Half* to = at;
-  for (long k = 0, end; k < w.K; k = end, to += size) {
-    end = end_of(w, k, kSide);
-    for (long r = 0; r < rows; r++) {
-      __m512i part[kParts];
-      split(x + r * x_stride + k, end - k, part);
-      for (long i = 0; i < parts; i++) _mm512_store_si512(to + i / slots * kEach + (i % slots * rows + r) * kSide, part[i]);
-    }
-  }
-  return {at, rows, tiles, slots};
-}
 
 // Lines of memory that are fetched one after the other, row after row.
 struct Lines {

@@ -3,13 +3,18 @@
 // A float32 has 24 bits and is the sum of three bfloat16 of 8 bits each; weights in bfloat16, int8 and int4 are bfloat16 as
 // they are. Products of bfloat16 are exact in float32, and tiles add them up in float32.
 //
-// In: floats. Out: their parts (split).
+// In: floats. Out: their parts (split); of few rows as tiles (split_parts).
 
 #include "halves.h"
 
 namespace ISA {
 
-constexpr long kParts = 3;  // bfloat16 that a float32 is the sum of
+constexpr long kParts = 3;      // bfloat16 that a float32 is the sum of
+constexpr long kFewRows = 16;   // rows of x of a product of few rows, at most
+constexpr long kTileRows = 3;   // and at least on tiles, with int4
+constexpr long kMoreRows = 5;   // with bfloat16 and int8: fewer rows take no longer than reading without tiles
+constexpr long kTall = 16;      // rows of a tile
+constexpr long kEach = kTall * kSide;  // halves of a tile
 
 INLINE __m512 floats_of(__m256i halves) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)); }
 
@@ -23,6 +28,41 @@ INLINE void split(const float* p, long n, __m512i part[kParts]) {
     low = _mm512_maskz_sub_ps(finite_low, low, floats_of(_mm512_castsi512_si256(part[i])));
     high = _mm512_maskz_sub_ps(finite_high, high, floats_of(_mm512_extracti64x4_epi64(part[i], 1)));
   }
+}
+
+// Rows of x as tiles, [steps along W][tiles][16 rows][64 bytes].
+struct Parts {
+  void* at = nullptr;
+  long rows = 0, tiles = 0;
+  long slots = 0;                 // parts of a row in a tile
+  const float* scales = nullptr;  // of digits (digit_tiles.h), of which a row has three beside each other
+};
+
+// The end of the rows of W from k on that are `most` at most and share scales.
+INLINE long end_of(const Weight& w, long k, long most) {
+  const long border = w.scales ? (k / w.group + 1) * w.group : w.K, end = border < w.K ? border : w.K;
+  return k + most < end ? k + most : end;
+}
+
+// Rows as tiles of bfloat16, of the three parts of at most 5 rows, two parts of at most 8, or one part of at most 16: row
+// slot * rows + r of tile t is part t * slots + slot of row r.
+static Parts split_parts(const Weight& w, const float* x, long x_stride, long rows, bool rounded) {
+  const long parts = rounded ? 1 : kParts, slots = rounded ? 1 : rows <= 5 ? 3 : rows <= 8 ? 2 : 1;
+  const long tiles = (parts + slots - 1) / slots, size = tiles * kEach;
+  long steps = 0;
+  for (long k = 0; k < w.K; k = end_of(w, k, kSide)) steps++;
+  Half* at = (Half*)scratch(kLinearDigits, steps * size / 2);
+  __builtin_memset(at, 0, steps * size * sizeof(Half));
+  Half* to = at;
+  for (long k = 0, end; k < w.K; k = end, to += size) {
+    end = end_of(w, k, kSide);
+    for (long r = 0; r < rows; r++) {
+      __m512i part[kParts];
+      split(x + r * x_stride + k, end - k, part);
+      for (long i = 0; i < parts; i++) _mm512_store_si512(to + i / slots * kEach + (i % slots * rows + r) * kSide, part[i]);
+    }
+  }
+  return {at, rows, tiles, slots};
 }
 
 // Whether the scales of integers are those of whole blocks.
