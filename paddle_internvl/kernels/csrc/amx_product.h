@@ -1,9 +1,9 @@
 // One product of blocks by AMX: tiles of 16 rows x 64 bytes, 16 x 16 sums an instruction.
 //
 // In: 32 rows of blocks of 64 bytes a row, or of several parts of such blocks, a panel of 32 columns. Out: their sums
-// [32][32]. Instructions name their tiles by
-// numbers that are constants: a kind of products is a struct with its two pairs of instructions, `upper` for the first 16
-// rows (tile 4 times 6 and 7, added to 0 and 1) and `lower` for the others (5 times 6 and 7, added to 2 and 3).
+// [32][32]. Instructions name their tiles by numbers that are constants: a kind of products is a struct with its two pairs of
+// instructions, `upper` for the first 16 rows (tile 4 times 6 and 7, added to 0 and 1) and `lower` for the others (5 times 6
+// and 7, added to 2 and 3).
 #pragma once
 
 namespace ISA {

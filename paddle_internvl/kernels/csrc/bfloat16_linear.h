@@ -158,7 +158,7 @@ static bool goes_few(const Weight& w, long rows) { return rows <= kExactRows || 
 static void linear_halved(const Linear& a) {
   if (goes_few(a.weight, a.M)) {
     Linear few = a;
-    few.rounded = a.M > kExactRows;
+    few.rounded = true;
     return kernels().linear(few);
   }
   const Blocks x = blocks_of(kLinearRows, a.M, a.weight.K);

@@ -18,15 +18,16 @@ constexpr long kTilesSoon = 32768;        // bytes that are fetched ahead
 static Parts digit_parts(const Weight& w, const float* x, long x_stride, long rows) {
   const long tiles = (kDigits * rows + kTall - 1) / kTall, size = tiles * kTileBytes;
   const bool nibbles = w.kind == Kind::kInt4;
-  long blocks = 0;
-  for (long k = 0; k < w.K; k = end_of(w, k, kDeepTile)) blocks++;
+  const long blocks = steps_of(w, kDeepTile);
   int8_t* at = (int8_t*)scratch(kLinearDigits, blocks * (size / 4 + rows));
   float* scales = (float*)(at + blocks * size);
-  for (long k = 0, b = 0; k < w.K; k = end_of(w, k, kDeepTile), b++)
+  for (long k = 0, b = 0, end; k < w.K; k = end, b++) {
+    end = end_of(w, k, kDeepTile);
     for (long r = 0; r < rows; r++) {
-      const float scale = take_digits(x + r * x_stride + k, end_of(w, k, kDeepTile) - k, nibbles, at + b * size + r * kDigits * kLine);
+      const float scale = take_digits(x + r * x_stride + k, end - k, nibbles, at + b * size + r * kDigits * kLine);
       scales[b * rows + r] = nibbles ? scale / 16 : scale;
     }
+  }
   return {at, rows, tiles, kDigits, scales};
 }
 
@@ -177,8 +178,8 @@ static bool fits_few(const Weight& w, long rows) {
 // Few rows as tiles for products with a weight; nothing where floats or digits are faster.
 static Parts parts_of(const Weight& w, const float* x, long x_stride, long rows, bool rounded) {
   if (!fits_few(w, rows)) return {};
-  if (w.kind == Kind::kBFloat16 || (rounded && rows > kDigitTileRows)) return split_parts(w, x, x_stride, rows, rounded);
-  return digit_parts(w, x, x_stride, rows);
+  if (w.kind != Kind::kBFloat16 && !(rounded && rows > kDigitTileRows)) return digit_parts(w, x, x_stride, rows);
+  return (rounded ? split_parts<1> : split_parts<kParts>)(w, x, x_stride, rows);
 }
 
 // sums, `apart` apart, = x times some columns of W, without offsets; they are zero before.

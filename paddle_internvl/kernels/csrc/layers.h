@@ -167,7 +167,7 @@ static void decode(const DecoderLayer& a, const DecoderCall& call) {
     Tiles tiles(m >= kTileRows);
     const int thread = omp_get_thread_num(), count = omp_get_num_threads();
     const auto multiply = [&](Linear product) {
-      product.rounded = a.bfloat16 && !a.sparse.count && m > kExactRows;
+      product.rounded = a.bfloat16 && !a.sparse.count;
       linear_part(product, thread, count);
     };
     float* normed = scratch(kLayer4, m * d);  // of each thread: made faster than waited for

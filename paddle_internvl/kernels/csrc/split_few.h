@@ -8,9 +8,9 @@
 
 namespace ISA {
 
-constexpr long kStrip = 64;        // columns of W whose sums are in tiles
-constexpr long kDeepBlock = 64;    // rows of W of a block, at most
-constexpr long kWideBlock = 1024;  // bytes of each of them: long pieces of a row keep the memory's own pages open
+constexpr long kStripColumns = 64;  // columns of W whose sums are in tiles
+constexpr long kDeepBlock = 64;     // rows of W of a block, at most
+constexpr long kWideBlock = 1024;   // bytes of each of them: long pieces of a row keep the memory's own pages open
 
 // Lines of memory that are fetched one after the other, row after row.
 struct Lines {
@@ -29,10 +29,10 @@ struct Lines {
 template <Kind kind, bool all>
 INLINE void take_strip(const char* at, long pitch, long rows, long n, Lines& soon, Half* to) {
 #pragma GCC unroll 16
-  for (long i = 0; i < kSide; i += 2, to += 2 * kStrip) {
+  for (long i = 0; i < kSide; i += 2, to += 2 * kStripColumns) {
     const char* from = at + i / rows_in_a_byte(kind) * pitch;
 #pragma GCC unroll 2
-    for (long c = 0; c < kStrip; c += kSide) {
+    for (long c = 0; c < kStripColumns; c += kSide) {
       Half* here = to + 2 * c;
       if constexpr (kind == Kind::kBFloat16) {
         soon.fetch(2);
@@ -59,19 +59,19 @@ INLINE void multiply_strip(const Half* x, const Half* strip) {
   _tile_loadd(4, x, 64);
   if constexpr (tiles > 1) _tile_loadd(5, x + kEach, 64);
   if constexpr (tiles > 2) _tile_loadd(6, x + 2 * kEach, 64);
-  _tile_loadd(7, strip, 4 * kStrip);
+  _tile_loadd(7, strip, 4 * kStripColumns);
   _tile_dpbf16ps(0, 4, 7);
   if constexpr (tiles > 1) _tile_dpbf16ps(0, 5, 7);
   if constexpr (tiles > 2) _tile_dpbf16ps(0, 6, 7);
-  _tile_loadd(7, strip + kSide, 4 * kStrip);
+  _tile_loadd(7, strip + kSide, 4 * kStripColumns);
   _tile_dpbf16ps(1, 4, 7);
   if constexpr (tiles > 1) _tile_dpbf16ps(1, 5, 7);
   if constexpr (tiles > 2) _tile_dpbf16ps(1, 6, 7);
-  _tile_loadd(7, strip + 2 * kSide, 4 * kStrip);
+  _tile_loadd(7, strip + 2 * kSide, 4 * kStripColumns);
   _tile_dpbf16ps(2, 4, 7);
   if constexpr (tiles > 1) _tile_dpbf16ps(2, 5, 7);
   if constexpr (tiles > 2) _tile_dpbf16ps(2, 6, 7);
-  _tile_loadd(7, strip + 3 * kSide, 4 * kStrip);
+  _tile_loadd(7, strip + 3 * kSide, 4 * kStripColumns);
   _tile_dpbf16ps(3, 4, 7);
   if constexpr (tiles > 1) _tile_dpbf16ps(3, 5, 7);
   if constexpr (tiles > 2) _tile_dpbf16ps(3, 6, 7);
@@ -97,9 +97,9 @@ struct StripSums {
       __m512 sum[4];
 #pragma GCC unroll 4
       for (long j = 0; j < 4; j++) {
-        sum[j] = _mm512_load_ps(from + r * kStrip + 16 * j);
+        sum[j] = _mm512_load_ps(from + r * kStripColumns + 16 * j);
 #pragma GCC unroll 2
-        for (long i = 1; i < slots; i++) sum[j] = sum[j] + _mm512_load_ps(from + (i * rows + r) * kStrip + 16 * j);
+        for (long i = 1; i < slots; i++) sum[j] = sum[j] + _mm512_load_ps(from + (i * rows + r) * kStripColumns + 16 * j);
       }
 #pragma GCC unroll 2
       for (long j = 0; j < 4 && kind == Kind::kBFloat16; j += 2) {
@@ -116,14 +116,13 @@ struct StripSums {
   }
 };
 
-template <Kind kind, long slots, bool rounded>
+template <Kind kind, long tiles, long slots>
 static void stream_split(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
   constexpr long shared = rows_in_a_byte(kind), wide = kWideBlock / row_bytes(kind, 1);
-  constexpr long tiles = ((rounded ? 1 : kParts) + slots - 1) / slots;
   const long pitch = row_bytes(kind, w.N);
   const auto row = [&](long k, long c) { return (const char*)w.data + k / shared * pitch + row_bytes(kind, column + c); };
-  alignas(64) Half strip[2][kSide * kStrip];
-  alignas(64) float part[2][kTall * kStrip];
+  alignas(64) Half strip[2][kSide * kStripColumns];
+  alignas(64) float part[2][kTall * kStripColumns];
   struct {
     const Half* x = nullptr;
     bool first, last;  // of the steps along a strip
@@ -143,10 +142,10 @@ static void stream_split(const Weight& w, const Parts& x, long column, long colu
     multiply_strip<tiles>(before.x, strip[taken++ % 2]);
     if (!before.last) return;
     float* to = part[done++ % 2];
-    _tile_stored(0, to, 4 * kStrip);
-    _tile_stored(1, to + 16, 4 * kStrip);
-    _tile_stored(2, to + 32, 4 * kStrip);
-    _tile_stored(3, to + 48, 4 * kStrip);
+    _tile_stored(0, to, 4 * kStripColumns);
+    _tile_stored(1, to + 16, 4 * kStripColumns);
+    _tile_stored(2, to + 32, 4 * kStripColumns);
+    _tile_stored(3, to + 48, 4 * kStripColumns);
     __asm__ volatile("" ::: "memory");
     left.add<kind, slots>(x.rows, apart);
     left = before.sums;
@@ -163,10 +162,10 @@ static void stream_split(const Weight& w, const Parts& x, long column, long colu
       const long width = beside + wide < columns ? wide : columns - beside;
       Lines soon;
       if (width) soon = {row(below, beside), pitch, row_bytes(kind, width), (end_of(w, below, kDeepBlock) - below + shared - 1) / shared};
-      for (long c = first; c < last; c += kStrip)
+      for (long c = first; c < last; c += kStripColumns)
         for (long s = 0; s < steps; s++, step++) {
           const long rows = end - k - s * kSide;
-          const bool all = rows >= kSide && last - c >= kStrip;
+          const bool all = rows >= kSide && last - c >= kStripColumns;
           (all ? take_strip<kind, true> : take_strip<kind, false>)(row(k + s * kSide, c), pitch, rows, last - c, soon, strip[step % 2]);
           multiply_before();
           const float* scales = w.scales ? w.scales + k / w.group * w.N + column + c : nullptr;
@@ -182,12 +181,12 @@ static void stream_split(const Weight& w, const Parts& x, long column, long colu
 // sums, `apart` apart (a multiple of 64), = x times some columns of W, without offsets; they are zero before.
 static void few_split(const Weight& w, const Parts& x, long column, long columns, float* sums, long apart) {
   typedef void (*Stream)(const Weight&, const Parts&, long, long, float*, long);
-  static const Stream in_float32[] = {stream_split<Kind::kBFloat16, 1, false>, stream_split<Kind::kBFloat16, 2, false>,
-                                      stream_split<Kind::kBFloat16, 3, false>};
-  static const Stream rounded[] = {stream_split<Kind::kBFloat16, 1, true>, stream_split<Kind::kInt8, 1, true>,
-                                   stream_split<Kind::kInt4, 1, true>};
-  const Stream stream = x.slots * x.tiles > 1 ? in_float32[x.slots - 1] : rounded[long(w.kind) - long(Kind::kBFloat16)];
-  stream(w, x, column, columns, sums, apart);
+  static const Stream of_parts[] = {stream_split<Kind::kBFloat16, 1, 3>, stream_split<Kind::kBFloat16, 2, 2>,
+                                    stream_split<Kind::kBFloat16, 3, 1>};
+  static const Stream rounded[] = {stream_split<Kind::kBFloat16, 1, 1>, stream_split<Kind::kInt8, 1, 1>,
+                                   stream_split<Kind::kInt4, 1, 1>};
+  const bool single = x.tiles == 1 && x.slots == 1;
+  (single ? rounded[long(w.kind) - long(Kind::kBFloat16)] : of_parts[x.tiles - 1])(w, x, column, columns, sums, apart);
 }
 
 }  // namespace ISA

@@ -18,12 +18,13 @@ constexpr long kEach = kTall * kSide;  // halves of a tile
 
 INLINE __m512 floats_of(__m256i halves) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)); }
 
-// n of 32 floats as three bfloat16, largest first; the others zero. What is not finite has no other parts.
-INLINE void split(const float* p, long n, __m512i part[kParts]) {
+// n of 32 floats as three bfloat16, or the first of them, largest first; the others zero. What is not finite has no other parts.
+template <long parts = kParts>
+INLINE void split(const float* p, long n, __m512i part[parts]) {
   __m512 low = _mm512_maskz_loadu_ps(first_lanes(n), p), high = _mm512_maskz_loadu_ps(first_lanes(n - 16), p + 16);
   const __mmask16 finite_low = ~_mm512_fpclass_ps_mask(low, 0x99), finite_high = ~_mm512_fpclass_ps_mask(high, 0x99);
 #pragma GCC unroll 3
-  for (int i = 0; i < kParts; i++) {
+  for (int i = 0; i < parts; i++) {
     part[i] = halves(low, high);
     low = _mm512_maskz_sub_ps(finite_low, low, floats_of(_mm512_castsi512_si256(part[i])));
     high = _mm512_maskz_sub_ps(finite_high, high, floats_of(_mm512_extracti64x4_epi64(part[i], 1)));
@@ -44,21 +45,27 @@ INLINE long end_of(const Weight& w, long k, long most) {
   return k + most < end ? k + most : end;
 }
 
-// Rows as tiles of bfloat16, of the three parts of at most 5 rows, two parts of at most 8, or one part of at most 16: row
-// slot * rows + r of tile t is part t * slots + slot of row r.
-static Parts split_parts(const Weight& w, const float* x, long x_stride, long rows, bool rounded) {
-  const long parts = rounded ? 1 : kParts, slots = rounded ? 1 : rows <= 5 ? 3 : rows <= 8 ? 2 : 1;
-  const long tiles = (parts + slots - 1) / slots, size = tiles * kEach;
+// Steps along W, each as far as end_of says.
+INLINE long steps_of(const Weight& w, long most) {
   long steps = 0;
-  for (long k = 0; k < w.K; k = end_of(w, k, kSide)) steps++;
+  for (long k = 0; k < w.K; k = end_of(w, k, most)) steps++;
+  return steps;
+}
+
+// Rows as tiles of bfloat16, of all parts of at most 5 rows, two parts of at most 8, or one part of at most 16: row
+// slot * rows + r of tile t is part t * slots + slot of row r. Of rows that are rounded there is one part.
+template <long parts>
+static Parts split_parts(const Weight& w, const float* x, long x_stride, long rows) {
+  const long slots = parts == 1 ? 1 : rows <= 5 ? 3 : rows <= 8 ? 2 : 1;
+  const long tiles = (parts + slots - 1) / slots, size = tiles * kEach, steps = steps_of(w, kSide);
   Half* at = (Half*)scratch(kLinearDigits, steps * size / 2);
   __builtin_memset(at, 0, steps * size * sizeof(Half));
   Half* to = at;
   for (long k = 0, end; k < w.K; k = end, to += size) {
     end = end_of(w, k, kSide);
     for (long r = 0; r < rows; r++) {
-      __m512i part[kParts];
-      split(x + r * x_stride + k, end - k, part);
+      __m512i part[parts];
+      split<parts>(x + r * x_stride + k, end - k, part);
       for (long i = 0; i < parts; i++) _mm512_store_si512(to + i / slots * kEach + (i % slots * rows + r) * kSide, part[i]);
     }
   }
