@@ -3,14 +3,21 @@
 // In: 32 rows of blocks of 64 bytes a row, or of several parts of such blocks, a panel of 32 columns. Out: their sums
 // [32][32]. Instructions name their tiles by numbers that are constants: a kind of products is a struct with its two pairs of
 // instructions, `upper` for the first 16 rows (tile 4 times 6 and 7, added to 0 and 1) and `lower` for the others (5 times 6
-// and 7, added to 2 and 3).
+// and 7, added to 2 and 3). Panels are loaded past the first-level cache, where the rows stay that meet all panels.
 #pragma once
 
 namespace ISA {
 
+// What runs between the steps of a product: nothing.
+struct Idle {
+  void step() {}
+};
+
 // sums [32][32] = or += `steps` blocks [parts][32 rows] times as many of a panel; with `half` only the first 16 rows.
-template <class Products, long parts = 1, class Number, class Sum>
-INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, Sum* sums, bool more, bool half) {
+// meanwhile: its step() runs after each step.
+template <class Products, long parts = 1, class Number, class Sum, class Work>
+INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, Sum* sums, bool more, bool half,
+                           Work&& meanwhile) {
   constexpr long line = 64 / sizeof(Number), tile = 16 * line, block = 2 * tile;
   __asm__ volatile("" ::: "memory");  // GCC does not know that tiles are loaded from memory
   check(rows, (steps * parts * block - (half ? tile : 0)) * sizeof(Number));
@@ -26,13 +33,14 @@ INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, 
   }
   if (half) {
     for (long k = 0; k < steps; k++, panel += block) {
-      _tile_loadd(6, panel, 128);
-      _tile_loadd(7, panel + line, 128);
+      _tile_stream_loadd(6, panel, 128);
+      _tile_stream_loadd(7, panel + line, 128);
 #pragma GCC unroll 3
       for (long i = 0; i < parts; i++, rows += block) {
         _tile_loadd(4, rows, 64);
         Products::upper();
       }
+      meanwhile.step();
     }
   } else {
     if (more) {
@@ -43,8 +51,8 @@ INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, 
       _tile_zero(3);
     }
     for (long k = 0; k < steps; k++, panel += block) {
-      _tile_loadd(6, panel, 128);
-      _tile_loadd(7, panel + line, 128);
+      _tile_stream_loadd(6, panel, 128);
+      _tile_stream_loadd(7, panel + line, 128);
 #pragma GCC unroll 3
       for (long i = 0; i < parts; i++, rows += block) {
         _tile_loadd(4, rows, 64);
@@ -52,6 +60,7 @@ INLINE void multiply_tiles(const Number* rows, const Number* panel, long steps, 
         Products::upper();
         Products::lower();
       }
+      meanwhile.step();
     }
     _tile_stored(2, low, 128);
     _tile_stored(3, low + 16, 128);

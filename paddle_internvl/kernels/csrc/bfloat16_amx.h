@@ -14,8 +14,10 @@ struct BFloat16Products {
   }
 };
 
-static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half) {
-  multiply_tiles<BFloat16Products>(rows, panel, steps, sums, more, half);
+template <class Work = Idle>
+static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half,
+                     Work&& meanwhile = {}) {
+  multiply_tiles<BFloat16Products>(rows, panel, steps, sums, more, half, meanwhile);
 }
 
 }  // namespace ISA

@@ -31,8 +31,10 @@ static void multiply_rows(const Half* rows, const Half* panel, long steps, float
     for (int v = 0; v < 2; v++) _mm512_storeu_ps(sums + r * kSide + 16 * v, sum[r][v]);
 }
 
-// sums [32][32] = or += `steps` blocks of 32 rows times as many of a panel; with `half` only the first 16 rows.
-static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half) {
+// sums [32][32] = or += `steps` blocks of 32 rows times as many of a panel; with `half` only the first 16 rows. Vectors leave no
+// time for other work, which only tiles do meanwhile (bfloat16_amx.h).
+template <class... Work>
+static void multiply(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half, Work&&...) {
   multiply_rows<8>(rows, panel, steps, sums, more);
   multiply_rows<8>(rows + 8 * kSide, panel, steps, sums + 8 * kSide, more);
   if (half) return;

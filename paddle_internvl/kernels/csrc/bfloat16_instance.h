@@ -5,6 +5,7 @@
 // kernels, each header on its own
 #include "bfloat16_blocks.h"
 #include MULTIPLY
+#include "epilogue.h"
 #include "bfloat16_linear.h"
 #ifdef TILES
 #include "split_many.h"

@@ -18,7 +18,7 @@ struct Int8Products {
 };
 
 static void multiply(const int8_t* rows, const int8_t* panel, long steps, int32_t* sums, bool more, bool half, const int32_t*) {
-  multiply_tiles<Int8Products>(rows, panel, steps, sums, more, half);
+  multiply_tiles<Int8Products>(rows, panel, steps, sums, more, half, Idle());
 }
 
 }  // namespace int8

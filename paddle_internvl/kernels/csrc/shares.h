@@ -21,7 +21,7 @@ static Shares shares_of(long rows, long panels, long deep, long shallow, long ta
   s.depth = all ? deep : packed;
   s.panels = (all ? wide : 16) / size;
   s.chunks = parts(rows, all ? tall : tallest);
-  const long wanted = parts(4 * threads(), s.chunks);  // groups that let all threads end together
+  const long wanted = parts(2 * threads(), s.chunks);  // groups that let all threads end together
   if (parts(panels, s.panels) < wanted) s.panels = parts(panels, wanted);
   s.groups = parts(panels, s.panels);
   const long even = parts(s.groups, threads()) * threads();  // as many for each thread

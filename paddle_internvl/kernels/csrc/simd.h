@@ -113,6 +113,7 @@ INLINE float largest(V v) {
   return part[0];
 }
 INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+INLINE void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1); }
 
 // p * 2^n for whole n, |n| <= 252, through denormals to zero.
 INLINE V scaled(V p, V n) {

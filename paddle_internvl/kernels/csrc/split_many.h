@@ -10,8 +10,9 @@ namespace ISA {
 constexpr long kTriple = kParts * kSquare;  // the parts of 32 x 32 numbers
 
 // sums [32][32] = or += `steps` blocks [3 parts][32][32] times as many of a panel; with `half` only the first 16 rows.
-static void multiply_parts(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half) {
-  multiply_tiles<BFloat16Products, kParts>(rows, panel, steps, sums, more, half);
+static void multiply_parts(const Half* rows, const Half* panel, long steps, float* sums, bool more, bool half,
+                           Meanwhile& meanwhile) {
+  multiply_tiles<BFloat16Products, kParts>(rows, panel, steps, sums, more, half, meanwhile);
 }
 
 // Sums of a group of rows of W, which are to be multiplied by its scales and added to others.
@@ -51,11 +52,12 @@ static void pack_whole(const Weight& w, long column, long columns, long k, long 
 
 // A Linear whose rows are split. Each block of 32 x 32 numbers is three.
 struct SplitProduct : halved::Product {
+  static constexpr long row_parts = kParts;
   const float* totals = nullptr;  // [M][groups] of both weights, where there are offsets
 
   using Product::Product;
 
-  Half* part(long r, long k, long i) const { return from.at + ((r / kSide * from.depth + k) * kParts + i) * kSquare + r % kSide * kSide; }
+  Half* rows(long b, long k) const { return from.at + (b * from.depth + k) * kTriple; }
 
   static void pack(const Weight& w, long column, long columns, long k, long blocks, long ahead, Half* to, long apart) {
     static_assert(kGrouped % kSide == 0, "whole blocks");
@@ -63,9 +65,9 @@ struct SplitProduct : halved::Product {
         w, column, columns, k, blocks, ahead, to, apart);
   }
 
-  void multiply(const Weight& w, long column, long b, long k, const Half* panel, long depth, float* sums, bool half) const {
-    const Half* rows = part(b * kSide, k, 0);
-    if (!w.scales) return multiply_parts(rows, panel, depth, sums, k > 0, half);
+  void multiply(const Weight& w, long column, long b, long k, const Half* panel, long depth, float* sums, bool half,
+                Meanwhile& meanwhile) const {
+    if (!w.scales) return multiply_parts(rows(b, k), panel, depth, sums, k > 0, half, meanwhile);
     const long groups = groups_of(w), each = groups > 1 ? w.group / kSide : from.depth;
     const long here = M - b * kSide < kSide ? M - b * kSide : kSide;
     if (!k) __builtin_memset(sums, 0, kSquare * sizeof(float));
@@ -73,7 +75,7 @@ struct SplitProduct : halved::Product {
     Grouped done;
     for (long i = 0, end, g = k / each; i < depth; i = end, g++) {
       end = (g + 1) * each - k < depth ? (g + 1) * each - k : depth;
-      multiply_parts(rows + i * kTriple, panel + i * kSquare, end - i, part[g % 2], false, half);
+      multiply_parts(rows(b, k + i), panel + i * kSquare, end - i, part[g % 2], false, half, meanwhile);
       done.add(sums, here);
       const long at = g * w.N + column;
       done = {part[g % 2], w.scales + at, nullptr, nullptr, groups, w.N - column};
@@ -94,7 +96,7 @@ static void linear_split(const Linear& a) {
       for (long r = b * kSide; r < a.M && r < (b + 1) * kSide; r++) {
         __m512i part[kParts];
         split(a.x + r * a.x_stride + k * kSide, a.weight.K - k * kSide, part);
-        for (long i = 0; i < kParts; i++) _mm512_store_si512(product.part(r, k, i), part[i]);
+        for (long i = 0; i < kParts; i++) _mm512_store_si512(product.rows(b, k) + i * kSquare + r % kSide * kSide, part[i]);
       }
   if (totals)
 #pragma omp parallel for schedule(static) num_threads(threads())
