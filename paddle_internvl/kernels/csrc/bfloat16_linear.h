@@ -40,8 +40,8 @@ struct Product : Linear {
 
 template <class Rows>
 static Shares shares_of(const Rows& a) {
-  const long deep = a.from.depth, panels = blocks_in(a.weight.N);
-  return ISA::shares_of(blocks_in(a.M), panels, deep, kShallow, kTall, kPanels);
+  const long deep = a.from.depth, panels = blocks_in(a.weight.N), weights = a.activation == Activation::kSwiglu ? 2 : 1;
+  return ISA::shares_of(blocks_in(a.M), panels, deep, kShallow, kTall, kPanels, weights);
 }
 
 // Blocks of rows [first, end) times group `group` of panels.

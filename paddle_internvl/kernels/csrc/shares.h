@@ -13,7 +13,7 @@ struct Shares {
 
 // Blocks of rows of x, panels, and `deep` blocks of rows of W, which are shallow if they are at most `shallow`: of these
 // chunks have `tall` blocks of rows, and groups `wide` panels. A panel here may be `size` of them.
-static Shares shares_of(long rows, long panels, long deep, long shallow, long tall, long wide, long size = 1) {
+static Shares shares_of(long rows, long panels, long deep, long shallow, long tall, long wide, long size) {
   constexpr long packed = 16, tallest = 16;  // of deep weights: sums of 1 MiB
   const auto parts = [](long n, long of) { return (n + of - 1) / of; };
   const bool all = deep <= shallow;
