@@ -20,11 +20,16 @@ from tests.kernels.test_native_layers import REFERENCE, ids
 from tests.random_checkpoints import random_pixels
 
 SETS = ("amx", "avx512_bf16")
-# rows: a tile and less, more than one, more than a chunk; K and N beside the sides of blocks; a deep weight, and one
-# that blocks of rows pass in two steps; a single panel of columns for many blocks of rows
-SHAPES = (
-    *((5, 1, 1), (7, 33, 65), (11, 1300, 90), (16, 70, 31), (33, 64, 530), (50, 1300, 40), (300, 40, 96)),
-    *((100, 700, 70), (140, 90, 20)),
+SHAPES = (  # rows of x, K, N
+    (5, 1, 1),
+    (7, 33, 65),  # K and N beside the sides of blocks
+    (11, 1300, 90),  # a deep weight
+    (16, 70, 31),  # all rows of a tile
+    (33, 64, 530),  # a row more than a block
+    (50, 1300, 40),
+    (300, 40, 96),
+    (100, 700, 70),  # blocks of rows pass the weight in two steps
+    (140, 90, 20),  # a single panel of columns for many blocks of rows
 )
 
 

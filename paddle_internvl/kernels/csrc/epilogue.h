@@ -5,34 +5,23 @@
 
 namespace ISA {
 
+constexpr long kSoon = 2;  // rows of out that are fetched before they are written
+
 // Row r and the columns from `column` on, 32 at most, of sums and, of kSwiglu, `up`. The result goes to a.out, or to blocks.
 static void finish_row(const Linear& a, const Blocks& blocks, const float* sums, const float* up, long r, long column) {
-  constexpr long kSoon = 2;  // rows of out that are fetched before they are written
-  const long columns = a.weight.N - column;
-  V y[2];
-  for (int v = 0; v < 2; v++) {
-    const long n = columns - 16 * v, c = column + 16 * v;
-    y[v] = load(sums + 16 * v);
-    if (n <= 0) break;
-    if (a.bias) y[v] += some(a.bias + c, n);
-    if (a.activation == Activation::kGelu) y[v] = gelu(y[v]);
-    if (a.activation == Activation::kSwiglu) y[v] = silu(y[v]) * load(up + 16 * v);
-    if (a.layer_scale) y[v] *= some(a.layer_scale + c, n);
-    if (blocks.at) continue;
-    if (a.residual) {
-      const float* from = a.residual + r * a.out_stride + c;
-      y[v] += some(from, n);
-      prefetch(from + kSoon * a.out_stride);
+  const long columns = a.weight.N - column < kSide ? a.weight.N - column : kSide;
+  if (!blocks.at) {
+    const float* from = a.residual ? a.residual + (r + kSoon) * a.out_stride + column : nullptr;
+    const float* to = a.out + (r + kSoon) * a.out_stride + place_of(a, column);
+    for (long c = 0; c < columns; c += 16) {
+      if (from) prefetch(from + c);
+      prefetch_to_write(to + c);
     }
-    float* to = a.out + r * a.out_stride + place_of(a, c);
-    prefetch_to_write(to + kSoon * a.out_stride);
-    if (n >= 16) store(to, y[v]);
-    else store_first(to, y[v], n);
+    return finish(a, sums, up, kSide, r, 1, column, columns);
   }
-  if (!blocks.at) return;
-  __m512i both = halves((__m512)y[0], (__m512)y[1]);
-  if (columns < kSide) both = _mm512_maskz_mov_epi16(first_halves(columns), both);
-  _mm512_store_si512(blocks.row(r, column / kSide), both);
+  __m512 y[2] = {};
+  for (long c = 0; c < columns; c += 16) y[c / 16] = (__m512)finished(a, sums + c, up + c, r, column + c, columns - c);
+  _mm512_store_si512(blocks.row(r, column / kSide), _mm512_maskz_mov_epi16(first_halves(columns), halves(y[0], y[1])));
 }
 
 // The epilogue of up to 32 rows of some panels of columns.
